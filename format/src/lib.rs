@@ -1,1 +1,34 @@
-//! Under construction.
+//! The `.pith` file: the contract between the converter, which writes it, and the runtime, which maps it.
+//!
+//! `docs/format.md` is the specification. This crate holds it in code: the [`Encoding`]s and their tiles, the
+//! [`ModelConfig`], the [`Index`] that a reader builds from a file's bytes, and the [`Writer`]. It never maps a
+//! file and never computes with a model.
+#![forbid(unsafe_code)]
+
+mod config;
+mod directory;
+pub mod encoding;
+mod error;
+mod header;
+mod index;
+mod matrix;
+mod role;
+mod writer;
+
+pub use config::{
+    ActivationFunction, LayerConfig, Metadata, ModelConfig, NormKind, PassRecord, Provenance, RopeTable,
+    SourceRecord,
+};
+pub use directory::{Entry, Kind};
+pub use encoding::{Encoding, Operation, TILE_ROWS};
+pub use error::FormatError;
+pub use header::{DATA_ALIGN_BYTES, HEADER_BYTES, LAYER_ALIGN_BYTES, MAGIC, VERSION};
+pub use index::{Index, Verified};
+pub use matrix::{Matrix, encode_block};
+pub use role::{Role, Scope, TensorId};
+pub use writer::{TensorPlan, Writer};
+
+/// The checksum of the format: xxh3, 64 bits, seed 0.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}

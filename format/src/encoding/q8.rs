@@ -1,0 +1,53 @@
+//! Q8: signed bytes, one f16 scale for 32 columns of a row; `weight = scale · code`.
+//!
+//! ```text
+//! 0     16 lines of 64 bytes; line c, byte j: row j / 4, column 4c + j % 4
+//! 1024  f16 × 16: scales of columns 0..32, row after row
+//! 1056  f16 × 16: scales of columns 32..64
+//! ```
+
+use super::{Grouped, Operation, TILE_ROWS, Tile, encode_grouped, read_scales, write_scales};
+use half::f16;
+
+/// 64 columns × 16 rows in 1088 bytes.
+pub struct Q8Tile;
+
+const GROUP: usize = 32;
+const CODE_BYTES: usize = 1024;
+
+impl Tile for Q8Tile {
+    const COLS: usize = 64;
+    const BYTES: usize = 1088;
+    const OPERATION: Operation = Operation::Integer;
+    const GROUPED: Option<Grouped> = Some(Grouped { group_cols: GROUP, code_range: (-127, 127), pack });
+
+    fn encode(weights: &[f32], bytes: &mut [u8]) {
+        encode_grouped::<64>(weights, &Self::GROUPED.expect("set above"), bytes);
+    }
+
+    fn decode(bytes: &[u8], weights: &mut [f32]) {
+        assert_eq!((weights.len(), bytes.len()), (TILE_ROWS * Self::COLS, Self::BYTES));
+        for group in 0..2 {
+            let scales = read_scales(&bytes[CODE_BYTES + 32 * group..]);
+            for col in group * GROUP..(group + 1) * GROUP {
+                for (row, scale) in scales.iter().enumerate() {
+                    weights[row * Self::COLS + col] = scale * f32::from(bytes[offset(row, col)] as i8);
+                }
+            }
+        }
+    }
+}
+
+fn pack(codes: &[i8], scales: &[f16], bytes: &mut [u8]) {
+    assert_eq!((codes.len(), scales.len(), bytes.len()), (TILE_ROWS * 64, TILE_ROWS * 2, Q8Tile::BYTES));
+    for (index, &code) in codes.iter().enumerate() {
+        bytes[offset(index / 64, index % 64)] = code as u8;
+    }
+    for group in 0..2 {
+        write_scales(scales, group, 2, &mut bytes[CODE_BYTES + 32 * group..][..32]);
+    }
+}
+
+fn offset(row: usize, col: usize) -> usize {
+    col / 4 * 64 + row * 4 + col % 4
+}

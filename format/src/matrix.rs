@@ -1,0 +1,150 @@
+//! A weight matrix in its stored form.
+
+use crate::encoding::{Encoding, TILE_ROWS};
+use crate::error::FormatError;
+use std::ops::Range;
+
+/// A `rows × cols` matrix: row blocks of 16 rows one after the other, each a run of tiles from left to right.
+///
+/// The last block is padded with zero rows, the last tile of each block with zero columns.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    encoding: Encoding,
+    rows: usize,
+    cols: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix over `bytes`, whose number must be exactly what the shape needs.
+    pub fn new(encoding: Encoding, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self, FormatError> {
+        let expected_bytes = encoding.matrix_bytes(rows as u64, cols as u64);
+        if rows == 0 || cols == 0 || expected_bytes != Some(bytes.len() as u64) {
+            return Err(FormatError::MatrixSize {
+                encoding,
+                rows,
+                cols,
+                expected_bytes,
+                found_bytes: bytes.len(),
+            });
+        }
+        Ok(Self { encoding, rows, cols, bytes })
+    }
+
+    /// How its tiles are stored.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Rows, padding left out.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns, padding left out.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// All tiles.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Blocks of 16 rows, the padded last one included.
+    pub fn block_count(&self) -> usize {
+        self.rows.div_ceil(TILE_ROWS)
+    }
+
+    /// Tiles in a block.
+    pub fn tile_count(&self) -> usize {
+        self.cols.div_ceil(self.encoding.tile_cols())
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(&self) -> usize {
+        self.tile_count() * self.encoding.tile_bytes()
+    }
+
+    /// The tiles of one block.
+    pub fn block(&self, block_index: usize) -> &'a [u8] {
+        &self.bytes[block_index * self.block_bytes()..][..self.block_bytes()]
+    }
+
+    /// The matrix of a range of blocks: rows `16 · start .. min(16 · end, rows)`.
+    ///
+    /// Panics if the range is empty or beyond the last block.
+    pub fn band(&self, blocks: Range<usize>) -> Self {
+        assert!(blocks.start < blocks.end && blocks.end <= self.block_count());
+        let rows = (blocks.end * TILE_ROWS).min(self.rows) - blocks.start * TILE_ROWS;
+        let block_bytes = self.block_bytes();
+        Self { rows, bytes: &self.bytes[blocks.start * block_bytes..blocks.end * block_bytes], ..*self }
+    }
+
+    /// Writes row `row` to `out` (`cols` values): an embedding look-up.
+    ///
+    /// Touches the lines of the row's whole block, since a line holds 16 rows. Panics if `row` is out of range.
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows && out.len() == self.cols);
+        let tile_cols = self.encoding.tile_cols();
+        let mut tile = [0.0f32; TILE_ROWS * crate::encoding::MAX_TILE_COLS];
+        let tile = &mut tile[..TILE_ROWS * tile_cols];
+        let block = self.block(row / TILE_ROWS);
+        for (bytes, out) in block.chunks_exact(self.encoding.tile_bytes()).zip(out.chunks_mut(tile_cols)) {
+            self.encoding.decode_tile(bytes, tile);
+            out.copy_from_slice(&tile[row % TILE_ROWS * tile_cols..][..out.len()]);
+        }
+    }
+}
+
+/// Encodes up to 16 rows (`weights`: row-major, a multiple of `cols` values) into one block of tiles.
+///
+/// `bytes` is `tile_count · tile_bytes`; missing rows and columns become zeros. Panics if the lengths disagree.
+pub fn encode_block(encoding: Encoding, weights: &[f32], cols: usize, bytes: &mut [u8]) {
+    let rows = weights.len() / cols;
+    let tile_cols = encoding.tile_cols();
+    assert!(rows * cols == weights.len() && rows <= TILE_ROWS);
+    assert_eq!(bytes.len(), cols.div_ceil(tile_cols) * encoding.tile_bytes());
+    let mut tile = vec![0.0f32; TILE_ROWS * tile_cols];
+    for (tile_index, bytes) in bytes.chunks_exact_mut(encoding.tile_bytes()).enumerate() {
+        let start = tile_index * tile_cols;
+        let width = tile_cols.min(cols - start);
+        tile.fill(0.0);
+        for row in 0..rows {
+            tile[row * tile_cols..][..width].copy_from_slice(&weights[row * cols + start..][..width]);
+        }
+        encoding.encode_tile(&tile, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_survive_padding() {
+        let (rows, cols) = (19, 7);
+        let weights: Vec<f32> = (0..rows * cols).map(|i| i as f32).collect();
+        let bytes_len = Encoding::F32.matrix_bytes(rows as u64, cols as u64).unwrap() as usize;
+        let mut bytes = vec![0; bytes_len];
+        for (rows, block) in weights.chunks(16 * cols).zip(bytes.chunks_mut(bytes_len / 2)) {
+            encode_block(Encoding::F32, rows, cols, block);
+        }
+        let matrix = Matrix::new(Encoding::F32, rows, cols, &bytes).unwrap();
+        let mut row = vec![0.0; cols];
+        for index in 0..rows {
+            matrix.decode_row(index, &mut row);
+            assert_eq!(row, weights[index * cols..][..cols]);
+        }
+        let band = matrix.band(1..2);
+        assert_eq!(band.rows(), 3);
+        band.decode_row(2, &mut row);
+        assert_eq!(row, weights[18 * cols..][..cols]);
+    }
+
+    #[test]
+    fn wrong_byte_count_is_rejected() {
+        assert!(Matrix::new(Encoding::Q8, 16, 64, &[0; 1087]).is_err());
+        assert!(Matrix::new(Encoding::Q8, 0, 64, &[]).is_err());
+    }
+}

@@ -1,0 +1,196 @@
+//! Writing: a plan first, then the tensors in its order, then the rest, under a temporary name until it is whole.
+
+use crate::config::Metadata;
+use crate::directory::{ENTRY_BYTES, Entry};
+use crate::encoding::Encoding;
+use crate::error::FormatError;
+use crate::header::{HEADER_BYTES, Header, LAYER_ALIGN_BYTES, SECTION_ALIGN_BYTES};
+use crate::index::{checksum_of, next_offset};
+use crate::role::TensorId;
+use std::fs::{self, File};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::Xxh3;
+
+/// A tensor that will be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorPlan {
+    /// Role and layer.
+    pub id: TensorId,
+    /// `None` for vectors and bytes.
+    pub encoding: Option<Encoding>,
+    /// Rows of a matrix, length of a vector, number of bytes.
+    pub rows: usize,
+    /// Columns of a matrix, otherwise 1.
+    pub cols: usize,
+}
+
+/// Writes one file. What was written lies under a temporary name beside it until [`Writer::finish`]; a writer that
+/// is dropped takes that away again.
+pub struct Writer {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: Option<BufWriter<File>>,
+    entries: Vec<Entry>,
+    /// The tensor being written, the bytes of it so far, and their hash.
+    next: usize,
+    written: u64,
+    hash: Xxh3,
+    position: u64,
+}
+
+impl Writer {
+    /// Lays out the tensors in the given order and opens a temporary file beside `path`.
+    pub fn create(path: &Path, plan: &[TensorPlan]) -> Result<Self, FormatError> {
+        let entries = lay_out(plan)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+        let file = File::create(&temporary).map_err(|source| io(&temporary, "create", source))?;
+        let mut writer = Self {
+            path: path.to_path_buf(),
+            temporary,
+            file: Some(BufWriter::with_capacity(1 << 20, file)),
+            entries,
+            next: 0,
+            written: 0,
+            hash: Xxh3::new(),
+            position: 0,
+        };
+        writer.pad_to(LAYER_ALIGN_BYTES)?;
+        Ok(writer)
+    }
+
+    /// Bytes that the file's tensors take, padding between them included.
+    pub fn data_bytes(&self) -> u64 {
+        self.entries.last().map_or(0, |entry| entry.offset + entry.bytes - LAYER_ALIGN_BYTES)
+    }
+
+    /// Appends bytes to the tensor `id`, which must be the next one of the plan that is not yet whole.
+    pub fn write(&mut self, id: TensorId, bytes: &[u8]) -> Result<(), FormatError> {
+        let Some(entry) = self.entries.get(self.next).copied().filter(|entry| entry.id == id) else {
+            let expected =
+                self.entries.get(self.next).map_or("no further tensor".into(), |entry| entry.id.to_string());
+            return Err(FormatError::WriteOrder { expected, found: id.to_string() });
+        };
+        if self.written == 0 {
+            self.pad_to(entry.offset)?;
+        }
+        let found_bytes = self.written + bytes.len() as u64;
+        if found_bytes > entry.bytes {
+            return Err(FormatError::TensorSize {
+                tensor: id,
+                expected_bytes: Some(entry.bytes),
+                found_bytes,
+            });
+        }
+        self.put(bytes)?;
+        self.hash.update(bytes);
+        self.written = found_bytes;
+        if self.written == entry.bytes {
+            self.entries[self.next].checksum = self.hash.digest();
+            self.hash.reset();
+            (self.next, self.written) = (self.next + 1, 0);
+        }
+        Ok(())
+    }
+
+    /// Writes metadata, directory and header, syncs, and gives the file its name. Returns its length in bytes.
+    pub fn finish(mut self, metadata: &Metadata) -> Result<u64, FormatError> {
+        if let Some(entry) = self.entries.get(self.next) {
+            let expected = format!("{} ({} of {} bytes are there)", entry.id, self.written, entry.bytes);
+            return Err(FormatError::WriteOrder { expected, found: "the end".into() });
+        }
+        metadata.model.validate()?;
+        let data_end = self.position;
+        let json = serde_json::to_vec(metadata).map_err(FormatError::Metadata)?;
+        self.pad_to(data_end.next_multiple_of(SECTION_ALIGN_BYTES))?;
+        let metadata_offset = self.position;
+        self.put(&json)?;
+        self.pad_to(self.position.next_multiple_of(SECTION_ALIGN_BYTES))?;
+        let directory_offset = self.position;
+        let directory: Vec<u8> = self.entries.iter().flat_map(|entry| entry.to_bytes()).collect();
+        self.put(&directory)?;
+        let mut header = Header {
+            file_bytes: self.position,
+            data_offset: LAYER_ALIGN_BYTES,
+            data_bytes: data_end - LAYER_ALIGN_BYTES,
+            metadata_offset,
+            metadata_bytes: json.len() as u64,
+            directory_offset,
+            entry_count: (directory.len() / ENTRY_BYTES) as u64,
+            checksum: 0,
+        };
+        header.checksum = checksum_of(&header.to_bytes()[..HEADER_BYTES - 8], &json, &directory);
+        self.commit(&header.to_bytes())?;
+        Ok(header.file_bytes)
+    }
+
+    /// The header goes in last, so that a file without it is no `.pith` file.
+    fn commit(&mut self, header: &[u8]) -> Result<(), FormatError> {
+        let temporary = self.temporary.clone();
+        let failed = |action| move |source| io(&temporary.clone(), action, source);
+        let mut buffered = self.file.take().expect("open until here");
+        buffered.flush().map_err(failed.clone()("write"))?;
+        let mut file = buffered.into_inner().map_err(|error| failed.clone()("write")(error.into_error()))?;
+        file.sync_all().map_err(failed.clone()("sync"))?;
+        file.seek(SeekFrom::Start(0)).map_err(failed.clone()("seek"))?;
+        file.write_all(header).map_err(failed.clone()("write"))?;
+        file.sync_all().map_err(failed("sync"))?;
+        drop(file);
+        fs::rename(&self.temporary, &self.path).map_err(|source| io(&self.path, "rename", source))?;
+        sync_folder(&self.path)
+    }
+
+    fn pad_to(&mut self, offset: u64) -> Result<(), FormatError> {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        while self.position < offset {
+            let count = (offset - self.position).min(ZEROS.len() as u64) as usize;
+            self.put(&ZEROS[..count])?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+        let file = self.file.as_mut().expect("open until commit");
+        file.write_all(bytes).map_err(|source| io(&self.temporary, "write", source))?;
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // After a commit the temporary name is gone and this finds nothing.
+        drop(self.file.take());
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+fn lay_out(plan: &[TensorPlan]) -> Result<Vec<Entry>, FormatError> {
+    let (mut end, mut previous) = (LAYER_ALIGN_BYTES, None);
+    plan.iter()
+        .map(|tensor| {
+            let (rows, cols) = (tensor.rows as u64, tensor.cols as u64);
+            let bytes = Entry::expected_bytes(tensor.id.role.kind(), tensor.encoding, rows, cols)
+                .filter(|&bytes| bytes > 0)
+                .ok_or(FormatError::TensorSize { tensor: tensor.id, expected_bytes: None, found_bytes: 0 })?;
+            let offset = next_offset(end, previous, tensor.id);
+            (end, previous) = (offset + bytes, Some(tensor.id));
+            Ok(Entry { id: tensor.id, encoding: tensor.encoding, rows, cols, offset, bytes, checksum: 0 })
+        })
+        .collect()
+}
+
+/// Makes a rename last through a power cut. Systems that cannot open a folder sync it by themselves.
+fn sync_folder(path: &Path) -> Result<(), FormatError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if cfg!(unix) {
+        let file = File::open(folder).map_err(|source| io(folder, "open", source))?;
+        file.sync_all().map_err(|source| io(folder, "sync", source))?;
+    }
+    Ok(())
+}
+
+fn io(path: &Path, action: &'static str, source: std::io::Error) -> FormatError {
+    FormatError::Io { path: path.display().to_string(), action, source }
+}
