@@ -1,1 +1,115 @@
-//! Under construction.
+//! Matrix and vector kernels, one folder an instruction set, behind one trait.
+//!
+//! ```text
+//! reference   f64, one line a formula, never fast: what the others are tested against
+//! portable    `wide`: runs everywhere; the trait's provided bodies
+//! avx2        x86-64 with AVX2, FMA and F16C
+//! avx512      x86-64 with AVX-512 F/BW/VL/VNNI
+//! neon        aarch64: `neon` without dotprod (Cortex-A53, A72), `neon-dotprod` with it (A76)
+//! ```
+//! [`available`] lists what this CPU can run, slowest first.
+
+mod activations;
+mod kv;
+mod portable;
+pub mod reference;
+
+pub use activations::{ACTIVATION_GROUP, Activations, Operand, padded_len};
+pub use kv::KvRows;
+
+use pith_format::{ActivationFunction, Matrix};
+
+/// The operations of a forward pass. The provided bodies are the portable path; an instruction set overrides what
+/// it speeds up.
+///
+/// All slices are dense and row-major. Lengths that disagree panic. Inputs are finite; a result that overflows f32
+/// is ±∞ or NaN, never undefined.
+pub trait Kernels: Send + Sync {
+    /// Name for reports and for forcing it.
+    fn name(&self) -> &'static str;
+
+    /// `y[r] = Σ_c w[r,c] · x[c]`, `w: rows × cols`, `x`: one token of `cols`, `y: rows`.
+    ///
+    /// Encodings of [`Operation::Integer`](pith_format::Operation) multiply with the codes of `x`, the others with
+    /// its floats. Accumulates integers exactly within a group of 32 columns and in f32 across groups; differs from
+    /// [`reference::mat_vec`] by at most `cols · ε · Σ|w·x|`.
+    fn mat_vec(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+        portable::mat_vec(w, x, y)
+    }
+
+    /// `y[t,r] = Σ_c w[r,c] · x[t,c]` for every token `t` of `x`; `y: tokens × rows`. As exact as [`Self::mat_vec`].
+    fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+        portable::mat_mul(w, x, y)
+    }
+
+    /// Rounds activations to int8 in groups of 32 ([`ACTIVATION_GROUP`]): `scale = max|x| / 127`,
+    /// `code = round_ties_even(x · (1 / scale))`, `sum = Σ code`; a group whose scale is below the smallest normal
+    /// f32 becomes zeros. Every implementation gives the same bits.
+    ///
+    /// `x` and `codes`: a multiple of 32; `scales` and `sums`: one for every group.
+    fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+        portable::quantize(x, codes, scales, sums)
+    }
+
+    /// `out[i] = x[i] / √(mean(x²) + ε) · weight[i]`.
+    fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        portable::rms_norm(x, weight, epsilon, out)
+    }
+
+    /// `out[i] = (x[i] − mean(x)) / √(var(x) + ε) · weight[i] + bias[i]`; no bias is a bias of zeros.
+    fn layer_norm(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, epsilon: f32, out: &mut [f32]) {
+        portable::layer_norm(x, weight, bias, epsilon, out)
+    }
+
+    /// Turns the first `2 · cos.len()` dimensions of every head in `x` (`heads × head_dim`):
+    /// `(x[i], x[i+d]) ← (x[i]·cos[i] − x[i+d]·sin[i], x[i+d]·cos[i] + x[i]·sin[i])`, `d = cos.len()`.
+    fn rope(&self, x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {
+        portable::rope(x, head_dim, cos, sin)
+    }
+
+    /// `x[i] = exp(x[i] − max x) / Σ exp(x − max x)`. An empty slice stays empty; −∞ becomes 0.
+    fn softmax(&self, x: &mut [f32]) {
+        portable::softmax(x)
+    }
+
+    /// `x[i] = f(x[i])`.
+    fn activate(&self, function: ActivationFunction, x: &mut [f32]) {
+        portable::activate(function, x)
+    }
+
+    /// `gate[i] = f(gate[i]) · up[i]`.
+    fn activate_gated(&self, function: ActivationFunction, gate: &mut [f32], up: &[f32]) {
+        self.activate(function, gate);
+        for (gate, up) in gate.iter_mut().zip(up) {
+            *gate *= up;
+        }
+    }
+
+    /// `out[q,p] = scale · Σ_d queries[q,d] · keys[p,d]`: all query heads that share a key head, one read of the keys.
+    ///
+    /// `queries: n × head_dim`, `out: n × positions`.
+    fn scores(&self, queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
+        portable::scores(queries, keys, scale, out)
+    }
+
+    /// `out[q,d] = Σ_p weights[q,p] · values[p,d]`; `weights: n × positions`, `out: n × head_dim`.
+    fn mix(&self, weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
+        portable::mix(weights, values, out)
+    }
+}
+
+/// What this CPU can run, slowest first: the last is the one to use.
+pub fn available() -> Vec<&'static dyn Kernels> {
+    let list: Vec<&'static dyn Kernels> = vec![&reference::Reference, &portable::Portable];
+    list
+}
+
+/// The fastest that this CPU can run.
+pub fn best() -> &'static dyn Kernels {
+    available().pop().expect("portable is always there")
+}
+
+/// The kernels of that name, if this CPU can run them.
+pub fn by_name(name: &str) -> Option<&'static dyn Kernels> {
+    available().into_iter().find(|kernels| kernels.name() == name)
+}

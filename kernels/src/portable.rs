@@ -1,0 +1,220 @@
+//! The path that runs everywhere: tiles decoded to floats by their encoding, vectors through `wide`.
+//!
+//! Any encoding of the table runs here, since only [`Encoding::decode_tile`](pith_format::Encoding) is asked of it.
+
+use crate::activations::{ACTIVATION_GROUP, Operand};
+use crate::{Kernels, KvRows};
+use pith_format::encoding::MAX_TILE_COLS;
+use pith_format::{ActivationFunction, Matrix, Operation, TILE_ROWS};
+use wide::f32x8;
+
+/// The provided bodies of [`Kernels`], and nothing else.
+pub struct Portable;
+
+impl Kernels for Portable {
+    fn name(&self) -> &'static str {
+        "portable"
+    }
+}
+
+/// Positions or tokens worked on together, so that buffers stay on the stack.
+const CHUNK: usize = 64;
+
+/// See [`Kernels::mat_vec`].
+pub fn mat_vec(w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+    assert_eq!((x.tokens(), y.len()), (1, w.rows()));
+    mat_mul(w, x, y);
+}
+
+/// See [`Kernels::mat_mul`]. Each tile is decoded once for all tokens of a chunk.
+pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+    let rows = w.rows();
+    assert_eq!((w.cols(), y.len()), (x.cols(), x.tokens() * rows));
+    for start in (0..x.tokens()).step_by(CHUNK) {
+        let tokens = start..x.tokens().min(start + CHUNK);
+        for block_index in 0..w.block_count() {
+            let mut sums = [[0.0f32; TILE_ROWS]; CHUNK];
+            add_block(w, block_index, x, tokens.clone(), &mut sums);
+            let first = block_index * TILE_ROWS;
+            let count = TILE_ROWS.min(rows - first);
+            for (token, sums) in tokens.clone().zip(&sums) {
+                y[token * rows + first..][..count].copy_from_slice(&sums[..count]);
+            }
+        }
+    }
+}
+
+/// `sums[t][r] += Σ_c w[r,c] · x[t,c]` over one block of 16 rows.
+fn add_block(
+    w: Matrix<'_>,
+    block_index: usize,
+    x: Operand<'_>,
+    tokens: std::ops::Range<usize>,
+    sums: &mut [[f32; TILE_ROWS]; CHUNK],
+) {
+    let encoding = w.encoding();
+    let cols = encoding.tile_cols();
+    let mut weights = [0.0f32; TILE_ROWS * MAX_TILE_COLS];
+    let weights = &mut weights[..TILE_ROWS * cols];
+    let mut values = [0.0f32; MAX_TILE_COLS];
+    for (tile_index, tile) in w.block(block_index).chunks_exact(encoding.tile_bytes()).enumerate() {
+        encoding.decode_tile(tile, weights);
+        for (token, sums) in tokens.clone().zip(sums.iter_mut()) {
+            let values = &mut values[..cols];
+            load_operand(encoding.operation(), x.token(token), tile_index * cols, values);
+            for (sum, row) in sums.iter_mut().zip(weights.chunks_exact(cols)) {
+                *sum += dot(row, values);
+            }
+        }
+    }
+}
+
+/// The activations of one token from column `start` on, as `operation` sees them.
+fn load_operand(operation: Operation, x: Operand<'_>, start: usize, values: &mut [f32]) {
+    match operation {
+        Operation::Float => values.copy_from_slice(&x.floats[start..start + values.len()]),
+        Operation::Integer => {
+            for (offset, value) in values.iter_mut().enumerate() {
+                let col = start + offset;
+                *value = x.scales[col / ACTIVATION_GROUP] * f32::from(x.codes[col]);
+            }
+        }
+    }
+}
+
+/// See [`Kernels::quantize`].
+pub fn quantize(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+    crate::reference::quantize(x, codes, scales, sums);
+}
+
+/// See [`Kernels::rms_norm`].
+pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    assert_eq!((x.len(), x.len()), (weight.len(), out.len()));
+    let factor = 1.0 / (dot(x, x) / x.len() as f32 + epsilon).sqrt();
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * factor * weight;
+    }
+}
+
+/// See [`Kernels::layer_norm`].
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: Option<&[f32]>, epsilon: f32, out: &mut [f32]) {
+    assert_eq!((x.len(), x.len()), (weight.len(), out.len()));
+    let len = x.len() as f32;
+    let mean = sum(x) / len;
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = x - mean;
+    }
+    let factor = 1.0 / (dot(out, out) / len + epsilon).sqrt();
+    for (out, weight) in out.iter_mut().zip(weight) {
+        *out *= factor * weight;
+    }
+    if let Some(bias) = bias {
+        assert_eq!(bias.len(), out.len());
+        for (out, bias) in out.iter_mut().zip(bias) {
+            *out += bias;
+        }
+    }
+}
+
+/// See [`Kernels::rope`].
+pub fn rope(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {
+    let half = cos.len();
+    assert!(sin.len() == half && 2 * half <= head_dim && x.len().is_multiple_of(head_dim));
+    for head in x.chunks_exact_mut(head_dim) {
+        let (first, second) = head.split_at_mut(half);
+        for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        }
+    }
+}
+
+/// See [`Kernels::softmax`].
+pub fn softmax(x: &mut [f32]) {
+    let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    map(x, |x| (x - f32x8::splat(largest)).exp());
+    let factor = 1.0 / sum(x);
+    for x in x {
+        *x *= factor;
+    }
+}
+
+/// See [`Kernels::activate`].
+pub fn activate(function: ActivationFunction, x: &mut [f32]) {
+    let one = f32x8::splat(1.0);
+    match function {
+        ActivationFunction::Silu => map(x, |x| x / (one + (-x).exp())),
+        ActivationFunction::GeluTanh => map(x, |x| {
+            // ½(1 + tanh u) = 1 / (1 + e^(−2u))
+            let u = x * f32x8::splat(0.797_884_6) * (one + f32x8::splat(0.044_715) * x * x);
+            x / (one + (-(u + u)).exp())
+        }),
+        ActivationFunction::Gelu => {
+            for x in x {
+                *x = crate::reference::activation(function, f64::from(*x)) as f32;
+            }
+        }
+    }
+}
+
+/// See [`Kernels::scores`].
+pub fn scores(queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
+    let (head_dim, positions) = (keys.head_dim(), keys.positions());
+    assert_eq!(queries.len() / head_dim * positions, out.len());
+    let mut key = vec![0.0f32; head_dim];
+    for position in 0..positions {
+        load_row(keys, position, &mut key);
+        for (index, query) in queries.chunks_exact(head_dim).enumerate() {
+            out[index * positions + position] = scale * dot(query, &key);
+        }
+    }
+}
+
+/// See [`Kernels::mix`].
+pub fn mix(weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
+    let (head_dim, positions) = (values.head_dim(), values.positions());
+    assert_eq!(out.len() / head_dim * positions, weights.len());
+    out.fill(0.0);
+    let mut value = vec![0.0f32; head_dim];
+    for position in 0..positions {
+        load_row(values, position, &mut value);
+        for (index, out) in out.chunks_exact_mut(head_dim).enumerate() {
+            let weight = weights[index * positions + position];
+            for (out, value) in out.iter_mut().zip(&value) {
+                *out += weight * value;
+            }
+        }
+    }
+}
+
+fn load_row(rows: KvRows<'_>, position: usize, out: &mut [f32]) {
+    for (dim, out) in out.iter_mut().enumerate() {
+        *out = rows.get(position, dim);
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a_lanes, a_rest) = a.as_chunks::<8>();
+    let (b_lanes, b_rest) = b.as_chunks::<8>();
+    let lanes = a_lanes
+        .iter()
+        .zip(b_lanes)
+        .fold(f32x8::ZERO, |sum, (a, b)| f32x8::new(*a).mul_add(f32x8::new(*b), sum))
+        .reduce_add();
+    lanes + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+}
+
+fn sum(x: &[f32]) -> f32 {
+    let (lanes, rest) = x.as_chunks::<8>();
+    lanes.iter().fold(f32x8::ZERO, |sum, x| sum + f32x8::new(*x)).reduce_add() + rest.iter().sum::<f32>()
+}
+
+/// Applies `f` to eight values at a time, the last ones padded with zeros.
+fn map(x: &mut [f32], f: impl Fn(f32x8) -> f32x8) {
+    let (lanes, rest) = x.as_chunks_mut::<8>();
+    for lane in lanes {
+        *lane = f(f32x8::new(*lane)).to_array();
+    }
+    let mut last = [0.0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    rest.copy_from_slice(&f(f32x8::new(last)).to_array()[..rest.len()]);
+}
