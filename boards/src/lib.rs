@@ -1,1 +1,10 @@
-//! Under construction.
+//! What machine this is: board, processor, caches, memory, as the operating system tells it.
+//!
+//! Everything is read below a root folder that is a parameter, so that recorded trees of real boards serve as tests.
+#![forbid(unsafe_code)]
+
+mod cpu;
+mod machine;
+
+pub use cpu::{Cache, CacheKind, Processor};
+pub use machine::{Machine, MachineError};
