@@ -1,1 +1,68 @@
-fn main() {}
+//! The `pith` command: composes the other crates, computes nothing itself.
+//!
+//! Exit codes: 0 done, 1 failed (the reason on standard error), 2 wrong usage, 130 stopped by Ctrl-C.
+#![forbid(unsafe_code)]
+
+mod args;
+mod bench;
+mod chat;
+mod convert;
+mod inspect;
+mod interrupt;
+mod logits;
+mod output;
+mod perplexity;
+mod run;
+mod session;
+mod tokenize;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Convert(args) => convert::convert(args)?,
+        Command::Inspect(args) => inspect::inspect(args)?,
+        Command::Run(args) => return run::run(args),
+        Command::Chat(args) => chat::chat(args)?,
+        Command::Bench(args) => bench::bench(args)?,
+        Command::Perplexity(args) => perplexity::perplexity(args)?,
+        Command::Logits(args) => logits::logits(args)?,
+        Command::Tokenize(args) => tokenize::tokenize(args)?,
+        Command::Detokenize(args) => tokenize::detokenize(args)?,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "pith", &mut std::io::stdout());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A reader such as `head` that stopped listening is no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,169 @@
+//! Numbers, tables and arrays for people and programs.
+
+use crate::args::TableFormat;
+use serde_json::{Map, Value};
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// `1234567` as `1.2 MB`: decimal units, as memory traffic is counted.
+pub fn bytes(count: u64) -> String {
+    let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    match units.iter().find(|(size, _)| count as f64 >= *size) {
+        Some((size, unit)) => format!("{:.2} {unit}", count as f64 / size),
+        None => format!("{count} B"),
+    }
+}
+
+/// A table of rows with the same columns.
+pub struct Table {
+    columns: Vec<&'static str>,
+    rows: Vec<Vec<Value>>,
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new(columns: &[&'static str]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row. Panics if it has not a value for every column.
+    pub fn push(&mut self, row: Vec<Value>) {
+        assert_eq!(row.len(), self.columns.len());
+        self.rows.push(row);
+    }
+
+    /// The whole table as text that ends in a line feed.
+    pub fn render(&self, format: TableFormat) -> String {
+        match format {
+            TableFormat::Json => {
+                let rows: Vec<Value> = self.rows.iter().map(|row| self.object(row)).collect();
+                format!("{:#}\n", Value::Array(rows))
+            }
+            TableFormat::Csv => self.lines(|cells| cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",")),
+            TableFormat::Md => self.markdown(),
+            TableFormat::Table => self.aligned(),
+        }
+    }
+
+    fn object(&self, row: &[Value]) -> Value {
+        let pairs = self.columns.iter().zip(row).map(|(column, value)| (column.to_string(), value.clone()));
+        Value::Object(pairs.collect::<Map<_, _>>())
+    }
+
+    fn cells(&self) -> impl Iterator<Item = Vec<String>> {
+        let head = self.columns.iter().map(|column| column.to_string()).collect();
+        std::iter::once(head).chain(self.rows.iter().map(|row| row.iter().map(cell).collect()))
+    }
+
+    fn lines(&self, line: impl Fn(&[String]) -> String) -> String {
+        self.cells().map(|cells| line(&cells) + "\n").collect()
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = String::new();
+        for (index, cells) in self.cells().enumerate() {
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
+            if index == 0 {
+                let rules: Vec<_> = (0..cells.len()).map(|column| self.rule(column)).collect();
+                let _ = writeln!(text, "|{}|", rules.join("|"));
+            }
+        }
+        text
+    }
+
+    fn rule(&self, column: usize) -> &'static str {
+        if self.is_number(column) { "---:" } else { "---" }
+    }
+
+    fn is_number(&self, column: usize) -> bool {
+        !self.rows.is_empty() && self.rows.iter().all(|row| row[column].is_number())
+    }
+
+    fn aligned(&self) -> String {
+        let width = |column: usize| {
+            self.cells().map(|cells| cells[column].chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        self.lines(|cells| {
+            let padded = cells.iter().enumerate().map(|(column, cell)| match self.is_number(column) {
+                true => format!("{cell:>0$}", widths[column]),
+                false => format!("{cell:<0$}", widths[column]),
+            });
+            padded.collect::<Vec<_>>().join("  ").trim_end().to_string()
+        })
+    }
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn quoted(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_string() }
+}
+
+/// A figure rounded to `decimals`, so that tables and JSON do not pretend to more.
+pub fn rounded(value: f64, decimals: i32) -> Value {
+    let factor = 10f64.powi(decimals);
+    Value::from((value * factor).round() / factor)
+}
+
+/// Writes the head of a NumPy file (format 1.0) for a float32 array of `rows × cols` in C order.
+pub fn write_npy_head(out: &mut impl Write, rows: usize, cols: usize) -> io::Result<()> {
+    let mut head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
+    // Magic, version and length take 10 bytes; the data begins on a multiple of 64, behind a line feed.
+    let padded = (10 + head.len() + 1).next_multiple_of(64) - 10;
+    head.push_str(&" ".repeat(padded - 1 - head.len()));
+    head.push('\n');
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&(head.len() as u16).to_le_bytes())?;
+    out.write_all(head.as_bytes())
+}
+
+/// Prints to standard output; a closed pipe is an error, which `main` forgives.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new(&["model", "tokens/s"]);
+        table.push(vec!["a, \"b\"".into(), rounded(1.23456, 2)]);
+        table.push(vec!["c".into(), rounded(100.0, 2)]);
+        table
+    }
+
+    #[test]
+    fn each_form_holds_every_value() {
+        assert_eq!(table().render(TableFormat::Csv), "model,tokens/s\n\"a, \"\"b\"\"\",1.23\nc,100.0\n");
+        assert_eq!(table().render(TableFormat::Md), "| model | tokens/s |\n|---|---:|\n| a, \"b\" | 1.23 |\n| c | 100.0 |\n");
+        assert_eq!(table().render(TableFormat::Table), "model   tokens/s\na, \"b\"      1.23\nc          100.0\n");
+        let json: Value = serde_json::from_str(&table().render(TableFormat::Json)).unwrap();
+        assert_eq!(json[1]["tokens/s"], 100.0);
+    }
+
+    #[test]
+    fn numpy_heads_are_aligned() {
+        for (rows, cols) in [(1, 1), (64, 131), (12345, 151936)] {
+            let mut bytes = Vec::new();
+            write_npy_head(&mut bytes, rows, cols).unwrap();
+            assert_eq!(bytes.len() % 64, 0);
+            assert_eq!(usize::from(u16::from_le_bytes([bytes[8], bytes[9]])), bytes.len() - 10);
+            assert!(String::from_utf8_lossy(&bytes).contains(&format!("({rows}, {cols})")));
+        }
+    }
+
+    #[test]
+    fn bytes_take_decimal_units() {
+        assert_eq!([bytes(999), bytes(1_500), bytes(2_340_000), bytes(7_000_000_000)], ["999 B", "1.50 kB", "2.34 MB", "7.00 GB"]);
+    }
+}
