@@ -99,15 +99,18 @@ pub struct SessionArgs {
     /// Longest sequence in tokens [default: the model's, at most 4096]
     #[arg(short, long, value_name = "TOKENS")]
     pub context: Option<usize>,
+    /// Allow a --context longer than the model was made for
+    #[arg(long)]
+    pub beyond_model: bool,
     /// How keys and values are cached
     #[arg(long, value_enum, default_value_t = KvArg::F16)]
     pub kv: KvArg,
     /// Kernels by name (see `pith inspect --cpu`) [default: the fastest]
     #[arg(long, value_name = "NAME")]
     pub kernels: Option<String>,
-    /// Prompt tokens worked on together
-    #[arg(long, default_value_t = 256, value_name = "TOKENS")]
-    pub batch: usize,
+    /// Prompt tokens worked on together [default: 128]
+    #[arg(long, value_name = "TOKENS")]
+    pub batch: Option<usize>,
 }
 
 /// Type of the cache.
@@ -159,6 +162,9 @@ pub struct RunArgs {
     /// The prompt [default: standard input]
     #[arg(short, long, conflicts_with = "file")]
     pub prompt: Option<String>,
+    /// Take backslashes in --prompt as they are; otherwise \n, \t, \\ and \" stand for their characters
+    #[arg(long)]
+    pub no_escape: bool,
     /// Read the prompt from a file; - is standard input
     #[arg(short, long, value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
@@ -263,9 +269,9 @@ pub struct BenchArgs {
     /// Kernels by name [default: the fastest]
     #[arg(long, value_name = "NAME")]
     pub kernels: Option<String>,
-    /// Prompt tokens worked on together
-    #[arg(long, default_value_t = 256, value_name = "TOKENS")]
-    pub batch: usize,
+    /// Prompt tokens worked on together [default: 128]
+    #[arg(long, value_name = "TOKENS")]
+    pub batch: Option<usize>,
     /// Form of the result
     #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
     pub output: TableFormat,

@@ -1,0 +1,157 @@
+//! `pith bench`
+
+use crate::args::{BenchArgs, TableFormat};
+use crate::inspect::short_name;
+use crate::output::{self, Table, rounded};
+use crate::session::open_model;
+use pith_runtime::{Model, Session, SessionOptions, Traffic};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Instant;
+
+const COLUMNS: [&str; 14] = [
+    "model",
+    "file_bytes",
+    "kernels",
+    "threads",
+    "kv",
+    "test",
+    "tokens_per_s",
+    "min",
+    "max",
+    "runs",
+    "weight_bytes_per_token",
+    "kv_bytes_per_token",
+    "bytes_per_token",
+    "gb_per_s",
+];
+
+/// One thing to time.
+#[derive(Clone, Copy)]
+struct Test {
+    /// Tokens already in the context.
+    depth: usize,
+    /// Tokens fed.
+    tokens: usize,
+    /// In one prompt, or one by one.
+    prefill: bool,
+}
+
+impl Test {
+    fn name(&self) -> String {
+        let kind = if self.prefill { "pp" } else { "tg" };
+        let depth = if self.depth > 0 { format!(" @ d{}", self.depth) } else { String::new() };
+        format!("{kind}{}{depth}", self.tokens)
+    }
+}
+
+/// Runs every test of every model with every number of threads.
+pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(args.repetitions > 0, "--repetitions is 0, expected at least 1");
+    let format = if args.json { TableFormat::Json } else { args.output };
+    let tests = tests(&args);
+    anyhow::ensure!(!tests.is_empty(), "nothing to measure: --prompt and --generate are 0");
+    let threads: Vec<Option<usize>> =
+        if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
+    let mut table = Table::new(&COLUMNS);
+    for path in &args.models {
+        let model = Arc::new(open_model(path)?);
+        for &threads in &threads {
+            let options = SessionOptions {
+                context_len: tests.iter().map(|test| test.depth + test.tokens).max(),
+                beyond_model: true,
+                kv_type: args.kv.into(),
+                threads,
+                kernels: args.kernels.clone(),
+                batch: args.batch,
+                ..SessionOptions::default()
+            };
+            let mut session = Session::new(Arc::clone(&model), options)?;
+            for test in &tests {
+                eprintln!("{}: {}, {} threads", path.display(), test.name(), session.threads());
+                table.push(measure(&args, &model, &mut session, test)?);
+            }
+        }
+    }
+    output::print(&table.render(format))?;
+    Ok(())
+}
+
+fn tests(args: &BenchArgs) -> Vec<Test> {
+    let counts = [(true, &args.prompt), (false, &args.generate)];
+    let each_depth = args.depth.iter().flat_map(|&depth| counts.iter().map(move |&(prefill, counts)| (depth, prefill, counts)));
+    each_depth
+        .flat_map(|(depth, prefill, counts)| counts.iter().map(move |&tokens| Test { depth, tokens, prefill }))
+        .filter(|test| test.tokens > 0)
+        .collect()
+}
+
+fn measure(args: &BenchArgs, model: &Model, session: &mut Session, test: &Test) -> anyhow::Result<Vec<Value>> {
+    // Any tokens will do: the work does not depend on them.
+    let vocab_len = model.config().vocab_len as u64;
+    let tokens: Vec<u32> =
+        (0..test.depth + test.tokens).map(|index| (index as u64 * 7919 % vocab_len) as u32).collect();
+    let (depth, fed) = tokens.split_at(test.depth);
+    let mut rates = Vec::with_capacity(args.repetitions);
+    let mut traffic = Traffic::default();
+    session.reset();
+    if !depth.is_empty() {
+        session.prefill(depth)?;
+    }
+    for run in 0..=args.repetitions {
+        session.truncate(test.depth);
+        traffic = Traffic::default();
+        let started = Instant::now();
+        if test.prefill {
+            session.prefill(fed)?;
+            traffic += session.last_traffic();
+        } else {
+            for &token in fed {
+                session.step(token)?;
+                traffic += session.last_traffic();
+            }
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        if run > 0 {
+            rates.push(test.tokens as f64 / seconds);
+        }
+    }
+    rates.sort_by(f64::total_cmp);
+    let median = median(&rates);
+    let each = |bytes: u64| bytes as f64 / test.tokens as f64;
+    let kv = each(traffic.kv_read_bytes + traffic.kv_write_bytes);
+    let moved = each(traffic.weight_bytes + traffic.embedding_bytes) + kv;
+    Ok(vec![
+        short_name(model).into(),
+        model.index().file_bytes().into(),
+        session.kernels().into(),
+        session.threads().into(),
+        format!("{:?}", args.kv).to_lowercase().into(),
+        test.name().into(),
+        rounded(median, 2),
+        rounded(rates[0], 2),
+        rounded(rates[rates.len() - 1], 2),
+        args.repetitions.into(),
+        rounded(each(traffic.weight_bytes), 1),
+        rounded(kv, 1),
+        rounded(moved, 1),
+        rounded(moved * median / 1e9, 3),
+    ])
+}
+
+/// Of sorted values.
+fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_of_odd_and_even_counts() {
+        assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
+        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
+    }
+}

@@ -1,0 +1,136 @@
+//! `pith chat`
+
+use crate::args::ChatArgs;
+use crate::{interrupt, run, session};
+use anyhow::Context;
+use pith_runtime::{
+    ChatTemplate, GenerateOptions, Ledger, Message, Model, Sampler, Session, generate,
+};
+use rustyline::error::ReadlineError;
+use rustyline::{Config, DefaultEditor};
+use std::io::{BufRead, IsTerminal, Write};
+use std::ops::ControlFlow;
+
+const HELP: &str = "/clear forgets the conversation, /help shows this, /quit or Ctrl-D ends it; Ctrl-C stops a reply";
+
+/// Talks until the input ends.
+pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
+    let sampler = run::sampler(&args.sampler)?;
+    let (model, session) = session::open(&args.model, &args.session)?;
+    let template = template(&args, &model)?;
+    interrupt::listen()?;
+    let system = args.system.iter().map(|text| Message::new("system", text)).collect::<Vec<_>>();
+    let mut conversation = Conversation { model: &model, session, sampler, template, messages: system.clone(), fed: Vec::new() };
+    let mut lines = Lines::open()?;
+    while let Some(line) = lines.next()? {
+        match line.trim() {
+            "" => continue,
+            "/quit" | "/exit" => break,
+            "/help" => eprintln!("{HELP}"),
+            "/clear" => conversation.clear(&system),
+            text => conversation.turn(text, &args)?,
+        }
+    }
+    Ok(())
+}
+
+fn template(args: &ChatArgs, model: &Model) -> anyhow::Result<ChatTemplate> {
+    let source = match &args.template {
+        Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
+        None => model.metadata().chat_template.clone().with_context(|| {
+            format!("{} has no chat template; give one with --template, or use pith run", args.model.display())
+        })?,
+    };
+    Ok(ChatTemplate::new(&source)?)
+}
+
+struct Conversation<'a> {
+    model: &'a Model,
+    session: Session,
+    sampler: Sampler,
+    template: ChatTemplate,
+    messages: Vec<Message>,
+    /// The tokens that the session has seen.
+    fed: Vec<u32>,
+}
+
+impl Conversation<'_> {
+    fn clear(&mut self, system: &[Message]) {
+        self.messages = system.to_vec();
+        self.fed.clear();
+        self.session.reset();
+    }
+
+    /// Asks, prints the reply as it comes, and remembers both.
+    fn turn(&mut self, text: &str, args: &ChatArgs) -> anyhow::Result<()> {
+        self.messages.push(Message::new("user", text));
+        let prompt = self.template.render_for(self.model, &self.messages)?;
+        let tokens = self.model.tokenizer()?.encode(&prompt, false)?;
+        // What the cache already holds of this conversation is not computed again; the last token always is.
+        let shared = self.fed.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
+        let shared = shared.min(tokens.len().saturating_sub(1)).min(self.session.position());
+        self.session.truncate(shared);
+        let options =
+            GenerateOptions { max_tokens: args.max_tokens, stop: args.stop.clone(), ignore_eos: false };
+        interrupt::clear();
+        let mut out = std::io::stdout().lock();
+        let mut ledger = Ledger::new();
+        let mut written = Ok(());
+        let outcome = generate(
+            &mut self.session,
+            &mut self.sampler,
+            &tokens[shared..],
+            &options,
+            &mut ledger,
+            |piece| {
+                written = write!(out, "{piece}").and_then(|()| out.flush());
+                if interrupt::pressed() || written.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            },
+        )?;
+        written?;
+        writeln!(out)?;
+        interrupt::clear();
+        if args.stats {
+            eprint!("{}", run::statistics(&outcome, &ledger));
+        }
+        self.fed = tokens;
+        self.fed.extend(&outcome.ids);
+        self.messages.push(Message::new("assistant", outcome.text.trim()));
+        Ok(())
+    }
+}
+
+/// Lines from a terminal with editing and history, or from a pipe.
+enum Lines {
+    Terminal(Box<DefaultEditor>),
+    Pipe,
+}
+
+impl Lines {
+    fn open() -> anyhow::Result<Self> {
+        if !std::io::stdin().is_terminal() {
+            return Ok(Self::Pipe);
+        }
+        eprintln!("{HELP}");
+        Ok(Self::Terminal(Box::new(DefaultEditor::with_config(Config::builder().auto_add_history(true).build())?)))
+    }
+
+    /// The next line; `None` at the end of the input. Ctrl-C clears the line.
+    fn next(&mut self) -> anyhow::Result<Option<String>> {
+        match self {
+            Self::Pipe => {
+                let mut line = String::new();
+                let count = std::io::stdin().lock().read_line(&mut line).context("standard input")?;
+                Ok((count > 0).then_some(line))
+            }
+            Self::Terminal(editor) => loop {
+                match editor.readline("> ") {
+                    Ok(line) => return Ok(Some(line)),
+                    Err(ReadlineError::Interrupted) => continue,
+                    Err(ReadlineError::Eof) => return Ok(None),
+                    Err(error) => return Err(error.into()),
+                }
+            },
+        }
+    }
+}

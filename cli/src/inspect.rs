@@ -1,0 +1,187 @@
+//! `pith inspect`
+
+use crate::args::{InspectArgs, TableFormat};
+use crate::output::{self, Table};
+use crate::session::open_model;
+use pith_boards::{CacheKind, Machine};
+use pith_format::{Entry, Kind, ModelConfig};
+use pith_runtime::Model;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::Path;
+
+/// Shows a file, a checkpoint or this machine.
+pub fn inspect(args: InspectArgs) -> anyhow::Result<()> {
+    let (text, json) = match &args.model {
+        None => inspect_cpu()?,
+        Some(path) if is_checkpoint(path) => inspect_checkpoint(path)?,
+        Some(path) => inspect_file(path, args.verify)?,
+    };
+    output::print(&if args.json { format!("{json:#}\n") } else { text })?;
+    Ok(())
+}
+
+fn is_checkpoint(path: &Path) -> bool {
+    path.is_dir() || path.extension().is_some_and(|extension| extension == "gguf")
+}
+
+fn inspect_file(path: &Path, verify: bool) -> anyhow::Result<(String, Value)> {
+    let model = open_model(path)?;
+    let index = model.index();
+    let mut verified = 0;
+    if verify {
+        let place = |error| anyhow::Error::new(error).context(format!("{} is damaged", path.display()));
+        index.verify(model.bytes(), |part| verified += part.bytes).map_err(place)?;
+    }
+    let metadata = model.metadata();
+    let mut table = Table::new(&["tensor", "encoding", "shape", "bytes", "offset", "checksum"]);
+    for entry in index.entries() {
+        table.push(vec![
+            entry.id.to_string().into(),
+            encoding_name(entry).into(),
+            shape(entry).into(),
+            entry.bytes.into(),
+            entry.offset.into(),
+            format!("{:016x}", entry.checksum).into(),
+        ]);
+    }
+    let mut text = describe(&metadata.model);
+    let source = &metadata.provenance.source;
+    let _ = writeln!(text, "recipe     {}", metadata.provenance.recipe);
+    let _ = writeln!(text, "source     {} ({}), {}", source.name, source.kind, metadata.provenance.converter);
+    let _ = writeln!(text, "file       {}", output::bytes(index.file_bytes()));
+    let _ = writeln!(text, "per token  {} of weights when decoding\n", output::bytes(model.streamed_bytes()));
+    text.push_str(&table.render(TableFormat::Table));
+    if verify {
+        let _ = writeln!(text, "verified   {}: every checksum holds", output::bytes(verified));
+    }
+    let tensors: Value = serde_json::from_str(&table.render(TableFormat::Json))?;
+    let json = json!({
+        "file": path.display().to_string(),
+        "file_bytes": index.file_bytes(),
+        "decode_weight_bytes": model.streamed_bytes(),
+        "verified_bytes": verify.then_some(verified),
+        "metadata": serde_json::to_value(metadata)?,
+        "tensors": tensors,
+    });
+    Ok((text, json))
+}
+
+fn encoding_name(entry: &Entry) -> &'static str {
+    match (entry.kind(), entry.encoding) {
+        (_, Some(encoding)) => encoding.name(),
+        (Kind::Bytes, None) => "bytes",
+        (_, None) => "vector",
+    }
+}
+
+fn shape(entry: &Entry) -> String {
+    match entry.kind() {
+        Kind::Matrix => format!("{} × {}", entry.rows, entry.cols),
+        Kind::Vector | Kind::Bytes => entry.rows.to_string(),
+    }
+}
+
+fn describe(model: &ModelConfig) -> String {
+    let first = &model.layers[0];
+    let even = model.layers.iter().all(|layer| {
+        (layer.heads, layer.kv_heads, layer.head_dim, layer.ffn_len)
+            == (first.heads, first.kv_heads, first.head_dim, first.ffn_len)
+    });
+    format!(
+        "model      {} ({})\nlayers     {}, hidden {}, heads {} over {} of {}, inner {}{}\nvocabulary {}{}\n\
+         context    {} tokens\n",
+        model.name,
+        model.family,
+        model.layers.len(),
+        model.hidden_len,
+        first.heads,
+        first.kv_heads,
+        first.head_dim,
+        first.ffn_len,
+        if even { "" } else { " (the first; layers differ)" },
+        model.vocab_len,
+        if model.tied_head { ", head tied to the embedding" } else { "" },
+        model.context_len,
+    )
+}
+
+fn inspect_checkpoint(path: &Path) -> anyhow::Result<(String, Value)> {
+    let summary = pith_converter::inspect_source(path)?;
+    let mut text = describe(&summary.model);
+    let _ = writeln!(
+        text,
+        "checkpoint {} tensors, {}",
+        summary.tensor_count,
+        output::bytes(summary.tensor_bytes)
+    );
+    for warning in &summary.warnings {
+        let _ = writeln!(text, "warning    {warning}");
+    }
+    let json = json!({
+        "source": path.display().to_string(),
+        "tensor_count": summary.tensor_count,
+        "tensor_bytes": summary.tensor_bytes,
+        "model": serde_json::to_value(&summary.model)?,
+        "warnings": summary.warnings,
+    });
+    Ok((text, json))
+}
+
+fn inspect_cpu() -> anyhow::Result<(String, Value)> {
+    let machine = Machine::detect()?;
+    let kernels: Vec<_> = pith_kernels::available().iter().map(|kernels| kernels.name()).collect();
+    let mut text = String::new();
+    if let Some(board) = &machine.board {
+        let _ = writeln!(text, "board    {board}");
+    }
+    for processor in &machine.processors {
+        let _ = writeln!(text, "cores    {} × {}", processor.core_count, processor.name);
+    }
+    for cache in &machine.caches {
+        let kind = match cache.kind {
+            CacheKind::Data => "d",
+            CacheKind::Instruction => "i",
+            CacheKind::Unified => "",
+        };
+        let _ = writeln!(
+            text,
+            "cache    L{}{kind} {} KiB, shared by {}",
+            cache.level,
+            cache.bytes / 1024,
+            cache.shared_by
+        );
+    }
+    if let Some(bytes) = machine.memory_bytes {
+        let _ = writeln!(text, "memory   {:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
+    }
+    let _ = writeln!(text, "kernels  {} (slowest first; the last is used unless --kernels says otherwise)", kernels.join(", "));
+    let caches: Vec<_> = machine
+        .caches
+        .iter()
+        .map(|cache| {
+            json!({"level": cache.level, "kind": format!("{:?}", cache.kind).to_lowercase(), "bytes": cache.bytes,
+                   "shared_by": cache.shared_by})
+        })
+        .collect();
+    let processors: Vec<_> = machine
+        .processors
+        .iter()
+        .map(|processor| {
+            json!({"name": processor.name, "cores": processor.core_count, "features": processor.features})
+        })
+        .collect();
+    let json = json!({
+        "board": machine.board,
+        "processors": processors,
+        "caches": caches,
+        "memory_bytes": machine.memory_bytes,
+        "kernels": kernels,
+    });
+    Ok((text, json))
+}
+
+/// The name, parameters and size that a table of measurements gives a model.
+pub fn short_name(model: &Model) -> String {
+    format!("{} {}", model.config().name, model.metadata().provenance.recipe.split(',').next().unwrap_or_default())
+}

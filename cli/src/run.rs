@@ -1,0 +1,161 @@
+//! `pith run`
+
+use crate::args::{RunArgs, SamplerArgs};
+use crate::{interrupt, output, session, tokenize};
+use anyhow::Context;
+use pith_runtime::{GenerateOptions, Ledger, Outcome, Phase, Sampler, SamplerOptions, StopReason, generate};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+/// Continues a prompt on standard output; statistics go to standard error.
+pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let mut sampler = sampler(&args.sampler)?;
+    let (model, mut session) = session::open(&args.model, &args.session)?;
+    let prompt = prompt(&args)?;
+    let tokens = model.tokenizer()?.encode(&prompt, !args.no_special)?;
+    anyhow::ensure!(!tokens.is_empty(), "the prompt is empty; give --prompt, --file or standard input");
+    let options = GenerateOptions {
+        max_tokens: args.max_tokens,
+        stop: args.stop.clone(),
+        ignore_eos: args.ignore_eos,
+    };
+    interrupt::listen()?;
+    let mut out = std::io::stdout().lock();
+    if !args.json && !args.no_echo {
+        write!(out, "{prompt}")?;
+        out.flush()?;
+    }
+    let mut written = Ok(());
+    let mut ledger = Ledger::new();
+    let outcome = generate(&mut session, &mut sampler, &tokens, &options, &mut ledger, |piece| {
+        if !args.json {
+            written = write!(out, "{piece}").and_then(|()| out.flush());
+        }
+        if interrupt::pressed() || written.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    written?;
+    if let Some(path) = &args.ledger {
+        write_ledger(path, &ledger)?;
+    }
+    if args.json {
+        writeln!(out, "{:#}", to_json(&prompt, &outcome, &ledger))?;
+    } else {
+        writeln!(out)?;
+        if !args.no_stats {
+            eprint!("{}", statistics(&outcome, &ledger));
+        }
+    }
+    Ok(if interrupt::pressed() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
+}
+
+/// A sampler from options; the seed is the clock's where none is given.
+pub fn sampler(args: &SamplerArgs) -> anyhow::Result<Sampler> {
+    let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    let options = SamplerOptions {
+        temperature: if args.greedy { 0.0 } else { args.temperature },
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repeat_penalty: args.repeat_penalty,
+        repeat_last: args.repeat_last,
+        seed: args.seed.unwrap_or_else(clock),
+    };
+    Ok(Sampler::new(options)?)
+}
+
+fn prompt(args: &RunArgs) -> anyhow::Result<String> {
+    match (&args.prompt, &args.file) {
+        (Some(prompt), _) if args.no_escape => Ok(prompt.clone()),
+        (Some(prompt), _) => Ok(unescape(prompt)),
+        (None, Some(path)) => tokenize::read_text(path),
+        (None, None) => {
+            if std::io::stdin().is_terminal() {
+                eprintln!("reading the prompt from standard input; end it with Ctrl-D");
+            }
+            tokenize::read_text(Path::new("-"))
+        }
+    }
+}
+
+/// `\n`, `\t`, `\r`, `\\`, `\"` and `\'` as the characters they stand for; any other backslash stays.
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        let escaped = match (c, rest.clone().next()) {
+            ('\\', Some('n')) => Some('\n'),
+            ('\\', Some('t')) => Some('\t'),
+            ('\\', Some('r')) => Some('\r'),
+            ('\\', Some(same @ ('\\' | '"' | '\''))) => Some(same),
+            _ => None,
+        };
+        if escaped.is_some() {
+            rest.next();
+        }
+        out.push(escaped.unwrap_or(c));
+    }
+    out
+}
+
+fn write_ledger(path: &Path, ledger: &Ledger) -> anyhow::Result<()> {
+    let place = || path.display().to_string();
+    let mut out = BufWriter::new(File::create(path).with_context(place)?);
+    ledger.write_json(&mut out)?;
+    out.flush().with_context(place)
+}
+
+/// Two lines: prompt and reply, in tokens per second and bytes per token.
+pub fn statistics(outcome: &Outcome, ledger: &Ledger) -> String {
+    let line = |name: &str, phase: Phase| {
+        let totals = ledger.totals(phase);
+        let rate = totals.tokens_per_second().map_or("-".into(), |rate| format!("{rate:.1}"));
+        let each = |bytes: u64| output::bytes(bytes / totals.tokens.max(1) as u64);
+        let traffic = &totals.traffic;
+        format!(
+            "{name:<7} {:>5} tokens {rate:>8} tokens/s  {} a token (weights {}, cache {})\n",
+            totals.tokens,
+            each(traffic.weight_bytes + traffic.embedding_bytes + traffic.kv_read_bytes + traffic.kv_write_bytes),
+            each(traffic.weight_bytes + traffic.embedding_bytes),
+            each(traffic.kv_read_bytes + traffic.kv_write_bytes),
+        )
+    };
+    let reason = reason(outcome.reason);
+    format!("\n{}{}stopped {reason}\n", line("prompt", Phase::Prefill), line("reply", Phase::Decode))
+}
+
+fn reason(reason: StopReason) -> &'static str {
+    match reason {
+        StopReason::Eos => "at the end of the text",
+        StopReason::MaxTokens => "after the most tokens allowed",
+        StopReason::StopString => "at a stop string",
+        StopReason::ContextFull => "because the context is full",
+        StopReason::Interrupted => "by request",
+    }
+}
+
+fn to_json(prompt: &str, outcome: &Outcome, ledger: &Ledger) -> Value {
+    json!({
+        "prompt": prompt,
+        "text": outcome.text,
+        "ids": outcome.ids,
+        "prompt_tokens": outcome.prompt_tokens,
+        "stopped": format!("{:?}", outcome.reason),
+        "prefill": ledger.totals(Phase::Prefill),
+        "decode": ledger.totals(Phase::Decode),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_become_characters() {
+        assert_eq!(unescape(r#"a\nb\\n\t\"\q\"#), "a\nb\\n\t\"\\q\\");
+    }
+}

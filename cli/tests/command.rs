@@ -1,0 +1,246 @@
+//! The command as a user meets it: exit codes, output, errors.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+fn wren() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/wren")
+}
+
+fn pith(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pith")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_str(&stdout(output)).unwrap()
+}
+
+/// The embedded model as a file.
+fn converted(encoding: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wren.pith").display().to_string();
+    let source = wren().display().to_string();
+    let report = json(&pith(&["convert", &source, &path, "--encoding", encoding, "--json"]));
+    assert_eq!(report["file_bytes"].as_u64().unwrap(), std::fs::metadata(&path).unwrap().len());
+    (folder, path)
+}
+
+#[test]
+fn the_embedded_model_converts_and_speaks() {
+    let (_folder, path) = converted("q8");
+    let output = pith(&["run", &path, "--greedy", "-n", "24", "--prompt", "Question:", "--json"]);
+    let value = json(&output);
+    assert!(value["text"].as_str().unwrap().split_whitespace().count() > 3, "{value}");
+    assert!(value["decode"]["weight_bytes"].as_u64().unwrap() > 0);
+    let plain = pith(&["run", &path, "--greedy", "-n", "24", "--prompt", "Question:"]);
+    assert_eq!(stdout(&plain).trim_end(), format!("Question:{}", value["text"].as_str().unwrap()).trim_end());
+    assert!(stderr(&plain).contains("tokens/s"));
+}
+
+#[test]
+fn a_prompt_comes_from_standard_input_too() {
+    use std::io::Write;
+    let (_folder, path) = converted("q8");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pith"))
+        .args(["run", &path, "--greedy", "-n", "4", "--no-stats"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"Question:").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(stdout(&output).starts_with("Question:"));
+}
+
+#[test]
+fn chat_answers_each_line_and_ends_with_the_input() {
+    use std::io::Write;
+    let (_folder, path) = converted("q8");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pith"))
+        .args(["chat", &path, "--greedy", "-n", "12"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"Who are you?\n/clear\nWho are you?\n").unwrap();
+    let text = stdout(&child.wait_with_output().unwrap());
+    let replies: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
+    assert!(replies.len() >= 2, "{text}");
+    assert_eq!(replies[0], replies[replies.len() / 2], "a cleared conversation begins anew: {text}");
+}
+
+#[test]
+fn inspect_verifies_and_finds_a_changed_byte() {
+    let (_folder, path) = converted("q4");
+    let value = json(&pith(&["inspect", &path, "--verify", "--json"]));
+    assert!(value["verified_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(value["metadata"]["model"]["family"], "llama");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let output = pith(&["inspect", &path, "--verify"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("checksum") || stderr(&output).contains("padding"), "{}", stderr(&output));
+}
+
+#[test]
+fn inspect_shows_checkpoints_and_the_cpu() {
+    let source = json(&pith(&["inspect", &wren().display().to_string(), "--json"]));
+    assert_eq!(source["model"]["family"], "llama");
+    let cpu = json(&pith(&["inspect", "--cpu", "--json"]));
+    assert!(cpu["kernels"].as_array().unwrap().contains(&"portable".into()));
+}
+
+#[test]
+fn bench_counts_the_bytes_of_the_directory() {
+    let (_folder, path) = converted("q4");
+    let rows = json(&pith(&["bench", &path, "-p", "8", "-n", "4", "-r", "2", "-t", "1,2", "--json"]));
+    let file = json(&pith(&["inspect", &path, "--json"]));
+    let expected = file["decode_weight_bytes"].as_f64().unwrap();
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    for row in rows.iter().filter(|row| row["test"] == "tg4") {
+        assert_eq!(row["weight_bytes_per_token"].as_f64().unwrap(), expected);
+        assert!(row["min"].as_f64().unwrap() <= row["tokens_per_s"].as_f64().unwrap());
+    }
+    let markdown = stdout(&pith(&["bench", &path, "-p", "8", "-n", "0", "-r", "1", "-o", "md"]));
+    assert!(markdown.starts_with("| model |"), "{markdown}");
+}
+
+#[test]
+fn tokens_lead_back_to_text() {
+    let (_folder, path) = converted("q8");
+    let text = "A river, 1234 bells.";
+    for source in [path, wren().display().to_string(), wren().join("tokenizer.json").display().to_string()] {
+        let ids = stdout(&pith(&["tokenize", &source, "--text", text, "--no-special"]));
+        assert!(ids.split_whitespace().all(|id| id.parse::<u32>().is_ok()), "{ids}");
+        assert_eq!(stdout(&pith(&["detokenize", &source, "--tokens", ids.trim()])), text);
+    }
+}
+
+#[test]
+fn logits_are_written_as_numpy() {
+    let (folder, path) = converted("f32");
+    let [all, single] = ["all.npy", "single.npy"].map(|name| folder.path().join(name).display().to_string());
+    stdout(&pith(&["logits", &path, "--tokens", "0 5 9", "-o", &all, "--kv", "f32"]));
+    stdout(&pith(&["logits", &path, "--tokens", "0,5,9", "-o", &single, "--one-by-one", "--kv", "f32"]));
+    let (all, single) = (std::fs::read(&all).unwrap(), std::fs::read(&single).unwrap());
+    assert_eq!(&all[..6], b"\x93NUMPY");
+    assert_eq!(all.len(), single.len());
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_failure_1() {
+    assert_eq!(pith(&["run"]).status.code(), Some(2));
+    assert_eq!(pith(&["run", "x.pith", "--flag-that-is-not"]).status.code(), Some(2));
+    let missing = pith(&["run", "/nowhere/x.pith", "--prompt", "a"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("/nowhere/x.pith"), "{}", stderr(&missing));
+}
+
+#[test]
+fn errors_name_the_place_and_the_values() {
+    let (folder, path) = converted("q8");
+    let source = wren().display().to_string();
+    let case = |args: &[&str], parts: &[&str]| {
+        let output = pith(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let message = stderr(&output);
+        assert!(parts.iter().all(|part| message.contains(part)), "{args:?}: {message}");
+        assert!(!message.contains("panicked"), "{message}");
+    };
+    case(&["convert", &source, &path], &["exists", "--force"]);
+    case(&["convert", &source, &path, "--force", "--encoding", "q9"], &["q9", "q4-g64"]);
+    case(&["convert", &source, "/proc/nowhere/x.pith"], &["/proc/nowhere"]);
+    case(&["run", &source, "--prompt", "a"], &["convert it first"]);
+    case(&["run", &path, "--prompt", ""], &["empty"]);
+    case(&["run", &path, "--prompt", "a", "--kernels", "abacus"], &["abacus", "portable"]);
+    case(&["run", &path, "--prompt", "a", "--temperature", "-1"], &["temperature", "-1"]);
+    case(&["run", &path, "--prompt", "a", "--context", "100000000"], &["100000000"]);
+    case(&["run", &path, "--prompt", &"word ".repeat(5000)], &["context"]);
+    case(&["logits", &path, "--tokens", "0 999999", "-o", "/tmp/never.npy"], &["999999"]);
+    case(&["logits", &path, "--tokens", "0 x", "-o", "/tmp/never.npy"], &["\"x\""]);
+    let half = folder.path().join("half.pith");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&half, &bytes[..bytes.len() / 2]).unwrap();
+    case(&["run", &half.display().to_string(), "--prompt", "a"], &["half.pith", "truncated"]);
+    std::fs::write(&half, b"GGUF....").unwrap();
+    case(&["inspect", &half.display().to_string()], &["not a .pith file"]);
+}
+
+#[test]
+fn completions_are_printed_for_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(stdout(&pith(&["completions", shell])).contains("perplexity"), "{shell}");
+    }
+}
+
+/// A disk that is full, by way of the largest file that the shell allows.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 200; exec {} convert {} {} --quiet",
+        env!("CARGO_BIN_EXE_pith"),
+        wren().display(),
+        folder.path().join("x.pith").display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("x.pith"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// Killed at any moment, a conversion leaves the old file, the whole new one, or none that opens.
+#[cfg(unix)]
+#[test]
+fn a_killed_conversion_leaves_no_wrong_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("x.pith");
+    let source = wren().display().to_string();
+    let start = || {
+        Command::new(env!("CARGO_BIN_EXE_pith"))
+            .args(["convert", &source, &output.display().to_string(), "--force", "--quiet"])
+            .spawn()
+            .unwrap()
+    };
+    let began = std::time::Instant::now();
+    assert!(start().wait().unwrap().success());
+    let whole = began.elapsed();
+    let expected = std::fs::read(&output).unwrap();
+    let mut state = 12345u64;
+    for round in 0..20 {
+        if round % 2 == 0 {
+            let _ = std::fs::remove_file(&output);
+        }
+        let mut child = start();
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        std::thread::sleep(whole.mul_f64((state >> 40) as f64 / (1u64 << 24) as f64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            match pith_format::Index::parse(&bytes) {
+                Ok(index) => {
+                    index.verify(&bytes, |_| ()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                    assert_eq!(bytes, expected, "{}", path.display());
+                }
+                Err(_) => assert_ne!(path, output, "round {round}: a file under the final name does not open"),
+            }
+        }
+    }
+}
