@@ -114,7 +114,8 @@ fn mat_vec_holds_for_every_shape() {
 #[test]
 fn matrices_hold_at_the_extremes() {
     // ±1 everywhere rounds to ±127 everywhere: the largest sums a kernel can meet.
-    let inputs: [(&str, fn(usize, usize) -> f32); 6] = [
+    type Value = fn(usize, usize) -> f32;
+    let inputs: [(&str, Value); 6] = [
         ("zeros", |_, _| 0.0),
         ("all 127", |_, _| 1.0),
         ("all −127", |_, _| -1.0),

@@ -19,3 +19,20 @@ fn the_best_is_the_last() {
         ["reference", "portable"]
     );
 }
+
+/// What the CPU has must be in use.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn detected_instruction_sets_are_available() {
+    let names: Vec<_> = available().iter().map(|kernels| kernels.name()).collect();
+    let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni");
+    assert_eq!(names.contains(&"avx2"), avx2, "{names:?}");
+    assert_eq!(names.contains(&"avx512-vnni"), avx2 && avx512, "{names:?}");
+}
