@@ -10,6 +10,13 @@
 //! [`available`] lists what this CPU can run, slowest first.
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+// An instruction set of aarch64 (`mod neon;`) is declared here.
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 mod kv;
 mod portable;
 pub mod reference;
@@ -79,6 +86,7 @@ pub trait Kernels: Send + Sync {
 
     /// `gate[i] = f(gate[i]) · up[i]`.
     fn activate_gated(&self, function: ActivationFunction, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len());
         self.activate(function, gate);
         for (gate, up) in gate.iter_mut().zip(up) {
             *gate *= up;
@@ -100,7 +108,14 @@ pub trait Kernels: Send + Sync {
 
 /// What this CPU can run, slowest first: the last is the one to use.
 pub fn available() -> Vec<&'static dyn Kernels> {
-    let list: Vec<&'static dyn Kernels> = vec![&reference::Reference, &portable::Portable];
+    #[allow(unused_mut, reason = "an architecture without kernels of its own adds none")]
+    let mut list: Vec<&'static dyn Kernels> = vec![&reference::Reference, &portable::Portable];
+    #[cfg(target_arch = "x86_64")]
+    {
+        list.extend(avx2::Avx2::detect().map(|kernels| kernels as &dyn Kernels));
+        list.extend(avx512::Avx512::detect().map(|kernels| kernels as &dyn Kernels));
+    }
+    // The kernels of aarch64 are added here, slowest first.
     list
 }
 

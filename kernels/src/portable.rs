@@ -4,6 +4,7 @@
 
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::{Kernels, KvRows};
+use half::slice::HalfFloatSliceExt;
 use pith_format::encoding::MAX_TILE_COLS;
 use pith_format::{ActivationFunction, Matrix, Operation, TILE_ROWS};
 use wide::f32x8;
@@ -74,9 +75,14 @@ fn load_operand(operation: Operation, x: Operand<'_>, start: usize, values: &mut
     match operation {
         Operation::Float => values.copy_from_slice(&x.floats[start..start + values.len()]),
         Operation::Integer => {
-            for (offset, value) in values.iter_mut().enumerate() {
-                let col = start + offset;
-                *value = x.scales[col / ACTIVATION_GROUP] * f32::from(x.codes[col]);
+            debug_assert!(start.is_multiple_of(ACTIVATION_GROUP), "tiles of integers are whole groups");
+            let first = start / ACTIVATION_GROUP;
+            let codes = x.codes[start..].chunks(ACTIVATION_GROUP);
+            let groups = values.chunks_mut(ACTIVATION_GROUP).zip(codes).zip(&x.scales[first..]);
+            for ((values, codes), scale) in groups {
+                for (value, &code) in values.iter_mut().zip(codes) {
+                    *value = scale * f32::from(code);
+                }
             }
         }
     }
@@ -84,7 +90,25 @@ fn load_operand(operation: Operation, x: Operand<'_>, start: usize, values: &mut
 
 /// See [`Kernels::quantize`].
 pub fn quantize(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-    crate::reference::quantize(x, codes, scales, sums);
+    assert_eq!(x.len(), codes.len());
+    assert_eq!((x.len(), x.len()), (scales.len() * ACTIVATION_GROUP, sums.len() * ACTIVATION_GROUP));
+    let groups = x.as_chunks::<ACTIVATION_GROUP>().0.iter().zip(codes.as_chunks_mut::<ACTIVATION_GROUP>().0);
+    for ((x, codes), (scale, sum)) in groups.zip(scales.iter_mut().zip(sums)) {
+        let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        *scale = largest / 127.0;
+        if *scale < f32::MIN_POSITIVE {
+            (*scale, *sum) = (0.0, 0);
+            codes.fill(0);
+            continue;
+        }
+        let inverse = 1.0 / *scale;
+        // |x · inverse| < 2²²: adding 1.5 · 2²³ leaves no bits below 1, rounded as every f32 is, ties to even.
+        const WHOLE: f32 = 12_582_912.0;
+        for (code, x) in codes.iter_mut().zip(x) {
+            *code = (x * inverse + WHOLE - WHOLE) as i8;
+        }
+        *sum = codes.iter().map(|&code| i32::from(code)).sum();
+    }
 }
 
 /// See [`Kernels::rms_norm`].
@@ -148,12 +172,33 @@ pub fn activate(function: ActivationFunction, x: &mut [f32]) {
             let u = x * f32x8::splat(0.797_884_6) * (one + f32x8::splat(0.044_715) * x * x);
             x / (one + (-(u + u)).exp())
         }),
-        ActivationFunction::Gelu => {
-            for x in x {
-                *x = crate::reference::activation(function, f64::from(*x)) as f32;
-            }
-        }
+        ActivationFunction::Gelu => map(x, |x| {
+            // x · Φ(x): Φ(−|x|) = ½·erfc(|x|/√2), Φ(|x|) = 1 − that.
+            let tail = lower_tail(x.abs());
+            x * x.simd_lt(f32x8::ZERO).select(tail, one - tail)
+        }),
     }
+}
+
+/// The polynomial of Numerical Recipes' `erfcc`, highest power first.
+pub const ERFC_COEFFICIENTS: [f32; 10] = [
+    0.170_872_77,
+    -0.822_152_23,
+    1.488_515_9,
+    -1.135_204,
+    0.278_868_07,
+    -0.186_288_06,
+    0.096_784_18,
+    0.374_091_96,
+    1.000_023_7,
+    -1.265_512_2,
+];
+
+/// `½·erfc(z/√2)` for `z ≥ 0`, to one ε however small it is: `t·exp(−z²/2 + p(t))`, `t = 1/(1 + z/√8)`.
+fn lower_tail(z: f32x8) -> f32x8 {
+    let t = f32x8::splat(1.0) / (f32x8::splat(1.0) + z * f32x8::splat(0.353_553_4));
+    let p = ERFC_COEFFICIENTS.iter().fold(f32x8::ZERO, |p, &coefficient| p * t + f32x8::splat(coefficient));
+    f32x8::splat(0.5) * t * (p - f32x8::splat(0.5) * z * z).exp()
 }
 
 /// See [`Kernels::scores`].
@@ -187,8 +232,16 @@ pub fn mix(weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
 }
 
 fn load_row(rows: KvRows<'_>, position: usize, out: &mut [f32]) {
-    for (dim, out) in out.iter_mut().enumerate() {
-        *out = rows.get(position, dim);
+    let span = position * out.len()..(position + 1) * out.len();
+    match rows {
+        KvRows::F32 { rows, .. } => out.copy_from_slice(&rows[span]),
+        KvRows::F16 { rows, .. } => rows[span].convert_to_f32_slice(out),
+        KvRows::Q8 { codes, scales, .. } => {
+            let scale = scales[position].to_f32();
+            for (out, &code) in out.iter_mut().zip(&codes[span]) {
+                *out = scale * f32::from(code);
+            }
+        }
     }
 }
 

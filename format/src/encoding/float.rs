@@ -1,6 +1,6 @@
 //! F32 and F16: `COLS` lines, line `k` holding column `k` of the 16 rows.
 
-use super::{Operation, TILE_ROWS, Tile};
+use super::{Operation, TILE_ROWS, Tile, widened};
 use half::f16;
 
 /// 4 columns × 16 rows of f32: 4 lines of 64 bytes.
@@ -43,8 +43,12 @@ impl Tile for F16Tile {
 
     fn decode(bytes: &[u8], weights: &mut [f32]) {
         assert_eq!((weights.len(), bytes.len()), (TILE_ROWS * Self::COLS, Self::BYTES));
-        for (index, value) in bytes.chunks_exact(2).enumerate() {
-            weights[row_major(index)] = f16::from_le_bytes([value[0], value[1]]).to_f32();
+        for (col, half_line) in bytes.as_chunks::<32>().0.iter().enumerate() {
+            let halves =
+                std::array::from_fn(|row| f16::from_le_bytes([half_line[2 * row], half_line[2 * row + 1]]));
+            for (row, value) in widened(&halves).into_iter().enumerate() {
+                weights[row * Self::COLS + col] = value;
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ pub use q4::{Q4G64Tile, Q4Tile};
 pub use q8::Q8Tile;
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 use std::fmt;
 use std::str::FromStr;
 
@@ -234,7 +235,14 @@ fn encode_grouped<const COLS: usize>(weights: &[f32], grouped: &Grouped, bytes: 
 
 /// The 16 f16 scales of one group of a tile, row after row.
 fn read_scales(bytes: &[u8]) -> [f32; TILE_ROWS] {
-    std::array::from_fn(|row| f16::from_le_bytes([bytes[2 * row], bytes[2 * row + 1]]).to_f32())
+    widened(&std::array::from_fn(|row| f16::from_le_bytes([bytes[2 * row], bytes[2 * row + 1]])))
+}
+
+/// One value a row, converted together: by the CPU's own instruction where it has one.
+fn widened(halves: &[f16; TILE_ROWS]) -> [f32; TILE_ROWS] {
+    let mut out = [0.0; TILE_ROWS];
+    halves.convert_to_f32_slice(&mut out);
+    out
 }
 
 fn write_scales(scales: &[f16], group: usize, groups: usize, bytes: &mut [u8]) {

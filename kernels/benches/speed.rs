@@ -1,0 +1,217 @@
+//! How fast each kernel reads weights and multiplies: `cargo bench -p pith-kernels [-- KERNEL…]`.
+//!
+//! Prints the median of several samples and, behind it, the slowest and the fastest: on a busy machine they tell how
+//! much the median is worth. One thread.
+
+use half::f16;
+use pith_format::{ActivationFunction, Encoding, Matrix};
+use pith_kernels::{Activations, Kernels, KvRows, available};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+const COLS: usize = 2048;
+const L2_BYTES: usize = 512 << 10;
+const DRAM_BYTES: usize = 64 << 20;
+const TOKENS: usize = 64;
+const SAMPLES: usize = 9;
+/// A sample repeats its work until it takes this long.
+const SAMPLE_TIME: Duration = Duration::from_millis(5);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        println!("run me by `cargo bench`");
+        return;
+    }
+    let names: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let chosen = |kernel: &&dyn Kernels| match names.is_empty() {
+        true => kernel.name() != "reference",
+        false => names.iter().any(|name| *name == kernel.name()),
+    };
+    let kernels: Vec<_> = available().into_iter().filter(chosen).collect();
+    println!(
+        "{:<8} {:<12} {:>26} {:>26} {:>26}",
+        "", "", "mat_vec L2, GB/s", "mat_vec DRAM, GB/s", "mat_mul, GMAC/s"
+    );
+    for &encoding in Encoding::ALL {
+        for kernel in &kernels {
+            let near = mat_vec_rate(*kernel, encoding, L2_BYTES);
+            let far = mat_vec_rate(*kernel, encoding, DRAM_BYTES);
+            let multiply = mat_mul_rate(*kernel, encoding);
+            println!("{encoding:<8} {:<12} {near:>26} {far:>26} {multiply:>26}", kernel.name());
+        }
+    }
+    println!("\n{:<28} {:<12} {:>26}", "", "", "values per ns");
+    for (name, len, work) in vector_works() {
+        for kernel in &kernels {
+            println!("{name:<28} {:<12} {:>26}", kernel.name(), rate(len as f64, || work(*kernel)));
+        }
+    }
+}
+
+/// Tiles of about `bytes` in all, one random tile repeated.
+fn weights(encoding: Encoding, bytes: usize) -> (usize, Vec<u8>) {
+    let mut state = 1u32;
+    let values: Vec<f32> = (0..16 * encoding.tile_cols())
+        .map(|_| {
+            state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect();
+    let mut tile = vec![0; encoding.tile_bytes()];
+    encoding.encode_tile(&values, &mut tile);
+    let blocks = bytes / (COLS / encoding.tile_cols() * encoding.tile_bytes());
+    (blocks * 16, tile.repeat(blocks * (COLS / encoding.tile_cols())))
+}
+
+fn activations(tokens: usize) -> Activations {
+    let mut x = Activations::new(tokens, COLS);
+    x.set(available()[0], tokens, COLS, |token, out| {
+        for (col, out) in out.iter_mut().enumerate() {
+            *out = ((token + col) as f32).sin();
+        }
+    });
+    x
+}
+
+fn mat_vec_rate(kernel: &dyn Kernels, encoding: Encoding, bytes: usize) -> String {
+    let (rows, bytes) = weights(encoding, bytes);
+    let w = Matrix::new(encoding, rows, COLS, &bytes).expect("whole blocks");
+    let (x, mut y) = (activations(1), vec![0.0; rows]);
+    rate(bytes.len() as f64, || kernel.mat_vec(black_box(w), x.operand(), black_box(&mut y)))
+}
+
+fn mat_mul_rate(kernel: &dyn Kernels, encoding: Encoding) -> String {
+    let (rows, bytes) = weights(encoding, L2_BYTES);
+    let w = Matrix::new(encoding, rows, COLS, &bytes).expect("whole blocks");
+    let (x, mut y) = (activations(TOKENS), vec![0.0; TOKENS * rows]);
+    rate((TOKENS * rows * COLS) as f64, || kernel.mat_mul(black_box(w), x.operand(), black_box(&mut y)))
+}
+
+type Work = Box<dyn Fn(&dyn Kernels)>;
+
+/// Name, values worked on, the work.
+fn vector_works() -> Vec<(&'static str, usize, Work)> {
+    let x: Vec<f32> = (0..COLS).map(|i| (i as f32).sin()).collect();
+    let mut works: Vec<(&'static str, usize, Work)> = Vec::new();
+    let values = x.clone();
+    works.push((
+        "quantize",
+        COLS,
+        Box::new(move |kernel| {
+            let (mut codes, mut scales, mut sums) = ([0; COLS], [0.0; COLS / 32], [0; COLS / 32]);
+            kernel.quantize(black_box(&values), &mut codes, &mut scales, &mut sums);
+            black_box((codes, scales, sums));
+        }),
+    ));
+    let values = x.clone();
+    works.push((
+        "rms_norm",
+        COLS,
+        Box::new(move |kernel| {
+            let mut out = [0.0; COLS];
+            kernel.rms_norm(black_box(&values), &values, 1e-5, &mut out);
+            black_box(out);
+        }),
+    ));
+    let values = x.clone();
+    works.push((
+        "softmax",
+        COLS,
+        Box::new(move |kernel| {
+            let mut out: [f32; COLS] = values[..].try_into().expect("COLS values");
+            kernel.softmax(black_box(&mut out));
+            black_box(out);
+        }),
+    ));
+    let functions = [
+        ("silu", ActivationFunction::Silu),
+        ("gelu", ActivationFunction::Gelu),
+        ("gelu tanh", ActivationFunction::GeluTanh),
+    ];
+    for (name, function) in functions {
+        let values = x.clone();
+        let work = move |kernel: &dyn Kernels| {
+            let mut out: [f32; COLS] = values[..].try_into().expect("COLS values");
+            kernel.activate(function, black_box(&mut out));
+            black_box(out);
+        };
+        works.push((name, COLS, Box::new(work)));
+    }
+    for (name, heads, wide) in [
+        ("scores f16, 1 query", 1, true),
+        ("scores f16, 4 queries", 4, true),
+        ("scores q8, 4 queries", 4, false),
+    ] {
+        let cache = Cache::new();
+        let queries = x[..heads * HEAD_DIM].to_vec();
+        let work = move |kernel: &dyn Kernels| {
+            let mut out = [0.0; 4 * POSITIONS];
+            kernel.scores(&queries, cache.rows(wide), 0.1, black_box(&mut out[..heads * POSITIONS]));
+            black_box(out);
+        };
+        works.push((name, POSITIONS * HEAD_DIM * heads, Box::new(work)));
+    }
+    for (name, heads, wide) in
+        [("mix f16, 1 query", 1, true), ("mix f16, 4 queries", 4, true), ("mix q8, 4 queries", 4, false)]
+    {
+        let cache = Cache::new();
+        let weights = x[..heads * POSITIONS].to_vec();
+        let work = move |kernel: &dyn Kernels| {
+            let mut out = [0.0; 4 * HEAD_DIM];
+            kernel.mix(&weights, cache.rows(wide), black_box(&mut out[..heads * HEAD_DIM]));
+            black_box(out);
+        };
+        works.push((name, POSITIONS * HEAD_DIM * heads, Box::new(work)));
+    }
+    works
+}
+
+const HEAD_DIM: usize = 64;
+const POSITIONS: usize = 512;
+
+struct Cache {
+    halves: Vec<f16>,
+    codes: Vec<i8>,
+    scales: Vec<f16>,
+}
+
+impl Cache {
+    fn new() -> Self {
+        let len = POSITIONS * HEAD_DIM;
+        Self {
+            halves: (0..len).map(|i| f16::from_f32((i as f32).cos())).collect(),
+            codes: (0..len).map(|i| (i * 7 % 251) as u8 as i8).collect(),
+            scales: vec![f16::from_f32(0.01); POSITIONS],
+        }
+    }
+
+    fn rows(&self, wide: bool) -> KvRows<'_> {
+        match wide {
+            true => KvRows::F16 { head_dim: HEAD_DIM, rows: &self.halves },
+            false => KvRows::Q8 { head_dim: HEAD_DIM, codes: &self.codes, scales: &self.scales },
+        }
+    }
+}
+
+/// `amount` per nanosecond (so GB/s of bytes): the median, slowest and fastest of several samples.
+fn rate(amount: f64, mut work: impl FnMut()) -> String {
+    let mut repetitions = 1u32;
+    let mut sample = |repetitions: u32| {
+        let start = Instant::now();
+        (0..repetitions).for_each(|_| work());
+        start.elapsed()
+    };
+    loop {
+        let elapsed = sample(repetitions);
+        if elapsed >= SAMPLE_TIME {
+            break;
+        }
+        repetitions *= 2;
+    }
+    let mut rates: Vec<f64> = (0..SAMPLES)
+        .map(|_| amount * f64::from(repetitions) / sample(repetitions).as_nanos() as f64)
+        .collect();
+    rates.sort_by(f64::total_cmp);
+    format!("{:.2} ({:.2}–{:.2})", rates[SAMPLES / 2], rates[0], rates[SAMPLES - 1])
+}

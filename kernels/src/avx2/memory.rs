@@ -1,0 +1,96 @@
+//! Loads and stores of whole registers, made safe by the types of what they read and write.
+
+use half::f16;
+use std::arch::x86_64::*;
+
+/// Codes of 8 rows × 4 columns.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn load_bytes(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+/// 8 little-endian f32.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn load_float_bytes(bytes: &[u8; 32]) -> __m256 {
+    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
+    unsafe { _mm256_loadu_ps(bytes.as_ptr().cast()) }
+}
+
+/// 8 little-endian f16, widened.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub fn load_half_bytes(bytes: &[u8; 16]) -> __m256 {
+    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn load_floats(floats: &[f32; 8]) -> __m256 {
+    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
+    unsafe { _mm256_loadu_ps(floats.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub fn load_halves(halves: &[f16; 8]) -> __m256 {
+    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(halves.as_ptr().cast()) })
+}
+
+/// 8 signed bytes, as floats.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn load_codes(codes: &[i8; 8]) -> __m256 {
+    // SAFETY: the reference covers the 8 bytes read; no alignment is asked for.
+    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(codes.as_ptr().cast()) }))
+}
+
+/// Four codes, repeated for every row.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn broadcast(codes: &[i8; 4]) -> __m256i {
+    // SAFETY: the reference covers the 4 bytes read; no alignment is asked for.
+    _mm256_set1_epi32(unsafe { codes.as_ptr().cast::<i32>().read_unaligned() })
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn store_floats(from: __m256, to: &mut [f32; 8]) {
+    // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
+    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), from) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn store_codes(from: __m256i, to: &mut [i8; 32]) {
+    // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
+}
+
+/// Up to 7 values and `fill` behind them.
+#[inline]
+pub fn padded<T: Copy>(rest: &[T], fill: T) -> [T; 8] {
+    let mut out = [fill; 8];
+    out[..rest.len()].copy_from_slice(rest);
+    out
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn sum_lanes(x: __m256) -> f32 {
+    let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn max_lanes(x: __m256) -> f32 {
+    let four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+    let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+}

@@ -1,0 +1,104 @@
+//! x86-64 with AVX2, FMA and F16C (Haswell, Zen and later).
+//!
+//! A 64-byte line of a tile is two registers of 8 rows each.
+
+mod attention;
+mod exp;
+mod float;
+mod memory;
+mod norm;
+mod q4;
+mod q8;
+mod quantize;
+
+use crate::activations::Operand;
+use crate::blocks::{mat_mul, mat_vec};
+use crate::{Kernels, KvRows, portable};
+use pith_format::{ActivationFunction, Encoding, Matrix};
+
+/// Proof that the CPU has AVX2, FMA and F16C: made only by [`Avx2::detect`].
+#[derive(Clone, Copy)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// The kernels, if this CPU can run them.
+    pub fn detect() -> Option<&'static Self> {
+        let found = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        found.then_some(&Avx2(()))
+    }
+}
+
+impl Kernels for Avx2 {
+    fn name(&self) -> &'static str {
+        "avx2"
+    }
+
+    fn mat_vec(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+        match w.encoding() {
+            Encoding::F32 => mat_vec(float::F32(*self), w, x, y),
+            Encoding::F16 => mat_vec(float::F16(*self), w, x, y),
+            Encoding::Q8 => mat_vec(q8::Q8(*self), w, x, y),
+            Encoding::Q4 => mat_vec(q4::Q4(*self), w, x, y),
+            Encoding::Q4G64 => mat_vec(q4::Q4G64(*self), w, x, y),
+            _ => portable::mat_vec(w, x, y),
+        }
+    }
+
+    fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+        match w.encoding() {
+            Encoding::F32 => mat_mul(float::F32(*self), w, x, y),
+            Encoding::F16 => mat_mul(float::F16(*self), w, x, y),
+            Encoding::Q8 => mat_mul(q8::Q8(*self), w, x, y),
+            Encoding::Q4 => mat_mul(q4::Q4(*self), w, x, y),
+            Encoding::Q4G64 => mat_mul(q4::Q4G64(*self), w, x, y),
+            _ => portable::mat_mul(w, x, y),
+        }
+    }
+
+    fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { quantize::quantize(x, codes, scales, sums) }
+    }
+
+    fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { norm::rms_norm(x, weight, epsilon, out) }
+    }
+
+    fn layer_norm(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, epsilon: f32, out: &mut [f32]) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { norm::layer_norm(x, weight, bias, epsilon, out) }
+    }
+
+    fn rope(&self, x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { norm::rope(x, head_dim, cos, sin) }
+    }
+
+    fn softmax(&self, x: &mut [f32]) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { exp::softmax(x) }
+    }
+
+    fn activate(&self, function: ActivationFunction, x: &mut [f32]) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { exp::activate(function, x) }
+    }
+
+    fn activate_gated(&self, function: ActivationFunction, gate: &mut [f32], up: &[f32]) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { exp::activate_gated(function, gate, up) }
+    }
+
+    fn scores(&self, queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { attention::scores(queries, keys, scale, out) }
+    }
+
+    fn mix(&self, weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { attention::mix(weights, values, out) }
+    }
+}

@@ -1,0 +1,49 @@
+//! Loads and stores of whole registers, made safe by the types of what they read and write.
+
+use crate::blocks::Sums;
+use pith_format::TILE_ROWS;
+use std::arch::x86_64::*;
+
+/// A line of codes: 16 rows × 4 columns.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn load_line(line: &[u8; 64]) -> __m512i {
+    // SAFETY: the reference covers the 64 bytes read; no alignment is asked for.
+    unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
+}
+
+/// 16 little-endian f32, one a row.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn load_floats(line: &[u8; 64]) -> __m512 {
+    // SAFETY: the reference covers the 64 bytes read; no alignment is asked for.
+    unsafe { _mm512_loadu_ps(line.as_ptr().cast()) }
+}
+
+/// 16 little-endian f16, one a row, widened.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn load_halves(halves: &[u8; 32]) -> __m512 {
+    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
+}
+
+/// Four codes, repeated for every row.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn broadcast(codes: &[i8; 4]) -> __m512i {
+    // SAFETY: the reference covers the 4 bytes read; no alignment is asked for.
+    _mm512_set1_epi32(unsafe { codes.as_ptr().cast::<i32>().read_unaligned() })
+}
+
+/// What was summed in registers, as floats.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn store_all<const N: usize>(sums: [__m512; N]) -> Sums<N> {
+    let mut out = [[0.0; TILE_ROWS]; N];
+    for (sums, out) in sums.into_iter().zip(&mut out) {
+        // SAFETY: `out` covers the 64 bytes written; no alignment is asked for.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums) }
+    }
+    out
+}

@@ -1,0 +1,96 @@
+//! x86-64 with AVX-512 F/BW/DQ/VL and VNNI: one 64-byte line of a tile is one register, `vpdpbusd` multiplies it with
+//! four activations and adds each row's four products.
+//!
+//! Vectors go the way of [`avx2`](crate::avx2): they are a small part of a token.
+
+mod float;
+mod memory;
+mod q4;
+mod q8;
+
+use crate::activations::Operand;
+use crate::avx2::Avx2;
+use crate::blocks::{mat_mul, mat_vec};
+use crate::{Kernels, KvRows, portable};
+use pith_format::{ActivationFunction, Encoding, Matrix};
+
+/// Proof that the CPU has the features of this module: made only by [`Avx512::detect`].
+#[derive(Clone, Copy)]
+pub struct Avx512(Avx2);
+
+impl Avx512 {
+    /// The kernels, if this CPU can run them.
+    pub fn detect() -> Option<&'static Self> {
+        static KERNELS: std::sync::OnceLock<Option<Avx512>> = std::sync::OnceLock::new();
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni");
+        KERNELS.get_or_init(|| Avx2::detect().filter(|_| found).map(|&avx2| Avx512(avx2))).as_ref()
+    }
+}
+
+impl Kernels for Avx512 {
+    fn name(&self) -> &'static str {
+        "avx512-vnni"
+    }
+
+    fn mat_vec(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+        match w.encoding() {
+            Encoding::F32 => mat_vec(float::F32(*self), w, x, y),
+            Encoding::F16 => mat_vec(float::F16(*self), w, x, y),
+            Encoding::Q8 => mat_vec(q8::Q8(*self), w, x, y),
+            Encoding::Q4 => mat_vec(q4::Q4(*self), w, x, y),
+            Encoding::Q4G64 => mat_vec(q4::Q4G64(*self), w, x, y),
+            _ => portable::mat_vec(w, x, y),
+        }
+    }
+
+    fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+        match w.encoding() {
+            Encoding::F32 => mat_mul(float::F32(*self), w, x, y),
+            Encoding::F16 => mat_mul(float::F16(*self), w, x, y),
+            Encoding::Q8 => mat_mul(q8::Q8(*self), w, x, y),
+            Encoding::Q4 => mat_mul(q4::Q4(*self), w, x, y),
+            Encoding::Q4G64 => mat_mul(q4::Q4G64(*self), w, x, y),
+            _ => portable::mat_mul(w, x, y),
+        }
+    }
+
+    fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+        self.0.quantize(x, codes, scales, sums)
+    }
+
+    fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        self.0.rms_norm(x, weight, epsilon, out)
+    }
+
+    fn layer_norm(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, epsilon: f32, out: &mut [f32]) {
+        self.0.layer_norm(x, weight, bias, epsilon, out)
+    }
+
+    fn rope(&self, x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {
+        self.0.rope(x, head_dim, cos, sin)
+    }
+
+    fn softmax(&self, x: &mut [f32]) {
+        self.0.softmax(x)
+    }
+
+    fn activate(&self, function: ActivationFunction, x: &mut [f32]) {
+        self.0.activate(function, x)
+    }
+
+    fn activate_gated(&self, function: ActivationFunction, gate: &mut [f32], up: &[f32]) {
+        self.0.activate_gated(function, gate, up)
+    }
+
+    fn scores(&self, queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
+        self.0.scores(queries, keys, scale, out)
+    }
+
+    fn mix(&self, weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
+        self.0.mix(weights, values, out)
+    }
+}

@@ -1,0 +1,83 @@
+//! The walk over a matrix that every instruction set shares: row blocks outside, so that a block's weights stay in
+//! the nearest cache while all tokens pass over them.
+
+use crate::activations::{ACTIVATION_GROUP, Operand};
+use pith_format::{Matrix, TILE_ROWS};
+
+/// One block's results: `[token][row]`.
+pub type Sums<const N: usize> = [[f32; TILE_ROWS]; N];
+
+/// The inner loop of one encoding on one instruction set.
+pub trait Block {
+    /// Most tokens worked on together: 1, 2, 4 or 8, what the registers hold.
+    const TOKENS: usize;
+
+    /// `Σ_c w[r,c] · x[t,c]` for the 16 rows of `block` (whole tiles) and the `N` tokens of `x`, each padded to whole
+    /// tiles.
+    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N>;
+}
+
+/// [`Kernels::mat_vec`](crate::Kernels::mat_vec) by `block`.
+pub fn mat_vec(block: impl Block, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+    assert_eq!(x.tokens(), 1);
+    mat_mul(block, w, x, y);
+}
+
+/// [`Kernels::mat_mul`](crate::Kernels::mat_mul) by `block`.
+pub fn mat_mul<B: Block>(block: B, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+    let tokens = x.tokens();
+    assert_eq!((w.cols(), y.len()), (x.cols(), tokens * w.rows()));
+    let (len, group_count) = (tokens * x.stride(), tokens * x.stride() / ACTIVATION_GROUP);
+    assert_eq!((x.floats.len(), x.codes.len()), (len, len));
+    assert_eq!((x.scales.len(), x.sums.len()), (group_count, group_count));
+    for block_index in 0..w.block_count() {
+        let mut first = 0;
+        while first < tokens {
+            let left = (tokens - first).min(B::TOKENS);
+            first += match left {
+                8.. => one::<B, 8>(&block, w, block_index, x, first, y),
+                4.. => one::<B, 4>(&block, w, block_index, x, first, y),
+                2.. => one::<B, 2>(&block, w, block_index, x, first, y),
+                _ => one::<B, 1>(&block, w, block_index, x, first, y),
+            };
+        }
+    }
+}
+
+/// Tokens `first .. first + N` times one block; returns `N`.
+fn one<B: Block, const N: usize>(
+    block: &B,
+    w: Matrix<'_>,
+    block_index: usize,
+    x: Operand<'_>,
+    first: usize,
+    y: &mut [f32],
+) -> usize {
+    let tokens = std::array::from_fn(|offset| x.token(first + offset));
+    let sums = block.multiply::<N>(w.block(block_index), tokens);
+    let row = block_index * TILE_ROWS;
+    let count = TILE_ROWS.min(w.rows() - row);
+    for (offset, sums) in sums.iter().enumerate() {
+        y[(first + offset) * w.rows() + row..][..count].copy_from_slice(&sums[..count]);
+    }
+    N
+}
+
+/// The rounded activations of one token, group by group.
+#[derive(Clone, Copy)]
+pub struct Groups<'a> {
+    /// Codes of each group.
+    pub codes: &'a [[i8; ACTIVATION_GROUP]],
+    /// `x ≈ scale · code`.
+    pub scales: &'a [f32],
+    /// Sum of each group's codes.
+    pub sums: &'a [i32],
+}
+
+impl<'a> Groups<'a> {
+    /// The first `count` groups of one token.
+    pub fn new(x: Operand<'a>, count: usize) -> Self {
+        let codes = &x.codes.as_chunks().0[..count];
+        Self { codes, scales: &x.scales[..count], sums: &x.sums[..count] }
+    }
+}

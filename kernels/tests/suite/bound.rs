@@ -1,0 +1,143 @@
+//! How far a kernel may be from `reference`: computed from the inputs, all of it here.
+//!
+//! One f32 rounding errs by at most u = ε/2 of its result (or, below the normal numbers, by 2⁻¹⁵⁰); a sum of n
+//! terms in any order, each a few roundings old, errs by at most n·ε·Σ|terms|.
+
+use pith_format::{ActivationFunction, Matrix};
+use pith_kernels::{Operand, reference};
+
+pub const EPSILON: f64 = f32::EPSILON as f64;
+/// The smallest normal f32.
+pub const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
+/// What an exponential of f32 may be off in units of ε, its argument being exact.
+const EXP_ERROR: f64 = 4.0;
+
+/// A value and how far one may be from it.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounded {
+    pub value: f64,
+    pub error: f64,
+}
+
+/// Distance from an f32 of this size to the next.
+fn ulp(value: f64) -> f64 {
+    (value.abs() * EPSILON).max(SMALLEST * EPSILON)
+}
+
+/// `Σ terms`, each a product that a kernel may have rounded twice.
+///
+/// A scale product that underflows errs by 2⁻¹⁵⁰ and is then multiplied with up to 127 · 128 a column: below
+/// 2⁻¹²⁶ for each.
+pub fn sum(terms: impl Iterator<Item = f64>) -> Bounded {
+    let (mut value, mut magnitude, mut count) = (0.0, 0.0, 0.0);
+    for term in terms {
+        (value, magnitude, count) = (value + term, magnitude + term.abs(), count + 1.0);
+    }
+    Bounded { value, error: count * EPSILON * magnitude + ulp(value) + count * SMALLEST }
+}
+
+/// `w · x` for every token and row: `cols · ε · Σ|w·x|`.
+pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>) -> Vec<Bounded> {
+    let mut rows = vec![0.0f32; w.rows() * w.cols()];
+    for (index, row) in rows.chunks_exact_mut(w.cols()).enumerate() {
+        w.decode_row(index, row);
+    }
+    let mut out = Vec::with_capacity(x.tokens() * w.rows());
+    for token in 0..x.tokens() {
+        let values = reference::operand_values(w.encoding().operation(), x.token(token));
+        for row in rows.chunks_exact(w.cols()) {
+            out.push(sum(row.iter().zip(&values).map(|(&w, x)| f64::from(w) * x)));
+        }
+    }
+    out
+}
+
+/// The mean of n squares errs by n·ε relatively, its root by half of that; then a quotient and two products.
+pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<Bounded> {
+    let relative = (x.len() as f64 + 8.0) * EPSILON;
+    let expected = reference::rms_norm(x, weight, epsilon);
+    expected.into_iter().map(|value| Bounded { value, error: relative * value.abs() + SMALLEST }).collect()
+}
+
+/// With δ the error of x − mean (n·ε·mean|x| from the mean, ε·(|x| + |mean|) from the difference), the deviation
+/// errs by δ + n·ε of itself, and the result by `|w| / deviation · (δ + |x − mean| / deviation · that)`.
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: Option<&[f32]>, epsilon: f32) -> Vec<Bounded> {
+    let len = x.len() as f64;
+    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / len;
+    let mean_magnitude = x.iter().map(|&x| f64::from(x).abs()).sum::<f64>() / len;
+    let largest = x.iter().fold(0.0, |largest, &x| f64::from(x).abs().max(largest));
+    let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / len;
+    let deviation = (variance + f64::from(epsilon)).sqrt();
+    let delta = EPSILON * (len * mean_magnitude + largest + mean.abs());
+    let expected = reference::layer_norm(x, weight, bias, epsilon);
+    let bound = |i: usize, value: f64| {
+        let (weight, bias) = (f64::from(weight[i]).abs(), bias.map_or(0.0, |bias| f64::from(bias[i]).abs()));
+        let distance = (f64::from(x[i]) - mean).abs() / deviation;
+        let deviation_error = delta + (len + 8.0) * EPSILON * deviation;
+        weight / deviation * (delta + distance * deviation_error)
+            + 2.0 * EPSILON * (bias + value.abs())
+            + SMALLEST
+    };
+    expected.into_iter().enumerate().map(|(i, value)| Bounded { value, error: bound(i, value) }).collect()
+}
+
+/// Two products and their sum.
+pub fn rope(x: &[f32], head_dim: usize, cos: &[f32], sin: &[f32]) -> Vec<Bounded> {
+    let expected = reference::rope(x, head_dim, cos, sin);
+    let half = cos.len();
+    let magnitude = |i: usize| match i % head_dim {
+        dim if dim >= 2 * half => 0.0,
+        dim => {
+            let (dim, first) = (dim % half, i - i % head_dim);
+            let (a, b) = (f64::from(x[first + dim]).abs(), f64::from(x[first + dim + half]).abs());
+            let (cos, sin) = (f64::from(cos[dim]).abs(), f64::from(sin[dim]).abs());
+            a * cos.max(sin) + b * cos.max(sin)
+        }
+    };
+    let error = |i: usize| if magnitude(i) == 0.0 { 0.0 } else { 2.0 * EPSILON * magnitude(i) + SMALLEST };
+    expected.into_iter().enumerate().map(|(i, value)| Bounded { value, error: error(i) }).collect()
+}
+
+/// `x − max` is rounded, so its power errs by `ε · |x − max|`; the sum of n positive terms by n·ε.
+pub fn softmax(x: &[f32]) -> Vec<Bounded> {
+    let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let expected = reference::softmax(x);
+    let error = |x: f32, value: f64| {
+        let distance = (f64::from(largest) - f64::from(x)).min(1e3);
+        value * EPSILON * (x_len(&expected) + 2.0 * (distance + EXP_ERROR) + 2.0) + 2.0 * SMALLEST
+    };
+    x.iter().zip(&expected).map(|(&x, &value)| Bounded { value, error: error(x, value) }).collect()
+}
+
+fn x_len(values: &[f64]) -> f64 {
+    values.len() as f64
+}
+
+/// The exponent's argument is a few roundings old (2 units of ε each of its size), the power and the quotient or
+/// products around it add [`EXP_ERROR`] and 4; a power beyond f32 makes the result 0, off by less than `|x| · 2⁻¹²⁶`.
+pub fn activation(function: ActivationFunction, x: f32) -> Bounded {
+    let wide = f64::from(x);
+    let value = reference::activation(function, wide);
+    let argument = match function {
+        ActivationFunction::Silu => wide.abs(),
+        ActivationFunction::GeluTanh => 2.0 * 0.7979 * wide.abs() * (1.0 + 0.044715 * wide * wide),
+        // erfc(z) = exp(−z² + p(t)) with |p| < 3, its coefficients good to one ε.
+        ActivationFunction::Gelu => wide * wide / 2.0 + 3.0,
+    };
+    // Where the power is so far off, the function has long reached 0 or x.
+    let relative = EPSILON * (2.0 * argument.min(200.0) + EXP_ERROR + 4.0);
+    Bounded { value, error: relative * value.abs() + (wide.abs() + 1.0) * SMALLEST }
+}
+
+/// Panics with the place and both values where `found` is further from `expected` than it may be.
+#[track_caller]
+pub fn assert_within(what: &str, found: &[f32], expected: &[Bounded]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (index, (&found, &Bounded { value, error })) in found.iter().zip(expected).enumerate() {
+        let off = (f64::from(found) - value).abs();
+        assert!(
+            off <= error,
+            "{what}, value {index}: {found:e} is {off:e} from {value:e}, allowed {error:e}"
+        );
+    }
+}

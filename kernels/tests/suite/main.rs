@@ -1,0 +1,49 @@
+//! What every kernel of [`pith_kernels::available`] must do: the same suite for each, against `reference`.
+//!
+//! A new instruction set needs no line here. Inputs and outputs end where an unreadable page begins, so that a
+//! load or store beyond them is a crash and not luck; bounds are computed from the inputs in [`bound`].
+
+mod attention;
+mod bound;
+mod guard;
+mod matrices;
+mod quantize;
+mod registry;
+mod rng;
+mod vectors;
+
+use guard::Guarded;
+use pith_kernels::{Activations, Operand, reference::Reference};
+
+/// Activations whose every slice ends at a guard page.
+pub struct Inputs {
+    shape: Activations,
+    floats: Guarded<f32>,
+    codes: Guarded<i8>,
+    scales: Guarded<f32>,
+    sums: Guarded<i32>,
+}
+
+impl Inputs {
+    /// `tokens × cols` values, rounded by `reference`.
+    pub fn new(tokens: usize, cols: usize, mut value: impl FnMut(usize, usize) -> f32) -> Self {
+        let mut shape = Activations::new(tokens, cols);
+        shape.set(&Reference, tokens, cols, |token, out| {
+            for (col, out) in out.iter_mut().enumerate() {
+                *out = value(token, col);
+            }
+        });
+        let operand = shape.operand();
+        let (floats, codes) = (Guarded::from_slice(operand.floats), Guarded::from_slice(operand.codes));
+        let (scales, sums) = (Guarded::from_slice(operand.scales), Guarded::from_slice(operand.sums));
+        Self { shape, floats, codes, scales, sums }
+    }
+
+    /// The view that kernels take.
+    pub fn operand(&self) -> Operand<'_> {
+        let mut operand = self.shape.operand();
+        (operand.floats, operand.codes) = (&self.floats, &self.codes);
+        (operand.scales, operand.sums) = (&self.scales, &self.sums);
+        operand
+    }
+}

@@ -1,0 +1,219 @@
+use crate::Inputs;
+use crate::bound::{self, Bounded, assert_within};
+use crate::guard::Guarded;
+use crate::rng::Rng;
+use half::f16;
+use pith_format::{Encoding, Matrix, TILE_ROWS};
+use pith_kernels::{Kernels, Operand, available};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What a matrix is filled with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fill {
+    /// Codes of every bit pattern, scales of both signs up to 0.1.
+    Random,
+    /// Every byte of the codes the same: 0x80 is Q8's −128, 0x00 is Q4's −8.
+    Bytes(u8),
+    /// Random codes, subnormal scales.
+    Tiny,
+    /// Random codes, the largest scales.
+    Large,
+}
+
+impl Fill {
+    fn scale(self, rng: &mut Rng) -> f16 {
+        match self {
+            Fill::Random => f16::from_f32(0.1 * rng.float()),
+            Fill::Bytes(_) => f16::from_f32(0.05),
+            Fill::Tiny => f16::from_bits(1 + (rng.byte() as u16)),
+            Fill::Large => f16::MAX,
+        }
+    }
+
+    fn weight(self, rng: &mut Rng) -> f32 {
+        match self {
+            Fill::Random => rng.float(),
+            Fill::Bytes(byte) => f32::from(byte as i8),
+            Fill::Tiny => 1e-40 * rng.float(),
+            Fill::Large => 65504.0 * rng.float(),
+        }
+    }
+}
+
+/// The tiles of a `rows × cols` matrix, the padding filled like the rest: a kernel must not trust it.
+fn tiles(encoding: Encoding, rows: usize, cols: usize, fill: Fill, rng: &mut Rng) -> Guarded<u8> {
+    let mut bytes = vec![0; encoding.matrix_bytes(rows as u64, cols as u64).unwrap() as usize];
+    let len = TILE_ROWS * encoding.tile_cols();
+    let Some(grouped) = encoding.grouped() else {
+        for tile in bytes.chunks_exact_mut(encoding.tile_bytes()) {
+            let weights: Vec<f32> = (0..len).map(|_| fill.weight(rng)).collect();
+            encoding.encode_tile(&weights, tile);
+        }
+        return Guarded::from_slice(&bytes);
+    };
+    let pack = |scales: &[f16]| {
+        let mut tile = vec![0; encoding.tile_bytes()];
+        (grouped.pack)(&vec![0; len], scales, &mut tile);
+        tile
+    };
+    let scale_count = len / grouped.group_cols;
+    let zeros = pack(&vec![f16::from_bits(0); scale_count]);
+    let ones = pack(&vec![f16::from_bits(0xffff); scale_count]);
+    for tile in bytes.chunks_exact_mut(encoding.tile_bytes()) {
+        let scales: Vec<_> = (0..scale_count).map(|_| fill.scale(rng)).collect();
+        for (index, (out, scale)) in tile.iter_mut().zip(pack(&scales)).enumerate() {
+            *out = match fill {
+                _ if zeros[index] != ones[index] => scale,
+                Fill::Bytes(byte) => byte,
+                _ => rng.byte(),
+            };
+        }
+    }
+    Guarded::from_slice(&bytes)
+}
+
+/// Activations: random ones whose groups differ in size.
+fn random_inputs(tokens: usize, cols: usize, rng: &mut Rng) -> Inputs {
+    Inputs::new(tokens, cols, |token, col| rng.float() * 4.0f32.powi(((token + col / 32) % 5) as i32 - 2))
+}
+
+fn mat_vec(kernel: &dyn Kernels, w: Matrix<'_>, x: Operand<'_>) -> Guarded<f32> {
+    let mut y = Guarded::filled(f32::NAN, w.rows());
+    kernel.mat_vec(w, x, &mut y);
+    y
+}
+
+fn mat_mul(kernel: &dyn Kernels, w: Matrix<'_>, x: Operand<'_>) -> Guarded<f32> {
+    let mut y = Guarded::filled(f32::NAN, x.tokens() * w.rows());
+    kernel.mat_mul(w, x, &mut y);
+    y
+}
+
+const ROWS: [usize; 6] = [1, 15, 16, 17, 33, 48];
+const COLS: [usize; 12] = [1, 4, 31, 32, 33, 63, 64, 65, 128, 172, 256, 300];
+
+#[test]
+fn mat_vec_holds_for_every_shape() {
+    for &encoding in Encoding::ALL {
+        for rows in ROWS {
+            for cols in COLS {
+                let mut rng = Rng::new((rows * 1000 + cols) as u64);
+                let bytes = tiles(encoding, rows, cols, Fill::Random, &mut rng);
+                let w = Matrix::new(encoding, rows, cols, &bytes).unwrap();
+                let inputs = random_inputs(1, cols, &mut rng);
+                let expected = bound::mat_mul(w, inputs.operand());
+                for kernel in available() {
+                    let what = format!("{} {encoding} {rows} × {cols}", kernel.name());
+                    assert_within(&what, &mat_vec(kernel, w, inputs.operand()), &expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn matrices_hold_at_the_extremes() {
+    // ±1 everywhere rounds to ±127 everywhere: the largest sums a kernel can meet.
+    type Value = fn(usize, usize) -> f32;
+    let inputs: [(&str, Value); 6] = [
+        ("zeros", |_, _| 0.0),
+        ("all 127", |_, _| 1.0),
+        ("all −127", |_, _| -1.0),
+        ("±127", |token, col| if (token + col) % 2 == 0 { 1.0 } else { -1.0 }),
+        ("tiny", |token, col| 1e-36 * (col as f32 - 90.0 + token as f32)),
+        ("large", |token, col| 1e24 * (90.0 - col as f32 + token as f32)),
+    ];
+    let fills = [0x00, 0x80, 0x7f, 0xff, 0x88, 0x0f, 0xf0]
+        .map(Fill::Bytes)
+        .into_iter()
+        .chain([Fill::Tiny, Fill::Large]);
+    for fill in fills {
+        for &encoding in Encoding::ALL {
+            let (rows, cols) = (17, 172);
+            let bytes = tiles(encoding, rows, cols, fill, &mut Rng::new(7));
+            let w = Matrix::new(encoding, rows, cols, &bytes).unwrap();
+            for (name, value) in inputs {
+                let inputs = Inputs::new(2, cols, value);
+                let expected = bound::mat_mul(w, inputs.operand());
+                for kernel in available() {
+                    let what = format!("{} {encoding}, weights {fill:?}, activations {name}", kernel.name());
+                    assert_within(&what, &mat_mul(kernel, w, inputs.operand()), &expected);
+                    let first = inputs.operand().token(0);
+                    assert_within(&what, &mat_vec(kernel, w, first), &expected[..rows]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn mat_mul_holds_and_equals_mat_vecs() {
+    let shapes = [
+        (1, 17, 172),
+        (2, 16, 64),
+        (2, 1, 1),
+        (3, 33, 33),
+        (5, 15, 300),
+        (5, 48, 4),
+        (13, 17, 128),
+        (13, 16, 31),
+        (17, 1, 65),
+        (33, 33, 63),
+        (33, 16, 256),
+    ];
+    for &encoding in Encoding::ALL {
+        for (tokens, rows, cols) in shapes {
+            let mut rng = Rng::new((tokens * 10000 + rows * 100 + cols) as u64);
+            let bytes = tiles(encoding, rows, cols, Fill::Random, &mut rng);
+            let w = Matrix::new(encoding, rows, cols, &bytes).unwrap();
+            let inputs = random_inputs(tokens, cols, &mut rng);
+            let expected = bound::mat_mul(w, inputs.operand());
+            for kernel in available() {
+                let what = format!("{} {encoding} {tokens} tokens, {rows} × {cols}", kernel.name());
+                let y = mat_mul(kernel, w, inputs.operand());
+                assert_within(&what, &y, &expected);
+                for (token, (y, expected)) in
+                    y.chunks_exact(rows).zip(expected.chunks_exact(rows)).enumerate()
+                {
+                    let alone = mat_vec(kernel, w, inputs.operand().token(token));
+                    let around = |(&y, bounded): (&f32, &Bounded)| Bounded {
+                        value: f64::from(y),
+                        error: 2.0 * bounded.error,
+                    };
+                    let expected: Vec<_> = y.iter().zip(expected).map(around).collect();
+                    assert_within(&format!("{what}, token {token} alone"), &alone, &expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn lengths_that_disagree_panic() {
+    let (rows, cols) = (17, 65);
+    for &encoding in Encoding::ALL {
+        let bytes = tiles(encoding, rows, cols, Fill::Random, &mut Rng::new(3));
+        let w = Matrix::new(encoding, rows, cols, &bytes).unwrap();
+        let right = Inputs::new(2, cols, |_, _| 1.0);
+        let narrow = Inputs::new(2, cols - 1, |_, _| 1.0);
+        // A view can be put together by hand: what it says must be checked.
+        let mut cut = right.operand();
+        (cut.floats, cut.codes) = (&cut.floats[1..], &cut.codes[1..]);
+        (cut.scales, cut.sums) = (&cut.scales[1..], &cut.sums[1..]);
+        for kernel in available() {
+            let panics = |x: Operand<'_>, len: usize| {
+                let mut y = Guarded::filled(0.0, len);
+                catch_unwind(AssertUnwindSafe(|| kernel.mat_mul(w, x, &mut y))).is_err()
+            };
+            let what = format!("{} {encoding}", kernel.name());
+            assert!(!panics(right.operand(), 2 * rows), "{what}: the right lengths");
+            assert!(panics(right.operand(), 2 * rows - 1), "{what}: y too short");
+            assert!(panics(right.operand(), 2 * rows + 1), "{what}: y too long");
+            assert!(panics(narrow.operand(), 2 * rows), "{what}: x too narrow");
+            assert!(panics(cut, 2 * rows), "{what}: a view cut short");
+            let mut y = Guarded::filled(0.0, 2 * rows);
+            let two_tokens = AssertUnwindSafe(|| kernel.mat_vec(w, right.operand(), &mut y));
+            assert!(catch_unwind(two_tokens).is_err(), "{what}: mat_vec of two tokens");
+        }
+    }
+}
