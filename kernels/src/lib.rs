@@ -11,6 +11,8 @@
 
 mod activations;
 mod kv;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon;
 mod portable;
 pub mod reference;
 
@@ -101,6 +103,8 @@ pub trait Kernels: Send + Sync {
 /// What this CPU can run, slowest first: the last is the one to use.
 pub fn available() -> Vec<&'static dyn Kernels> {
     let list: Vec<&'static dyn Kernels> = vec![&reference::Reference, &portable::Portable];
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+    let list = [list, neon::available()].concat();
     list
 }
 
