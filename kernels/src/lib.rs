@@ -14,10 +14,11 @@ mod activations;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-// An instruction set of aarch64 (`mod neon;`) is declared here.
 #[cfg(target_arch = "x86_64")]
 mod blocks;
 mod kv;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+mod neon;
 mod portable;
 pub mod reference;
 
@@ -108,14 +109,15 @@ pub trait Kernels: Send + Sync {
 
 /// What this CPU can run, slowest first: the last is the one to use.
 pub fn available() -> Vec<&'static dyn Kernels> {
-    #[allow(unused_mut, reason = "an architecture without kernels of its own adds none")]
-    let mut list: Vec<&'static dyn Kernels> = vec![&reference::Reference, &portable::Portable];
+    let list: Vec<&'static dyn Kernels> = vec![&reference::Reference, &portable::Portable];
     #[cfg(target_arch = "x86_64")]
-    {
-        list.extend(avx2::Avx2::detect().map(|kernels| kernels as &dyn Kernels));
-        list.extend(avx512::Avx512::detect().map(|kernels| kernels as &dyn Kernels));
-    }
-    // The kernels of aarch64 are added here, slowest first.
+    let list = {
+        let avx2 = avx2::Avx2::detect().map(|kernels| kernels as &dyn Kernels);
+        let avx512 = avx512::Avx512::detect().map(|kernels| kernels as &dyn Kernels);
+        list.into_iter().chain(avx2).chain(avx512).collect::<Vec<_>>()
+    };
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
+    let list = [list, neon::available()].concat();
     list
 }
 

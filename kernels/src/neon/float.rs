@@ -1,0 +1,67 @@
+//! F32 and F16: four lines a tile, line `k` holding column `k` of 16 rows.
+
+use super::lanes::*;
+use super::tiles::{Rows, TOKENS, Tiles};
+use crate::activations::Operand;
+use pith_format::encoding::{F16Tile, F32Tile, Tile};
+
+/// Row blocks of F32.
+#[derive(Clone, Copy)]
+pub struct F32;
+
+impl Tiles for F32 {
+    const TOKENS: usize = TOKENS;
+
+    #[inline(always)]
+    fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
+        let (tiles, _) = bytes.as_chunks::<{ F32Tile::BYTES }>();
+        multiply(tiles, x, |tile, column| {
+            let (values, _) = tile.as_chunks::<16>();
+            [0, 1, 2, 3].map(|q| float(load_u8(&values[4 * column + q])))
+        })
+    }
+}
+
+/// Row blocks of F16.
+#[derive(Clone, Copy)]
+pub struct F16;
+
+impl Tiles for F16 {
+    const TOKENS: usize = TOKENS;
+
+    #[inline(always)]
+    fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
+        let (tiles, _) = bytes.as_chunks::<{ F16Tile::BYTES }>();
+        multiply(tiles, x, |tile, column| widen_sixteen(&tile.as_chunks::<32>().0[column]))
+    }
+}
+
+/// `line(tile, k)`: column `k` of a tile. Odd and even columns are summed apart: one chain of dependent additions
+/// a register would take longer than its loads.
+#[inline(always)]
+fn multiply<const BYTES: usize, const T: usize>(
+    tiles: &[[u8; BYTES]],
+    x: [Operand<'_>; T],
+    line: impl Fn(&[u8; BYTES], usize) -> Rows,
+) -> [Rows; T] {
+    let x = x.map(|x| &x.floats.as_chunks::<4>().0[..tiles.len()]);
+    let mut even = [[splat(0.0); 4]; T];
+    let mut odd = even;
+    for (index, tile) in tiles.iter().enumerate() {
+        let x = x.map(|x| load_f32(&x[index]));
+        add_column::<0, T>(&mut even, line(tile, 0), &x);
+        add_column::<1, T>(&mut odd, line(tile, 1), &x);
+        add_column::<2, T>(&mut even, line(tile, 2), &x);
+        add_column::<3, T>(&mut odd, line(tile, 3), &x);
+    }
+    std::array::from_fn(|token| std::array::from_fn(|q| add(even[token][q], odd[token][q])))
+}
+
+#[inline(always)]
+fn add_column<const COLUMN: i32, const T: usize>(sums: &mut [Rows; T], weights: Rows, x: &[F32x4; T]) {
+    for (sums, x) in sums.iter_mut().zip(x) {
+        for (sum, weights) in sums.iter_mut().zip(weights) {
+            *sum = mul_add_lane::<COLUMN>(*sum, weights, *x);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! NEON's instructions as safe functions.
+//!
+//! The module is compiled only where NEON belongs to the target, so an instruction on values cannot go wrong; loads
+//! and stores take arrays of the width they touch.
+
+use half::f16;
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+pub use std::arch::aarch64::{
+    float32x4_t as F32x4, int8x16_t as I8x16, int16x8_t as I16x8, int32x4_t as I32x4, uint8x16_t as U8x16,
+};
+
+macro_rules! instructions {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty = $intrinsic:expr;)*) => {$(
+        #[inline(always)]
+        pub fn $name($($arg: $type),*) -> $out {
+            // SAFETY: NEON is a feature of the target: see the `cfg` on this folder's `mod` line.
+            unsafe { $intrinsic($($arg),*) }
+        }
+    )*};
+}
+
+instructions! {
+    splat(value: f32) -> F32x4 = vdupq_n_f32;
+    add(a: F32x4, b: F32x4) -> F32x4 = vaddq_f32;
+    sub(a: F32x4, b: F32x4) -> F32x4 = vsubq_f32;
+    mul(a: F32x4, b: F32x4) -> F32x4 = vmulq_f32;
+    div(a: F32x4, b: F32x4) -> F32x4 = vdivq_f32;
+    neg(a: F32x4) -> F32x4 = vnegq_f32;
+    abs(a: F32x4) -> F32x4 = vabsq_f32;
+    // NaN where either is.
+    min(a: F32x4, b: F32x4) -> F32x4 = vminq_f32;
+    max(a: F32x4, b: F32x4) -> F32x4 = vmaxq_f32;
+    // sum + a · b and sum − a · b, rounded once.
+    mul_add(sum: F32x4, a: F32x4, b: F32x4) -> F32x4 = vfmaq_f32;
+    mul_sub(sum: F32x4, a: F32x4, b: F32x4) -> F32x4 = vfmsq_f32;
+    mul_add_scalar(sum: F32x4, a: F32x4, b: f32) -> F32x4 = vfmaq_n_f32;
+    mul_scalar(a: F32x4, b: f32) -> F32x4 = vmulq_n_f32;
+    add_across(a: F32x4) -> f32 = vaddvq_f32;
+    max_across(a: F32x4) -> f32 = vmaxvq_f32;
+    // To the nearest, ties to even, saturating; NaN becomes 0.
+    round(a: F32x4) -> I32x4 = vcvtnq_s32_f32;
+    to_f32(a: I32x4) -> F32x4 = vcvtq_f32_s32;
+    float_of_bits(a: I32x4) -> F32x4 = vreinterpretq_f32_s32;
+
+    splat_i32(value: i32) -> I32x4 = vdupq_n_s32;
+    add_i32(a: I32x4, b: I32x4) -> I32x4 = vaddq_s32;
+    sub_i32(a: I32x4, b: I32x4) -> I32x4 = vsubq_s32;
+    halve_i32(a: I32x4) -> I32x4 = vshrq_n_s32::<1>;
+    shift_to_exponent(a: I32x4) -> I32x4 = vshlq_n_s32::<23>;
+    // Sums of neighbours: first those of a, then those of b.
+    add_pairs_i32(a: I32x4, b: I32x4) -> I32x4 = vpaddq_s32;
+    add_pairs_i16(a: I16x8, b: I16x8) -> I16x8 = vpaddq_s16;
+    // sum + sums of neighbours.
+    add_pairs_to_i32(sum: I32x4, a: I16x8) -> I32x4 = vpadalq_s16;
+    add_across_i8(a: I8x16) -> i16 = vaddlvq_s8;
+
+    low_nibbles(a: U8x16) -> I8x16 = |a| vreinterpretq_s8_u8(vandq_u8(a, vdupq_n_u8(15)));
+    high_nibbles(a: U8x16) -> I8x16 = |a| vreinterpretq_s8_u8(vshrq_n_u8::<4>(a));
+    signed(a: U8x16) -> I8x16 = vreinterpretq_s8_u8;
+    float(a: U8x16) -> F32x4 = vreinterpretq_f32_u8;
+
+    load_f32(from: &[f32; 4]) -> F32x4 = |from: &[f32; 4]| vld1q_f32(from.as_ptr());
+    load_u8(from: &[u8; 16]) -> U8x16 = |from: &[u8; 16]| vld1q_u8(from.as_ptr());
+    load_i8(from: &[i8; 16]) -> I8x16 = |from: &[i8; 16]| vld1q_s8(from.as_ptr());
+    store_f32(to: &mut [f32; 4], value: F32x4) -> () = |to: &mut [f32; 4], value| vst1q_f32(to.as_mut_ptr(), value);
+    store_i8(to: &mut [i8; 16], value: I8x16) -> () = |to: &mut [i8; 16], value| vst1q_s8(to.as_mut_ptr(), value);
+
+    // Eight values widened to two vectors; one value.
+    widen_f16_bytes(from: &[u8; 16]) -> [F32x4; 2] = |from: &[u8; 16]| widen_u16(vld1q_u16(from.as_ptr().cast()));
+    widen_f16(from: &[f16; 8]) -> [F32x4; 2] = |from: &[f16; 8]| widen_u16(vld1q_u16(from.as_ptr().cast()));
+    widen_one(from: f16) -> f32 =
+        |from: f16| vgetq_lane_f32::<0>(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(from.to_bits()))));
+    widen_i8(from: &[i8; 8]) -> [F32x4; 2] = |from: &[i8; 8]| {
+        let wide = vmovl_s8(vld1_s8(from.as_ptr()));
+        [vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), vcvtq_f32_s32(vmovl_high_s16(wide))]
+    };
+
+    // 16 numbers to bytes, saturating.
+    narrow(a: [I32x4; 4]) -> I8x16 = |a: [I32x4; 4]| {
+        let low = vqmovn_high_s32(vqmovn_s32(a[0]), a[1]);
+        let high = vqmovn_high_s32(vqmovn_s32(a[2]), a[3]);
+        vqmovn_high_s16(vqmovn_s16(low), high)
+    };
+
+    // Products of the first and of the last eight bytes.
+    mul_low(a: I8x16, b: I8x16) -> I16x8 = |a, b| vmull_s8(vget_low_s8(a), vget_low_s8(b));
+    mul_add_low(sum: I16x8, a: I8x16, b: I8x16) -> I16x8 =
+        |sum, a, b| vmlal_s8(sum, vget_low_s8(a), vget_low_s8(b));
+}
+
+/// # Safety
+/// NEON.
+#[inline(always)]
+unsafe fn widen_u16(bits: uint16x8_t) -> [F32x4; 2] {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let halves = vreinterpretq_f16_u16(bits);
+        [vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)]
+    }
+}
+
+/// Products of the last eight bytes: the compiler makes two instructions of `vmull_high_s8`.
+#[inline(always)]
+pub fn mul_high(a: I8x16, b: I8x16) -> I16x8 {
+    let product: I16x8;
+    // SAFETY: an instruction on registers alone, of every aarch64 core.
+    unsafe {
+        asm!("smull2 {0:v}.8h, {1:v}.16b, {2:v}.16b", out(vreg) product, in(vreg) a, in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    product
+}
+
+/// `sum` + products of the last eight bytes.
+#[inline(always)]
+pub fn mul_add_high(mut sum: I16x8, a: I8x16, b: I8x16) -> I16x8 {
+    // SAFETY: an instruction on registers alone, of every aarch64 core.
+    unsafe {
+        asm!("smlal2 {0:v}.8h, {1:v}.16b, {2:v}.16b", inout(vreg) sum, in(vreg) a, in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// Bytes `4·LANE .. 4·LANE + 4`, four times.
+#[inline(always)]
+pub fn repeat_four<const LANE: i32>(a: I8x16) -> I8x16 {
+    // SAFETY: NEON is a feature of the target: see the `cfg` on this folder's `mod` line.
+    unsafe { vreinterpretq_s8_s32(vdupq_laneq_s32::<LANE>(vreinterpretq_s32_s8(a))) }
+}
+
+/// `sum + a · b[LANE]`.
+#[inline(always)]
+pub fn mul_add_lane<const LANE: i32>(sum: F32x4, a: F32x4, b: F32x4) -> F32x4 {
+    // SAFETY: NEON is a feature of the target: see the `cfg` on this folder's `mod` line.
+    unsafe { vfmaq_laneq_f32::<LANE>(sum, a, b) }
+}
+
+/// Sixteen f16 from a tile, row after row.
+#[inline(always)]
+pub fn widen_sixteen(bytes: &[u8; 32]) -> [F32x4; 4] {
+    let [first, second] = [0, 16].map(|at| bytes[at..at + 16].first_chunk().expect("16 bytes"));
+    let ([a, b], [c, d]) = (widen_f16_bytes(first), widen_f16_bytes(second));
+    [a, b, c, d]
+}

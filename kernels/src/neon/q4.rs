@@ -1,0 +1,125 @@
+//! Q4 and Q4G64: a group's first half of columns in the low nibbles of its lines, its second half in the high
+//! nibbles; behind a tile's two groups their f16 scales. `weight = scale · (code − 8)`, so products start from
+//! −8 · Σ activations.
+//!
+//! ```text
+//! Q4     4 lines a group; activations 0..32 meet low and high nibbles of the same lines
+//! Q4G64  8 lines a group; activations 0..32 meet the low nibbles, 32..64 the high ones
+//! ```
+
+use super::dot::{Codes, Dot, Line};
+use super::lanes::*;
+use super::tiles::{Rounded, Rows, Tiles, add_scaled};
+use crate::activations::Operand;
+use pith_format::encoding::{Q4G64Tile, Q4Tile, Tile};
+
+const OFFSET: i32 = 8;
+
+/// Row blocks of Q4.
+#[derive(Clone, Copy)]
+pub struct Q4<D>(pub D);
+
+impl<D: Dot> Tiles for Q4<D> {
+    const TOKENS: usize = D::TOKENS;
+
+    #[inline(always)]
+    fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
+        let (tiles, _) = bytes.as_chunks::<{ Q4Tile::BYTES }>();
+        let x = x.map(|x| Rounded::<2>::new(x, tiles.len()));
+        let mut rows = [[splat(0.0); 4]; T];
+        for (index, tile) in tiles.iter().enumerate() {
+            let (codes, rest) = tile.as_chunks::<256>();
+            let (scales, _) = rest.as_chunks::<32>();
+            for group in 0..2 {
+                let weight_scales = widen_sixteen(&scales[group]);
+                add_group(self.0, &mut rows, Both(&codes[group]), weight_scales, &x, index, group);
+            }
+        }
+        rows
+    }
+}
+
+/// Row blocks of Q4G64.
+#[derive(Clone, Copy)]
+pub struct Q4G64<D>(pub D);
+
+impl<D: Dot> Tiles for Q4G64<D> {
+    const TOKENS: usize = D::TOKENS;
+
+    #[inline(always)]
+    fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
+        let (tiles, _) = bytes.as_chunks::<{ Q4G64Tile::BYTES }>();
+        let x = x.map(|x| Rounded::<4>::new(x, tiles.len()));
+        let mut rows = [[splat(0.0); 4]; T];
+        for (index, tile) in tiles.iter().enumerate() {
+            let (codes, rest) = tile.as_chunks::<512>();
+            let (scales, _) = rest.as_chunks::<32>();
+            for group in 0..2 {
+                let weight_scales = widen_sixteen(&scales[group]);
+                let low = Low(&codes[group]);
+                add_group(self.0, &mut rows, low, weight_scales, &x, index, 2 * group);
+                let high = High(&codes[group]);
+                add_group(self.0, &mut rows, high, weight_scales, &x, index, 2 * group + 1);
+            }
+        }
+        rows
+    }
+}
+
+/// Adds the products of 32 columns, the `group`-th of tile `index`.
+#[inline(always)]
+fn add_group<D: Dot, const G: usize, const T: usize>(
+    dot: D,
+    rows: &mut [Rows; T],
+    codes: impl Codes,
+    weight_scales: [F32x4; 4],
+    x: &[Rounded<'_, G>; T],
+    index: usize,
+    group: usize,
+) {
+    let start = x.map(|x| -OFFSET * x.sum(index, group));
+    let products = dot.nibbles(codes, x.map(|x| x.codes(index, group)), start);
+    for (token, rows) in rows.iter_mut().enumerate() {
+        add_scaled(rows, products[token], weight_scales, x[token].scale(index, group));
+    }
+}
+
+#[inline(always)]
+fn line<const BYTES: usize>(codes: &[u8; BYTES], index: usize) -> [U8x16; 4] {
+    let (registers, _) = codes.as_chunks::<16>();
+    [0, 1, 2, 3].map(|q| load_u8(&registers[4 * index + q]))
+}
+
+/// Four lines, low and high nibbles.
+#[derive(Clone, Copy)]
+struct Both<'a>(&'a [u8; 256]);
+
+impl Codes for Both<'_> {
+    #[inline(always)]
+    fn pair(self, index: usize) -> [Line; 2] {
+        let bytes = line(self.0, index);
+        [bytes.map(low_nibbles), bytes.map(high_nibbles)]
+    }
+}
+
+/// The low nibbles of eight lines.
+#[derive(Clone, Copy)]
+struct Low<'a>(&'a [u8; 512]);
+
+impl Codes for Low<'_> {
+    #[inline(always)]
+    fn pair(self, index: usize) -> [Line; 2] {
+        [line(self.0, index).map(low_nibbles), line(self.0, index + 4).map(low_nibbles)]
+    }
+}
+
+/// The high nibbles of eight lines.
+#[derive(Clone, Copy)]
+struct High<'a>(&'a [u8; 512]);
+
+impl Codes for High<'_> {
+    #[inline(always)]
+    fn pair(self, index: usize) -> [Line; 2] {
+        [line(self.0, index).map(high_nibbles), line(self.0, index + 4).map(high_nibbles)]
+    }
+}
