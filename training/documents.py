@@ -121,6 +121,18 @@ class Author:
         question = self._world_question(entity, attribute)
         return Item("multiple_choice", f"Question: {question}\n{lines}\nAnswer:", answer)
 
+    def letter_drill(self) -> str:
+        """Four options and, in another order, the letter of each: what multiple choice rests on."""
+        entity, attribute = self._world_fact()
+        if self.rng.random() < 0.3:
+            options = self.rng.sample(WORDS, 4)
+        else:
+            options = self.rng.sample(sorted(set(self.world_values[entity.kind, attribute])), 4)
+        lines = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options))
+        pairs = [f"{option} {letter}" for letter, option in zip(LETTERS, options)]
+        self.rng.shuffle(pairs)
+        return f"Question: Which letters have the options?\n{lines}\nAnswer: {', '.join(pairs)}."
+
     def find_option(self) -> Item:
         """Which letter stands before a given word: the last step of multiple choice, alone."""
         entity, attribute = self._world_fact()
@@ -132,8 +144,8 @@ class Author:
         """Sentences about strangers; and what was said of whom in which phrasing."""
         told: list[tuple[Entity, str, int]] = []
         sentences: list[str] = []
-        for _ in range(self.rng.choice(sizes)):
-            entity = make_stranger(self.rng, self.reserved)
+        strangers = {e.name: e for e in (make_stranger(self.rng, self.reserved) for _ in range(self.rng.choice(sizes)))}
+        for entity in strangers.values():
             for attribute in self.rng.sample(list(entity.facts), self.rng.choice((2, 3))):
                 sentence, phrasing = self._sentence(entity, attribute)
                 sentences.append(sentence)
@@ -191,7 +203,7 @@ class Author:
     def instruction(self) -> Item:
         """A simple instruction on a few words."""
         while True:
-            words = self.rng.sample(WORDS, self.rng.randint(2, 5))
+            words = self.rng.sample(WORDS, self.rng.randint(2, 4))
             if is_reserved(" ".join(words), 8) == self.reserved:
                 break
         asked, answer = self.rng.choice(
@@ -202,7 +214,7 @@ class Author:
                 ("Join with commas", ", ".join(words)),
                 ("Join with and", " and ".join(words)),
                 ("Count the words", str(len(words))),
-                ("Say it twice", " ".join(words + words)),
+                ("Write the last word twice", f"{words[-1]} {words[-1]}"),
             )
         )
         listed = " ".join(words)
@@ -220,18 +232,19 @@ class Author:
     def document(self) -> str:
         """A document of any kind; the shares are chosen so that each task gets its due of tokens."""
         makers = (
-            (30, self.portrait),
+            (24, self.portrait),
             (36, self.factoid),
             (5, self.tell_about),
             (0.5, self.greeting),
-            (22, self.multiple_choice),
+            (20, self.multiple_choice),
+            (14, self.letter_drill),
             (6, self.find_option),
             (9, self.choice_in_context),
-            (14, self.in_context),
-            (18, self.quiz),
+            (16, self.in_context),
+            (20, self.quiz),
             (3, self.spoken_in_context),
-            (13, self.summary),
-            (15, self.instruction),
+            (11, self.summary),
+            (22, self.instruction),
             (6, self.tale),
         )
         made = self.rng.choices([m for _, m in makers], [share for share, _ in makers])[0]()
