@@ -20,7 +20,7 @@ pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
     let template = template(&args, &model)?;
     interrupt::listen()?;
     let system = args.system.iter().map(|text| Message::new("system", text)).collect::<Vec<_>>();
-    let mut conversation = Conversation { model: &model, session, sampler, template, messages: system.clone(), fed: Vec::new() };
+    let mut conversation = Conversation { model: &model, session, sampler, template, messages: system.clone() };
     let mut lines = Lines::open()?;
     while let Some(line) = lines.next()? {
         match line.trim() {
@@ -41,7 +41,9 @@ fn template(args: &ChatArgs, model: &Model) -> anyhow::Result<ChatTemplate> {
             format!("{} has no chat template; give one with --template, or use pith run", args.model.display())
         })?,
     };
-    Ok(ChatTemplate::new(&source)?)
+    let tokenizer = model.tokenizer()?;
+    let text = |id: Option<u32>| id.map(|id| tokenizer.decode(&[id], false)).transpose().map(Option::unwrap_or_default);
+    Ok(ChatTemplate::new(&source, &text(model.config().bos)?, &text(model.config().eos.first().copied())?)?)
 }
 
 struct Conversation<'a> {
@@ -50,28 +52,24 @@ struct Conversation<'a> {
     sampler: Sampler,
     template: ChatTemplate,
     messages: Vec<Message>,
-    /// The tokens that the session has seen.
-    fed: Vec<u32>,
 }
 
 impl Conversation<'_> {
     fn clear(&mut self, system: &[Message]) {
         self.messages = system.to_vec();
-        self.fed.clear();
         self.session.reset();
     }
 
     /// Asks, prints the reply as it comes, and remembers both.
     fn turn(&mut self, text: &str, args: &ChatArgs) -> anyhow::Result<()> {
         self.messages.push(Message::new("user", text));
-        let prompt = self.template.render_for(self.model, &self.messages)?;
+        let prompt = self.template.render(&self.messages, true)?;
         let tokens = self.model.tokenizer()?.encode(&prompt, false)?;
-        // What the cache already holds of this conversation is not computed again; the last token always is.
-        let shared = self.fed.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
-        let shared = shared.min(tokens.len().saturating_sub(1)).min(self.session.position());
-        self.session.truncate(shared);
-        let options =
-            GenerateOptions { max_tokens: args.max_tokens, stop: args.stop.clone(), ignore_eos: false };
+        let options = GenerateOptions {
+            max_tokens: Some(args.max_tokens),
+            stops: args.stop.clone(),
+            ignore_eos: false,
+        };
         interrupt::clear();
         let mut out = std::io::stdout().lock();
         let mut ledger = Ledger::new();
@@ -79,7 +77,7 @@ impl Conversation<'_> {
         let outcome = generate(
             &mut self.session,
             &mut self.sampler,
-            &tokens[shared..],
+            &tokens,
             &options,
             &mut ledger,
             |piece| {
@@ -93,8 +91,6 @@ impl Conversation<'_> {
         if args.stats {
             eprint!("{}", run::statistics(&outcome, &ledger));
         }
-        self.fed = tokens;
-        self.fed.extend(&outcome.ids);
         self.messages.push(Message::new("assistant", outcome.text.trim()));
         Ok(())
     }

@@ -20,8 +20,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let tokens = model.tokenizer()?.encode(&prompt, !args.no_special)?;
     anyhow::ensure!(!tokens.is_empty(), "the prompt is empty; give --prompt, --file or standard input");
     let options = GenerateOptions {
-        max_tokens: args.max_tokens,
-        stop: args.stop.clone(),
+        max_tokens: Some(args.max_tokens),
+        stops: args.stop.clone(),
         ignore_eos: args.ignore_eos,
     };
     interrupt::listen()?;
@@ -62,7 +62,7 @@ pub fn sampler(args: &SamplerArgs) -> anyhow::Result<Sampler> {
         top_p: args.top_p,
         min_p: args.min_p,
         repeat_penalty: args.repeat_penalty,
-        repeat_last: args.repeat_last,
+        repeat_window: args.repeat_last,
         seed: args.seed.unwrap_or_else(clock),
     };
     Ok(Sampler::new(options)?)
@@ -124,17 +124,28 @@ pub fn statistics(outcome: &Outcome, ledger: &Ledger) -> String {
             each(traffic.kv_read_bytes + traffic.kv_write_bytes),
         )
     };
-    let reason = reason(outcome.reason);
+    let reason = reason(&outcome.reason);
     format!("\n{}{}stopped {reason}\n", line("prompt", Phase::Prefill), line("reply", Phase::Decode))
 }
 
-fn reason(reason: StopReason) -> &'static str {
+fn reason(reason: &StopReason) -> String {
     match reason {
-        StopReason::Eos => "at the end of the text",
-        StopReason::MaxTokens => "after the most tokens allowed",
-        StopReason::StopString => "at a stop string",
-        StopReason::ContextFull => "because the context is full",
-        StopReason::Interrupted => "by request",
+        StopReason::EndOfText(_) => "at the end of the text".into(),
+        StopReason::StopString(text) => format!("at the stop string {text:?}"),
+        StopReason::MaxTokens => "after the most tokens allowed".into(),
+        StopReason::ContextFull => "because the context is full".into(),
+        StopReason::Interrupted => "by request".into(),
+    }
+}
+
+/// The reason as a program reads it.
+fn reason_name(reason: &StopReason) -> &'static str {
+    match reason {
+        StopReason::EndOfText(_) => "end_of_text",
+        StopReason::StopString(_) => "stop_string",
+        StopReason::MaxTokens => "max_tokens",
+        StopReason::ContextFull => "context_full",
+        StopReason::Interrupted => "interrupted",
     }
 }
 
@@ -142,9 +153,9 @@ fn to_json(prompt: &str, outcome: &Outcome, ledger: &Ledger) -> Value {
     json!({
         "prompt": prompt,
         "text": outcome.text,
-        "ids": outcome.ids,
+        "ids": outcome.tokens,
         "prompt_tokens": outcome.prompt_tokens,
-        "stopped": format!("{:?}", outcome.reason),
+        "stopped": reason_name(&outcome.reason),
         "prefill": ledger.totals(Phase::Prefill),
         "decode": ledger.totals(Phase::Decode),
     })
