@@ -1,0 +1,137 @@
+//! Added tokens: found in the text before the model sees it.
+
+use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use fancy_regex::Regex;
+
+use crate::TokenizerError;
+use crate::recipe::Added;
+
+/// The longest text of an added token; real ones stay below 200 bytes.
+pub(crate) const MAX_ADDED_BYTES: usize = 4096;
+
+/// A stretch of text, or the added token that stands for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part<'a> {
+    Text(&'a str),
+    Token(u32),
+}
+
+/// Finds one stage's added tokens.
+pub(crate) struct Finder {
+    automaton: AhoCorasick,
+    tokens: Vec<Added>,
+}
+
+impl Finder {
+    /// `patterns[i]` is the text that stands for `tokens[i]`. `None` if there are none.
+    pub fn new(tokens: Vec<Added>, patterns: &[String]) -> Result<Option<Self>, TokenizerError> {
+        if tokens.is_empty() {
+            return Ok(None);
+        }
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            // A full table of transitions would cost 1 KiB for each byte of the patterns.
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .build(patterns)
+            .map_err(|error| TokenizerError::malformed("added tokens", error))?;
+        Ok(Some(Self { automaton, tokens }))
+    }
+
+    /// Splits `text`; special tokens stay text if `keep_special` is false.
+    pub fn split<'a>(&self, text: &'a str, special: bool, mut each: impl FnMut(Part<'a>)) {
+        let mut from = 0;
+        for found in self.automaton.find_iter(text) {
+            let token = &self.tokens[found.pattern().as_usize()];
+            let (mut start, mut end) = (found.start(), found.end());
+            let inside_word = || ends_in_word(&text[..start]) || begins_with_word(&text[end..]);
+            if (token.special && !special) || (token.single_word && inside_word()) || start < from {
+                continue;
+            }
+            if token.lstrip {
+                start = text[..start].trim_end().len().max(from);
+            }
+            if token.rstrip {
+                end = text.len() - text[end..].trim_start().len();
+            }
+            if from < start {
+                each(Part::Text(&text[from..start]));
+            }
+            each(Part::Token(token.id));
+            from = end;
+        }
+        if from < text.len() {
+            each(Part::Text(&text[from..]));
+        }
+    }
+}
+
+fn ends_in_word(text: &str) -> bool {
+    text.chars().next_back().is_some_and(is_word)
+}
+
+fn begins_with_word(text: &str) -> bool {
+    text.chars().next().is_some_and(is_word)
+}
+
+fn is_word(character: char) -> bool {
+    static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\w").expect("a constant pattern compiles"));
+    WORD.is_match(character.encode_utf8(&mut [0; 4])).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Stage;
+
+    fn added(id: u32, content: &str) -> Added {
+        Added {
+            id,
+            content: content.into(),
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            stage: Stage::Raw,
+            special: false,
+        }
+    }
+
+    fn split(tokens: &[Added], text: &str, special: bool) -> Vec<String> {
+        let patterns: Vec<String> = tokens.iter().map(|token| token.content.clone()).collect();
+        let mut parts = Vec::new();
+        Finder::new(tokens.to_vec(), &patterns).unwrap().unwrap().split(text, special, |part| {
+            parts.push(match part {
+                Part::Text(text) => text.to_owned(),
+                Part::Token(id) => format!("#{id}"),
+            });
+        });
+        parts
+    }
+
+    #[test]
+    fn longest_token_wins() {
+        assert_eq!(
+            split(&[added(1, "<a>"), added(2, "<a><b>")], "x<a><b><a>y", true),
+            ["x", "#2", "#1", "y"]
+        );
+    }
+
+    #[test]
+    fn spaces_beside_a_stripping_token_vanish() {
+        let token = Added { lstrip: true, rstrip: true, ..added(7, "<m>") };
+        assert_eq!(split(&[token], "a \n<m>\t <m> b", true), ["a", "#7", "#7", "b"]);
+    }
+
+    #[test]
+    fn single_words_are_not_found_inside_words() {
+        let token = Added { single_word: true, ..added(3, "it") };
+        assert_eq!(split(&[token], "bit it it_", true), ["bit ", "#3", " it_"]);
+    }
+
+    #[test]
+    fn special_tokens_can_be_left_as_text() {
+        let special = Added { special: true, ..added(1, "<s>") };
+        assert_eq!(split(&[special, added(2, "\t\t")], "<s>\t\tx", false), ["<s>", "#2", "x"]);
+    }
+}

@@ -1,0 +1,101 @@
+//! Ids to text, one at a time.
+
+use crate::Tokenizer;
+use crate::recipe::Leading;
+
+/// Decodes ids as they come; what it gives, put together, is what [`Tokenizer::decode`] gives.
+///
+/// A character whose bytes are spread over several tokens comes out when its last byte is there. Bytes that cannot
+/// become UTF-8 come out as U+FFFD as soon as that is certain.
+pub struct Stream<'t> {
+    tokenizer: &'t Tokenizer,
+    skip_special: bool,
+    /// Bytes of a character that is not complete.
+    pending: Vec<u8>,
+    leading: Leading,
+    any_token: bool,
+}
+
+impl<'t> Stream<'t> {
+    pub(crate) fn new(tokenizer: &'t Tokenizer) -> Self {
+        let leading = tokenizer.recipe().decoding.leading;
+        Self { tokenizer, skip_special: true, pending: Vec::new(), leading, any_token: false }
+    }
+
+    /// Whether special tokens are left out.
+    pub fn skip_special(mut self, skip: bool) -> Self {
+        self.skip_special = skip;
+        self
+    }
+
+    /// Takes the next id; gives the text that is certain now, if any. An id that has no token adds nothing.
+    pub fn push(&mut self, id: u32) -> Option<String> {
+        let mut text = String::new();
+        self.push_to(id, &mut text);
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// Ends the text: gives what is left of an incomplete character, as U+FFFD.
+    pub fn finish(self) -> String {
+        String::from_utf8_lossy(&self.pending).into_owned()
+    }
+
+    pub(crate) fn push_to(&mut self, id: u32, text: &mut String) {
+        if self.skip_special && self.tokenizer.is_special(id) {
+            return;
+        }
+        let before = self.pending.len();
+        if self.any_token {
+            self.pending.extend(self.tokenizer.recipe().decoding.separator.as_bytes());
+        }
+        if !self.tokenizer.append_bytes(id, &mut self.pending) {
+            self.pending.truncate(before);
+            return;
+        }
+        let mut complete = self.take_complete();
+        match &mut self.leading {
+            Leading::Keep => {}
+            Leading::FirstToken { .. } if self.any_token => {}
+            Leading::FirstToken { character } => complete = complete.replace(*character, ""),
+            Leading::Strip { character, count } => {
+                let kept = (0..*count)
+                    .try_fold(complete.as_str(), |rest, _| rest.strip_prefix(*character).ok_or(rest));
+                let kept_bytes = kept.unwrap_or_else(|rest| rest).len();
+                let stripped = complete[..complete.len() - kept_bytes].chars().count() as u32;
+                // The text has begun with the first character that stays.
+                *count = if kept_bytes > 0 { 0 } else { *count - stripped };
+                complete.drain(..complete.len() - kept_bytes);
+            }
+        }
+        self.any_token = true;
+        text.push_str(&complete);
+    }
+
+    /// Takes every character that is complete or can never be, leaves the bytes of one that may still be.
+    fn take_complete(&mut self) -> String {
+        let mut text = String::with_capacity(self.pending.len());
+        let mut bytes = self.pending.as_slice();
+        loop {
+            match std::str::from_utf8(bytes) {
+                Ok(rest) => {
+                    text.push_str(rest);
+                    bytes = &[];
+                    break;
+                }
+                Err(error) => {
+                    let (valid, rest) = bytes.split_at(error.valid_up_to());
+                    text.push_str(&String::from_utf8_lossy(valid));
+                    let Some(invalid_bytes) = error.error_len() else {
+                        bytes = rest;
+                        break;
+                    };
+                    text.push(char::REPLACEMENT_CHARACTER);
+                    bytes = &rest[invalid_bytes..];
+                }
+            }
+        }
+        let left = bytes.len();
+        self.pending.drain(..self.pending.len() - left);
+        text
+    }
+}
