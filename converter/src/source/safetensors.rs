@@ -1,0 +1,132 @@
+//! The safetensors header: 8 bytes of length, that much JSON, then the tensors without holes.
+//!
+//! Parsed here rather than by the `safetensors` crate, which wants the whole file in one slice, keeps the last of
+//! two tensors with one name and names neither of two values that disagree.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::file::SourceFile;
+use super::{SourceError, SourceType, TensorInfo};
+
+/// The limit that the format sets itself.
+const HEADER_LIMIT: u64 = 100_000_000;
+const LENGTH_BYTES: u64 = 8;
+
+/// Lists the tensors of `file`, the checkpoint's `index`-th, in the order of their data.
+pub(super) fn read_header(file: &SourceFile, index: usize) -> Result<Vec<TensorInfo>, SourceError> {
+    let path = || file.path().to_path_buf();
+    let truncated = |what, offset, needed| SourceError::Truncated {
+        path: path(),
+        what,
+        offset,
+        needed,
+        remaining: file.bytes() - offset,
+    };
+    if file.bytes() < LENGTH_BYTES {
+        return Err(truncated("the header's length", 0, LENGTH_BYTES));
+    }
+    let mut length = [0; LENGTH_BYTES as usize];
+    file.read_at(0, &mut length)?;
+    let header_bytes = u64::from_le_bytes(length);
+    if header_bytes > HEADER_LIMIT {
+        let what = "header length";
+        return Err(SourceError::Limit { path: path(), what, limit: HEADER_LIMIT, found: header_bytes });
+    }
+    if header_bytes > file.bytes() - LENGTH_BYTES {
+        return Err(truncated("the header", LENGTH_BYTES, header_bytes));
+    }
+    let mut json = vec![0; header_bytes as usize];
+    file.read_at(LENGTH_BYTES, &mut json)?;
+    let header: Header =
+        serde_json::from_slice(&json).map_err(|source| SourceError::Json { path: path(), source })?;
+    drop(json);
+    place(file, index, LENGTH_BYTES + header_bytes, header.0)
+}
+
+/// Checks that the tensors fill the file from `data_start` to its end, each with the bytes that it needs.
+fn place(
+    file: &SourceFile,
+    index: usize,
+    data_start: u64,
+    mut entries: Vec<(String, Entry)>,
+) -> Result<Vec<TensorInfo>, SourceError> {
+    let path = || file.path().to_path_buf();
+    entries.sort_by_key(|(_, entry)| entry.data_offsets);
+    let mut names = HashSet::with_capacity(entries.len());
+    if let Some((tensor, _)) = entries.iter().find(|(name, _)| !names.insert(name.as_str())) {
+        return Err(SourceError::DuplicateTensor { path: path(), tensor: tensor.clone() });
+    }
+    drop(names);
+    let data_bytes = file.bytes() - data_start;
+    let mut end = 0;
+    let mut tensors = Vec::with_capacity(entries.len());
+    for (name, Entry { dtype, shape, data_offsets: [from, to] }) in entries {
+        let Some(dtype) = SourceType::from_safetensors_name(&dtype) else {
+            return Err(SourceError::UnknownType { path: path(), tensor: name, found: format!("{dtype:?}") });
+        };
+        let Some((shape, bytes)) = TensorInfo::sized(dtype, &shape) else {
+            return Err(SourceError::Shape { path: path(), tensor: name, dtype, shape });
+        };
+        if from != end {
+            return Err(SourceError::Offset { path: path(), tensor: name, expected: end, found: from });
+        }
+        if to.checked_sub(from) != Some(bytes) {
+            let found_bytes = to.saturating_sub(from);
+            return Err(SourceError::TensorSize {
+                path: path(),
+                tensor: name,
+                expected_bytes: bytes,
+                found_bytes,
+            });
+        }
+        if to > data_bytes {
+            let end = data_start.saturating_add(to);
+            return Err(SourceError::OutOfFile { path: path(), tensor: name, end, file_bytes: file.bytes() });
+        }
+        end = to;
+        tensors.push(TensorInfo { name, dtype, shape, bytes, file: index, offset: data_start + from });
+    }
+    if end != data_bytes {
+        return Err(SourceError::DataSize { path: path(), expected: file.bytes(), found: data_start + end });
+    }
+    Ok(tensors)
+}
+
+#[derive(serde::Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: [u64; 2],
+}
+
+/// All entries in the order of the text, so that duplicates stay visible; `__metadata__` is skipped.
+struct Header(Vec<(String, Entry)>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<IgnoredAny>()?;
+                    } else {
+                        entries.push((name, map.next_value()?));
+                    }
+                }
+                Ok(Header(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
