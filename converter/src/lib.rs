@@ -1,6 +1,18 @@
-//! From a checkpoint to a `.pith` file: source → architecture → passes → file.
+//! From a checkpoint to a `.pith` file: source → architecture → encoding → file.
 #![forbid(unsafe_code)]
 
+mod arch;
+mod convert;
+mod encode;
+mod error;
+mod recipe;
+mod report;
 pub mod source;
+mod vocabulary;
+mod weights;
 
+pub use convert::{ConvertOptions, SourceSummary, convert, inspect_source};
+pub use error::ConvertError;
+pub use recipe::Recipe;
+pub use report::{EncodingTotal, Progress, Report, TensorReport};
 pub use source::SourceError;

@@ -1,0 +1,226 @@
+//! The pipeline: checkpoint → architecture → encoding, band by band → file.
+
+use std::path::Path;
+use std::time::Instant;
+
+use pith_format::{
+    Kind, Metadata, ModelConfig, Provenance, Role, SourceRecord, TILE_ROWS, TensorId, TensorPlan, Writer,
+};
+
+use crate::arch::{Architecture, Binding};
+use crate::encode::{Deviation, Encoder};
+use crate::error::ConvertError;
+use crate::recipe::{Recipe, is_carried};
+use crate::report::{Progress, Report, TensorReport};
+use crate::source::{Checkpoint, SourceKind};
+use crate::vocabulary::Vocabulary;
+use crate::weights::{read_rows, read_vector};
+
+/// Weights handled at a time, which bounds memory: some tens of megabytes whatever the model.
+const BAND_VALUES: usize = 1 << 22;
+
+/// How to convert.
+#[derive(Clone, Debug, Default)]
+pub struct ConvertOptions {
+    /// Which encodings.
+    pub recipe: Recipe,
+    /// Name of the model; by default the checkpoint's.
+    pub name: Option<String>,
+    /// Overwrite the output.
+    pub force: bool,
+    /// Decode what was encoded and report its error; costs time.
+    pub measure: bool,
+}
+
+/// A checkpoint in the terms of a `.pith` file, before any weight is read.
+#[derive(Clone, Debug)]
+pub struct SourceSummary {
+    /// Kind of the checkpoint.
+    pub kind: SourceKind,
+    /// What the file's configuration would be.
+    pub model: ModelConfig,
+    /// Tensors in the checkpoint.
+    pub tensor_count: usize,
+    /// Their bytes.
+    pub tensor_bytes: u64,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// Reads a checkpoint's configuration and checks its tensors' names and shapes against it.
+pub fn inspect_source(source: &Path) -> Result<SourceSummary, ConvertError> {
+    let checkpoint = Checkpoint::open(source)?;
+    let mut architecture = Architecture::resolve(&checkpoint)?;
+    architecture.model.name = name_of(&checkpoint)?;
+    Ok(SourceSummary {
+        kind: checkpoint.kind(),
+        model: architecture.model,
+        tensor_count: checkpoint.tensors().len(),
+        tensor_bytes: checkpoint.tensors().map(|tensor| tensor.bytes).sum(),
+        warnings: architecture.warnings,
+    })
+}
+
+/// Writes the checkpoint at `source` to the file `output`.
+///
+/// Until all is done the file lies under a temporary name beside `output`; an error takes it away again.
+pub fn convert(
+    source: &Path,
+    output: &Path,
+    options: &ConvertOptions,
+    progress: &dyn Progress,
+) -> Result<Report, ConvertError> {
+    let started = Instant::now();
+    let checkpoint = Checkpoint::open(source)?;
+    check_output(&checkpoint, output, options.force)?;
+    let Architecture { mut model, bindings, mut warnings } = Architecture::resolve(&checkpoint)?;
+    model.name = match &options.name {
+        Some(name) => name.clone(),
+        None => name_of(&checkpoint)?,
+    };
+    let vocabulary = Vocabulary::of(&checkpoint, &model, &mut warnings)?;
+    let plan = plan(&model, &bindings, vocabulary.tokenizer.as_deref(), options);
+    let mut writer = Writer::create(output, &plan)?;
+    let source_bytes = bindings.iter().map(Binding::source_bytes).sum();
+    progress.begin(source_bytes);
+    let mut tensors = Vec::with_capacity(plan.len());
+    if let Some(blob) = &vocabulary.tokenizer {
+        let id = TensorId::model(Role::Tokenizer);
+        writer.write(id, blob)?;
+        tensors.push(TensorReport {
+            id,
+            encoding: None,
+            bytes: blob.len() as u64,
+            carried: false,
+            relative_error: None,
+        });
+    }
+    for (binding, plan) in bindings.iter().zip(&plan[tensors.len()..]) {
+        progress.tensor(&binding.tensor);
+        tensors.push(write_tensor(&checkpoint, binding, plan, options.measure, &mut writer, progress)?);
+    }
+    let family = model.family.clone();
+    let name = model.name.clone();
+    let metadata = Metadata {
+        model,
+        chat_template: vocabulary.chat_template,
+        provenance: provenance(&checkpoint, source_bytes, &options.recipe)?,
+    };
+    let file_bytes = writer.finish(&metadata)?;
+    Ok(Report { family, name, source_bytes, file_bytes, elapsed: started.elapsed(), tensors, warnings })
+}
+
+fn plan(
+    model: &ModelConfig,
+    bindings: &[Binding],
+    tokenizer: Option<&[u8]>,
+    options: &ConvertOptions,
+) -> Vec<TensorPlan> {
+    let tokenizer = tokenizer.map(|blob| TensorPlan {
+        id: TensorId::model(Role::Tokenizer),
+        encoding: None,
+        rows: blob.len(),
+        cols: 1,
+    });
+    let tensors = bindings.iter().map(|binding| TensorPlan {
+        id: binding.id,
+        encoding: (binding.id.role.kind() == Kind::Matrix)
+            .then(|| options.recipe.encoding(binding.id.role, binding.dtype, model.tied_head)),
+        rows: binding.rows,
+        cols: binding.cols,
+    });
+    tokenizer.into_iter().chain(tensors).collect()
+}
+
+fn write_tensor(
+    checkpoint: &Checkpoint,
+    binding: &Binding,
+    plan: &TensorPlan,
+    measured: bool,
+    writer: &mut Writer,
+    progress: &dyn Progress,
+) -> Result<TensorReport, ConvertError> {
+    let Some(encoding) = plan.encoding else {
+        let values = read_vector(checkpoint, binding)?;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        writer.write(binding.id, &bytes)?;
+        progress.advance(binding.source_bytes());
+        let bytes = bytes.len() as u64;
+        return Ok(TensorReport {
+            id: binding.id,
+            encoding: None,
+            bytes,
+            carried: false,
+            relative_error: None,
+        });
+    };
+    let encoder = Encoder::new(binding, encoding, measured);
+    let band_rows = (BAND_VALUES / binding.cols / TILE_ROWS * TILE_ROWS).max(TILE_ROWS);
+    let (mut encoded, mut deviation, mut bytes) = (Vec::new(), Deviation::default(), 0);
+    for first in (0..binding.rows).step_by(band_rows) {
+        let rows = first..binding.rows.min(first + band_rows);
+        let stored = read_rows(checkpoint, binding, rows.clone())?;
+        encoded.resize(rows.len().div_ceil(TILE_ROWS) * encoder.block_bytes(), 0);
+        deviation = deviation.add(encoder.encode(first, &stored, &mut encoded)?);
+        writer.write(binding.id, &encoded)?;
+        bytes += encoded.len() as u64;
+        progress.advance(stored.len() as u64);
+    }
+    Ok(TensorReport {
+        id: binding.id,
+        encoding: Some(encoding),
+        bytes,
+        carried: is_carried(binding, encoding),
+        relative_error: measured.then(|| deviation.relative()),
+    })
+}
+
+fn check_output(checkpoint: &Checkpoint, output: &Path, force: bool) -> Result<(), ConvertError> {
+    let Ok(target) = output.canonicalize() else { return Ok(()) };
+    let is_target = |path: &Path| path.canonicalize().is_ok_and(|path| path == target);
+    if target.is_dir() || is_target(checkpoint.path()) || checkpoint.files().any(is_target) {
+        return Err(ConvertError::OutputIsSource { path: output.into() });
+    }
+    if force { Ok(()) } else { Err(ConvertError::OutputExists { path: output.into() }) }
+}
+
+/// What the checkpoint calls itself: `general.name`, otherwise the name of its folder or file.
+fn name_of(checkpoint: &Checkpoint) -> Result<String, ConvertError> {
+    let named = match checkpoint.metadata() {
+        Some(metadata) => metadata.get::<&str>("general.name")?.filter(|name| !name.is_empty()),
+        None => None,
+    };
+    Ok(named.map_or_else(|| path_name(checkpoint), str::to_string))
+}
+
+/// The last part of the path, an ending such as `.gguf` left out.
+fn path_name(checkpoint: &Checkpoint) -> String {
+    let path = checkpoint.path().canonicalize().unwrap_or(checkpoint.path().into());
+    let name = match checkpoint.kind() {
+        SourceKind::HuggingFace => path.file_name(),
+        SourceKind::Gguf => path.file_stem(),
+    };
+    name.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn provenance(
+    checkpoint: &Checkpoint,
+    tensor_bytes: u64,
+    recipe: &Recipe,
+) -> Result<Provenance, ConvertError> {
+    let kind = match checkpoint.kind() {
+        SourceKind::HuggingFace => "huggingface",
+        SourceKind::Gguf => "gguf",
+    };
+    Ok(Provenance {
+        converter: format!("pith {}", env!("CARGO_PKG_VERSION")),
+        source: SourceRecord {
+            kind: kind.into(),
+            name: path_name(checkpoint),
+            tensor_bytes,
+            checksum: format!("{:032x}", checkpoint.checksum()?),
+        },
+        recipe: recipe.to_string(),
+        passes: Vec::new(),
+    })
+}

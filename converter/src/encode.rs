@@ -1,0 +1,168 @@
+//! From stored values to tiles, 16 rows at a time on all cores.
+
+use half::f16;
+use pith_format::{Encoding, TILE_ROWS, encode_block};
+use rayon::prelude::*;
+
+use crate::arch::Binding;
+use crate::error::ConvertError;
+use crate::recipe::is_carried;
+
+/// Largest value of f16, and so of its scales.
+const F16_MAX: f32 = 65504.0;
+/// Values of a Q4_0 or Q8_0 block, which is a group of Q4 or Q8 too.
+const GROUP: usize = 32;
+
+/// Sums over weights, from which the relative error of an encoding follows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Deviation {
+    squared_error: f64,
+    squared_weight: f64,
+}
+
+impl Deviation {
+    pub(crate) fn add(self, other: Self) -> Self {
+        Self {
+            squared_error: self.squared_error + other.squared_error,
+            squared_weight: self.squared_weight + other.squared_weight,
+        }
+    }
+
+    /// √(Σ(w − ŵ)² / Σw²); 0 for a matrix of zeros.
+    pub(crate) fn relative(self) -> f64 {
+        if self.squared_weight == 0.0 { 0.0 } else { (self.squared_error / self.squared_weight).sqrt() }
+    }
+}
+
+/// How the rows of one matrix become tiles.
+pub(crate) struct Encoder<'a> {
+    binding: &'a Binding,
+    encoding: Encoding,
+    carried: bool,
+    measured: bool,
+}
+
+impl<'a> Encoder<'a> {
+    /// `measured`: decode what was encoded and compare.
+    pub(crate) fn new(binding: &'a Binding, encoding: Encoding, measured: bool) -> Self {
+        Self { binding, encoding, carried: is_carried(binding, encoding), measured }
+    }
+
+    /// Bytes of a block of 16 rows.
+    pub(crate) fn block_bytes(&self) -> usize {
+        self.binding.cols.div_ceil(self.encoding.tile_cols()) * self.encoding.tile_bytes()
+    }
+
+    /// Encodes whole blocks of rows, the matrix's last block aside. `stored` holds the rows from `first_row` on,
+    /// `out` is a whole number of blocks.
+    pub(crate) fn encode(
+        &self,
+        first_row: usize,
+        stored: &[u8],
+        out: &mut [u8],
+    ) -> Result<Deviation, ConvertError> {
+        stored
+            .par_chunks(TILE_ROWS * self.binding.row_bytes())
+            .zip(out.par_chunks_mut(self.block_bytes()))
+            .enumerate()
+            .map_init(Vec::new, |weights, (block, (stored, out))| {
+                self.encode_block(first_row + block * TILE_ROWS, stored, weights, out)
+            })
+            .try_reduce(Deviation::default, |one, other| Ok(one.add(other)))
+    }
+
+    fn encode_block(
+        &self,
+        first_row: usize,
+        stored: &[u8],
+        weights: &mut Vec<f32>,
+        out: &mut [u8],
+    ) -> Result<Deviation, ConvertError> {
+        let rows = stored.len() / self.binding.row_bytes();
+        weights.resize(rows * self.binding.cols, 0.0);
+        self.binding.dtype.decode(stored, weights).expect("the binding's type was seen to be loadable");
+        if self.binding.offset != 0.0 {
+            weights.iter_mut().for_each(|weight| *weight += self.binding.offset);
+        }
+        self.check(first_row, weights)?;
+        // A code of −128, which ggml never writes, has no place in Q8: such a block is rounded anew.
+        if !(self.carried && self.carry(stored, out)) {
+            encode_block(self.encoding, weights, self.binding.cols, out);
+        }
+        Ok(if self.measured { self.measure(weights, out) } else { Deviation::default() })
+    }
+
+    /// Every value must be finite, and within f16 where that is what is stored.
+    fn check(&self, first_row: usize, weights: &[f32]) -> Result<(), ConvertError> {
+        let limit = if self.encoding == Encoding::F32 || self.carried { f32::MAX } else { F16_MAX };
+        let Some(at) = weights.iter().position(|weight| weight.is_nan() || weight.abs() > limit) else {
+            return Ok(());
+        };
+        let (tensor, id, value) = (self.binding.tensor.clone(), self.binding.id, weights[at]);
+        let (row, column) = (first_row + at / self.binding.cols, at % self.binding.cols);
+        Err(if value.is_finite() {
+            ConvertError::Overflow { tensor, id, row, column, value, encoding: self.encoding }
+        } else {
+            ConvertError::NotFinite { tensor, id, row, column, value }
+        })
+    }
+
+    /// Packs the source's own codes and scales; false where a code is out of the encoding's range.
+    fn carry(&self, stored: &[u8], out: &mut [u8]) -> bool {
+        let grouped = self.encoding.grouped().expect("only grouped encodings are carried");
+        assert_eq!(grouped.group_cols, GROUP);
+        let tile_cols = self.encoding.tile_cols();
+        let tile_groups = tile_cols / GROUP;
+        let block_bytes = self.binding.dtype.block_bytes();
+        let (low, high) = grouped.code_range;
+        let mut codes = vec![0i8; TILE_ROWS * tile_cols];
+        let mut scales = vec![f16::ZERO; TILE_ROWS * tile_groups];
+        for (tile, out) in out.chunks_exact_mut(self.encoding.tile_bytes()).enumerate() {
+            codes.fill(0);
+            scales.fill(f16::ZERO);
+            for (row, stored) in stored.chunks_exact(self.binding.row_bytes()).enumerate() {
+                let groups = stored.chunks_exact(block_bytes).skip(tile * tile_groups).take(tile_groups);
+                for (group, stored) in groups.enumerate() {
+                    scales[row * tile_groups + group] = f16::from_le_bytes([stored[0], stored[1]]);
+                    unpack(&stored[2..], &mut codes[row * tile_cols + group * GROUP..][..GROUP]);
+                }
+            }
+            if codes.iter().any(|code| !(low..=high).contains(code)) {
+                return false;
+            }
+            (grouped.pack)(&codes, &scales, out);
+        }
+        true
+    }
+
+    fn measure(&self, weights: &[f32], bytes: &[u8]) -> Deviation {
+        let (cols, tile_cols) = (self.binding.cols, self.encoding.tile_cols());
+        let mut tile = vec![0.0f32; TILE_ROWS * tile_cols];
+        let mut sums = Deviation::default();
+        for (index, bytes) in bytes.chunks_exact(self.encoding.tile_bytes()).enumerate() {
+            self.encoding.decode_tile(bytes, &mut tile);
+            let start = index * tile_cols;
+            let width = tile_cols.min(cols - start);
+            for (row, decoded) in weights.chunks_exact(cols).zip(tile.chunks_exact(tile_cols)) {
+                for (&weight, &value) in row[start..start + width].iter().zip(decoded) {
+                    sums.squared_error += f64::from(weight - value).powi(2);
+                    sums.squared_weight += f64::from(weight).powi(2);
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// The codes of a block: 16 bytes with a first half of low and a second of high nibbles around 8, or 32 signed bytes.
+fn unpack(stored: &[u8], codes: &mut [i8]) {
+    if stored.len() == GROUP {
+        codes.iter_mut().zip(stored).for_each(|(code, &byte)| *code = byte as i8);
+        return;
+    }
+    let (low, high) = codes.split_at_mut(GROUP / 2);
+    for ((low, high), &byte) in low.iter_mut().zip(high).zip(stored) {
+        *low = (byte & 15) as i8 - 8;
+        *high = (byte >> 4) as i8 - 8;
+    }
+}

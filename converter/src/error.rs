@@ -1,0 +1,55 @@
+//! Everything that can stop a conversion.
+
+use std::path::PathBuf;
+
+use pith_format::{Encoding, FormatError, TensorId};
+
+use crate::source::SourceError;
+
+/// Why a checkpoint was not converted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the messages say")]
+pub enum ConvertError {
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The file cannot be written.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A family without a table.
+    #[error("{}: the family is {found}; known are {known}", path.display())]
+    UnknownFamily { path: PathBuf, found: String, known: String },
+    /// A value of the configuration that no model of the family has, or that the runtime has no mechanism for.
+    #[error("{place}: {key} is {found}, expected {expected}")]
+    Config { place: String, key: String, found: String, expected: String },
+    /// A tensor that the configuration asks for.
+    #[error("{} has no tensor {tensor:?}, which would be {id}", path.display())]
+    MissingTensor { path: PathBuf, tensor: String, id: TensorId },
+    /// A tensor of another shape than the configuration asks for.
+    #[error(
+        "{}: tensor {tensor:?} has shape {found:?}, the configuration asks for {expected:?} to make {id}",
+        path.display()
+    )]
+    SourceShape { path: PathBuf, tensor: String, id: TensorId, expected: Vec<usize>, found: Vec<usize> },
+    /// A tensor that the family's table knows nothing of: leaving it out would give another model.
+    #[error("{}: tensor {tensor:?} has no part in a model of the family {family}", path.display())]
+    UnknownTensor { path: PathBuf, tensor: String, family: &'static str },
+    /// A weight that no file may hold.
+    #[error(
+        "tensor {tensor:?}, to make {id}: row {row}, column {column} is {value}, expected a finite number"
+    )]
+    NotFinite { tensor: String, id: TensorId, row: usize, column: usize, value: f32 },
+    /// A weight beyond the range of the encoding.
+    #[error(
+        "tensor {tensor:?}, to make {id}: row {row}, column {column} is {value}, beyond the ±65504 of {encoding}; \
+        convert with --encoding f32"
+    )]
+    Overflow { tensor: String, id: TensorId, row: usize, column: usize, value: f32, encoding: Encoding },
+    /// The output is there already.
+    #[error("{} exists; --force overwrites it", path.display())]
+    OutputExists { path: PathBuf },
+    /// The output would take the place of what is read.
+    #[error("{} is the checkpoint itself; give another output", path.display())]
+    OutputIsSource { path: PathBuf },
+}
