@@ -1,1 +1,51 @@
-//! Under construction.
+//! Runs a `.pith` file: map → model → session → forward → sampler → ledger.
+//!
+//! ```no_run
+//! use pith_runtime::{Model, Session, SessionOptions};
+//! use std::{path::Path, sync::Arc};
+//!
+//! let model = Arc::new(Model::open(Path::new("model.pith"))?);
+//! let mut session = Session::new(Arc::clone(&model), SessionOptions::default())?;
+//! let prompt = model.tokenizer()?.encode("Once upon a time", true).expect("plain text");
+//! let logits = session.prefill(&prompt)?;
+//! # let _ = logits;
+//! # Ok::<(), pith_runtime::RuntimeError>(())
+//! ```
+//!
+//! [`Model::open`] checks everything once, so that later code cannot meet a bad file. A [`Session`] allocates its
+//! cache and its activations once; a step allocates nothing. Every byte of weight and cache that is read or written
+//! is counted as [`Traffic`].
+#![deny(unsafe_code)]
+
+mod attention;
+mod cache;
+mod chat;
+mod error;
+mod exec;
+mod forward;
+mod generate;
+mod ledger;
+#[allow(unsafe_code)]
+mod map;
+mod memory;
+mod meter;
+mod model;
+#[allow(unsafe_code)]
+mod pool;
+mod random;
+mod resolve;
+mod rope;
+mod sampler;
+mod session;
+mod stop;
+
+pub use cache::KvType;
+pub use chat::{ChatTemplate, Message};
+pub use error::RuntimeError;
+pub use generate::{GenerateOptions, Outcome, StopReason, generate};
+pub use ledger::{Ledger, Phase, TokenCost, Totals, Traffic};
+pub use meter::{Joules, Kind, Meter, MeterError, Reading, Scope};
+pub use model::Model;
+pub use pool::MAX_THREADS;
+pub use sampler::{Sampler, SamplerOptions};
+pub use session::{DEFAULT_BATCH, DEFAULT_CONTEXT_LEN, Session, SessionOptions};

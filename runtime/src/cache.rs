@@ -1,0 +1,237 @@
+//! The cache of keys and values: for every layer and key head, one row a position.
+
+use crate::error::RuntimeError;
+use crate::memory::{product, zeros};
+use half::f16;
+use half::slice::HalfBitsSliceExt;
+use pith_format::LayerConfig;
+use pith_kernels::KvRows;
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+/// How the cache stores its numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// 32-bit floats: exact.
+    F32,
+    /// 16-bit floats, saturating.
+    #[default]
+    F16,
+    /// Bytes with one 16-bit scale a row.
+    Q8,
+}
+
+/// The cache of one layer.
+pub(crate) struct LayerCache {
+    kv_heads: usize,
+    head_dim: usize,
+    /// Positions a head has room for.
+    context_len: usize,
+    keys: Rows,
+    values: Rows,
+}
+
+/// `kv_heads × context_len` rows of `head_dim`. Zeros at first: pages that no position has reached take no memory.
+enum Rows {
+    F32(Vec<f32>),
+    F16(Vec<u16>),
+    Q8 { codes: Vec<i8>, scales: Vec<u16> },
+}
+
+impl LayerCache {
+    /// Room for `context_len` positions.
+    pub fn new(config: &LayerConfig, context_len: usize, kind: KvType) -> Result<Self, RuntimeError> {
+        let rows = product(&[config.kv_heads, context_len]).unwrap_or(usize::MAX);
+        let rows = || Rows::new(rows, config.head_dim, kind);
+        let (keys, values) = (rows()?, rows()?);
+        Ok(Self { kv_heads: config.kv_heads, head_dim: config.head_dim, context_len, keys, values })
+    }
+
+    /// Stores one position's keys and values, `kv_heads × head_dim` each.
+    pub fn store(&mut self, position: usize, keys: &[f32], values: &[f32]) {
+        assert!(position < self.context_len);
+        for head in 0..self.kv_heads {
+            let row = head * self.context_len + position;
+            let range = head * self.head_dim..(head + 1) * self.head_dim;
+            self.keys.store(row, &keys[range.clone()]);
+            self.values.store(row, &values[range]);
+        }
+    }
+
+    /// Keys of one head.
+    pub fn keys(&self, head: usize, positions: Range<usize>) -> KvRows<'_> {
+        self.keys.view(self.rows(head, positions), self.head_dim)
+    }
+
+    /// Values of one head.
+    pub fn values(&self, head: usize, positions: Range<usize>) -> KvRows<'_> {
+        self.values.view(self.rows(head, positions), self.head_dim)
+    }
+
+    /// Bytes of one position: keys and values of all heads.
+    pub fn position_bytes(&self) -> u64 {
+        2 * self.kv_heads as u64 * self.keys.row_bytes(self.head_dim) as u64
+    }
+
+    /// Bytes of all positions.
+    pub fn bytes(&self) -> u64 {
+        self.position_bytes() * self.context_len as u64
+    }
+
+    fn rows(&self, head: usize, positions: Range<usize>) -> Range<usize> {
+        assert!(head < self.kv_heads && positions.end <= self.context_len);
+        head * self.context_len + positions.start..head * self.context_len + positions.end
+    }
+}
+
+impl Rows {
+    fn new(rows: usize, head_dim: usize, kind: KvType) -> Result<Self, RuntimeError> {
+        let what = "the cache of keys and values";
+        let count = product(&[rows, head_dim]).unwrap_or(usize::MAX);
+        Ok(match kind {
+            KvType::F32 => Rows::F32(zeros(what, count)?),
+            KvType::F16 => Rows::F16(zeros(what, count)?),
+            KvType::Q8 => Rows::Q8 { codes: zeros(what, count)?, scales: zeros(what, rows)? },
+        })
+    }
+
+    fn store(&mut self, row: usize, values: &[f32]) {
+        let range = row * values.len()..(row + 1) * values.len();
+        match self {
+            Rows::F32(rows) => rows[range].copy_from_slice(values),
+            Rows::F16(rows) => {
+                for (stored, value) in rows[range].iter_mut().zip(values) {
+                    *stored = saturating_f16(*value).to_bits();
+                }
+            }
+            Rows::Q8 { codes, scales } => {
+                let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+                let scale = saturating_f16(largest / 127.0);
+                scales[row] = scale.to_bits();
+                let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
+                for (code, value) in codes[range].iter_mut().zip(values) {
+                    *code = (value * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+                }
+            }
+        }
+    }
+
+    fn view(&self, rows: Range<usize>, head_dim: usize) -> KvRows<'_> {
+        let range = rows.start * head_dim..rows.end * head_dim;
+        match self {
+            Rows::F32(values) => KvRows::F32 { head_dim, rows: &values[range] },
+            Rows::F16(values) => KvRows::F16 { head_dim, rows: values[range].reinterpret_cast() },
+            Rows::Q8 { codes, scales } => {
+                KvRows::Q8 { head_dim, codes: &codes[range], scales: scales[rows].reinterpret_cast() }
+            }
+        }
+    }
+
+    fn row_bytes(&self, head_dim: usize) -> usize {
+        match self {
+            Rows::F32(_) => 4 * head_dim,
+            Rows::F16(_) => 2 * head_dim,
+            Rows::Q8 { .. } => head_dim + 2,
+        }
+    }
+}
+
+/// The nearest f16; numbers beyond its range become its largest.
+fn saturating_f16(value: f32) -> f16 {
+    f16::from_f32(value.clamp(-65504.0, 65504.0))
+}
+
+impl KvType {
+    /// Every type.
+    pub const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8];
+
+    /// Name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+            KvType::Q8 => "q8",
+        }
+    }
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+impl FromStr for KvType {
+    type Err = RuntimeError;
+
+    fn from_str(name: &str) -> Result<Self, RuntimeError> {
+        KvType::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| RuntimeError::Option {
+            option: "cache type",
+            found: format!("\"{name}\""),
+            expected: KvType::ALL.map(KvType::name).join(", "),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pith_format::ActivationFunction;
+
+    fn config() -> LayerConfig {
+        LayerConfig {
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 3,
+            ffn_len: 1,
+            activation: ActivationFunction::Silu,
+            attention_scale: 1.0,
+            attention_softcap: None,
+            window: None,
+            rope: None,
+            parallel: false,
+        }
+    }
+
+    #[test]
+    fn rows_come_back_within_their_types_error() {
+        for (kind, error, bytes) in [(KvType::F32, 0.0, 48), (KvType::F16, 4.0 / 4096.0, 24), (KvType::Q8, 0.017, 20)] {
+            let mut cache = LayerCache::new(&config(), 5, kind).unwrap();
+            for position in 0..5 {
+                let at = |offset: usize| -> Vec<f32> {
+                    (0..6).map(|dim| (position * 7 + dim + offset) as f32 / 10.0 - 2.0).collect()
+                };
+                cache.store(position, &at(0), &at(1));
+            }
+            let (keys, values) = (cache.keys(1, 2..5), cache.values(1, 2..5));
+            assert_eq!((keys.positions(), keys.head_dim()), (3, 3));
+            for (position, dim) in [(0, 0), (1, 2), (2, 1)] {
+                let expected = ((position + 2) * 7 + 3 + dim) as f32 / 10.0 - 2.0;
+                assert!((keys.get(position, dim) - expected).abs() <= error, "{kind}");
+                assert!((values.get(position, dim) - expected - 0.1).abs() <= error + 1e-6, "{kind}");
+            }
+            assert_eq!((cache.position_bytes(), cache.bytes()), (bytes, 5 * bytes));
+        }
+    }
+
+    #[test]
+    fn extremes_saturate() {
+        for kind in [KvType::F16, KvType::Q8] {
+            let mut cache = LayerCache::new(&config(), 1, kind).unwrap();
+            cache.store(0, &[1e30, -1e30, 0.0, 0.0, 0.0, 0.0], &[1e-30; 6]);
+            assert!(cache.keys(0, 0..1).get(0, 0) > 6e4, "{kind}");
+            assert!(cache.keys(0, 0..1).get(0, 1) < -6e4, "{kind}");
+            assert_eq!((cache.keys(1, 0..1).get(0, 0), cache.values(0, 0..1).get(0, 0)), (0.0, 0.0), "{kind}");
+        }
+    }
+
+    #[test]
+    fn names_lead_back_and_others_are_refused() {
+        for kind in KvType::ALL {
+            assert_eq!(kind.name().parse::<KvType>().unwrap(), kind);
+        }
+        let message = "q5".parse::<KvType>().unwrap_err().to_string();
+        assert!(message.contains("\"q5\"") && message.contains("f32, f16, q8"), "{message}");
+    }
+}

@@ -1,0 +1,325 @@
+//! The forward pass: one for all families, for one token and for many. What a model does is in its configuration and
+//! in which tensors it has.
+
+use crate::attention::{attend, softcap};
+use crate::cache::LayerCache;
+use crate::error::RuntimeError;
+use crate::exec::Exec;
+use crate::memory::{probe, product, zeros};
+use crate::model::{Layer, Linear, Model, Norm, Vector};
+use crate::pool::MAX_THREADS;
+use crate::rope::Rotation;
+use pith_format::{LayerConfig, ModelConfig, NormKind};
+use pith_kernels::{Activations, Kernels, Operand, padded_len};
+
+/// Values of a feed-forward block that one thread activates at a time.
+const ACTIVATED: usize = 1024;
+
+/// Everything a call computes with, for as many tokens as a call may have.
+pub(crate) struct Buffers {
+    /// The residual stream, `tokens × hidden_len`.
+    x: Vec<f32>,
+    /// `tokens × heads × head_dim`; attention's result takes the place of `mixed`.
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    mixed: Vec<f32>,
+    /// What a block adds to the residual stream, `tokens × hidden_len`.
+    delta: Vec<f32>,
+    /// `tokens × ffn_len`.
+    gate: Vec<f32>,
+    /// `tokens × ffn_len`.
+    up: Vec<f32>,
+    /// One token, or one head of it, while it is normalised.
+    row: Vec<f32>,
+    /// What the next matrices read.
+    operand: Activations,
+    /// One a thread.
+    scores: Vec<Vec<f32>>,
+    rotations: Vec<Rotation>,
+}
+
+impl Buffers {
+    /// Room for calls of up to `batch` tokens in a context of `context_len`.
+    pub fn new(
+        config: &ModelConfig,
+        context_len: usize,
+        batch: usize,
+        threads: usize,
+    ) -> Result<Self, RuntimeError> {
+        let what = "the activations";
+        let largest = |len: fn(&LayerConfig) -> usize| config.layers.iter().map(len).max().unwrap_or(0);
+        let values = |len: usize| zeros(what, product(&[batch, len]).unwrap_or(usize::MAX));
+        let heads_len = largest(|layer| layer.heads * layer.head_dim);
+        let kv_len = largest(|layer| layer.kv_heads * layer.head_dim);
+        let ffn_len = largest(|layer| layer.ffn_len);
+        let hidden_len = config.hidden_len;
+        let widest = hidden_len.max(heads_len).max(ffn_len);
+        // Floats, codes, and a scale and a sum for every 32 of them.
+        probe(what, product(&[batch, padded_len(widest), 21]).map(|quarters| quarters / 4))?;
+        let group = largest(|layer| layer.heads / layer.kv_heads);
+        let scores = || zeros("the scores", product(&[group, context_len]).unwrap_or(usize::MAX));
+        Ok(Self {
+            x: values(hidden_len)?,
+            queries: values(heads_len)?,
+            keys: values(kv_len)?,
+            values: values(kv_len)?,
+            mixed: values(heads_len)?,
+            delta: values(hidden_len)?,
+            gate: values(ffn_len)?,
+            up: values(ffn_len)?,
+            row: vec![0.0; hidden_len.max(largest(|layer| layer.head_dim))],
+            operand: Activations::new(batch, widest),
+            scores: (0..threads).map(|_| scores()).collect::<Result<_, _>>()?,
+            rotations: config
+                .rope
+                .iter()
+                .map(|table| Rotation::new(table, context_len, batch))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Most values that the results of one product of all matrices with the same operand take, for `batch` tokens.
+    pub fn largest_product(config: &ModelConfig, batch: usize) -> Option<usize> {
+        let rows = config.layers.iter().map(|layer| {
+            let attention = (layer.heads + 2 * layer.kv_heads) * layer.head_dim;
+            attention.max(2 * layer.ffn_len).max(config.hidden_len)
+        });
+        product(&[batch, rows.max().unwrap_or(0)])
+    }
+}
+
+/// One call of the forward pass: some tokens of one session.
+pub(crate) struct Call<'a> {
+    model: &'a Model,
+    exec: &'a mut Exec,
+    /// Position of the first token.
+    first: usize,
+    /// Number of tokens.
+    tokens: usize,
+}
+
+impl<'a> Call<'a> {
+    /// A call for `tokens` tokens (one or more, at most the buffers' batch) from position `first` on.
+    pub fn new(model: &'a Model, exec: &'a mut Exec, first: usize, tokens: usize) -> Self {
+        Self { model, exec, first, tokens }
+    }
+
+    /// Runs `tokens` through all layers; their residual streams stay in the buffers.
+    ///
+    /// At the beginning of a sequence, when the file may still be on a slow disk, each layer is announced to the
+    /// system while the one before it is computed.
+    pub fn run(&mut self, tokens: &[u32], caches: &mut [LayerCache], buffers: &mut Buffers) {
+        assert_eq!(tokens.len(), self.tokens);
+        self.embed(tokens, buffers);
+        for rotation in &mut buffers.rotations {
+            rotation.set(self.first, self.tokens);
+        }
+        for (layer_index, cache) in caches.iter_mut().enumerate() {
+            if self.first == 0 {
+                self.model.will_need(layer_index + 1);
+            }
+            self.layer(layer_index, cache, buffers);
+        }
+    }
+
+    /// Logits of `count` of the call's tokens from `start` on, `count × vocab_len`, after [`Call::run`].
+    pub fn project(&mut self, buffers: &mut Buffers, start: usize, count: usize, logits: &mut [f32]) {
+        let config = self.model.config();
+        let x = &buffers.x[start * config.hidden_len..][..count * config.hidden_len];
+        let x = self.normalized(&self.model.output_norm, x, &mut buffers.operand);
+        let head = self.model.head.as_ref().unwrap_or(&self.model.embedding);
+        self.exec.multiply(x, [head.of(self.model.bytes())], [&mut *logits]);
+        self.add_bias(self.model.head_bias.as_ref(), logits);
+        if let Some(cap) = config.logit_softcap {
+            softcap(cap, logits);
+        }
+    }
+
+    fn embed(&mut self, tokens: &[u32], buffers: &mut Buffers) {
+        let (model, config) = (self.model, self.model.config());
+        let row = &mut buffers.row[..config.hidden_len];
+        let norm = model.embedding_norm.as_ref().map(|norm| self.exec.norm(norm));
+        let rows = buffers.x.chunks_exact_mut(config.hidden_len);
+        for ((position, &token), x) in (self.first..).zip(tokens).zip(rows) {
+            self.exec.look_up(model.embedding.of(model.bytes()), token as usize, x);
+            if config.embedding_scale != 1.0 {
+                x.iter_mut().for_each(|x| *x *= config.embedding_scale);
+            }
+            if let Some(positions) = &model.positions {
+                self.exec.look_up(positions.of(model.bytes()), position, row);
+                add(x, row);
+            }
+            if let Some(norm) = norm {
+                row.copy_from_slice(x);
+                normalize(self.exec.kernels(), config, norm, row, x);
+            }
+        }
+    }
+
+    fn layer(&mut self, layer_index: usize, cache: &mut LayerCache, buffers: &mut Buffers) {
+        let layer = &self.model.layers[layer_index];
+        let dims = &self.model.config().layers[layer_index];
+        let heads_len = self.tokens * dims.heads * dims.head_dim;
+        let kv_len = self.tokens * dims.kv_heads * dims.head_dim;
+        let ffn_len = self.tokens * dims.ffn_len;
+        let Buffers { queries, keys, values, mixed, gate, up, operand, row, .. } = buffers;
+        let (queries, mixed) = (&mut queries[..heads_len], &mut mixed[..heads_len]);
+        let (keys, values) = (&mut keys[..kv_len], &mut values[..kv_len]);
+        let (gate, up) = (&mut gate[..ffn_len], &mut up[..ffn_len]);
+        let (x, delta) = (&mut buffers.x, &mut buffers.delta);
+        let hidden_len = self.tokens * self.model.config().hidden_len;
+        let (x, delta) = (&mut x[..hidden_len], &mut delta[..hidden_len]);
+
+        let mut input = self.normalized(&layer.attention_norm, x, operand);
+        self.linear(input, [(&layer.query, &mut *queries), (&layer.key, &mut *keys), (&layer.value, &mut *values)]);
+        if dims.parallel {
+            if let Some(norm) = &layer.ffn_norm {
+                input = self.normalized(norm, x, operand);
+            }
+            self.enter_ffn(layer, input, gate, up);
+        }
+        self.normalize_heads(layer.query_norm.as_ref(), dims.head_dim, row, queries);
+        self.normalize_heads(layer.key_norm.as_ref(), dims.head_dim, row, keys);
+        if let Some(table) = dims.rope {
+            self.rotate(&buffers.rotations[table], dims.head_dim, queries);
+            self.rotate(&buffers.rotations[table], dims.head_dim, keys);
+        }
+        self.store(cache, keys, values);
+        attend(self.exec, dims, cache, self.first, queries, &mut buffers.scores, mixed);
+        let input = self.operand(mixed, operand);
+        self.linear(input, [(&layer.output, &mut *delta)]);
+        self.add_to_stream(layer.attention_post_norm.as_ref(), delta, row, x);
+
+        if !dims.parallel {
+            let norm = layer.ffn_norm.as_ref().expect("only parallel layers can do without");
+            let input = self.normalized(norm, x, operand);
+            self.enter_ffn(layer, input, gate, up);
+        }
+        let inner = match layer.gate {
+            Some(_) => self.activate(dims, gate, Some(up)),
+            None => self.activate(dims, up, None),
+        };
+        let input = self.operand(inner, operand);
+        self.linear(input, [(&layer.down, &mut *delta)]);
+        self.add_to_stream(layer.ffn_post_norm.as_ref(), delta, row, x);
+    }
+
+    /// Gate, where there is one, and up projection.
+    fn enter_ffn(&mut self, layer: &Layer, input: Operand<'_>, gate: &mut [f32], up: &mut [f32]) {
+        match &layer.gate {
+            Some(weight) => self.linear(input, [(weight, gate), (&layer.up, up)]),
+            None => self.linear(input, [(&layer.up, up)]),
+        }
+    }
+
+    /// `inner = f(inner) · factor`; gives `inner` back.
+    fn activate<'b>(
+        &mut self,
+        dims: &LayerConfig,
+        inner: &'b mut [f32],
+        factor: Option<&[f32]>,
+    ) -> &'b mut [f32] {
+        let function = dims.activation;
+        let bytes = 2 * size_of_val(inner);
+        self.exec.for_chunks(bytes, inner, ACTIVATED, &mut [(); MAX_THREADS], |kernels, index, inner, _| {
+            match factor.map(|factor| &factor[index * ACTIVATED..][..inner.len()]) {
+                Some(factor) => kernels.activate_gated(function, inner, factor),
+                None => kernels.activate(function, inner),
+            }
+        });
+        inner
+    }
+
+    /// Norms of every query or key head by itself, always by root mean square.
+    fn normalize_heads(&mut self, norm: Option<&Vector>, head_dim: usize, row: &mut [f32], x: &mut [f32]) {
+        let Some(norm) = norm else { return };
+        let weight = self.exec.vector(norm);
+        let (row, epsilon) = (&mut row[..head_dim], self.model.config().norm_epsilon);
+        for head in x.chunks_exact_mut(head_dim) {
+            row.copy_from_slice(head);
+            self.exec.kernels().rms_norm(row, weight, epsilon, head);
+        }
+    }
+
+    fn rotate(&self, rotation: &Rotation, head_dim: usize, x: &mut [f32]) {
+        let len = x.len() / self.tokens;
+        for (token, x) in x.chunks_exact_mut(len).enumerate() {
+            let (cos, sin) = rotation.token(token);
+            self.exec.kernels().rope(x, head_dim, cos, sin);
+        }
+    }
+
+    fn store(&mut self, cache: &mut LayerCache, keys: &[f32], values: &[f32]) {
+        let len = keys.len() / self.tokens;
+        let rows = keys.chunks_exact(len).zip(values.chunks_exact(len));
+        for (position, (keys, values)) in (self.first..).zip(rows) {
+            cache.store(position, keys, values);
+        }
+        self.exec.traffic.kv_write_bytes += self.tokens as u64 * cache.position_bytes();
+    }
+
+    /// Adds what a block computed to the residual stream, normalised where the layer has a norm there.
+    fn add_to_stream(&mut self, norm: Option<&Norm>, delta: &[f32], row: &mut [f32], x: &mut [f32]) {
+        let Some(norm) = norm else { return add(x, delta) };
+        let (config, norm) = (self.model.config(), self.exec.norm(norm));
+        let row = &mut row[..config.hidden_len];
+        for (delta, x) in delta.chunks_exact(row.len()).zip(x.chunks_exact_mut(row.len())) {
+            normalize(self.exec.kernels(), config, norm, delta, row);
+            add(x, row);
+        }
+    }
+
+    /// The norm of every token of `x`, as what matrices read.
+    fn normalized<'b>(&mut self, norm: &Norm, x: &[f32], operand: &'b mut Activations) -> Operand<'b> {
+        let (config, kernels, norm) = (self.model.config(), self.exec.kernels(), self.exec.norm(norm));
+        let len = config.hidden_len;
+        operand.set(kernels, x.len() / len, len, |token, out| {
+            normalize(kernels, config, norm, &x[token * len..][..len], out);
+        })
+    }
+
+    /// `x` as what matrices read.
+    fn operand<'b>(&self, x: &[f32], operand: &'b mut Activations) -> Operand<'b> {
+        let len = x.len() / self.tokens;
+        operand.set(self.exec.kernels(), self.tokens, len, |token, out| {
+            out.copy_from_slice(&x[token * len..][..len]);
+        })
+    }
+
+    /// Products and biases of all that read `x`.
+    fn linear<const N: usize>(&mut self, x: Operand<'_>, parts: [(&Linear, &mut [f32]); N]) {
+        let weights = parts.each_ref().map(|(linear, _)| linear.weight.of(self.model.bytes()));
+        let biases = parts.each_ref().map(|(linear, _)| linear.bias.as_ref());
+        let mut outputs = parts.map(|(_, output)| output);
+        self.exec.multiply(x, weights, outputs.each_mut().map(|output| &mut **output));
+        for (bias, output) in biases.into_iter().zip(outputs) {
+            self.add_bias(bias, output);
+        }
+    }
+
+    fn add_bias(&mut self, bias: Option<&Vector>, x: &mut [f32]) {
+        let Some(bias) = bias else { return };
+        let bias = self.exec.vector(bias);
+        x.chunks_exact_mut(bias.len()).for_each(|x| add(x, bias));
+    }
+}
+
+fn normalize(
+    kernels: &dyn Kernels,
+    config: &ModelConfig,
+    (weight, bias): (&[f32], Option<&[f32]>),
+    x: &[f32],
+    out: &mut [f32],
+) {
+    match config.norm {
+        NormKind::Rms => kernels.rms_norm(x, weight, config.norm_epsilon, out),
+        NormKind::Layer => kernels.layer_norm(x, weight, bias, config.norm_epsilon, out),
+    }
+}
+
+fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}

@@ -1,0 +1,292 @@
+//! What every token costs: time, bytes, energy.
+
+use crate::error::RuntimeError;
+use crate::meter::{Joules, Meter, Reading};
+use serde::Serialize;
+use std::io::Write;
+use std::ops::AddAssign;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Bytes that the forward pass touched, counted where they are touched. A statement of what was read and written,
+/// not of what came from DRAM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Traffic {
+    /// Every tensor that was streamed, once a forward call: matrices with their padding, norms, biases. For one
+    /// decoded token this is [`Model::streamed_bytes`](crate::Model::streamed_bytes), exactly.
+    pub weight_bytes: u64,
+    /// Embedding look-ups: the block of 16 rows that a token's row lies in.
+    pub embedding_bytes: u64,
+    /// Keys and values read, by every token for itself.
+    pub kv_read_bytes: u64,
+    /// Keys and values written.
+    pub kv_write_bytes: u64,
+    /// What matrices read and wrote beside their weights: operands (floats, codes, scales, sums) and results.
+    pub activation_bytes: u64,
+}
+
+impl Traffic {
+    /// All of it.
+    pub fn total_bytes(&self) -> u64 {
+        self.weight_bytes
+            + self.embedding_bytes
+            + self.kv_read_bytes
+            + self.kv_write_bytes
+            + self.activation_bytes
+    }
+
+    /// What was added to `before`, an earlier state of the same count.
+    pub(crate) fn since(&self, before: Traffic) -> Traffic {
+        Traffic {
+            weight_bytes: self.weight_bytes - before.weight_bytes,
+            embedding_bytes: self.embedding_bytes - before.embedding_bytes,
+            kv_read_bytes: self.kv_read_bytes - before.kv_read_bytes,
+            kv_write_bytes: self.kv_write_bytes - before.kv_write_bytes,
+            activation_bytes: self.activation_bytes - before.activation_bytes,
+        }
+    }
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Traffic) {
+        self.weight_bytes += other.weight_bytes;
+        self.embedding_bytes += other.embedding_bytes;
+        self.kv_read_bytes += other.kv_read_bytes;
+        self.kv_write_bytes += other.kv_write_bytes;
+        self.activation_bytes += other.activation_bytes;
+    }
+}
+
+/// Which part of a reply tokens belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Tokens of the prompt, many at a time.
+    Prefill,
+    /// Generated tokens, one at a time.
+    Decode,
+}
+
+/// The cost of one decoded token, or of a whole prompt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TokenCost {
+    /// Prompt or reply.
+    pub phase: Phase,
+    /// Tokens that share this cost: 1 in decoding.
+    pub tokens: usize,
+    /// Wall-clock time.
+    #[serde(rename = "seconds", serialize_with = "as_seconds")]
+    pub elapsed: Duration,
+    /// Bytes.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+    /// One a meter, in their order.
+    pub energy: Vec<Reading>,
+}
+
+/// Sums over the costs of a phase.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Totals {
+    /// Tokens.
+    pub tokens: usize,
+    /// Wall-clock time.
+    #[serde(rename = "seconds", serialize_with = "as_seconds")]
+    pub elapsed: Duration,
+    /// Bytes.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+    /// One a meter; without a figure where any of its readings has none.
+    pub energy: Vec<Reading>,
+}
+
+/// Records what tokens cost. [`Ledger::start`] before the work, [`Ledger::record`] after it.
+#[derive(Default)]
+pub struct Ledger {
+    meters: Vec<Metered>,
+    started: Option<Instant>,
+    costs: Vec<TokenCost>,
+}
+
+struct Metered {
+    meter: Box<dyn Meter>,
+    name: Arc<str>,
+    before: Option<Joules>,
+}
+
+impl Ledger {
+    /// A ledger that counts time and bytes only.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A ledger that reads `meters` too.
+    pub fn with_meters(meters: Vec<Box<dyn Meter>>) -> Self {
+        let meters = meters
+            .into_iter()
+            .map(|meter| Metered { name: meter.name().into(), meter, before: None })
+            .collect();
+        Self { meters, ..Self::default() }
+    }
+
+    /// Work begins now. A meter that gives no figure now gives none for this work.
+    pub fn start(&mut self) {
+        for metered in &mut self.meters {
+            metered.before = metered.meter.energy().ok();
+        }
+        self.started = Some(Instant::now());
+    }
+
+    /// Work that began at the last [`Ledger::start`] ends now. Panics if there was none.
+    pub fn record(&mut self, phase: Phase, tokens: usize, traffic: Traffic) -> &TokenCost {
+        let elapsed = self.started.take().expect("start comes before record").elapsed();
+        let energy = self.meters.iter_mut().map(|metered| metered.read(elapsed, &traffic)).collect();
+        self.costs.push(TokenCost { phase, tokens, elapsed, traffic, energy });
+        self.costs.last().expect("just pushed")
+    }
+
+    /// Everything recorded, in order.
+    pub fn costs(&self) -> &[TokenCost] {
+        &self.costs
+    }
+
+    /// Forgets what was recorded; the meters stay.
+    pub fn clear(&mut self) {
+        self.costs.clear();
+    }
+
+    /// Sums over one phase.
+    pub fn totals(&self, phase: Phase) -> Totals {
+        let mut totals = Totals::default();
+        for cost in self.costs.iter().filter(|cost| cost.phase == phase) {
+            totals.tokens += cost.tokens;
+            totals.elapsed += cost.elapsed;
+            totals.traffic += cost.traffic;
+            if totals.energy.is_empty() {
+                totals.energy.clone_from(&cost.energy);
+                continue;
+            }
+            for (sum, reading) in totals.energy.iter_mut().zip(&cost.energy) {
+                sum.joules = sum.joules.zip(reading.joules).map(|(sum, joules)| sum + joules);
+            }
+        }
+        totals
+    }
+
+    /// Writes one line of JSON a cost: `phase`, `tokens`, `seconds`, the fields of [`Traffic`], `energy`.
+    pub fn write_json(&self, mut out: impl Write) -> Result<(), RuntimeError> {
+        for cost in &self.costs {
+            serde_json::to_writer(&mut out, cost).map_err(|error| RuntimeError::Ledger(error.into()))?;
+            out.write_all(b"\n").map_err(RuntimeError::Ledger)?;
+        }
+        Ok(())
+    }
+}
+
+impl Totals {
+    /// `None` where nothing was recorded.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        let seconds = self.elapsed.as_secs_f64();
+        (seconds > 0.0).then(|| self.tokens as f64 / seconds)
+    }
+}
+
+impl Metered {
+    fn read(&mut self, elapsed: Duration, traffic: &Traffic) -> Reading {
+        self.meter.observe(elapsed, traffic);
+        let after = self.meter.energy().ok();
+        let joules = self.before.take().zip(after).map(|(before, after)| after - before);
+        Reading { meter: Arc::clone(&self.name), scope: self.meter.scope(), kind: self.meter.kind(), joules }
+    }
+}
+
+fn as_seconds<S: serde::Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(elapsed.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::{Kind, MeterError, Scope};
+
+    /// A nanojoule a byte of weight; fails at the readings listed.
+    struct Model {
+        total: f64,
+        reads: usize,
+        failures: &'static [usize],
+    }
+
+    impl Meter for Model {
+        fn name(&self) -> &str {
+            "bytes"
+        }
+
+        fn scope(&self) -> Scope {
+            Scope::Board
+        }
+
+        fn kind(&self) -> Kind {
+            Kind::Modelled
+        }
+
+        fn energy(&mut self) -> Result<Joules, MeterError> {
+            self.reads += 1;
+            if self.failures.contains(&self.reads) {
+                return Err(MeterError { meter: "bytes".into(), reason: "as asked".into() });
+            }
+            Ok(Joules(self.total))
+        }
+
+        fn observe(&mut self, _elapsed: Duration, traffic: &Traffic) {
+            self.total += traffic.weight_bytes as f64;
+        }
+    }
+
+    fn ledger(failures: &'static [usize]) -> Ledger {
+        let mut ledger = Ledger::with_meters(vec![Box::new(Model { total: 5.0, reads: 0, failures })]);
+        for (phase, tokens, weight_bytes) in
+            [(Phase::Prefill, 7, 100), (Phase::Decode, 1, 10), (Phase::Decode, 1, 30)]
+        {
+            ledger.start();
+            ledger.record(phase, tokens, Traffic { weight_bytes, ..Traffic::default() });
+        }
+        ledger
+    }
+
+    #[test]
+    fn phases_are_summed_apart() {
+        let ledger = ledger(&[]);
+        let (prefill, decode) = (ledger.totals(Phase::Prefill), ledger.totals(Phase::Decode));
+        assert_eq!((prefill.tokens, prefill.traffic.weight_bytes), (7, 100));
+        assert_eq!((decode.tokens, decode.traffic.weight_bytes), (2, 40));
+        assert_eq!(decode.energy[0].joules, Some(Joules(40.0)));
+        let elapsed: Duration = ledger.costs().iter().map(|cost| cost.elapsed).sum();
+        assert_eq!(elapsed, prefill.elapsed + decode.elapsed);
+    }
+
+    #[test]
+    fn a_missing_reading_is_none_and_never_zero() {
+        // Reading 6 is the one after the last token.
+        let ledger = ledger(&[6]);
+        assert_eq!(ledger.costs()[1].energy[0].joules, Some(Joules(10.0)));
+        assert_eq!(ledger.costs()[2].energy[0].joules, None);
+        assert_eq!(ledger.totals(Phase::Decode).energy[0].joules, None);
+        assert_eq!(ledger.totals(Phase::Prefill).energy[0].joules, Some(Joules(100.0)));
+        assert_eq!(Ledger::new().totals(Phase::Decode).tokens_per_second(), None);
+    }
+
+    #[test]
+    fn every_cost_is_a_line_of_json() {
+        let mut out = Vec::new();
+        ledger(&[2]).write_json(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!((&lines[0]["phase"], &lines[0]["tokens"]), (&"prefill".into(), &7.into()));
+        assert_eq!(lines[0]["energy"][0]["joules"], serde_json::Value::Null);
+        assert_eq!(lines[2]["weight_bytes"], 30);
+        assert_eq!(lines[2]["energy"][0]["joules"], 30.0);
+        assert_eq!(lines[2]["energy"][0]["scope"], "board");
+        assert!(lines[2]["seconds"].is_number());
+    }
+}

@@ -1,0 +1,204 @@
+//! An opened file: configuration, where each weight lies, the tokenizer on demand.
+
+use crate::error::RuntimeError;
+use crate::map::Map;
+use crate::resolve::Resolver;
+use pith_format::{Encoding, FormatError, Index, Metadata, ModelConfig, Role, TensorId};
+use pith_tokenizer::Tokenizer;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// A `.pith` file, mapped and checked. Share it between sessions in an `Arc`.
+#[derive(Debug)]
+pub struct Model {
+    path: PathBuf,
+    map: Map,
+    index: Index,
+    has_tokenizer: bool,
+    tokenizer: OnceLock<Tokenizer>,
+    pub(crate) embedding: Stored,
+    pub(crate) positions: Option<Stored>,
+    pub(crate) embedding_norm: Option<Norm>,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) output_norm: Norm,
+    /// `None` where it is the embedding.
+    pub(crate) head: Option<Stored>,
+    pub(crate) head_bias: Option<Vector>,
+}
+
+/// Where a matrix lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub encoding: Encoding,
+    pub rows: usize,
+    pub cols: usize,
+    /// Bytes of the file.
+    pub range: Range<usize>,
+}
+
+/// A vector, copied out of the file. Only [`Exec`](crate::exec::Exec) looks into it, so that every use is counted.
+#[derive(Debug)]
+pub(crate) struct Vector(Vec<f32>);
+
+/// A matrix and what is added to its product.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub weight: Stored,
+    pub bias: Option<Vector>,
+}
+
+/// Weight and bias of a norm; the model says which kind.
+#[derive(Debug)]
+pub(crate) struct Norm {
+    pub weight: Vector,
+    pub bias: Option<Vector>,
+}
+
+/// One layer's weights.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub attention_norm: Norm,
+    pub query: Linear,
+    pub key: Linear,
+    pub value: Linear,
+    pub query_norm: Option<Vector>,
+    pub key_norm: Option<Vector>,
+    pub output: Linear,
+    pub attention_post_norm: Option<Norm>,
+    /// `None` in parallel layers whose block reads what attention reads.
+    pub ffn_norm: Option<Norm>,
+    pub gate: Option<Linear>,
+    pub up: Linear,
+    pub down: Linear,
+    pub ffn_post_norm: Option<Norm>,
+}
+
+impl Model {
+    /// Maps a file and checks everything but the weights themselves, which are read when they are used.
+    ///
+    /// Takes milliseconds whatever the size of the file. `pith inspect --verify` reads the weights too.
+    pub fn open(path: &Path) -> Result<Self, RuntimeError> {
+        let map = Map::open(path)?;
+        let wrong = |source| RuntimeError::Format { path: path.display().to_string(), source };
+        let index = Index::parse(&map).map_err(wrong)?;
+        let config = &index.metadata().model;
+        let mut resolver = Resolver::new(&map, &index);
+        let embedding = resolver.matrix(Role::TokenEmbedding).map_err(wrong)?;
+        let positions = resolver.optional_matrix(Role::PositionEmbedding).map_err(wrong)?;
+        let embedding_norm = resolver.optional_norm(Role::EmbeddingNorm, None).map_err(wrong)?;
+        let layers = config
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(layer_index, layer)| resolver.layer(layer_index, layer))
+            .collect::<Result<_, FormatError>>()
+            .map_err(wrong)?;
+        let output_norm = resolver.norm(Role::OutputNorm, Some(Role::OutputNormBias)).map_err(wrong)?;
+        let head = match config.tied_head {
+            true => None,
+            false => Some(resolver.matrix(Role::Head).map_err(wrong)?),
+        };
+        let head_bias = resolver.optional_vector(Role::HeadBias).map_err(wrong)?;
+        let has_tokenizer = resolver.tokenizer();
+        if let Some((entry, reason)) = resolver.unused() {
+            let (path, tensor) = (path.display().to_string(), entry.id);
+            return Err(RuntimeError::UnusedTensor { path, tensor, reason });
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            has_tokenizer,
+            tokenizer: OnceLock::new(),
+            embedding,
+            positions,
+            embedding_norm,
+            layers,
+            output_norm,
+            head,
+            head_bias,
+            map,
+            index,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Dimensions and mechanisms.
+    pub fn config(&self) -> &ModelConfig {
+        &self.index.metadata().model
+    }
+
+    /// Configuration, chat template, provenance.
+    pub fn metadata(&self) -> &Metadata {
+        self.index.metadata()
+    }
+
+    /// The file's directory.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The file's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// The file's tokenizer, loaded at the first call.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, RuntimeError> {
+        if let Some(tokenizer) = self.tokenizer.get() {
+            return Ok(tokenizer);
+        }
+        if !self.has_tokenizer {
+            return Err(RuntimeError::NoTokenizer { path: self.path.display().to_string() });
+        }
+        let blob = self
+            .index
+            .bytes(&self.map, TensorId::model(Role::Tokenizer))
+            .map_err(|source| RuntimeError::Format { path: self.path.display().to_string(), source })?;
+        let tokenizer = Tokenizer::from_blob(blob)?;
+        Ok(self.tokenizer.get_or_init(|| tokenizer))
+    }
+
+    /// Bytes of all tensors that a decoded token streams: every one of the directory but the tokenizer and the
+    /// embeddings that are only looked up.
+    pub fn streamed_bytes(&self) -> u64 {
+        let tied = self.config().tied_head;
+        let streamed = |role: Role| match role {
+            Role::Tokenizer | Role::PositionEmbedding => false,
+            Role::TokenEmbedding => tied,
+            _ => true,
+        };
+        let entries = self.index.entries().iter();
+        entries.filter(|entry| streamed(entry.id.role)).map(|entry| entry.bytes).sum()
+    }
+
+    /// Bytes of embedding that a token looks up: the blocks of 16 rows that its rows lie in.
+    pub fn looked_up_bytes(&self) -> u64 {
+        let embeddings = std::iter::once(&self.embedding).chain(&self.positions);
+        embeddings.map(|stored| stored.of(&self.map).block_bytes() as u64).sum()
+    }
+
+    /// Tells the system that a layer's weights will be read soon; beyond the last layer, the head's.
+    pub(crate) fn will_need(&self, layer_index: usize) {
+        let of_layer = |index: usize| {
+            let layer = self.layers.get(index)?;
+            Some(layer.query.weight.range.start..layer.down.weight.range.end)
+        };
+        let head = || self.head.as_ref().unwrap_or(&self.embedding).range.clone();
+        self.map.will_need(of_layer(layer_index).unwrap_or_else(head));
+    }
+}
+
+impl Vector {
+    pub fn new(values: Vec<f32>) -> Self {
+        Self(values)
+    }
+
+    /// For [`Exec`](crate::exec::Exec) alone, which counts it.
+    pub fn uncounted(&self) -> &[f32] {
+        &self.0
+    }
+}

@@ -1,0 +1,332 @@
+//! Threads that wait for the next matrix: they spin for a moment, since in decoding it comes within microseconds,
+//! then park.
+
+mod affinity;
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+/// Most threads a session can have.
+pub const MAX_THREADS: usize = 64;
+
+/// How long a thread spins before it parks.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// The calling thread and `threads − 1` others, which live as long as the pool.
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// What every thread of the pool runs, with its own number; 0 is the calling thread.
+type Job<'a> = &'a (dyn Fn(usize) + Sync);
+
+struct Shared {
+    /// Counts the jobs: a change is the signal to begin.
+    generation: Line<AtomicUsize>,
+    /// Workers that have not finished the job.
+    running: Line<AtomicUsize>,
+    /// Written by the caller while no worker runs, read by workers between the signal and their last decrement of
+    /// `running`.
+    job: UnsafeCell<Option<Job<'static>>>,
+    stop: AtomicBool,
+    /// One a worker: set by it before it parks, cleared by who wakes it.
+    parked: Vec<Line<AtomicBool>>,
+    caller_parked: AtomicBool,
+    caller: Mutex<Option<Thread>>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    spin: Duration,
+}
+
+/// A cache line of its own, so that threads that spin on it disturb nobody else.
+#[repr(align(128))]
+#[derive(Default)]
+struct Line<T>(T);
+
+// SAFETY: all fields but `job` are `Sync`; `job` is written only while no worker reads it, see there.
+unsafe impl Sync for Shared {}
+// SAFETY: the job it holds is a shared reference to something `Sync`.
+unsafe impl Send for Shared {}
+
+impl Pool {
+    /// Spawns `threads − 1` threads; none for one.
+    ///
+    /// With `pin` each of them stays on a CPU of its own where the system has a call for that. Fails if the system
+    /// gives no more threads.
+    pub fn new(threads: usize, pin: bool) -> std::io::Result<Self> {
+        assert!((1..=MAX_THREADS).contains(&threads));
+        let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let shared = Arc::new(Shared {
+            generation: Line::default(),
+            running: Line::default(),
+            job: UnsafeCell::new(None),
+            stop: AtomicBool::new(false),
+            parked: (0..threads).map(|_| Line::default()).collect(),
+            caller_parked: AtomicBool::new(false),
+            caller: Mutex::new(None),
+            panic: Mutex::new(None),
+            // Where threads share a CPU, spinning keeps from running what is waited for.
+            spin: if threads <= cpus { SPIN } else { Duration::ZERO },
+        });
+        let mut pool = Self { shared, workers: Vec::with_capacity(threads - 1) };
+        for worker in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let body = move || {
+                if pin {
+                    affinity::pin_to(worker);
+                }
+                shared.work(worker);
+            };
+            pool.workers.push(std::thread::Builder::new().name(format!("pith-{worker}")).spawn(body)?);
+        }
+        Ok(pool)
+    }
+
+    /// Threads, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Cuts `data` into chunks of `chunk_len` (the last may be shorter) and calls `work` once with each, its index
+    /// and the scratch of the thread it runs on.
+    ///
+    /// At most `limit` threads take part, of which `scratch` needs one each; with one, everything runs on the
+    /// caller's thread, in order. Chunk `n` goes to thread `n` while there are threads; who is done takes the next.
+    /// A panic in `work` is passed on after all threads have stopped.
+    pub fn for_chunks<T: Send, S: Send>(
+        &mut self,
+        limit: usize,
+        data: &mut [T],
+        chunk_len: usize,
+        scratch: &mut [S],
+        work: impl Fn(usize, &mut [T], &mut S) + Sync,
+    ) {
+        let (len, chunk_count) = (data.len(), data.len().div_ceil(chunk_len));
+        let threads = limit.min(self.threads()).min(chunk_count).max(1);
+        assert!(threads <= scratch.len());
+        if threads == 1 {
+            for (index, chunk) in data.chunks_mut(chunk_len).enumerate() {
+                work(index, chunk, &mut scratch[0]);
+            }
+            return;
+        }
+        let next = AtomicUsize::new(threads);
+        let (data, scratch) = (Base(data.as_mut_ptr()), Base(scratch.as_mut_ptr()));
+        self.broadcast(&|worker| {
+            if worker >= threads {
+                return;
+            }
+            // SAFETY: `worker < threads ≤ scratch.len()`.
+            let scratch = unsafe { scratch.get().add(worker) };
+            // SAFETY: each worker has its own number, so nobody else has this element; it outlives `broadcast`.
+            let scratch = unsafe { &mut *scratch };
+            let mut index = worker;
+            while index < chunk_count {
+                let start = index * chunk_len;
+                // SAFETY: `start < len`, since `index < chunk_count`.
+                let chunk = unsafe { data.get().add(start) };
+                // SAFETY: within `data`, which outlives `broadcast`; each index is given out once (below `threads`
+                // by the worker's number, from there on by `next`), so chunks do not overlap.
+                let chunk = unsafe { std::slice::from_raw_parts_mut(chunk, chunk_len.min(len - start)) };
+                work(index, chunk, scratch);
+                index = next.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+
+    /// Runs `job` once on every thread and returns when all are done.
+    fn broadcast(&mut self, job: Job<'_>) {
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes; no worker uses the job after `running` is 0, which is waited for below,
+        // on every path, before this borrow ends.
+        let job_forever = unsafe { std::mem::transmute::<Job<'_>, Job<'static>>(job) };
+        // SAFETY: `&mut self` and the wait below say that no worker is running a job, so none reads this.
+        unsafe { *shared.job.get() = Some(job_forever) };
+        shared.running.0.store(self.workers.len(), Ordering::SeqCst);
+        self.signal();
+        let own = catch_unwind(AssertUnwindSafe(|| job(0)));
+        shared.wait_for_workers();
+        let others = lock(&shared.panic).take();
+        if let Some(payload) = own.err().or(others) {
+            resume_unwind(payload);
+        }
+    }
+
+    fn signal(&self) {
+        self.shared.generation.0.fetch_add(1, Ordering::SeqCst);
+        for (worker, handle) in self.workers.iter().enumerate() {
+            if self.shared.parked[worker + 1].0.swap(false, Ordering::SeqCst) {
+                handle.thread().unpark();
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.signal();
+        for worker in self.workers.drain(..) {
+            worker.join().expect("a worker catches the panics of its jobs");
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self, worker: usize) {
+        let mut seen = 0;
+        loop {
+            let begun = || self.generation.0.load(Ordering::SeqCst) != seen;
+            wait(self.spin, begun, &self.parked[worker].0);
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            seen = seen.wrapping_add(1);
+            // SAFETY: the job was written before the generation changed and is not written again before this worker
+            // has counted itself out.
+            let job = unsafe { *self.job.get() }.expect("a job comes before its signal");
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job(worker))) {
+                *lock(&self.panic) = Some(payload);
+            }
+            if self.running.0.fetch_sub(1, Ordering::SeqCst) == 1
+                && self.caller_parked.swap(false, Ordering::SeqCst)
+                && let Some(caller) = &*lock(&self.caller)
+            {
+                caller.unpark();
+            }
+        }
+    }
+
+    fn wait_for_workers(&self) {
+        let done = || self.running.0.load(Ordering::SeqCst) == 0;
+        if spin(self.spin, done) {
+            return;
+        }
+        *lock(&self.caller) = Some(std::thread::current());
+        wait(Duration::ZERO, done, &self.caller_parked);
+    }
+}
+
+/// Spins, then parks until `ready`. Who makes it ready must clear `parked` and unpark this thread if it was set.
+fn wait(duration: Duration, ready: impl Fn() -> bool, parked: &AtomicBool) {
+    if spin(duration, &ready) {
+        return;
+    }
+    loop {
+        parked.store(true, Ordering::SeqCst);
+        // Looked at again after the flag is up: whoever made it ready before has not seen the flag.
+        if ready() {
+            parked.store(false, Ordering::SeqCst);
+            return;
+        }
+        std::thread::park();
+    }
+}
+
+/// Whether it became ready while spinning.
+fn spin(duration: Duration, ready: impl Fn() -> bool) -> bool {
+    if ready() {
+        return true;
+    }
+    if duration.is_zero() {
+        return false;
+    }
+    let begin = Instant::now();
+    loop {
+        for _ in 0..32 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if begin.elapsed() > duration {
+            return ready();
+        }
+    }
+}
+
+/// Nothing panics while holding one of these locks but an allocation, after which the content is still sound.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The beginning of a slice that threads share out among themselves.
+struct Base<T>(*mut T);
+
+impl<T> Base<T> {
+    fn get(&self) -> *mut T {
+        self.0
+    }
+}
+
+// SAFETY: it only gives the pointer out; `for_chunks` hands every element, which is `Send`, to one thread at a time.
+unsafe impl<T: Send> Sync for Base<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chunk_is_visited_once() {
+        for threads in [1, 2, 3, 7] {
+            let mut pool = Pool::new(threads, false).unwrap();
+            for len in [0usize, 1, 5, 64, 1000] {
+                for chunk_len in [1, 3, 64] {
+                    let (mut data, mut counts) = (vec![0usize; len], vec![0usize; threads]);
+                    pool.for_chunks(threads, &mut data, chunk_len, &mut counts, |index, chunk, count| {
+                        chunk.iter_mut().for_each(|value| *value += index + 1);
+                        *count += 1;
+                    });
+                    assert_eq!(counts.iter().sum::<usize>(), len.div_ceil(chunk_len));
+                    assert!(data.iter().enumerate().all(|(at, &value)| value == at / chunk_len + 1));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_that_parked_come_back() {
+        let mut pool = Pool::new(3, false).unwrap();
+        for round in 0..20 {
+            let mut data = [0; 3];
+            pool.for_chunks(3, &mut data, 1, &mut [(); 3], |_, chunk, _| {
+                // The caller gets to park too.
+                std::thread::sleep(Duration::from_micros(200));
+                chunk[0] = 1;
+            });
+            assert_eq!(data, [1; 3]);
+            std::thread::sleep(Duration::from_micros(20 * round));
+        }
+    }
+
+    #[test]
+    fn the_limit_holds() {
+        let mut pool = Pool::new(3, false).unwrap();
+        let caller = std::thread::current().id();
+        let mut ids = [caller; 10];
+        pool.for_chunks(1, &mut ids, 1, &mut [()], |_, id, _| id[0] = std::thread::current().id());
+        assert_eq!(ids, [caller; 10]);
+    }
+
+    #[test]
+    fn a_panic_is_passed_on_and_the_pool_lives() {
+        let mut pool = Pool::new(3, true).unwrap();
+        for culprit in 0..3 {
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                pool.for_chunks(3, &mut [0; 3], 1, &mut [(); 3], |index, _, _| {
+                    assert!(index != culprit, "number {culprit}");
+                });
+            }));
+            let payload = result.expect_err("the panic was swallowed");
+            assert_eq!(payload.downcast_ref::<String>().unwrap(), &format!("number {culprit}"));
+            let mut data = [0; 5];
+            pool.for_chunks(3, &mut data, 1, &mut [(); 3], |index, chunk, _| chunk[0] = index);
+            assert_eq!(data, [0, 1, 2, 3, 4]);
+        }
+    }
+}

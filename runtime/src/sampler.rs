@@ -1,0 +1,362 @@
+//! From logits to a token: repetition penalty → top-k → top-p → min-p → temperature → draw, in llama.cpp's order.
+
+use crate::error::RuntimeError;
+use crate::random::Random;
+use std::cmp::Ordering;
+
+/// How a token is chosen. The default is llama.cpp's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplerOptions {
+    /// Logits are divided by this; 0 chooses the likeliest token.
+    pub temperature: f32,
+    /// Keeps that many of the likeliest tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the likeliest tokens until their probabilities sum up to this; 1 keeps all.
+    pub top_p: f32,
+    /// Keeps tokens at least this fraction as likely as the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Logits of tokens seen lately are divided by this, or multiplied where they are negative; 1 changes nothing.
+    pub repeat_penalty: f32,
+    /// How many tokens are "lately".
+    pub repeat_window: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for SamplerOptions {
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            repeat_window: 64,
+            seed: 0,
+        }
+    }
+}
+
+impl SamplerOptions {
+    /// The likeliest token, always.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+}
+
+/// Chooses tokens and remembers them for the repetition penalty.
+///
+/// The draws are the same for the same seed everywhere; the logits of different kernels, and the last bit of a
+/// system's `exp`, may still lead to different tokens.
+pub struct Sampler {
+    options: SamplerOptions,
+    random: Random,
+    /// The last tokens, as a ring, and where the next one goes.
+    recent: Vec<u32>,
+    next: usize,
+    candidates: Vec<Candidate>,
+}
+
+/// A token that may be drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Candidate {
+    token: u32,
+    logit: f32,
+    /// Relative to the likeliest one's, which is 1.
+    weight: f64,
+}
+
+impl Sampler {
+    /// Fails on a value that makes no sense, naming it and its range.
+    pub fn new(options: SamplerOptions) -> Result<Self, RuntimeError> {
+        let SamplerOptions { temperature, top_p, min_p, repeat_penalty, .. } = options;
+        check("temperature", temperature, "0 or more", |t| t >= 0.0 && t.is_finite())?;
+        check("top-p", top_p, "above 0, at most 1", |p| p > 0.0 && p <= 1.0)?;
+        check("min-p", min_p, "0 to 1", |p| (0.0..=1.0).contains(&p))?;
+        check("repeat penalty", repeat_penalty, "above 0", |p| p > 0.0 && p.is_finite())?;
+        let random = Random::new(options.seed);
+        Ok(Self { options, random, recent: Vec::new(), next: 0, candidates: Vec::new() })
+    }
+
+    /// What it was made with.
+    pub fn options(&self) -> &SamplerOptions {
+        &self.options
+    }
+
+    /// Remembers a token for the repetition penalty: one of the prompt, or one that was sampled.
+    pub fn accept(&mut self, token: u32) {
+        let window = self.options.repeat_window;
+        if self.recent.len() < window {
+            self.recent.push(token);
+        } else if window > 0 {
+            self.recent[self.next] = token;
+            self.next = (self.next + 1) % window;
+        }
+    }
+
+    /// Forgets the tokens accepted and begins the draws anew.
+    pub fn reset(&mut self) {
+        self.recent.clear();
+        self.next = 0;
+        self.random = Random::new(self.options.seed);
+    }
+
+    /// A token by its logit. A logit that is not a number is never chosen; fails if there is no other.
+    pub fn sample(&mut self, logits: &[f32]) -> Result<u32, RuntimeError> {
+        self.distribution(logits)?;
+        if self.candidates.len() == 1 {
+            return Ok(self.candidates[0].token);
+        }
+        let total: f64 = self.candidates.iter().map(|candidate| candidate.weight).sum();
+        let mut left = self.random.unit() * total;
+        for candidate in &self.candidates {
+            left -= candidate.weight;
+            if left < 0.0 {
+                return Ok(candidate.token);
+            }
+        }
+        // Rounding may leave a little; the likeliest is first and the last may weigh nothing.
+        Ok(self.candidates[0].token)
+    }
+
+    /// Leaves in `candidates` what may be drawn, likeliest first, with weights.
+    fn distribution(&mut self, logits: &[f32]) -> Result<(), RuntimeError> {
+        self.candidates.clear();
+        self.candidates.extend((0u32..).zip(logits).filter(|(_, logit)| !logit.is_nan()).map(
+            |(token, &logit)| Candidate { token, logit: logit.min(f32::MAX), weight: 1.0 },
+        ));
+        self.penalize(logits.len());
+        // −∞ is a token that its model forbids.
+        self.candidates.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
+        let no_logit = RuntimeError::NoLogit { vocab_len: logits.len() };
+        if self.options.temperature == 0.0 {
+            let best = self.candidates.iter().copied().min_by(likelier).ok_or(no_logit)?;
+            self.candidates.clear();
+            self.candidates.push(best);
+            return Ok(());
+        }
+        self.keep_top_k();
+        self.candidates.sort_unstable_by(likelier);
+        let best = self.candidates.first().ok_or(no_logit)?.logit;
+        self.keep_top_p(best);
+        let least = f64::from(self.options.min_p);
+        self.candidates.retain(|candidate| candidate.logit == best || weight(candidate.logit, best, 1.0) >= least);
+        for candidate in &mut self.candidates {
+            candidate.weight = weight(candidate.logit, best, self.options.temperature);
+        }
+        Ok(())
+    }
+
+    fn penalize(&mut self, vocab_len: usize) {
+        let penalty = self.options.repeat_penalty;
+        if penalty == 1.0 {
+            return;
+        }
+        // Candidates are still in the order of tokens; some may be missing, so each is looked for. A token seen
+        // twice is penalised once.
+        for (index, &token) in self.recent.iter().enumerate() {
+            if token as usize >= vocab_len || self.recent[..index].contains(&token) {
+                continue;
+            }
+            if let Ok(at) = self.candidates.binary_search_by_key(&token, |candidate| candidate.token) {
+                let logit = &mut self.candidates[at].logit;
+                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            }
+        }
+    }
+
+    fn keep_top_k(&mut self) {
+        let top_k = self.options.top_k;
+        if top_k > 0 && top_k < self.candidates.len() {
+            self.candidates.select_nth_unstable_by(top_k - 1, likelier);
+            self.candidates.truncate(top_k);
+        }
+    }
+
+    /// Keeps the shortest beginning whose probabilities reach top-p; candidates are sorted.
+    fn keep_top_p(&mut self, best: f32) {
+        let top_p = f64::from(self.options.top_p);
+        if top_p >= 1.0 {
+            return;
+        }
+        let total: f64 = self.candidates.iter().map(|candidate| weight(candidate.logit, best, 1.0)).sum();
+        let mut sum = 0.0;
+        let enough = self.candidates.iter().position(|candidate| {
+            sum += weight(candidate.logit, best, 1.0);
+            sum >= top_p * total
+        });
+        self.candidates.truncate(enough.map_or(usize::MAX, |last| last + 1));
+    }
+}
+
+/// Probability relative to that of the logit `best`.
+fn weight(logit: f32, best: f32, temperature: f32) -> f64 {
+    ((f64::from(logit) - f64::from(best)) / f64::from(temperature)).exp()
+}
+
+/// Larger logits first; among equal ones the lower token, so that the order is always the same.
+fn likelier(a: &Candidate, b: &Candidate) -> Ordering {
+    b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token))
+}
+
+fn check(
+    option: &'static str,
+    value: f32,
+    expected: &str,
+    sound: impl Fn(f32) -> bool,
+) -> Result<(), RuntimeError> {
+    if sound(value) {
+        return Ok(());
+    }
+    Err(RuntimeError::Option { option, found: value.to_string(), expected: expected.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything off but a temperature of 1.
+    fn plain() -> SamplerOptions {
+        SamplerOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerOptions::default() }
+    }
+
+    /// Logits of these probabilities.
+    fn logits(probabilities: &[f32]) -> Vec<f32> {
+        probabilities.iter().map(|p| p.ln() + 3.0).collect()
+    }
+
+    /// Tokens that may be drawn and their probabilities.
+    fn distribution(options: SamplerOptions, logits: &[f32], seen: &[u32]) -> Vec<(u32, f64)> {
+        let mut sampler = Sampler::new(options).unwrap();
+        seen.iter().for_each(|&token| sampler.accept(token));
+        sampler.distribution(logits).unwrap();
+        let total: f64 = sampler.candidates.iter().map(|candidate| candidate.weight).sum();
+        sampler.candidates.iter().map(|candidate| (candidate.token, candidate.weight / total)).collect()
+    }
+
+    #[track_caller]
+    fn assert_distribution(found: Vec<(u32, f64)>, expected: &[(u32, f64)]) {
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for ((token, probability), expected) in found.iter().zip(expected) {
+            assert!(*token == expected.0 && (probability - expected.1).abs() < 1e-6, "{found:?}");
+        }
+    }
+
+    const P: [f32; 5] = [0.1, 0.4, 0.05, 0.3, 0.15];
+
+    #[test]
+    fn each_step_leaves_the_distribution_that_was_worked_out_by_hand() {
+        let of = |options| distribution(options, &logits(&P), &[]);
+        assert_distribution(of(plain()), &[(1, 0.4), (3, 0.3), (4, 0.15), (0, 0.1), (2, 0.05)]);
+        assert_distribution(
+            of(SamplerOptions { top_k: 2, ..plain() }),
+            &[(1, 4.0 / 7.0), (3, 3.0 / 7.0)],
+        );
+        // 0.4 + 0.3 < 0.71 ≤ 0.4 + 0.3 + 0.15
+        assert_distribution(
+            of(SamplerOptions { top_p: 0.71, ..plain() }),
+            &[(1, 0.4 / 0.85), (3, 0.3 / 0.85), (4, 0.15 / 0.85)],
+        );
+        // At least 0.3 · 0.4 = 0.12.
+        assert_distribution(
+            of(SamplerOptions { min_p: 0.3, ..plain() }),
+            &[(1, 0.4 / 0.85), (3, 0.3 / 0.85), (4, 0.15 / 0.85)],
+        );
+        // p^(1/0.5) = p²: 16, 9, 2.25, 1, 0.25 of 28.5.
+        assert_distribution(
+            of(SamplerOptions { temperature: 0.5, ..plain() }),
+            &[(1, 16.0 / 28.5), (3, 9.0 / 28.5), (4, 2.25 / 28.5), (0, 1.0 / 28.5), (2, 0.25 / 28.5)],
+        );
+        // Top-p looks at what top-k left: 4/7 ≥ 0.5. Temperature comes last.
+        assert_distribution(
+            of(SamplerOptions { top_k: 2, top_p: 0.5, temperature: 9.0, ..plain() }),
+            &[(1, 1.0)],
+        );
+        assert_distribution(of(SamplerOptions::greedy()), &[(1, 1.0)]);
+    }
+
+    #[test]
+    fn the_penalty_makes_seen_tokens_less_likely_whatever_their_sign() {
+        let options = SamplerOptions { repeat_penalty: 2.0, repeat_window: 3, ..plain() };
+        let seen = |seen: &[u32]| {
+            let mut sampler = Sampler::new(options.clone()).unwrap();
+            seen.iter().for_each(|&token| sampler.accept(token));
+            sampler.distribution(&[2.0, -1.0, 0.5]).unwrap();
+            let mut logits: Vec<_> = sampler.candidates.iter().map(|c| (c.token, c.logit)).collect();
+            logits.sort_by_key(|(token, _)| *token);
+            logits
+        };
+        assert_eq!(seen(&[]), [(0, 2.0), (1, -1.0), (2, 0.5)]);
+        assert_eq!(seen(&[0, 1, 0]), [(0, 1.0), (1, -2.0), (2, 0.5)]);
+        assert_eq!(seen(&[0, 1, 2, 2, 2]), [(0, 2.0), (1, -1.0), (2, 0.25)], "the window has passed");
+        assert_eq!(seen(&[1, 99]), [(0, 2.0), (1, -2.0), (2, 0.5)], "an id beyond the vocabulary");
+    }
+
+    #[test]
+    fn draws_follow_the_distribution() {
+        let mut sampler = Sampler::new(SamplerOptions { seed: 7, ..plain() }).unwrap();
+        let (logits, mut counts) = (logits(&P), [0u32; 5]);
+        let draws = 40_000;
+        for _ in 0..draws {
+            counts[sampler.sample(&logits).unwrap() as usize] += 1;
+        }
+        for (count, p) in counts.iter().zip(P) {
+            let (mean, deviation) = (p * draws as f32, (p * (1.0 - p) * draws as f32).sqrt());
+            assert!((*count as f32 - mean).abs() < 5.0 * deviation, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_draws_again() {
+        let draw = |seed| -> Vec<u32> {
+            let mut sampler = Sampler::new(SamplerOptions { seed, ..plain() }).unwrap();
+            let draws = |sampler: &mut Sampler| -> Vec<u32> {
+                (0..50).map(|_| sampler.sample(&logits(&P)).unwrap()).collect()
+            };
+            let first = draws(&mut sampler);
+            sampler.reset();
+            assert_eq!(draws(&mut sampler), first);
+            first
+        };
+        assert_eq!(draw(3), draw(3));
+        assert_ne!(draw(3), draw(4));
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_never_chosen() {
+        for options in [SamplerOptions::greedy(), SamplerOptions::default()] {
+            let mut sampler = Sampler::new(options).unwrap();
+            let (nan, infinity) = (f32::NAN, f32::INFINITY);
+            assert_eq!(sampler.sample(&[nan, -3.0, nan, -infinity]).unwrap(), 1);
+            assert_eq!(sampler.sample(&[nan, 1.0, infinity]).unwrap(), 2);
+            let message = sampler.sample(&[nan, -infinity]).unwrap_err().to_string();
+            assert!(message.contains("none of the 2 logits"), "{message}");
+            assert!(sampler.sample(&[]).is_err());
+        }
+    }
+
+    #[test]
+    fn equal_logits_fall_to_the_lower_token() {
+        assert_eq!(Sampler::new(SamplerOptions::greedy()).unwrap().sample(&[1.0, 2.0, 2.0]).unwrap(), 1);
+    }
+
+    #[test]
+    fn nonsense_is_named_with_its_range() {
+        type Spoil = fn(&mut SamplerOptions);
+        let cases: [(&str, Spoil); 7] = [
+            ("temperature is -1, expected 0 or more", |o| o.temperature = -1.0),
+            ("temperature is NaN", |o| o.temperature = f32::NAN),
+            ("top-p is 0, expected above 0, at most 1", |o| o.top_p = 0.0),
+            ("top-p is 1.5", |o| o.top_p = 1.5),
+            ("min-p is 2, expected 0 to 1", |o| o.min_p = 2.0),
+            ("repeat penalty is 0, expected above 0", |o| o.repeat_penalty = 0.0),
+            ("repeat penalty is inf", |o| o.repeat_penalty = f32::INFINITY),
+        ];
+        for (expected, spoil) in cases {
+            let mut options = SamplerOptions::default();
+            spoil(&mut options);
+            let Err(error) = Sampler::new(options) else { panic!("{expected} was accepted") };
+            assert!(error.to_string().starts_with(expected), "{error}");
+        }
+    }
+}

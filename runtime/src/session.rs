@@ -1,0 +1,279 @@
+//! A running sequence: the cache, the position, the logits.
+
+use crate::cache::{KvType, LayerCache};
+use crate::error::RuntimeError;
+use crate::exec::Exec;
+use crate::forward::{Buffers, Call};
+use crate::ledger::Traffic;
+use crate::memory::zeros;
+use crate::model::Model;
+use crate::pool::{MAX_THREADS, Pool};
+use pith_kernels::Kernels;
+use std::sync::Arc;
+
+/// Context of a session that asks for none, in tokens, where the model was made for as much.
+pub const DEFAULT_CONTEXT_LEN: usize = 4096;
+
+/// Prompt tokens that go through the layers together, unless asked otherwise.
+pub const DEFAULT_BATCH: usize = 128;
+
+/// What a session is to be like.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// Tokens that the session has room for; [`DEFAULT_CONTEXT_LEN`] or the model's, whichever is less.
+    ///
+    /// Models with a second set of rotary frequencies for long contexts switch to it by this number, for the whole
+    /// session.
+    pub context_len: Option<usize>,
+    /// Allows a context longer than the model was made for. Models with a table of positions have none to give.
+    pub beyond_model: bool,
+    /// How keys and values are cached.
+    pub kv_type: KvType,
+    /// Threads, the calling one included; as many as the system says can run at once.
+    pub threads: Option<usize>,
+    /// Keeps each thread but the calling one on a CPU of its own. For machines that do nothing else.
+    pub pin_threads: bool,
+    /// Name of the kernels; the fastest that this CPU can run.
+    pub kernels: Option<String>,
+    /// Prompt tokens that go through the layers together; [`DEFAULT_BATCH`].
+    pub batch: Option<usize>,
+}
+
+/// One sequence of tokens over a model. Everything it needs is allocated when it is made.
+pub struct Session {
+    model: Arc<Model>,
+    exec: Exec,
+    caches: Vec<LayerCache>,
+    buffers: Buffers,
+    logits: Vec<f32>,
+    /// Logits of several tokens, once they were asked for.
+    all_logits: Vec<f32>,
+    /// What is in the cache, in order; room for the whole context.
+    tokens: Vec<u32>,
+    context_len: usize,
+    batch: usize,
+    kv_type: KvType,
+    last_traffic: Traffic,
+}
+
+impl Session {
+    /// Allocates cache and activations and starts the threads.
+    pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, RuntimeError> {
+        let config = model.config();
+        let context_len = context_len(&model, &options)?;
+        let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let threads = at_least_one("threads", options.threads.unwrap_or(cpus.min(MAX_THREADS)), MAX_THREADS)?;
+        let batch = at_least_one("batch", options.batch.unwrap_or(DEFAULT_BATCH), usize::MAX)?.min(context_len);
+        let kernels = kernels(options.kernels.as_deref())?;
+        let caches = config
+            .layers
+            .iter()
+            .map(|layer| LayerCache::new(layer, context_len, options.kv_type))
+            .collect::<Result<_, _>>()?;
+        let scratch = match threads {
+            1 => 0,
+            _ => Buffers::largest_product(config, batch).unwrap_or(usize::MAX),
+        };
+        let buffers = Buffers::new(config, context_len, batch, threads)?;
+        let scratch = zeros("the activations", scratch)?;
+        let logits = zeros("the logits", config.vocab_len)?;
+        let mut tokens = zeros("the tokens", context_len)?;
+        tokens.clear();
+        let pool = Pool::new(threads, options.pin_threads)
+            .map_err(|source| RuntimeError::Threads { threads, source })?;
+        Ok(Self {
+            exec: Exec::new(kernels, pool, scratch),
+            caches,
+            buffers,
+            logits,
+            all_logits: Vec::new(),
+            tokens,
+            context_len,
+            batch,
+            kv_type: options.kv_type,
+            last_traffic: Traffic::default(),
+            model,
+        })
+    }
+
+    /// Appends `tokens` and gives the logits of what follows the last of them, one a token of the vocabulary.
+    ///
+    /// On an error nothing was appended.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32], RuntimeError> {
+        self.check(tokens, self.position())?;
+        let before = self.exec.traffic;
+        let last_chunk = (tokens.len() - 1) / self.batch;
+        for (index, chunk) in tokens.chunks(self.batch).enumerate() {
+            let mut call = Call::new(&self.model, &mut self.exec, self.tokens.len(), chunk.len());
+            call.run(chunk, &mut self.caches, &mut self.buffers);
+            if index == last_chunk {
+                call.project(&mut self.buffers, chunk.len() - 1, 1, &mut self.logits);
+            }
+            self.tokens.extend_from_slice(chunk);
+        }
+        self.last_traffic = self.exec.traffic.since(before);
+        Ok(&self.logits)
+    }
+
+    /// Appends one token and gives the logits of what follows it. Allocates nothing.
+    pub fn step(&mut self, token: u32) -> Result<&[f32], RuntimeError> {
+        self.prefill(&[token])
+    }
+
+    /// Makes `tokens` the whole sequence, keeping from the present one what both begin with. Returns how many tokens
+    /// were kept; the logits of what follows are in [`Session::logits`].
+    ///
+    /// On an error the session is as it was.
+    pub fn resume(&mut self, tokens: &[u32]) -> Result<usize, RuntimeError> {
+        self.check(tokens, 0)?;
+        let common = self.tokens.iter().zip(tokens).take_while(|(old, new)| old == new).count();
+        // The last one is computed anyhow: its logits are wanted.
+        let kept = common.min(tokens.len() - 1);
+        self.truncate(kept);
+        self.prefill(&tokens[kept..])?;
+        Ok(kept)
+    }
+
+    /// Appends `tokens` and calls `each` with the position of every one of them and the logits of what follows it.
+    ///
+    /// Allocates room for some tokens' logits at the first call.
+    pub fn logits_of(
+        &mut self,
+        tokens: &[u32],
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), RuntimeError> {
+        self.check(tokens, self.position())?;
+        let before = self.exec.traffic;
+        let vocab_len = self.model.config().vocab_len;
+        // No more at once than the scratch of a call has room for.
+        let largest = Buffers::largest_product(self.model.config(), self.batch).unwrap_or(0);
+        let group = (largest / vocab_len).clamp(1, self.batch);
+        if self.all_logits.is_empty() {
+            self.all_logits = zeros("the logits of several tokens", group * vocab_len)?;
+        }
+        for chunk in tokens.chunks(self.batch) {
+            let first = self.position();
+            let mut call = Call::new(&self.model, &mut self.exec, self.tokens.len(), chunk.len());
+            call.run(chunk, &mut self.caches, &mut self.buffers);
+            for start in (0..chunk.len()).step_by(group) {
+                let count = group.min(chunk.len() - start);
+                let logits = &mut self.all_logits[..count * vocab_len];
+                call.project(&mut self.buffers, start, count, logits);
+                for (index, logits) in logits.chunks_exact(vocab_len).enumerate() {
+                    each(first + start + index, logits);
+                }
+            }
+            self.tokens.extend_from_slice(chunk);
+        }
+        self.last_traffic = self.exec.traffic.since(before);
+        Ok(())
+    }
+
+    /// The logits that the last [`Session::prefill`] or [`Session::step`] gave.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// Tokens in the cache.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Number of tokens in the cache: the position of the next one.
+    pub fn position(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Forgets all tokens from `position` on; nothing if there are no more.
+    pub fn truncate(&mut self, position: usize) {
+        self.tokens.truncate(position);
+    }
+
+    /// Forgets all tokens.
+    pub fn reset(&mut self) {
+        self.truncate(0);
+    }
+
+    /// Tokens that the session has room for.
+    pub fn context_len(&self) -> usize {
+        self.context_len
+    }
+
+    /// How keys and values are cached.
+    pub fn kv_type(&self) -> KvType {
+        self.kv_type
+    }
+
+    /// Bytes of the whole cache; pages that no position has reached take no memory yet.
+    pub fn kv_bytes(&self) -> u64 {
+        self.caches.iter().map(LayerCache::bytes).sum()
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Name of the kernels it runs on.
+    pub fn kernels(&self) -> &'static str {
+        self.exec.kernels().name()
+    }
+
+    /// Threads, the calling one included.
+    pub fn threads(&self) -> usize {
+        self.exec.threads()
+    }
+
+    /// What the last call that succeeded touched.
+    pub fn last_traffic(&self) -> Traffic {
+        self.last_traffic
+    }
+
+    /// What the session touched since it began.
+    pub fn traffic(&self) -> Traffic {
+        self.exec.traffic
+    }
+
+    /// Whether `tokens` can follow the first `position` tokens.
+    fn check(&self, tokens: &[u32], position: usize) -> Result<(), RuntimeError> {
+        let vocab_len = self.model.config().vocab_len;
+        if tokens.is_empty() {
+            return Err(RuntimeError::EmptyPrompt);
+        }
+        if let Some(index) = tokens.iter().position(|&token| token as usize >= vocab_len) {
+            return Err(RuntimeError::Token { index, token: tokens[index], vocab_len });
+        }
+        if tokens.len() > self.context_len - position {
+            let context_len = self.context_len;
+            return Err(RuntimeError::ContextFull { position, new: tokens.len(), context_len });
+        }
+        Ok(())
+    }
+}
+
+fn context_len(model: &Model, options: &SessionOptions) -> Result<usize, RuntimeError> {
+    let model_context_len = model.config().context_len;
+    let default = model_context_len.min(DEFAULT_CONTEXT_LEN);
+    let context_len = at_least_one("context", options.context_len.unwrap_or(default), usize::MAX)?;
+    let may_exceed = options.beyond_model && model.positions.is_none();
+    if context_len > model_context_len && !may_exceed {
+        return Err(RuntimeError::ContextTooLong { context_len, model_context_len });
+    }
+    Ok(context_len)
+}
+
+fn at_least_one(option: &'static str, value: usize, most: usize) -> Result<usize, RuntimeError> {
+    if (1..=most).contains(&value) {
+        return Ok(value);
+    }
+    let expected = if most == usize::MAX { "at least 1".into() } else { format!("1 to {most}") };
+    Err(RuntimeError::Option { option, found: value.to_string(), expected })
+}
+
+fn kernels(name: Option<&str>) -> Result<&'static dyn Kernels, RuntimeError> {
+    let Some(name) = name else { return Ok(pith_kernels::best()) };
+    pith_kernels::by_name(name).ok_or_else(|| {
+        let names: Vec<_> = pith_kernels::available().iter().map(|kernels| kernels.name()).collect();
+        RuntimeError::Kernels { name: name.into(), available: names.join(", ") }
+    })
+}

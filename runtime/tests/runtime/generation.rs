@@ -1,0 +1,188 @@
+//! Generation, by a model whose tokens follow each other in a fixed order.
+
+use crate::support::{Plan, llama};
+use pith_format::Role;
+use pith_runtime::{
+    GenerateOptions, Ledger, Model, Outcome, Phase, RuntimeError, Sampler, SamplerOptions, Session,
+    SessionOptions, StopReason, generate,
+};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Tokens in the order in which the model says them, in the letters that byte-level vocabularies use for bytes: `Ã` and
+/// `©` are the two bytes of `é`, `Ġ` is a space.
+const CHAIN: [&str; 12] = ["S", "H", "ell", "oĠ", "caf", "Ã", "©", "Ġ<", "/e", "nd", ">", "E"];
+
+/// The token that ends a reply.
+const EOS: u32 = 11;
+
+/// Token `i` is followed by token `i + 1`, the last by the first: embeddings are unit vectors, layers add nothing.
+fn chain() -> Plan {
+    let mut plan = llama();
+    plan.config.vocab_len = CHAIN.len();
+    plan.config.bos = Some(0);
+    plan.config.eos = vec![EOS];
+    plan.config.tied_head = false;
+    plan.config.layers.truncate(1);
+    plan.weight = |role, row, col| match role {
+        Role::TokenEmbedding => Some(f32::from(row == col)),
+        Role::Head => Some(f32::from(row == (col + 1) % CHAIN.len())),
+        Role::AttentionOutput | Role::Down => Some(0.0),
+        Role::OutputNorm => Some(1.0),
+        _ => None,
+    };
+    let vocab: Vec<String> = CHAIN.iter().enumerate().map(|(id, text)| format!("\"{text}\":{id}")).collect();
+    let json = format!(
+        r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+        "pre_tokenizer":{{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}},
+        "post_processor":null,
+        "decoder":{{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}},
+        "model":{{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,
+        "end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"vocab":{{{}}},"merges":[]}}}}"#,
+        vocab.join(",")
+    );
+    let tokenizer = pith_tokenizer::source::from_tokenizer_json(json.as_bytes()).unwrap();
+    plan.tokenizer = Some(tokenizer.to_blob());
+    plan
+}
+
+fn session(model: &Arc<Model>, context_len: usize) -> Session {
+    let options = SessionOptions {
+        context_len: Some(context_len),
+        threads: Some(1),
+        ..SessionOptions::default()
+    };
+    Session::new(Arc::clone(model), options).unwrap()
+}
+
+/// Greedy generation; the pieces that came and the outcome.
+fn run(
+    session: &mut Session,
+    prompt: &[u32],
+    options: &GenerateOptions,
+) -> Result<(Vec<String>, Outcome), RuntimeError> {
+    let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap();
+    let mut pieces = Vec::new();
+    let outcome = generate(session, &mut sampler, prompt, options, &mut Ledger::new(), |piece| {
+        pieces.push(piece.to_string());
+        ControlFlow::Continue(())
+    })?;
+    assert_eq!(pieces.concat(), outcome.text);
+    assert!(pieces.iter().all(|piece| !piece.is_empty()));
+    Ok((pieces, outcome))
+}
+
+fn stops(stops: &[&str]) -> GenerateOptions {
+    GenerateOptions { stops: stops.iter().map(|stop| stop.to_string()).collect(), ..Default::default() }
+}
+
+#[test]
+fn a_reply_ends_with_its_token_and_characters_come_whole() {
+    let model = chain().build().open();
+    let (pieces, outcome) = run(&mut session(&model, 64), &[0], &GenerateOptions::default()).unwrap();
+    assert_eq!(outcome.reason, StopReason::EndOfText(EOS));
+    assert_eq!(pieces, ["H", "ell", "o ", "caf", "é", " <", "/e", "nd", ">"]);
+    assert_eq!((outcome.prompt_tokens, outcome.tokens), (1, (1..11).collect()));
+}
+
+#[test]
+fn a_stop_string_over_tokens_is_neither_shown_nor_kept() {
+    let model = chain().build().open();
+    let (pieces, outcome) = run(&mut session(&model, 64), &[0], &stops(&["</end>", "never"])).unwrap();
+    assert_eq!(outcome.reason, StopReason::StopString("</end>".into()));
+    assert_eq!(pieces, ["H", "ell", "o ", "caf", "é", " "]);
+    assert_eq!(outcome.tokens.last(), Some(&10));
+}
+
+#[test]
+fn what_was_held_back_for_nothing_is_shown_at_the_end() {
+    let model = chain().build().open();
+    let (pieces, outcome) = run(&mut session(&model, 64), &[6], &stops(&["</end>!"])).unwrap();
+    assert_eq!(outcome.reason, StopReason::EndOfText(EOS));
+    assert_eq!(pieces, [" ", "</end>"]);
+}
+
+#[test]
+fn as_many_tokens_as_asked_for_and_no_more() {
+    let model = chain().build().open();
+    for count in [0, 1, 5] {
+        let mut session = session(&model, 64);
+        let options = GenerateOptions { max_tokens: Some(count), ..Default::default() };
+        let (_, outcome) = run(&mut session, &[0], &options).unwrap();
+        assert_eq!((outcome.reason, outcome.tokens.len()), (StopReason::MaxTokens, count));
+        assert_eq!(session.position(), count.max(1), "the last token has not been run");
+    }
+    // An incomplete character comes out as a replacement at the end.
+    let options = GenerateOptions { max_tokens: Some(2), ..Default::default() };
+    let (pieces, _) = run(&mut session(&model, 64), &[3], &options).unwrap();
+    assert_eq!(pieces, ["caf", "\u{fffd}"]);
+}
+
+#[test]
+fn a_full_context_ends_the_reply() {
+    let model = chain().build().open();
+    let mut session = session(&model, 6);
+    let options = GenerateOptions { ignore_eos: true, ..Default::default() };
+    let (_, outcome) = run(&mut session, &[10, 11], &options).unwrap();
+    // Four more are run; the logits of the last one choose another that has no room.
+    assert_eq!((outcome.reason, outcome.tokens), (StopReason::ContextFull, vec![0, 1, 2, 3, 4]));
+    let error = run(&mut session, &[0; 7], &options).unwrap_err();
+    assert!(matches!(error, RuntimeError::ContextFull { position: 0, new: 7, context_len: 6 }));
+}
+
+#[test]
+fn the_receiver_can_break_off() {
+    let model = chain().build().open();
+    let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap();
+    let options = GenerateOptions::default();
+    let mut text = String::new();
+    let outcome =
+        generate(&mut session(&model, 64), &mut sampler, &[0], &options, &mut Ledger::new(), |piece| {
+            text.push_str(piece);
+            if text.len() > 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+    let outcome = outcome.unwrap();
+    assert_eq!((outcome.reason, outcome.text.as_str()), (StopReason::Interrupted, "Hell"));
+}
+
+#[test]
+fn a_conversation_is_not_computed_again() {
+    let model = chain().build().open();
+    let mut session = session(&model, 64);
+    let options = GenerateOptions { max_tokens: Some(3), ..Default::default() };
+    let (_, first) = run(&mut session, &[0, 1], &options).unwrap();
+    assert_eq!((first.reused_tokens, &session.tokens()[..]), (0, &[0, 1, 2, 3][..]));
+    // The model's three tokens, then what a user said.
+    let (_, second) = run(&mut session, &[0, 1, 2, 3, 4, 7], &options).unwrap();
+    assert_eq!((second.reused_tokens, second.tokens), (4, vec![8, 9, 10]));
+    // The same again: the last prompt token is computed for its logits.
+    let (_, third) = run(&mut session, &[0, 1, 2, 3, 4, 7], &options).unwrap();
+    assert_eq!((third.reused_tokens, third.tokens), (5, vec![8, 9, 10]));
+    let (_, other) = run(&mut session, &[5], &options).unwrap();
+    assert_eq!((other.reused_tokens, other.tokens), (0, vec![6, 7, 8]));
+}
+
+#[test]
+fn the_ledger_has_the_prompt_and_every_token() {
+    let model = chain().build().open();
+    let mut session = session(&model, 64);
+    let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap();
+    let (options, mut ledger) = (GenerateOptions::default(), Ledger::new());
+    let prompt = [0, 1, 2];
+    let outcome =
+        generate(&mut session, &mut sampler, &prompt, &options, &mut ledger, |_| ControlFlow::Continue(()))
+            .unwrap();
+    let (prefill, decode) = (ledger.totals(Phase::Prefill), ledger.totals(Phase::Decode));
+    assert_eq!((prefill.tokens, decode.tokens), (3, outcome.tokens.len()));
+    assert_eq!(decode.traffic.weight_bytes, decode.tokens as u64 * model.streamed_bytes());
+    assert!(ledger.costs()[1..].iter().all(|cost| cost.tokens == 1));
+    let total = prefill.traffic.total_bytes() + decode.traffic.total_bytes();
+    assert_eq!(total, session.traffic().total_bytes());
+}
+
+#[test]
+fn a_file_without_tokenizer_does_not_generate_text() {
+    let model = llama().build().open();
+    let error = run(&mut session(&model, 64), &[1], &GenerateOptions::default()).unwrap_err();
+    assert!(matches!(error, RuntimeError::NoTokenizer { .. }));
+}

@@ -1,0 +1,9 @@
+//! The runtime over small random models.
+
+mod errors;
+mod generation;
+mod logits;
+mod oracle;
+#[path = "../support/mod.rs"]
+mod support;
+mod traffic;
