@@ -78,7 +78,7 @@ pub fn convert(
         Some(name) => name.clone(),
         None => name_of(&checkpoint)?,
     };
-    let vocabulary = Vocabulary::of(&checkpoint, &model, &mut warnings)?;
+    let vocabulary = Vocabulary::of(&checkpoint, model.vocab_len, &mut warnings)?;
     let plan = plan(&model, &bindings, vocabulary.tokenizer.as_deref(), options);
     let mut writer = Writer::create(output, &plan)?;
     let source_bytes = bindings.iter().map(Binding::source_bytes).sum();

@@ -166,3 +166,82 @@ fn unpack(stored: &[u8], codes: &mut [i8]) {
         *high = (byte >> 4) as i8 - 8;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::RowMap;
+    use crate::source::SourceType;
+    use pith_format::{Matrix, Role, TensorId};
+
+    const COLS: usize = 96;
+
+    fn binding(dtype: SourceType) -> Binding {
+        Binding {
+            id: TensorId::layer(Role::Up, 0),
+            tensor: "up".into(),
+            dtype,
+            rows: 3,
+            cols: COLS,
+            row_map: RowMap::From(0),
+            transposed: false,
+            offset: 0.0,
+        }
+    }
+
+    /// Three rows of Q8_0 blocks with codes around zero, scales 1/64, 2/64, …
+    fn q8_0() -> Vec<u8> {
+        let block = |index: usize| {
+            let scale = f16::from_f32((index + 1) as f32 / 64.0);
+            let codes = (0..32).map(move |code| (code as i8 - 16).wrapping_mul(7) as u8);
+            scale.to_le_bytes().into_iter().chain(codes)
+        };
+        (0..9).flat_map(block).collect()
+    }
+
+    fn encode(stored: &[u8]) -> Result<(Vec<f32>, Vec<f32>), ConvertError> {
+        let binding = binding(SourceType::Q8_0);
+        let encoder = Encoder::new(&binding, Encoding::Q8, false);
+        let mut bytes = vec![0; encoder.block_bytes()];
+        encoder.encode(0, stored, &mut bytes)?;
+        let matrix = Matrix::new(Encoding::Q8, 3, COLS, &bytes).unwrap();
+        let (mut found, mut expected) = (vec![0.0; 3 * COLS], vec![0.0; 3 * COLS]);
+        found.chunks_exact_mut(COLS).enumerate().for_each(|(row, out)| matrix.decode_row(row, out));
+        SourceType::Q8_0.decode(stored, &mut expected).unwrap();
+        Ok((found, expected))
+    }
+
+    #[test]
+    fn carried_blocks_keep_every_value() {
+        let (found, expected) = encode(&q8_0()).unwrap();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_code_that_q8_lacks_is_rounded() {
+        let mut stored = q8_0();
+        stored[2] = -128i8 as u8;
+        let (found, expected) = encode(&stored).unwrap();
+        for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let scale = (index / 32 + 1) as f32 / 64.0;
+            assert!((found - expected).abs() <= 0.51 * scale * 128.0 / 127.0, "{index}: {found}, {expected}");
+        }
+    }
+
+    #[test]
+    fn a_scale_that_is_no_number_is_named() {
+        let mut stored = q8_0();
+        // The fourth block begins the second row.
+        stored[3 * 34..][..2].copy_from_slice(&f16::INFINITY.to_le_bytes());
+        let error = encode(&stored).unwrap_err();
+        assert!(matches!(error, ConvertError::NotFinite { row: 1, column: 0, .. }), "{error}");
+    }
+
+    #[test]
+    fn q4_0_nibbles_are_halves_of_a_block() {
+        let mut codes = [0; 32];
+        unpack(&std::array::from_fn::<u8, 16, _>(|byte| byte as u8 | (15 - byte as u8) << 4), &mut codes);
+        let expected: Vec<i8> = (-8..8).chain((-8..8).rev()).collect();
+        assert_eq!(codes.as_slice(), expected);
+    }
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use pith_format::{Encoding, FormatError, TensorId};
+use pith_tokenizer::TokenizerError;
 
 use crate::source::SourceError;
 
@@ -17,6 +18,13 @@ pub enum ConvertError {
     /// The file cannot be written.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// The checkpoint's tokenizer cannot be read.
+    #[error("tokenizer of {}: {source}", path.display())]
+    Tokenizer { path: PathBuf, source: TokenizerError },
+    /// Nothing to make a tokenizer from.
+    #[error("{} has no tokenizer: give a folder with tokenizer.json, tokenizer.model or vocab.json and merges.txt, one \
+        of the first two, or a GGUF file", path.display())]
+    NoTokenizer { path: PathBuf },
     /// A family without a table.
     #[error("{}: the family is {found}; known are {known}", path.display())]
     UnknownFamily { path: PathBuf, found: String, known: String },

@@ -16,3 +16,4 @@ pub use error::ConvertError;
 pub use recipe::Recipe;
 pub use report::{EncodingTotal, Progress, Report, TensorReport};
 pub use source::SourceError;
+pub use vocabulary::load_tokenizer;

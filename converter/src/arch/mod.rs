@@ -19,6 +19,8 @@ mod resolve;
 mod rope;
 mod rule;
 mod smollm3;
+#[cfg(test)]
+mod tests;
 
 use pith_format::{ActivationFunction, ModelConfig, NormKind};
 

@@ -1,0 +1,98 @@
+//! Which encoding a matrix gets, and what stays of its values.
+
+mod convert_support;
+
+use convert_support::{Converted, source, with};
+use pith_converter::source::Checkpoint;
+use pith_converter::{ConvertOptions, Recipe};
+use pith_format::{Encoding, Role, TensorId};
+
+const VALUE: TensorId = TensorId { role: Role::Value, layer: Some(0) };
+const DOWN: TensorId = TensorId { role: Role::Down, layer: Some(0) };
+const QUERY: TensorId = TensorId { role: Role::Query, layer: Some(0) };
+const EMBEDDING: TensorId = TensorId { role: Role::TokenEmbedding, layer: None };
+
+fn stored(name: &str, tensor: &str) -> Vec<f32> {
+    Checkpoint::open(&source(name)).unwrap().load_f32(tensor).unwrap()
+}
+
+fn carried(file: &Converted, id: TensorId) -> bool {
+    file.report.tensors.iter().find(|tensor| tensor.id == id).unwrap().carried
+}
+
+#[test]
+fn q4_0_and_q8_0_are_carried_over_without_loss() {
+    for (name, encoding) in [("gguf_llama_q4_0", Encoding::Q4), ("gguf_llama_q8_0", Encoding::Q8)] {
+        let file = Converted::golden(name, encoding);
+        assert!(carried(&file, VALUE) && carried(&file, DOWN) && carried(&file, QUERY), "{name}");
+        assert_eq!(file.matrix(VALUE), stored(name, "blk.0.attn_v.weight"), "{name}");
+        // 96 columns: the last tile is half empty.
+        assert_eq!(file.matrix(DOWN), stored(name, "blk.0.ffn_down.weight"), "{name}");
+        assert_eq!(file.matrix(EMBEDDING), stored(name, "token_embd.weight"), "{name}");
+        // Rows that change places take their blocks with them: 4 heads of 16.
+        let (query, values) = (file.matrix(QUERY), stored(name, "blk.0.attn_q.weight"));
+        for row in 0..64 {
+            let from = row / 16 * 16 + row % 8 * 2 + row % 16 / 8;
+            assert_eq!(query[row * 64..][..64], values[from * 64..][..64], "{name}, row {row}");
+        }
+    }
+}
+
+#[test]
+fn another_encoding_rounds_anew() {
+    let file = Converted::golden("gguf_llama_q4_0", Encoding::Q4G64);
+    assert!(!carried(&file, VALUE));
+    let file = Converted::golden("gguf_llama_q4_0", Encoding::F32);
+    assert!(!carried(&file, VALUE));
+    assert_eq!(file.matrix(VALUE), stored("gguf_llama_q4_0", "blk.0.attn_v.weight"));
+}
+
+#[test]
+fn keeping_follows_each_tensor() {
+    let recipe = Recipe { keep: true, ..Recipe::default() };
+    let file = Converted::new(&source("gguf_llama_mixed"), &with(recipe)).unwrap();
+    let encoding = |id| file.index.entry(id).unwrap().encoding.unwrap();
+    // BF16 has no encoding of its own and is an embedding; Q4_1, Q5_0 and Q5_1 have none either.
+    assert_eq!(encoding(EMBEDDING), Encoding::Q8);
+    assert_eq!(encoding(TensorId::model(Role::Head)), Encoding::Q8);
+    assert!(carried(&file, TensorId::model(Role::Head)) && !carried(&file, EMBEDDING));
+    assert_eq!(encoding(TensorId::layer(Role::Key, 0)), Encoding::F16);
+    assert_eq!([VALUE, DOWN, QUERY].map(encoding), [Encoding::Q4; 3]);
+    let head = stored("gguf_llama_mixed", "output.weight");
+    assert_eq!(file.matrix(TensorId::model(Role::Head)), head);
+}
+
+#[test]
+fn errors_of_rounding_are_measured() {
+    for (encoding, low, high) in [
+        (Encoding::F32, 0.0, 0.0),
+        (Encoding::F16, 0.0, 1e-3),
+        (Encoding::Q8, 1e-3, 1e-2),
+        (Encoding::Q4, 0.04, 0.12),
+    ] {
+        let options = ConvertOptions { measure: true, ..with(Recipe::new(encoding)) };
+        let file = Converted::new(&source("mistral"), &options).unwrap();
+        for tensor in file.report.tensors.iter().filter(|tensor| tensor.encoding == Some(encoding)) {
+            let error = tensor.relative_error.unwrap();
+            assert!((low..=high).contains(&error), "{encoding}, {}: {error}", tensor.id);
+            let cols = file.index.entry(tensor.id).unwrap().cols as usize;
+            assert_eq!(file.matrix(tensor.id).len() % cols, 0);
+        }
+    }
+    let file = Converted::golden("mistral", Encoding::Q8);
+    assert!(file.report.tensors.iter().all(|tensor| tensor.relative_error.is_none()));
+}
+
+/// The reported error is that of the values in the file.
+#[test]
+fn a_measured_error_is_the_true_one() {
+    let options = ConvertOptions { measure: true, ..with(Recipe::new(Encoding::Q4)) };
+    let file = Converted::new(&source("mistral"), &options).unwrap();
+    let weights = stored("mistral", "model.layers.0.mlp.down_proj.weight");
+    let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>();
+    let error = squares(&mut weights.iter().zip(file.matrix(DOWN)).map(|(w, v)| w - v));
+    let expected = (error / squares(&mut weights.iter().copied())).sqrt();
+    let reported =
+        file.report.tensors.iter().find(|tensor| tensor.id == DOWN).unwrap().relative_error.unwrap();
+    assert!((reported - expected).abs() < 1e-9 * expected, "{reported} is not {expected}");
+}

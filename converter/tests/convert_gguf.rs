@@ -1,0 +1,141 @@
+//! What GGUF keys mean beyond those of the golden files.
+
+mod source_support;
+
+use pith_converter::{ConvertError, inspect_source};
+use pith_format::ModelConfig;
+use source_support::{Gguf, f32_bytes};
+
+const F32: u32 = 0;
+/// Value types of GGUF.
+const FLOAT: u32 = 6;
+const BOOL: u32 = 7;
+
+/// Two layers, 2 heads of 8, 16 wide; `extra` adds keys and tensors.
+fn llama(extra: impl Fn(Gguf) -> Gguf) -> Result<ModelConfig, ConvertError> {
+    let mut file = Gguf::new()
+        .key_string("general.architecture", "llama")
+        .key_u32("llama.context_length", 64)
+        .key_u32("llama.embedding_length", 16)
+        .key_u32("llama.block_count", 2)
+        .key_u32("llama.feed_forward_length", 24)
+        .key_u32("llama.attention.head_count", 2)
+        .key("llama.attention.layer_norm_rms_epsilon", FLOAT, &1e-5f32.to_le_bytes());
+    let tensor = |file: Gguf, name: &str, ne: &[u64]| {
+        file.tensor(name, ne, F32, &f32_bytes(&vec![0.5; ne.iter().product::<u64>() as usize]))
+    };
+    file = tensor(file, "token_embd.weight", &[16, 10]);
+    file = tensor(file, "output_norm.weight", &[16]);
+    for layer in 0..2 {
+        for (name, ne) in [
+            ("attn_norm", vec![16]),
+            ("attn_q", vec![16, 16]),
+            ("attn_k", vec![16, 16]),
+            ("attn_v", vec![16, 16]),
+            ("attn_output", vec![16, 16]),
+            ("ffn_norm", vec![16]),
+            ("ffn_gate", vec![16, 24]),
+            ("ffn_up", vec![16, 24]),
+            ("ffn_down", vec![24, 16]),
+        ] {
+            file = tensor(file, &format!("blk.{layer}.{name}.weight"), &ne);
+        }
+    }
+    let (_folder, path) = source_support::file("model.gguf", &extra(file).bytes());
+    Ok(inspect_source(&path)?.model)
+}
+
+fn float(file: Gguf, key: &str, value: f32) -> Gguf {
+    file.key(key, FLOAT, &value.to_le_bytes())
+}
+
+fn assert_close(found: &[f32], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len());
+    for (&found, &expected) in found.iter().zip(expected) {
+        assert!((f64::from(found) - expected).abs() <= 1e-6 * expected, "{found} is not {expected}");
+    }
+}
+
+#[test]
+fn keys_that_are_missing_have_defaults() {
+    let model = llama(|file| file).unwrap();
+    let layer = &model.layers[1];
+    assert_eq!((layer.heads, layer.kv_heads, layer.head_dim, layer.window), (2, 2, 8, None));
+    assert!(model.tied_head && model.vocab_len == 10 && model.bos.is_none() && model.eos.is_empty());
+    assert_close(&model.rope[0].inv_freq, &[1.0, 0.1, 0.01, 0.001]);
+}
+
+#[test]
+fn tokens_that_end_a_reply_are_collected() {
+    let model = llama(|file| {
+        file.key_u32("tokenizer.ggml.bos_token_id", 1)
+            .key_u32("tokenizer.ggml.eos_token_id", 2)
+            .key_u32("tokenizer.ggml.eot_token_id", 3)
+            .key_u32("tokenizer.ggml.eom_token_id", 2)
+    });
+    let model = model.unwrap();
+    assert_eq!((model.bos, model.eos), (Some(1), vec![2, 3]));
+}
+
+#[test]
+fn windows_follow_the_pattern() {
+    let windows = |extra: &dyn Fn(Gguf) -> Gguf| {
+        let model = llama(|file| extra(file.key_u32("llama.attention.sliding_window", 16))).unwrap();
+        model.layers.iter().map(|layer| layer.window.unwrap_or(0)).collect::<Vec<_>>()
+    };
+    let pattern = "llama.attention.sliding_window_pattern";
+    assert_eq!(windows(&|file| file), [16, 16]);
+    assert_eq!(windows(&|file| file.key_u32(pattern, 2)), [16, 0]);
+    assert_eq!(windows(&|file| file.key_array(pattern, BOOL, 2, &[0, 1])), [0, 16]);
+    let error = llama(|file| {
+        file.key_u32("llama.attention.sliding_window", 16).key_array(pattern, BOOL, 3, &[0, 1, 1])
+    });
+    assert!(error.unwrap_err().to_string().contains("a list of 2 flags"));
+    assert!(
+        llama(|file| file.key_u32("llama.attention.sliding_window", 0)).unwrap().layers[0].window.is_none()
+    );
+}
+
+#[test]
+fn rope_scalings_are_applied() {
+    let scaled = |name: &'static str| {
+        llama(move |file| {
+            let file = file.key_string("llama.rope.scaling.type", name);
+            float(file, "llama.rope.scaling.factor", 4.0)
+                .key_u32("llama.rope.scaling.original_context_length", 16)
+        })
+    };
+    assert_close(&scaled("linear").unwrap().rope[0].inv_freq, &[0.25, 0.025, 0.0025, 0.00025]);
+    // Range: 8·ln(16/64π)/(2 ln 10⁴) < 0 → 0, 8·ln(16/2π)/(2 ln 10⁴) = 0.41 → 1: all but the first are divided.
+    let yarn = &scaled("yarn").unwrap().rope[0];
+    assert_close(&yarn.inv_freq, &[1.0, 0.025, 0.0025, 0.00025]);
+    assert_close(&[yarn.magnitude], &[0.1 * 4f64.ln() + 1.0]);
+}
+
+#[test]
+fn divisors_of_frequencies_are_read() {
+    let factors = |name: &'static str, values: &'static [f32]| {
+        move |file: Gguf| file.tensor(name, &[values.len() as u64], F32, &f32_bytes(values))
+    };
+    let model = llama(factors("rope_freqs.weight", &[1.0, 1.0, 2.0, 8.0])).unwrap();
+    assert_close(&model.rope[0].inv_freq, &[1.0, 0.1, 0.005, 0.000125]);
+    let error = llama(factors("rope_freqs.weight", &[1.0, 2.0])).unwrap_err().to_string();
+    assert!(error.contains("rope_freqs.weight") && error.contains("a list of 4"), "{error}");
+    let error = llama(factors("rope_factors_long.weight", &[1.0; 4])).unwrap_err().to_string();
+    assert!(error.contains("one scaling"), "{error}");
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    for (key, value, expected) in [
+        ("llama.expert_count", 8, "mixtures of experts"),
+        ("llama.attention.value_length", 4, "expected 8"),
+        ("llama.rope.dimension_count", 10, "at most 8"),
+        ("llama.vocab_size", 11, "[11, 16]"),
+    ] {
+        let error = llama(|file| file.key_u32(key, value)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{key}: {error}");
+    }
+    let error = llama(|file| file.key_string("llama.rope.scaling.type", "ntk")).unwrap_err().to_string();
+    assert!(error.contains("none, linear, yarn or longrope"), "{error}");
+}

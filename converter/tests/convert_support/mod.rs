@@ -1,0 +1,109 @@
+//! Checkpoints under `tests/golden/families`, whole or spoiled, and the files made of them.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pith_converter::{ConvertError, ConvertOptions, Recipe, Report, convert};
+use pith_format::{Encoding, Index, Role, TensorId};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The folder of golden checkpoints.
+pub fn families() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families")
+}
+
+/// What to convert of a golden checkpoint: the folder, or the GGUF file in it.
+pub fn source(name: &str) -> PathBuf {
+    let folder = families().join(name);
+    let gguf = folder.join("model.gguf");
+    if gguf.exists() { gguf } else { folder }
+}
+
+pub fn with(recipe: Recipe) -> ConvertOptions {
+    ConvertOptions { recipe, ..ConvertOptions::default() }
+}
+
+/// A converted file, kept in memory.
+pub struct Converted {
+    pub report: Report,
+    pub index: Index,
+    bytes: Vec<u8>,
+}
+
+impl Converted {
+    pub fn new(source: &Path, options: &ConvertOptions) -> Result<Self, ConvertError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.pith");
+        let report = convert(source, &path, options, &())?;
+        let bytes = fs::read(&path).unwrap();
+        let index = Index::parse(&bytes).unwrap();
+        index.verify(&bytes, |_| {}).unwrap();
+        assert_eq!(report.file_bytes, bytes.len() as u64);
+        Ok(Self { report, index, bytes })
+    }
+
+    pub fn golden(name: &str, encoding: Encoding) -> Self {
+        Self::new(&source(name), &with(Recipe::new(encoding))).unwrap()
+    }
+
+    pub fn row(&self, id: TensorId, row: usize) -> Vec<f32> {
+        let matrix = self.index.matrix(&self.bytes, id).unwrap();
+        let mut values = vec![0.0; matrix.cols()];
+        matrix.decode_row(row, &mut values);
+        values
+    }
+
+    /// All values of a matrix.
+    pub fn matrix(&self, id: TensorId) -> Vec<f32> {
+        let rows = self.index.entry(id).unwrap().rows as usize;
+        (0..rows).flat_map(|row| self.row(id, row)).collect()
+    }
+
+    pub fn vector(&self, id: TensorId) -> Vec<f32> {
+        self.index.vector(&self.bytes, id).unwrap()
+    }
+
+    pub fn bytes_of(&self, id: TensorId) -> &[u8] {
+        self.index.bytes(&self.bytes, id).unwrap()
+    }
+
+    pub fn has(&self, role: Role) -> bool {
+        self.index.entry(TensorId { role, layer: None }).is_some()
+            || self.index.entry(TensorId::layer(role, 0)).is_some()
+    }
+}
+
+/// A copy of a golden folder.
+pub fn copy(name: &str) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(families().join(name)).unwrap() {
+        let path = file.unwrap().path();
+        fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    copy
+}
+
+/// A copy of a golden folder with values of `config.json` replaced.
+pub fn reconfigured(name: &str, over: &Value) -> TempDir {
+    let copy = copy(name);
+    let path = copy.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (key, value) in over.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    fs::write(&path, config.to_string()).unwrap();
+    copy
+}
+
+/// Overwrites the 16-bit value at `index` of a tensor in a folder's `model.safetensors`.
+pub fn spoil(folder: &Path, tensor: &str, index: usize, bits: u16) {
+    let path = folder.join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
+    let at = 8 + header_bytes + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize + 2 * index;
+    bytes[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+}
