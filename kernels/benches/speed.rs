@@ -1,13 +1,13 @@
 //! How fast each kernel reads weights and multiplies: `cargo bench -p pith-kernels [-- KERNEL…]`.
 //!
 //! Prints the median of several samples and, behind it, the slowest and the fastest: on a busy machine they tell how
-//! much the median is worth. One thread.
+//! much the median is worth. One thread; on Unix the time is the thread's own, without what others took of the CPU.
 
 use half::f16;
 use pith_format::{ActivationFunction, Encoding, Matrix};
 use pith_kernels::{Activations, Kernels, KvRows, available};
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const COLS: usize = 2048;
 const L2_BYTES: usize = 512 << 10;
@@ -194,19 +194,32 @@ impl Cache {
     }
 }
 
+/// Time this thread has spent so far.
+#[cfg(unix)]
+fn now() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a place for the one value written.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(result, 0, "clock_gettime: {}", std::io::Error::last_os_error());
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Time since the first call.
+#[cfg(not(unix))]
+fn now() -> Duration {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    START.get_or_init(std::time::Instant::now).elapsed()
+}
+
 /// `amount` per nanosecond (so GB/s of bytes): the median, slowest and fastest of several samples.
 fn rate(amount: f64, mut work: impl FnMut()) -> String {
     let mut repetitions = 1u32;
     let mut sample = |repetitions: u32| {
-        let start = Instant::now();
+        let start = now();
         (0..repetitions).for_each(|_| work());
-        start.elapsed()
+        now() - start
     };
-    loop {
-        let elapsed = sample(repetitions);
-        if elapsed >= SAMPLE_TIME {
-            break;
-        }
+    while sample(repetitions) < SAMPLE_TIME {
         repetitions *= 2;
     }
     let mut rates: Vec<f64> = (0..SAMPLES)

@@ -107,6 +107,14 @@ impl<'a> Operand<'a> {
         self.cols
     }
 
+    /// Panics unless every slice has the length that the shape asks for: the slices are public, and kernels rely on it.
+    pub(crate) fn assert_whole(&self) {
+        let len = self.tokens * self.stride();
+        let group_count = len / ACTIVATION_GROUP;
+        assert_eq!((self.floats.len(), self.codes.len()), (len, len), "values of activations");
+        assert_eq!((self.scales.len(), self.sums.len()), (group_count, group_count), "groups of activations");
+    }
+
     /// Values from one token to the next.
     pub fn stride(&self) -> usize {
         padded_len(self.cols)

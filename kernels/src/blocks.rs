@@ -27,9 +27,7 @@ pub fn mat_vec(block: impl Block, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) 
 pub fn mat_mul<B: Block>(block: B, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
     let tokens = x.tokens();
     assert_eq!((w.cols(), y.len()), (x.cols(), tokens * w.rows()));
-    let (len, group_count) = (tokens * x.stride(), tokens * x.stride() / ACTIVATION_GROUP);
-    assert_eq!((x.floats.len(), x.codes.len()), (len, len));
-    assert_eq!((x.scales.len(), x.sums.len()), (group_count, group_count));
+    x.assert_whole();
     for block_index in 0..w.block_count() {
         let mut first = 0;
         while first < tokens {

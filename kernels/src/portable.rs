@@ -1,12 +1,13 @@
 //! The path that runs everywhere: tiles decoded to floats by their encoding, vectors through `wide`.
 //!
-//! Any encoding of the table runs here, since only [`Encoding::decode_tile`](pith_format::Encoding) is asked of it.
+//! Any encoding of the table runs here, since only [`Encoding::decode_tile`] is asked of it.
 
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::{Kernels, KvRows};
+use half::f16;
 use half::slice::HalfFloatSliceExt;
 use pith_format::encoding::MAX_TILE_COLS;
-use pith_format::{ActivationFunction, Matrix, Operation, TILE_ROWS};
+use pith_format::{ActivationFunction, Encoding, Matrix, Operation, TILE_ROWS};
 use wide::f32x8;
 
 /// The provided bodies of [`Kernels`], and nothing else.
@@ -31,6 +32,7 @@ pub fn mat_vec(w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
 pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
     let rows = w.rows();
     assert_eq!((w.cols(), y.len()), (x.cols(), x.tokens() * rows));
+    x.assert_whole();
     for start in (0..x.tokens()).step_by(CHUNK) {
         let tokens = start..x.tokens().min(start + CHUNK);
         for block_index in 0..w.block_count() {
@@ -54,11 +56,18 @@ fn add_block(
     sums: &mut [[f32; TILE_ROWS]; CHUNK],
 ) {
     let encoding = w.encoding();
+    let block = w.block(block_index);
+    // A line of floats is a column of the block: nothing to decode.
+    match encoding {
+        Encoding::F32 => return add_columns(block.as_chunks().0, floats_of_f32, x, tokens, sums),
+        Encoding::F16 => return add_columns(block.as_chunks().0, floats_of_f16, x, tokens, sums),
+        _ => {}
+    }
     let cols = encoding.tile_cols();
     let mut weights = [0.0f32; TILE_ROWS * MAX_TILE_COLS];
     let weights = &mut weights[..TILE_ROWS * cols];
     let mut values = [0.0f32; MAX_TILE_COLS];
-    for (tile_index, tile) in w.block(block_index).chunks_exact(encoding.tile_bytes()).enumerate() {
+    for (tile_index, tile) in block.chunks_exact(encoding.tile_bytes()).enumerate() {
         encoding.decode_tile(tile, weights);
         for (token, sums) in tokens.clone().zip(sums.iter_mut()) {
             let values = &mut values[..cols];
@@ -68,6 +77,37 @@ fn add_block(
             }
         }
     }
+}
+
+/// [`add_block`] of columns one after the other, `BYTES` each.
+fn add_columns<const BYTES: usize>(
+    lines: &[[u8; BYTES]],
+    widen: impl Fn(&[u8; BYTES]) -> [f32; TILE_ROWS],
+    x: Operand<'_>,
+    tokens: std::ops::Range<usize>,
+    sums: &mut [[f32; TILE_ROWS]; CHUNK],
+) {
+    let stride = x.stride();
+    for (col, line) in lines.iter().enumerate() {
+        let weights = widen(line);
+        for (token, sums) in tokens.clone().zip(sums.iter_mut()) {
+            let value = f32x8::splat(x.floats[token * stride + col]);
+            for (sums, weights) in sums.as_chunks_mut::<8>().0.iter_mut().zip(weights.as_chunks::<8>().0) {
+                *sums = f32x8::new(*weights).mul_add(value, f32x8::new(*sums)).to_array();
+            }
+        }
+    }
+}
+
+fn floats_of_f32(line: &[u8; 4 * TILE_ROWS]) -> [f32; TILE_ROWS] {
+    std::array::from_fn(|row| f32::from_le_bytes(line.as_chunks().0[row]))
+}
+
+fn floats_of_f16(line: &[u8; 2 * TILE_ROWS]) -> [f32; TILE_ROWS] {
+    let halves: [f16; TILE_ROWS] = std::array::from_fn(|row| f16::from_le_bytes(line.as_chunks().0[row]));
+    let mut out = [0.0; TILE_ROWS];
+    halves.convert_to_f32_slice(&mut out);
+    out
 }
 
 /// The activations of one token from column `start` on, as `operation` sees them.

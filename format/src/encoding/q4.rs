@@ -22,6 +22,9 @@ pub struct Q4G64Tile;
 /// A tile holds two groups.
 const GROUPS: usize = 2;
 
+/// Lines of a group of 64 columns.
+const MAX_LINES: usize = 8;
+
 impl Tile for Q4Tile {
     const COLS: usize = 64;
     const BYTES: usize = 576;
@@ -87,17 +90,21 @@ fn decode<const GROUP: usize>(bytes: &[u8], weights: &mut [f32]) {
     assert_eq!((weights.len(), bytes.len()), (TILE_ROWS * cols, code_bytes + GROUPS * 32));
     for group in 0..GROUPS {
         let scales = read_scales(&bytes[code_bytes + 32 * group..]);
+        let mut codes = [[[0i8; 64]; 2]; MAX_LINES];
         let lines = bytes[group * group_bytes(GROUP)..][..group_bytes(GROUP)].as_chunks::<64>().0;
+        for (line, [low, high]) in lines.iter().zip(&mut codes) {
+            *low = line.map(|byte| (byte & 15) as i8 - 8);
+            *high = line.map(|byte| (byte >> 4) as i8 - 8);
+        }
         // Row by row, a line's four columns at a time: the order that compiles to vectors.
         for (row, scale) in scales.iter().enumerate() {
             let weights = &mut weights[row * cols + group * GROUP..][..GROUP];
             let (low, high) = weights.split_at_mut(GROUP / 2);
-            let columns = low.as_chunks_mut::<4>().0.iter_mut().zip(high.as_chunks_mut::<4>().0);
-            for (line, (low, high)) in lines.iter().zip(columns) {
-                for lane in 0..4 {
-                    let byte = line[4 * row + lane];
-                    low[lane] = scale * f32::from((byte & 15) as i8 - 8);
-                    high[lane] = scale * f32::from((byte >> 4) as i8 - 8);
+            for (half, weights) in [low, high].into_iter().enumerate() {
+                for (line, weights) in codes.iter().zip(weights.as_chunks_mut::<4>().0) {
+                    for (lane, weight) in weights.iter_mut().enumerate() {
+                        *weight = scale * f32::from(line[half][4 * row + lane]);
+                    }
                 }
             }
         }
