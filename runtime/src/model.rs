@@ -5,12 +5,12 @@ use crate::map::Map;
 use crate::resolve::Resolver;
 use pith_format::{Encoding, FormatError, Index, Metadata, ModelConfig, Role, TensorId};
 use pith_tokenizer::Tokenizer;
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// A `.pith` file, mapped and checked. Share it between sessions in an `Arc`.
-#[derive(Debug)]
 pub struct Model {
     path: PathBuf,
     map: Map,
@@ -72,6 +72,12 @@ pub(crate) struct Layer {
     pub up: Linear,
     pub down: Linear,
     pub ffn_post_norm: Option<Norm>,
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Model").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Model {

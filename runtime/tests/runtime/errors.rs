@@ -76,7 +76,7 @@ fn files_that_are_no_models_are_named() {
 
 #[test]
 fn a_file_without_tokenizer_runs_ids_only() {
-    let message = llama().build().open().tokenizer().unwrap_err().to_string();
+    let message = llama().build().open().tokenizer().err().unwrap().to_string();
     assert!(message.contains("model.pith: the file has no tokenizer"), "{message}");
 }
 
@@ -85,7 +85,7 @@ fn a_damaged_tokenizer_is_an_error_when_it_is_asked_for() {
     let mut plan = llama();
     plan.tokenizer = Some(b"not a tokenizer".to_vec());
     let model = plan.build().open();
-    assert!(matches!(model.tokenizer().unwrap_err(), RuntimeError::Tokenizer(_)));
+    assert!(matches!(model.tokenizer(), Err(RuntimeError::Tokenizer(_))));
 }
 
 #[test]
