@@ -25,7 +25,7 @@ TEXTS = [
     "https://example.com/?q=1&r=%20#frag", "<html><body class='x'>&amp;</body></html>", "▁▁x ▁ y", "<0x0A><0xE6>",
     "\ufeffbom \ufffd \U0010ffff", "ＦＵＬＬ　ｗｉｄｔｈ", "ı İ ß ſ", "x" * 300, " " * 120 + "x", "-" * 77, "ab" * 90,
     "<s>", "a<s>b", "</s> x", "<unk>", "<|endoftext|>hi <|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n",
-    "<s> <s>  </s>x<s></s>", "<tool> x <tool>\n", "...!?,;:'\"()[]{}", "snake_case camelCase SCREAMING kebab-case",
+    "<s> <s>  </s>x<s></s>", "<tool> x <tool>\n", "...!?,;:'\"()[]{}", "x'ſ y'LL z'Re", "snake_case camelCase SCREAMING kebab-case",
 ]
 
 SENTENCES = """The river runs past the old mill and down to the harbour. In spring the miller's children count the boats.

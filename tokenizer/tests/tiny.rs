@@ -22,22 +22,22 @@ fn spm(name: &str) -> Tokenizer {
 
 #[test]
 fn byte_level_bpe_matches_the_golden_ids() {
-    check_golden("bpe", &json("bpe.json"), &data("bpe.golden.json"), true);
+    check_golden("bpe", &json("bpe.json"), &data("bpe.golden.json"), true, &[]);
 }
 
 #[test]
 fn unigram_matches_the_golden_ids() {
-    check_golden("unigram", &json("unigram.json"), &data("unigram.golden.json"), true);
+    check_golden("unigram", &json("unigram.json"), &data("unigram.golden.json"), true, &[]);
 }
 
 #[test]
 fn sentencepiece_bpe_matches_the_golden_ids() {
-    check_golden("spm_bpe", &spm("spm_bpe.model"), &data("spm_bpe.golden.json"), false);
+    check_golden("spm_bpe", &spm("spm_bpe.model"), &data("spm_bpe.golden.json"), false, &[]);
 }
 
 #[test]
 fn sentencepiece_unigram_matches_the_golden_ids() {
-    check_golden("spm_unigram", &spm("spm_unigram.model"), &data("spm_unigram.golden.json"), false);
+    check_golden("spm_unigram", &spm("spm_unigram.model"), &data("spm_unigram.golden.json"), false, &[]);
 }
 
 #[test]
