@@ -6,7 +6,13 @@ use std::path::PathBuf;
 
 /// Compresses language models and runs them on the CPUs people own, and says what every token costs.
 #[derive(Debug, Parser)]
-#[command(name = "pith", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "pith",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]

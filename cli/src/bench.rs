@@ -79,14 +79,24 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
 
 fn tests(args: &BenchArgs) -> Vec<Test> {
     let counts = [(true, &args.prompt), (false, &args.generate)];
-    let each_depth = args.depth.iter().flat_map(|&depth| counts.iter().map(move |&(prefill, counts)| (depth, prefill, counts)));
+    let each_depth = args
+        .depth
+        .iter()
+        .flat_map(|&depth| counts.iter().map(move |&(prefill, counts)| (depth, prefill, counts)));
     each_depth
-        .flat_map(|(depth, prefill, counts)| counts.iter().map(move |&tokens| Test { depth, tokens, prefill }))
+        .flat_map(|(depth, prefill, counts)| {
+            counts.iter().map(move |&tokens| Test { depth, tokens, prefill })
+        })
         .filter(|test| test.tokens > 0)
         .collect()
 }
 
-fn measure(args: &BenchArgs, model: &Model, session: &mut Session, test: &Test) -> anyhow::Result<Vec<Value>> {
+fn measure(
+    args: &BenchArgs,
+    model: &Model,
+    session: &mut Session,
+    test: &Test,
+) -> anyhow::Result<Vec<Value>> {
     // Any tokens will do: the work does not depend on them.
     let vocab_len = model.config().vocab_len as u64;
     let tokens: Vec<u32> =

@@ -3,15 +3,14 @@
 use crate::args::ChatArgs;
 use crate::{interrupt, run, session};
 use anyhow::Context;
-use pith_runtime::{
-    ChatTemplate, GenerateOptions, Ledger, Message, Model, Sampler, Session, generate,
-};
+use pith_runtime::{ChatTemplate, GenerateOptions, Ledger, Message, Model, Sampler, Session, generate};
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
 
-const HELP: &str = "/clear forgets the conversation, /help shows this, /quit or Ctrl-D ends it; Ctrl-C stops a reply";
+const HELP: &str =
+    "/clear forgets the conversation, /help shows this, /quit or Ctrl-D ends it; Ctrl-C stops a reply";
 
 /// Talks until the input ends.
 pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
@@ -20,7 +19,8 @@ pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
     let template = template(&args, &model)?;
     interrupt::listen()?;
     let system = args.system.iter().map(|text| Message::new("system", text)).collect::<Vec<_>>();
-    let mut conversation = Conversation { model: &model, session, sampler, template, messages: system.clone() };
+    let mut conversation =
+        Conversation { model: &model, session, sampler, template, messages: system.clone() };
     let mut lines = Lines::open()?;
     while let Some(line) = lines.next()? {
         match line.trim() {
@@ -38,11 +38,16 @@ fn template(args: &ChatArgs, model: &Model) -> anyhow::Result<ChatTemplate> {
     let source = match &args.template {
         Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
         None => model.metadata().chat_template.clone().with_context(|| {
-            format!("{} has no chat template; give one with --template, or use pith run", args.model.display())
+            format!(
+                "{} has no chat template; give one with --template, or use pith run",
+                args.model.display()
+            )
         })?,
     };
     let tokenizer = model.tokenizer()?;
-    let text = |id: Option<u32>| id.map(|id| tokenizer.decode(&[id], false)).transpose().map(Option::unwrap_or_default);
+    let text = |id: Option<u32>| {
+        id.map(|id| tokenizer.decode(&[id], false)).transpose().map(Option::unwrap_or_default)
+    };
     Ok(ChatTemplate::new(&source, &text(model.config().bos)?, &text(model.config().eos.first().copied())?)?)
 }
 
@@ -74,17 +79,15 @@ impl Conversation<'_> {
         let mut out = std::io::stdout().lock();
         let mut ledger = Ledger::new();
         let mut written = Ok(());
-        let outcome = generate(
-            &mut self.session,
-            &mut self.sampler,
-            &tokens,
-            &options,
-            &mut ledger,
-            |piece| {
+        let outcome =
+            generate(&mut self.session, &mut self.sampler, &tokens, &options, &mut ledger, |piece| {
                 written = write!(out, "{piece}").and_then(|()| out.flush());
-                if interrupt::pressed() || written.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            },
-        )?;
+                if interrupt::pressed() || written.is_err() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })?;
         written?;
         writeln!(out)?;
         interrupt::clear();
@@ -108,7 +111,9 @@ impl Lines {
             return Ok(Self::Pipe);
         }
         eprintln!("{HELP}");
-        Ok(Self::Terminal(Box::new(DefaultEditor::with_config(Config::builder().auto_add_history(true).build())?)))
+        Ok(Self::Terminal(Box::new(DefaultEditor::with_config(
+            Config::builder().auto_add_history(true).build(),
+        )?)))
     }
 
     /// The next line; `None` at the end of the input. Ctrl-C clears the line.

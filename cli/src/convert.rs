@@ -40,8 +40,7 @@ fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
     let mut recipe = match args.encoding.as_str() {
         "keep" => Recipe { keep: true, ..Recipe::default() },
         name => Recipe::new(
-            name.parse::<Encoding>()
-                .with_context(|| "--encoding takes an encoding, or keep".to_string())?,
+            name.parse::<Encoding>().with_context(|| "--encoding takes an encoding, or keep".to_string())?,
         ),
     };
     recipe.embedding = args.embedding.as_deref().map(|name| encoding(name, "--embedding")).transpose()?;

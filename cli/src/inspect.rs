@@ -155,7 +155,11 @@ fn inspect_cpu() -> anyhow::Result<(String, Value)> {
     if let Some(bytes) = machine.memory_bytes {
         let _ = writeln!(text, "memory   {:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
     }
-    let _ = writeln!(text, "kernels  {} (slowest first; the last is used unless --kernels says otherwise)", kernels.join(", "));
+    let _ = writeln!(
+        text,
+        "kernels  {} (slowest first; the last is used unless --kernels says otherwise)",
+        kernels.join(", ")
+    );
     let caches: Vec<_> = machine
         .caches
         .iter()
@@ -183,5 +187,9 @@ fn inspect_cpu() -> anyhow::Result<(String, Value)> {
 
 /// The name, parameters and size that a table of measurements gives a model.
 pub fn short_name(model: &Model) -> String {
-    format!("{} {}", model.config().name, model.metadata().provenance.recipe.split(',').next().unwrap_or_default())
+    format!(
+        "{} {}",
+        model.config().name,
+        model.metadata().provenance.recipe.split(',').next().unwrap_or_default()
+    )
 }

@@ -39,7 +39,9 @@ impl Table {
                 let rows: Vec<Value> = self.rows.iter().map(|row| self.object(row)).collect();
                 format!("{:#}\n", Value::Array(rows))
             }
-            TableFormat::Csv => self.lines(|cells| cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",")),
+            TableFormat::Csv => {
+                self.lines(|cells| cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(","))
+            }
             TableFormat::Md => self.markdown(),
             TableFormat::Table => self.aligned(),
         }
@@ -80,9 +82,8 @@ impl Table {
     }
 
     fn aligned(&self) -> String {
-        let width = |column: usize| {
-            self.cells().map(|cells| cells[column].chars().count()).max().unwrap_or(0)
-        };
+        let width =
+            |column: usize| self.cells().map(|cells| cells[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         self.lines(|cells| {
             let padded = cells.iter().enumerate().map(|(column, cell)| match self.is_number(column) {
@@ -103,7 +104,11 @@ fn cell(value: &Value) -> String {
 }
 
 fn quoted(cell: &str) -> String {
-    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_string() }
+    if cell.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_string()
+    }
 }
 
 /// A figure rounded to `decimals`, so that tables and JSON do not pretend to more.
@@ -145,8 +150,14 @@ mod tests {
     #[test]
     fn each_form_holds_every_value() {
         assert_eq!(table().render(TableFormat::Csv), "model,tokens/s\n\"a, \"\"b\"\"\",1.23\nc,100.0\n");
-        assert_eq!(table().render(TableFormat::Md), "| model | tokens/s |\n|---|---:|\n| a, \"b\" | 1.23 |\n| c | 100.0 |\n");
-        assert_eq!(table().render(TableFormat::Table), "model   tokens/s\na, \"b\"      1.23\nc          100.0\n");
+        assert_eq!(
+            table().render(TableFormat::Md),
+            "| model | tokens/s |\n|---|---:|\n| a, \"b\" | 1.23 |\n| c | 100.0 |\n"
+        );
+        assert_eq!(
+            table().render(TableFormat::Table),
+            "model   tokens/s\na, \"b\"      1.23\nc          100.0\n"
+        );
         let json: Value = serde_json::from_str(&table().render(TableFormat::Json)).unwrap();
         assert_eq!(json[1]["tokens/s"], 100.0);
     }
@@ -164,6 +175,9 @@ mod tests {
 
     #[test]
     fn bytes_take_decimal_units() {
-        assert_eq!([bytes(999), bytes(1_500), bytes(2_340_000), bytes(7_000_000_000)], ["999 B", "1.50 kB", "2.34 MB", "7.00 GB"]);
+        assert_eq!(
+            [bytes(999), bytes(1_500), bytes(2_340_000), bytes(7_000_000_000)],
+            ["999 B", "1.50 kB", "2.34 MB", "7.00 GB"]
+        );
     }
 }

@@ -13,7 +13,11 @@ pub fn perplexity(args: PerplexityArgs) -> anyhow::Result<()> {
     let tokens = model.tokenizer()?.encode(&text, false)?;
     let first = model.config().bos;
     let window = session.context_len() - usize::from(first.is_some());
-    anyhow::ensure!(window > 1 && tokens.len() > 1, "the text gives {} tokens, a score needs 2", tokens.len());
+    anyhow::ensure!(
+        window > 1 && tokens.len() > 1,
+        "the text gives {} tokens, a score needs 2",
+        tokens.len()
+    );
     let started = Instant::now();
     let (mut loss, mut count) = (0.0f64, 0usize);
     for part in tokens.chunks(window) {
@@ -48,7 +52,8 @@ fn read_text(args: &PerplexityArgs) -> anyhow::Result<String> {
     if let Some(limit) = args.bytes {
         bytes.truncate(limit);
         // A character that the limit cuts in two is left out.
-        while !bytes.is_empty() && std::str::from_utf8(&bytes).is_err_and(|error| error.error_len().is_none()) {
+        while !bytes.is_empty() && std::str::from_utf8(&bytes).is_err_and(|error| error.error_len().is_none())
+        {
             bytes.pop();
         }
     }

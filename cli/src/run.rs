@@ -36,7 +36,11 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         if !args.json {
             written = write!(out, "{piece}").and_then(|()| out.flush());
         }
-        if interrupt::pressed() || written.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if interrupt::pressed() || written.is_err() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     })?;
     written?;
     if let Some(path) = &args.ledger {
@@ -55,7 +59,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 
 /// A sampler from options; the seed is the clock's where none is given.
 pub fn sampler(args: &SamplerArgs) -> anyhow::Result<Sampler> {
-    let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    let clock =
+        || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
     let options = SamplerOptions {
         temperature: if args.greedy { 0.0 } else { args.temperature },
         top_k: args.top_k,
@@ -119,7 +124,12 @@ pub fn statistics(outcome: &Outcome, ledger: &Ledger) -> String {
         format!(
             "{name:<7} {:>5} tokens {rate:>8} tokens/s  {} a token (weights {}, cache {})\n",
             totals.tokens,
-            each(traffic.weight_bytes + traffic.embedding_bytes + traffic.kv_read_bytes + traffic.kv_write_bytes),
+            each(
+                traffic.weight_bytes
+                    + traffic.embedding_bytes
+                    + traffic.kv_read_bytes
+                    + traffic.kv_write_bytes
+            ),
             each(traffic.weight_bytes + traffic.embedding_bytes),
             each(traffic.kv_read_bytes + traffic.kv_write_bytes),
         )

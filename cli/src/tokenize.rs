@@ -68,7 +68,9 @@ pub fn parse_ids(text: &str) -> anyhow::Result<Vec<u32>> {
     text.split(|c: char| c.is_whitespace() || c == ',')
         .filter(|part| !part.is_empty())
         .enumerate()
-        .map(|(index, part)| part.parse().with_context(|| format!("token {index} is \"{part}\", expected an id")))
+        .map(|(index, part)| {
+            part.parse().with_context(|| format!("token {index} is \"{part}\", expected an id"))
+        })
         .collect()
 }
 

@@ -92,7 +92,11 @@ fn inspect_verifies_and_finds_a_changed_byte() {
     std::fs::write(&path, bytes).unwrap();
     let output = pith(&["inspect", &path, "--verify"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("checksum") || stderr(&output).contains("padding"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("checksum") || stderr(&output).contains("padding"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -236,10 +240,14 @@ fn a_killed_conversion_leaves_no_wrong_file() {
             let bytes = std::fs::read(&path).unwrap();
             match pith_format::Index::parse(&bytes) {
                 Ok(index) => {
-                    index.verify(&bytes, |_| ()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                    index
+                        .verify(&bytes, |_| ())
+                        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
                     assert_eq!(bytes, expected, "{}", path.display());
                 }
-                Err(_) => assert_ne!(path, output, "round {round}: a file under the final name does not open"),
+                Err(_) => {
+                    assert_ne!(path, output, "round {round}: a file under the final name does not open")
+                }
             }
         }
     }

@@ -8,7 +8,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [_, source, output] = &std::env::args().collect::<Vec<_>>()[..] else {
         return Err("usage: convert SOURCE OUTPUT".into());
     };
-    let options = ConvertOptions { recipe: Recipe::new(Encoding::Q8), force: true, ..ConvertOptions::default() };
+    let options =
+        ConvertOptions { recipe: Recipe::new(Encoding::Q8), force: true, ..ConvertOptions::default() };
     let report = convert(Path::new(source), Path::new(output), &options, &())?;
     println!("{}: {} bytes from {}", report.name, report.file_bytes, report.source_bytes);
     for tensor in &report.tensors {

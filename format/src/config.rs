@@ -153,7 +153,7 @@ pub struct SourceRecord {
     pub name: String,
     /// Bytes of tensor data read.
     pub tensor_bytes: u64,
-    /// Checksum over the tensor data read, hexadecimal.
+    /// XXH3-128 of the weight files one after the other, hexadecimal: `cat FILES | xxhsum -H2`.
     pub checksum: String,
 }
 

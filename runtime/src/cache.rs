@@ -196,7 +196,9 @@ mod tests {
 
     #[test]
     fn rows_come_back_within_their_types_error() {
-        for (kind, error, bytes) in [(KvType::F32, 0.0, 48), (KvType::F16, 4.0 / 4096.0, 24), (KvType::Q8, 0.017, 20)] {
+        for (kind, error, bytes) in
+            [(KvType::F32, 0.0, 48), (KvType::F16, 4.0 / 4096.0, 24), (KvType::Q8, 0.017, 20)]
+        {
             let mut cache = LayerCache::new(&config(), 5, kind).unwrap();
             for position in 0..5 {
                 let at = |offset: usize| -> Vec<f32> {
@@ -222,7 +224,11 @@ mod tests {
             cache.store(0, &[1e30, -1e30, 0.0, 0.0, 0.0, 0.0], &[1e-30; 6]);
             assert!(cache.keys(0, 0..1).get(0, 0) > 6e4, "{kind}");
             assert!(cache.keys(0, 0..1).get(0, 1) < -6e4, "{kind}");
-            assert_eq!((cache.keys(1, 0..1).get(0, 0), cache.values(0, 0..1).get(0, 0)), (0.0, 0.0), "{kind}");
+            assert_eq!(
+                (cache.keys(1, 0..1).get(0, 0), cache.values(0, 0..1).get(0, 0)),
+                (0.0, 0.0),
+                "{kind}"
+            );
         }
     }
 

@@ -45,7 +45,12 @@ fn greedy_text_is_that_of_transformers() {
         assert_eq!(ids, expected.ids, "{}", source.display());
         let whole = [&expected.prompt_ids[..], &ids[..]].concat();
         let text = tokenizer.decode(&whole, true).unwrap();
-        assert_eq!(text.trim_start(), format!("{}{}", expected.prompt, expected.text), "{}", source.display());
+        assert_eq!(
+            text.trim_start(),
+            format!("{}{}", expected.prompt, expected.text),
+            "{}",
+            source.display()
+        );
     }
 }
 

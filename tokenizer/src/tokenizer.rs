@@ -7,6 +7,7 @@ use crate::recipe::{Added, ModelKind, Recipe, Stage};
 use crate::stream::Stream;
 use crate::vocab::{Kind, Vocab};
 use crate::{TokenizerError, blob};
+use std::fmt;
 
 /// Encodes text to ids and decodes ids to text.
 ///
@@ -20,6 +21,18 @@ pub struct Tokenizer {
     normalized: Option<Finder>,
     /// Sorted.
     special_ids: Vec<u32>,
+}
+
+impl fmt::Debug for Tokenizer {
+    /// What it is, not its hundred thousand tokens.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (model, tokens) = (&self.recipe.model, self.vocab.len());
+        formatter
+            .debug_struct("Tokenizer")
+            .field("model", model)
+            .field("tokens", &tokens)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a source or a blob gives; [`Tokenizer::from_parts`] checks it.

@@ -47,11 +47,8 @@ fn chain() -> Plan {
 }
 
 fn session(model: &Arc<Model>, context_len: usize) -> Session {
-    let options = SessionOptions {
-        context_len: Some(context_len),
-        threads: Some(1),
-        ..SessionOptions::default()
-    };
+    let options =
+        SessionOptions { context_len: Some(context_len), threads: Some(1), ..SessionOptions::default() };
     Session::new(Arc::clone(model), options).unwrap()
 }
 

@@ -53,10 +53,8 @@ impl Oracle<'_> {
     }
 
     fn layer(&self, layer: &LayerConfig, stream: &[Vec<f64>]) -> Vec<Vec<f64>> {
-        let normed: Vec<_> = stream
-            .iter()
-            .map(|x| self.norm(x, Role::AttentionNorm, Some(Role::AttentionNormBias)))
-            .collect();
+        let normed: Vec<_> =
+            stream.iter().map(|x| self.norm(x, Role::AttentionNorm, Some(Role::AttentionNormBias))).collect();
         let heads = |x: &[f64], weight, bias, norm, position: Option<usize>| -> Vec<Vec<f64>> {
             let all = self.linear(x, weight, bias);
             all.chunks(layer.head_dim).map(|head| self.head(layer, head, norm, position)).collect()

@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((&kind, rest)) = data.split_first() else { return };
     let opened = match kind {
         b'{' => source::from_tokenizer_json(data),
-        b'S' => source::from_sentencepiece(rest, &source::SentencePieceOptions::default()),
+        b'S' => source::from_sentencepiece(rest, &source::TokenizerConfig::default()),
         _ => Tokenizer::from_blob(data),
     };
     let Ok(tokenizer) = opened else { return };
