@@ -17,8 +17,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut sampler = sampler(&args.sampler)?;
     let (model, mut session) = session::open(&args.model, &args.session)?;
     let prompt = prompt(&args)?;
+    anyhow::ensure!(!prompt.is_empty(), "the prompt is empty; give --prompt, --file or standard input");
     let tokens = model.tokenizer()?.encode(&prompt, !args.no_special)?;
-    anyhow::ensure!(!tokens.is_empty(), "the prompt is empty; give --prompt, --file or standard input");
+
     let options = GenerateOptions {
         max_tokens: Some(args.max_tokens),
         stops: args.stop.clone(),
