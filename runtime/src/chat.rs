@@ -459,7 +459,7 @@ mod tests {
     fn macros_and_generation_tags_leave_the_text_alone() {
         // In the manner of SmolLM3.
         let source = "{%- macro turn(role, text) -%}\n<|{{ role }}|>{{ text }}\n{%- endmacro -%}\n{%- for message in messages -%}\n{%- if message.role == 'assistant' -%}\n{%- generation -%}\n{{ turn('a', 'x') }}\n{%- endgeneration -%}\n{%- else -%}{{ turn(message.role, message.content | length) }}\n{%- endif -%}\n{%- endfor -%}";
-        assert_eq!(render(source, &conversation()).unwrap(), "<|system|>11<|user|>23<|a|>x<|user|>8");
+        assert_eq!(render(source, &conversation()).unwrap(), "<|system|>11<|user|>24<|a|>x<|user|>8");
         assert_eq!(without_generation_tags("{% generation"), "{% generation");
         assert_eq!(without_generation_tags("a{%- generation %}b{% x %}"), "a{%- if true %}b{% x %}");
     }
