@@ -14,13 +14,10 @@ use crate::activations::Operand;
 use pith_format::Matrix;
 use std::arch::asm;
 
-/// 4 columns of 16 rows.
-pub type Line = [I8x16; 4];
-
 /// The codes of 16 rows × 32 columns.
 pub trait Codes: Copy {
-    /// Columns `4·index..` and columns `16 + 4·index..`, `index < 4`.
-    fn pair(self, index: usize) -> [Line; 2];
+    /// Rows `4·q..4·q + 4` of columns `4·index..4·index + 4` and of the columns 16 further on; `index, q < 4`.
+    fn pair(self, index: usize, q: usize) -> [I8x16; 2];
 }
 
 /// The activations of 32 columns, −127 ..= 127.
@@ -30,7 +27,7 @@ pub type Group = [I8x16; 2];
 pub trait Dot: Copy + Send + Sync + 'static {
     /// Name of the kernels built on it.
     const NAME: &'static str;
-    /// Tokens for which a line is loaded once; more would not fit the registers.
+    /// Tokens for which a line is loaded once.
     const TOKENS: usize;
 
     /// `start[t] + Σ codes · x[t]` for each row; codes 0 ..= 15.
@@ -60,13 +57,13 @@ impl Sdot {
         codes: impl Codes,
         x: &[Group; T],
     ) {
-        let [first, second] = codes.pair(LANE as usize);
-        for (sums, x) in sums.iter_mut().zip(x) {
-            for q in 0..4 {
+        for q in 0..4 {
+            let [first, second] = codes.pair(LANE as usize, q);
+            for (sums, x) in sums.iter_mut().zip(x) {
                 // SAFETY: `self` exists only where dotprod was detected.
-                sums[q] = unsafe { sdot::<LANE>(sums[q], first[q], x[0]) };
+                sums[q] = unsafe { sdot::<LANE>(sums[q], first, x[0]) };
                 // SAFETY: as above.
-                sums[q] = unsafe { sdot::<LANE>(sums[q], second[q], x[1]) };
+                sums[q] = unsafe { sdot::<LANE>(sums[q], second, x[1]) };
             }
         }
     }
@@ -126,38 +123,50 @@ impl Dot for Sdot {
 #[derive(Clone, Copy)]
 pub struct Smull;
 
-/// 16-bit sums of 16 rows, four a row: rows 4q and 4q+1, then 4q+2 and 4q+3.
-type Wide = [[I16x8; 2]; 4];
+/// 16-bit sums of four rows, four a row: two rows, then the other two.
+type Wide = [I16x8; 2];
+
+#[inline(always)]
+fn multiply(codes: I8x16, x: I8x16) -> Wide {
+    [mul_low(codes, x), mul_high(codes, x)]
+}
+
+#[inline(always)]
+fn multiply_add(sums: Wide, codes: I8x16, x: I8x16) -> Wide {
+    [mul_add_low(sums[0], codes, x), mul_add_high(sums[1], codes, x)]
+}
+
+/// The pairs of all 16 rows.
+#[inline(always)]
+fn pairs(codes: impl Codes, index: usize) -> [[I8x16; 2]; 4] {
+    [0, 1, 2, 3].map(|q| codes.pair(index, q))
+}
 
 impl Smull {
     #[inline(always)]
-    fn multiply(line: Line, x: I8x16) -> Wide {
-        line.map(|codes| [mul_low(codes, x), mul_high(codes, x)])
-    }
-
-    #[inline(always)]
-    fn multiply_add(sums: &mut Wide, line: Line, x: I8x16) {
-        for (sums, codes) in sums.iter_mut().zip(line) {
-            *sums = [mul_add_low(sums[0], codes, x), mul_add_high(sums[1], codes, x)];
-        }
-    }
-
-    #[inline(always)]
-    fn nibble_start<const T: usize>(codes: impl Codes, x: &[Group; T]) -> [Wide; T] {
-        let [first, second] = codes.pair(0);
+    fn nibble_start<const T: usize>(codes: impl Codes, x: &[Group; T]) -> [[Wide; 4]; T] {
+        let pairs = pairs(codes, 0);
         x.map(|x| {
-            let mut sums = Self::multiply(first, repeat_four::<0>(x[0]));
-            Self::multiply_add(&mut sums, second, repeat_four::<0>(x[1]));
-            sums
+            let x = x.map(repeat_four::<0>);
+            let sums = pairs.map(|[first, _]| multiply(first, x[0]));
+            std::array::from_fn(|q| multiply_add(sums[q], pairs[q][1], x[1]))
         })
     }
 
     #[inline(always)]
-    fn nibble_step<const LANE: i32, const T: usize>(sums: &mut [Wide; T], codes: impl Codes, x: &[Group; T]) {
-        let [first, second] = codes.pair(LANE as usize);
+    fn nibble_step<const LANE: i32, const T: usize>(
+        sums: &mut [[Wide; 4]; T],
+        codes: impl Codes,
+        x: &[Group; T],
+    ) {
+        let pairs = pairs(codes, LANE as usize);
         for (sums, x) in sums.iter_mut().zip(x) {
-            Self::multiply_add(sums, first, repeat_four::<LANE>(x[0]));
-            Self::multiply_add(sums, second, repeat_four::<LANE>(x[1]));
+            for half in 0..2 {
+                let x = repeat_four::<LANE>(x[half]);
+                for (sums, pair) in sums.iter_mut().zip(pairs) {
+                    *sums = multiply_add(*sums, pair[half], x);
+                }
+            }
         }
     }
 
@@ -167,13 +176,12 @@ impl Smull {
         codes: impl Codes,
         x: &[Group; T],
     ) {
-        let [first, second] = codes.pair(LANE as usize);
+        let pairs = pairs(codes, LANE as usize);
         for (sums, x) in sums.iter_mut().zip(x) {
-            let (x_first, x_second) = (repeat_four::<LANE>(x[0]), repeat_four::<LANE>(x[1]));
-            for q in 0..4 {
-                let low = mul_add_low(mul_low(first[q], x_first), second[q], x_second);
-                let high = mul_add_high(mul_high(first[q], x_first), second[q], x_second);
-                sums[q] = [add_pairs_to_i32(sums[q][0], low), add_pairs_to_i32(sums[q][1], high)];
+            let x = x.map(repeat_four::<LANE>);
+            let wide = pairs.map(|[first, second]| multiply_add(multiply(first, x[0]), second, x[1]));
+            for (sums, [low, high]) in sums.iter_mut().zip(wide) {
+                *sums = [add_pairs_to_i32(sums[0], low), add_pairs_to_i32(sums[1], high)];
             }
         }
     }
@@ -181,7 +189,8 @@ impl Smull {
 
 impl Dot for Smull {
     const NAME: &'static str = "neon";
-    const TOKENS: usize = 2;
+    // The multiplier is the bottleneck: to share loads between tokens gains nothing.
+    const TOKENS: usize = 1;
 
     #[inline(always)]
     fn nibbles<const T: usize>(self, codes: impl Codes, x: [Group; T], start: [i32; T]) -> [[I32x4; 4]; T] {

@@ -36,8 +36,8 @@ impl Tiles for F16 {
     }
 }
 
-/// `line(tile, k)`: column `k` of a tile. Odd and even columns are summed apart: one chain of dependent additions
-/// a register would take longer than its loads.
+/// `line(tile, k)`: column `k` of a tile. For few tokens odd and even columns are summed apart: a chain of dependent
+/// additions would take longer than its loads. More tokens have chains enough, and no registers left.
 #[inline(always)]
 fn multiply<const BYTES: usize, const T: usize>(
     tiles: &[[u8; BYTES]],
@@ -50,9 +50,9 @@ fn multiply<const BYTES: usize, const T: usize>(
     for (index, tile) in tiles.iter().enumerate() {
         let x = x.map(|x| load_f32(&x[index]));
         add_column::<0, T>(&mut even, line(tile, 0), &x);
-        add_column::<1, T>(&mut odd, line(tile, 1), &x);
+        add_column::<1, T>(if T < 3 { &mut odd } else { &mut even }, line(tile, 1), &x);
         add_column::<2, T>(&mut even, line(tile, 2), &x);
-        add_column::<3, T>(&mut odd, line(tile, 3), &x);
+        add_column::<3, T>(if T < 3 { &mut odd } else { &mut even }, line(tile, 3), &x);
     }
     std::array::from_fn(|token| std::array::from_fn(|q| add(even[token][q], odd[token][q])))
 }

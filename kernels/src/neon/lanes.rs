@@ -138,6 +138,18 @@ pub fn mul_add_lane<const LANE: i32>(sum: F32x4, a: F32x4, b: F32x4) -> F32x4 {
     unsafe { vfmaq_laneq_f32::<LANE>(sum, a, b) }
 }
 
+/// The same reference, of which the compiler does not know that it is the same.
+#[inline(always)]
+pub fn again<T>(reference: &T) -> &T {
+    let mut address: *const T = reference;
+    // SAFETY: no instruction, and the register keeps its value.
+    unsafe {
+        asm!("/* {0} */", inout(reg) address, options(pure, nomem, nostack, preserves_flags));
+    }
+    // SAFETY: the address of `reference`.
+    unsafe { &*address }
+}
+
 /// Sixteen f16 from a tile, row after row.
 #[inline(always)]
 pub fn widen_sixteen(bytes: &[u8; 32]) -> [F32x4; 4] {

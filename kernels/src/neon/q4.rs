@@ -7,7 +7,7 @@
 //! Q4G64  8 lines a group; activations 0..32 meet the low nibbles, 32..64 the high ones
 //! ```
 
-use super::dot::{Codes, Dot, Line};
+use super::dot::{Codes, Dot};
 use super::lanes::*;
 use super::tiles::{Rounded, Rows, Tiles, add_scaled};
 use crate::activations::Operand;
@@ -58,7 +58,8 @@ impl<D: Dot> Tiles for Q4G64<D> {
                 let weight_scales = widen_sixteen(&scales[group]);
                 let low = Low(&codes[group]);
                 add_group(self.0, &mut rows, low, weight_scales, &x, index, 2 * group);
-                let high = High(&codes[group]);
+                // Read again: kept from above, the bytes would take more registers than there are.
+                let high = High(again(&codes[group]));
                 add_group(self.0, &mut rows, high, weight_scales, &x, index, 2 * group + 1);
             }
         }
@@ -84,10 +85,10 @@ fn add_group<D: Dot, const G: usize, const T: usize>(
     }
 }
 
+/// Four rows of a line.
 #[inline(always)]
-fn line<const BYTES: usize>(codes: &[u8; BYTES], index: usize) -> [U8x16; 4] {
-    let (registers, _) = codes.as_chunks::<16>();
-    [0, 1, 2, 3].map(|q| load_u8(&registers[4 * index + q]))
+fn load<const BYTES: usize>(codes: &[u8; BYTES], line: usize, q: usize) -> U8x16 {
+    load_u8(&codes.as_chunks::<16>().0[4 * line + q])
 }
 
 /// Four lines, low and high nibbles.
@@ -96,9 +97,9 @@ struct Both<'a>(&'a [u8; 256]);
 
 impl Codes for Both<'_> {
     #[inline(always)]
-    fn pair(self, index: usize) -> [Line; 2] {
-        let bytes = line(self.0, index);
-        [bytes.map(low_nibbles), bytes.map(high_nibbles)]
+    fn pair(self, index: usize, q: usize) -> [I8x16; 2] {
+        let bytes = load(self.0, index, q);
+        [low_nibbles(bytes), high_nibbles(bytes)]
     }
 }
 
@@ -108,8 +109,8 @@ struct Low<'a>(&'a [u8; 512]);
 
 impl Codes for Low<'_> {
     #[inline(always)]
-    fn pair(self, index: usize) -> [Line; 2] {
-        [line(self.0, index).map(low_nibbles), line(self.0, index + 4).map(low_nibbles)]
+    fn pair(self, index: usize, q: usize) -> [I8x16; 2] {
+        [low_nibbles(load(self.0, index, q)), low_nibbles(load(self.0, index + 4, q))]
     }
 }
 
@@ -119,7 +120,7 @@ struct High<'a>(&'a [u8; 512]);
 
 impl Codes for High<'_> {
     #[inline(always)]
-    fn pair(self, index: usize) -> [Line; 2] {
-        [line(self.0, index).map(high_nibbles), line(self.0, index + 4).map(high_nibbles)]
+    fn pair(self, index: usize, q: usize) -> [I8x16; 2] {
+        [high_nibbles(load(self.0, index, q)), high_nibbles(load(self.0, index + 4, q))]
     }
 }

@@ -1,7 +1,7 @@
 //! Q8: 16 lines of signed bytes, line `c` holding columns 4c..4c+4 of 16 rows, then the f16 scales of columns
 //! 0..32 and 32..64.
 
-use super::dot::{Codes, Dot, Line};
+use super::dot::{Codes, Dot};
 use super::lanes::*;
 use super::tiles::{Rounded, Rows, Tiles, add_scaled};
 use crate::activations::Operand;
@@ -44,8 +44,8 @@ struct Bytes<'a>(&'a [u8; GROUP_BYTES]);
 
 impl Codes for Bytes<'_> {
     #[inline(always)]
-    fn pair(self, index: usize) -> [Line; 2] {
+    fn pair(self, index: usize, q: usize) -> [I8x16; 2] {
         let (registers, _) = self.0.as_chunks::<16>();
-        [index, index + 4].map(|line| [0, 1, 2, 3].map(|q| signed(load_u8(&registers[4 * line + q]))))
+        [index, index + 4].map(|line| signed(load_u8(&registers[4 * line + q])))
     }
 }

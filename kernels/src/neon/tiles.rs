@@ -32,10 +32,10 @@ pub fn mat_mul<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32])
         while token < tokens {
             let out = &mut y[token * rows + first_row..];
             token += match (tokens - token).min(E::TOKENS) {
-                1 => run::<E, 1>(tiles, bytes, x, token, rows, first_row, out),
-                2 => run::<E, 2>(tiles, bytes, x, token, rows, first_row, out),
+                4 => run::<E, 4>(tiles, bytes, x, token, rows, first_row, out),
                 3 => run::<E, 3>(tiles, bytes, x, token, rows, first_row, out),
-                _ => run::<E, 4>(tiles, bytes, x, token, rows, first_row, out),
+                2 => run::<E, 2>(tiles, bytes, x, token, rows, first_row, out),
+                _ => run::<E, 1>(tiles, bytes, x, token, rows, first_row, out),
             };
         }
     }
