@@ -49,8 +49,23 @@ fn main() {
     }
 }
 
+/// Tiles that begin at a cache line, as in a mapped file.
+struct Weights {
+    rows: usize,
+    buffer: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Weights {
+    fn matrix(&self, encoding: Encoding) -> Matrix<'_> {
+        let bytes = &self.buffer[self.start..][..self.len];
+        Matrix::new(encoding, self.rows, COLS, bytes).expect("whole blocks")
+    }
+}
+
 /// Tiles of about `bytes` in all, one random tile repeated.
-fn weights(encoding: Encoding, bytes: usize) -> (usize, Vec<u8>) {
+fn weights(encoding: Encoding, bytes: usize) -> Weights {
     let mut state = 1u32;
     let values: Vec<f32> = (0..16 * encoding.tile_cols())
         .map(|_| {
@@ -60,8 +75,15 @@ fn weights(encoding: Encoding, bytes: usize) -> (usize, Vec<u8>) {
         .collect();
     let mut tile = vec![0; encoding.tile_bytes()];
     encoding.encode_tile(&values, &mut tile);
-    let blocks = bytes / (COLS / encoding.tile_cols() * encoding.tile_bytes());
-    (blocks * 16, tile.repeat(blocks * (COLS / encoding.tile_cols())))
+    let block_tiles = COLS / encoding.tile_cols();
+    let blocks = bytes / (block_tiles * tile.len());
+    let len = blocks * block_tiles * tile.len();
+    let mut buffer = vec![0; len + 64];
+    let start = buffer.as_ptr().align_offset(64);
+    for out in buffer[start..start + len].chunks_exact_mut(tile.len()) {
+        out.copy_from_slice(&tile);
+    }
+    Weights { rows: blocks * 16, buffer, start, len }
 }
 
 fn activations(tokens: usize) -> Activations {
@@ -75,17 +97,17 @@ fn activations(tokens: usize) -> Activations {
 }
 
 fn mat_vec_rate(kernel: &dyn Kernels, encoding: Encoding, bytes: usize) -> String {
-    let (rows, bytes) = weights(encoding, bytes);
-    let w = Matrix::new(encoding, rows, COLS, &bytes).expect("whole blocks");
-    let (x, mut y) = (activations(1), vec![0.0; rows]);
-    rate(bytes.len() as f64, || kernel.mat_vec(black_box(w), x.operand(), black_box(&mut y)))
+    let weights = weights(encoding, bytes);
+    let w = weights.matrix(encoding);
+    let (x, mut y) = (activations(1), vec![0.0; w.rows()]);
+    rate(w.bytes().len() as f64, || kernel.mat_vec(black_box(w), x.operand(), black_box(&mut y)))
 }
 
 fn mat_mul_rate(kernel: &dyn Kernels, encoding: Encoding) -> String {
-    let (rows, bytes) = weights(encoding, L2_BYTES);
-    let w = Matrix::new(encoding, rows, COLS, &bytes).expect("whole blocks");
-    let (x, mut y) = (activations(TOKENS), vec![0.0; TOKENS * rows]);
-    rate((TOKENS * rows * COLS) as f64, || kernel.mat_mul(black_box(w), x.operand(), black_box(&mut y)))
+    let weights = weights(encoding, L2_BYTES);
+    let w = weights.matrix(encoding);
+    let (x, mut y) = (activations(TOKENS), vec![0.0; TOKENS * w.rows()]);
+    rate((TOKENS * w.rows() * COLS) as f64, || kernel.mat_mul(black_box(w), x.operand(), black_box(&mut y)))
 }
 
 type Work = Box<dyn Fn(&dyn Kernels)>;
