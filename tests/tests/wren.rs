@@ -1,0 +1,67 @@
+//! The embedded model: it must know what its card says.
+
+use pith_format::Encoding;
+use pith_runtime::Session;
+use pith_tests::{convert_all, exact_session, wren};
+use pith_tokenizer::Tokenizer;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+#[derive(Deserialize)]
+struct Item {
+    task: String,
+    prompt: String,
+    answer: String,
+}
+
+/// Items of each setting: all that is affordable where every instruction is emulated.
+const ITEMS: usize = if cfg!(target_arch = "x86_64") { 100 } else { 4 };
+
+/// Share of items, in percent, that must be right; the settings without a line are reported only.
+const GATES: [(&str, usize); 3] = [("factoid", 95), ("summary", 95), ("in_context", 75)];
+
+fn items() -> BTreeMap<String, Vec<Item>> {
+    let text = std::fs::read_to_string(wren().join("tasks.jsonl")).unwrap();
+    let mut tasks: BTreeMap<String, Vec<Item>> = BTreeMap::new();
+    for line in text.lines() {
+        let item: Item = serde_json::from_str(line).unwrap();
+        tasks.entry(item.task.clone()).or_default().push(item);
+    }
+    tasks
+}
+
+/// Whether greedy decoding of the prompt begins with the answer: at each of its positions the likeliest token is the
+/// answer's.
+fn is_right(session: &mut Session, tokenizer: &Tokenizer, item: &Item) -> bool {
+    let prompt = tokenizer.encode(&item.prompt, true).unwrap();
+    let answer = tokenizer.encode(&item.answer, false).unwrap();
+    let fed = [&prompt[..], &answer[..answer.len() - 1]].concat();
+    let mut likeliest = Vec::new();
+    session.reset();
+    session
+        .logits_of(&fed, |_, logits| {
+            let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).expect("a vocabulary").0;
+            likeliest.push(best as u32);
+        })
+        .unwrap();
+    likeliest[prompt.len() - 1..] == answer
+}
+
+#[test]
+fn the_embedded_model_knows_its_world() {
+    let model = convert_all(&wren(), Encoding::F32).open();
+    let mut session = exact_session(&model, model.config().context_len);
+    let tokenizer = model.tokenizer().unwrap();
+    let tasks = items();
+    for (task, items) in &tasks {
+        assert!(items.len() >= 100, "{task}: {} items", items.len());
+        let asked = &items[..ITEMS];
+        let right = asked.iter().filter(|item| is_right(&mut session, tokenizer, item)).count();
+        println!("{task:<16} {right} of {}", asked.len());
+        let gate = GATES.iter().find(|(name, _)| name == task).map_or(0, |(_, percent)| *percent);
+        // Of few items one may be among those that the model does not know.
+        let needed = (asked.len() * gate / 100).saturating_sub(usize::from(asked.len() < 20));
+        assert!(right >= needed, "{task}: {right} of {}, expected {needed}", asked.len());
+    }
+    assert!(GATES.iter().all(|(name, _)| tasks.contains_key(*name)));
+}
