@@ -21,7 +21,8 @@ pub(crate) fn attend(
     let tokens = out.len() / (heads * head_dim);
     let window = config.window.unwrap_or(usize::MAX);
     let visible = |token: usize| (first + token + 1).saturating_sub(window)..first + token + 1;
-    let read: u64 = (0..tokens).map(|token| visible(token).len() as u64).sum::<u64>() * cache.position_bytes();
+    let read: u64 =
+        (0..tokens).map(|token| visible(token).len() as u64).sum::<u64>() * cache.position_bytes();
     exec.traffic.kv_read_bytes += read;
     // A chunk is one token's query heads of one key head.
     let chunk_len = heads / kv_heads * head_dim;

@@ -66,7 +66,9 @@ pub enum RuntimeError {
         available: String,
     },
     /// The session would be longer than the model was made for.
-    #[error("a context of {context_len} tokens is more than the {model_context_len} that the model was made for")]
+    #[error(
+        "a context of {context_len} tokens is more than the {model_context_len} that the model was made for"
+    )]
     ContextTooLong {
         /// The context asked for, in tokens.
         context_len: usize,

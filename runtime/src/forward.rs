@@ -172,7 +172,10 @@ impl<'a> Call<'a> {
         let (x, delta) = (&mut x[..hidden_len], &mut delta[..hidden_len]);
 
         let mut input = self.normalized(&layer.attention_norm, x, operand);
-        self.linear(input, [(&layer.query, &mut *queries), (&layer.key, &mut *keys), (&layer.value, &mut *values)]);
+        self.linear(
+            input,
+            [(&layer.query, &mut *queries), (&layer.key, &mut *keys), (&layer.value, &mut *values)],
+        );
         if dims.parallel {
             if let Some(norm) = &layer.ffn_norm {
                 input = self.normalized(norm, x, operand);

@@ -22,12 +22,7 @@ impl Rotation {
         let inv_freq = table.long_inv_freq.as_ref().filter(|_| long).unwrap_or(&table.inv_freq).clone();
         let count = product(&[max_tokens, inv_freq.len()]).unwrap_or(usize::MAX);
         let what = "the table of positions";
-        Ok(Self {
-            inv_freq,
-            magnitude: table.magnitude,
-            cos: zeros(what, count)?,
-            sin: zeros(what, count)?,
-        })
+        Ok(Self { inv_freq, magnitude: table.magnitude, cos: zeros(what, count)?, sin: zeros(what, count)? })
     }
 
     /// Computes the angles of positions `first .. first + tokens`.

@@ -122,9 +122,13 @@ impl Sampler {
     /// Leaves in `candidates` what may be drawn, likeliest first, with weights.
     fn distribution(&mut self, logits: &[f32]) -> Result<(), RuntimeError> {
         self.candidates.clear();
-        self.candidates.extend((0u32..).zip(logits).filter(|(_, logit)| !logit.is_nan()).map(
-            |(token, &logit)| Candidate { token, logit: logit.min(f32::MAX), weight: 1.0 },
-        ));
+        self.candidates.extend(
+            (0u32..).zip(logits).filter(|(_, logit)| !logit.is_nan()).map(|(token, &logit)| Candidate {
+                token,
+                logit: logit.min(f32::MAX),
+                weight: 1.0,
+            }),
+        );
         self.penalize(logits.len());
         // −∞ is a token that its model forbids.
         self.candidates.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
@@ -140,7 +144,8 @@ impl Sampler {
         let best = self.candidates.first().ok_or(no_logit)?.logit;
         self.keep_top_p(best);
         let least = f64::from(self.options.min_p);
-        self.candidates.retain(|candidate| candidate.logit == best || weight(candidate.logit, best, 1.0) >= least);
+        self.candidates
+            .retain(|candidate| candidate.logit == best || weight(candidate.logit, best, 1.0) >= least);
         for candidate in &mut self.candidates {
             candidate.weight = weight(candidate.logit, best, self.options.temperature);
         }
@@ -248,10 +253,7 @@ mod tests {
     fn each_step_leaves_the_distribution_that_was_worked_out_by_hand() {
         let of = |options| distribution(options, &logits(&P), &[]);
         assert_distribution(of(plain()), &[(1, 0.4), (3, 0.3), (4, 0.15), (0, 0.1), (2, 0.05)]);
-        assert_distribution(
-            of(SamplerOptions { top_k: 2, ..plain() }),
-            &[(1, 4.0 / 7.0), (3, 3.0 / 7.0)],
-        );
+        assert_distribution(of(SamplerOptions { top_k: 2, ..plain() }), &[(1, 4.0 / 7.0), (3, 3.0 / 7.0)]);
         // 0.4 + 0.3 < 0.71 ≤ 0.4 + 0.3 + 0.15
         assert_distribution(
             of(SamplerOptions { top_p: 0.71, ..plain() }),

@@ -63,7 +63,8 @@ impl Session {
         let context_len = context_len(&model, &options)?;
         let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
         let threads = at_least_one("threads", options.threads.unwrap_or(cpus.min(MAX_THREADS)), MAX_THREADS)?;
-        let batch = at_least_one("batch", options.batch.unwrap_or(DEFAULT_BATCH), usize::MAX)?.min(context_len);
+        let batch =
+            at_least_one("batch", options.batch.unwrap_or(DEFAULT_BATCH), usize::MAX)?.min(context_len);
         let kernels = kernels(options.kernels.as_deref())?;
         let caches = config
             .layers

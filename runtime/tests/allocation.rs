@@ -39,7 +39,8 @@ fn steps_and_prompts_allocate_nothing() {
     plan.config.logit_softcap = Some(9.0);
     plan.config.layers[0].window = Some(4);
     plan.config.layers[1].attention_softcap = Some(9.0);
-    plan.roles = Role::ALL.iter().copied().filter(|&role| role != Role::Tokenizer && role != Role::Head).collect();
+    plan.roles =
+        Role::ALL.iter().copied().filter(|&role| role != Role::Tokenizer && role != Role::Head).collect();
     let model = plan.build().open();
     for kernels in pith_kernels::available() {
         // The reference is there to be right, and computes in vectors of its own.

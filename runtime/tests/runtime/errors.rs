@@ -105,7 +105,10 @@ fn prompts_that_cannot_be_run_leave_the_session_as_it_was() {
     assert_eq!(message, "6 more tokens after 3 do not fit in a context of 8");
     assert_eq!((session.position(), session.traffic(), session.logits()), (3, traffic, &logits[..]));
     session.prefill(&[4; 5]).unwrap();
-    assert!(matches!(session.step(1), Err(RuntimeError::ContextFull { position: 8, new: 1, context_len: 8 })));
+    assert!(matches!(
+        session.step(1),
+        Err(RuntimeError::ContextFull { position: 8, new: 1, context_len: 8 })
+    ));
 }
 
 #[test]

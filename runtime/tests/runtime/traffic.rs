@@ -39,7 +39,8 @@ fn a_decoded_token_streams_exactly_the_directorys_tensors() {
             let expected = directory_bytes(&model, &[Role::TokenEmbedding, Role::PositionEmbedding]);
             assert_eq!(session.last_traffic().weight_bytes, expected, "{encoding}");
             assert_eq!(model.streamed_bytes(), expected);
-            let block = |role| model.index().matrix(model.bytes(), TensorId::model(role)).unwrap().block_bytes();
+            let block =
+                |role| model.index().matrix(model.bytes(), TensorId::model(role)).unwrap().block_bytes();
             let looked_up = block(Role::TokenEmbedding) + block(Role::PositionEmbedding);
             assert_eq!(session.last_traffic().embedding_bytes, looked_up as u64);
             assert_eq!(model.looked_up_bytes(), looked_up as u64);

@@ -130,8 +130,7 @@ impl Plan {
             recipe: "random".into(),
             passes: Vec::new(),
         };
-        let metadata =
-            Metadata { model: self.config.clone(), chat_template: None, provenance };
+        let metadata = Metadata { model: self.config.clone(), chat_template: None, provenance };
         writer.finish(&metadata).unwrap();
         Built { folder, path, weights }
     }
@@ -145,7 +144,8 @@ impl Plan {
                 || (*role == Role::Head && !self.config.tied_head)
                 || (*role == Role::Tokenizer && self.tokenizer.is_some())
         };
-        let of = |scope: Scope| Role::ALL.iter().copied().filter(move |role| role.scope() == scope).filter(has);
+        let of =
+            |scope: Scope| Role::ALL.iter().copied().filter(move |role| role.scope() == scope).filter(has);
         ids.extend(of(Scope::Model).filter(|role| role.tag() < 10).map(TensorId::model));
         for index in 0..layers {
             ids.extend(of(Scope::Layer).map(|role| TensorId::layer(role, index)));
