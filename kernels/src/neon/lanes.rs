@@ -60,6 +60,8 @@ instructions! {
     high_nibbles(a: U8x16) -> I8x16 = |a| vreinterpretq_s8_u8(vshrq_n_u8::<4>(a));
     signed(a: U8x16) -> I8x16 = vreinterpretq_s8_u8;
     float(a: U8x16) -> F32x4 = vreinterpretq_f32_u8;
+    words_of(a: I8x16) -> I32x4 = vreinterpretq_s32_s8;
+    bytes_of(a: I32x4) -> I8x16 = vreinterpretq_s8_s32;
 
     load_f32(from: &[f32; 4]) -> F32x4 = |from: &[f32; 4]| vld1q_f32(from.as_ptr());
     load_u8(from: &[u8; 16]) -> U8x16 = |from: &[u8; 16]| vld1q_u8(from.as_ptr());
@@ -90,15 +92,11 @@ instructions! {
         |sum, a, b| vmlal_s8(sum, vget_low_s8(a), vget_low_s8(b));
 }
 
-/// # Safety
-/// NEON.
-#[inline(always)]
-unsafe fn widen_u16(bits: uint16x8_t) -> [F32x4; 2] {
-    // SAFETY: by this function's contract.
-    unsafe {
-        let halves = vreinterpretq_f16_u16(bits);
-        [vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)]
-    }
+#[inline]
+#[target_feature(enable = "neon")]
+fn widen_u16(bits: uint16x8_t) -> [F32x4; 2] {
+    let halves = vreinterpretq_f16_u16(bits);
+    [vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)]
 }
 
 /// Products of the last eight bytes: the compiler makes two instructions of `vmull_high_s8`.
@@ -127,8 +125,9 @@ pub fn mul_add_high(mut sum: I16x8, a: I8x16, b: I8x16) -> I16x8 {
 /// Bytes `4·LANE .. 4·LANE + 4`, four times.
 #[inline(always)]
 pub fn repeat_four<const LANE: i32>(a: I8x16) -> I8x16 {
+    let words = words_of(a);
     // SAFETY: NEON is a feature of the target: see the `cfg` on this folder's `mod` line.
-    unsafe { vreinterpretq_s8_s32(vdupq_laneq_s32::<LANE>(vreinterpretq_s32_s8(a))) }
+    bytes_of(unsafe { vdupq_laneq_s32::<LANE>(words) })
 }
 
 /// `sum + a · b[LANE]`.
@@ -140,6 +139,7 @@ pub fn mul_add_lane<const LANE: i32>(sum: F32x4, a: F32x4, b: F32x4) -> F32x4 {
 
 /// The same reference, of which the compiler does not know that it is the same.
 #[inline(always)]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "the address passes through and is not followed")]
 pub fn again<T>(reference: &T) -> &T {
     let mut address: *const T = reference;
     // SAFETY: no instruction, and the register keeps its value.

@@ -63,7 +63,7 @@ fn silu(x: F32x4) -> F32x4 {
 /// `½(1 + tanh u) = 1 / (1 + e^(−2u))`, `u = √(2/π) · (x + 0.044715·x³)`.
 #[inline(always)]
 fn gelu_tanh(x: F32x4) -> F32x4 {
-    const TWICE_ROOT: f32 = 1.595_769_1;
+    const TWICE_ROOT: f32 = 1.595_769;
     let inner = mul_add_scalar(splat(TWICE_ROOT), mul(x, x), TWICE_ROOT * 0.044_715);
     div(x, add(splat(1.0), exp(neg(mul(x, inner)))))
 }
@@ -78,11 +78,11 @@ fn gelu(x: F32x4) -> F32x4 {
         0.112_398_36,
         -0.228_123_41,
         0.191_660_27,
-        -0.079_316_378,
-        0.096_097_052,
-        0.078_411_199,
+        -0.079_316_38,
+        0.096_097_05,
+        0.078_411_2,
         0.110_230_595,
-        0.119_572_423,
+        0.119_572_42,
         0.119_686_656,
     ];
     let z = abs(x);
@@ -104,7 +104,7 @@ fn gelu(x: F32x4) -> F32x4 {
 #[inline(always)]
 fn exp(x: F32x4) -> F32x4 {
     // ln 2 as a number of nine bits, whose multiples are exact, and the rest.
-    const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+    const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
     const P: [f32; 5] = [0.001_381_439_6, 0.008_368_779, 0.041_668_395, 0.166_665_2, 0.499_999_93];
     let x = min(max(x, splat(-104.0)), splat(89.0));
     let n = round(mul_scalar(x, std::f32::consts::LOG2_E));
