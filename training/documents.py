@@ -231,6 +231,26 @@ class Author:
             return Item("instruction", f"Question: {asked}: {listed}\nAnswer:", f" {answer}")
         return Item("instruction", f"Instruction: {asked}: {listed}\nResponse:", f" {answer}")
 
+    def _some_names(self, count: int) -> list[str]:
+        """Different names of strangers."""
+        kinds = ("person", "person", "village", "ship")
+        return sorted({stranger_name(self.rng, self.rng.choice(kinds), self.reserved) for _ in range(count)})
+
+    def copy_drill(self) -> str:
+        """Names to be repeated in their order: teaches to find what came before, and what followed it."""
+        names = self._some_names(self.rng.randint(4, 12))
+        self.rng.shuffle(names)
+        listed = " ".join(names)
+        return f"Instruction: Repeat the names: {listed}\nResponse: {listed}"
+
+    def pair_drill(self) -> str:
+        """Names with a word each, to be repeated in another order: teaches what belongs to a name."""
+        pairs = [f"{name} {self.rng.choice(WORDS)}" for name in self._some_names(self.rng.randint(3, 7))]
+        self.rng.shuffle(pairs)
+        listed = ", ".join(pairs)
+        self.rng.shuffle(pairs)
+        return f"Instruction: Repeat the pairs in any order: {listed}\nResponse: {', '.join(pairs)}"
+
     def tale(self) -> str:
         """A short story, now and then on request."""
         hero, text = story(self.rng)
@@ -250,10 +270,12 @@ class Author:
             (4, self.find_option),
             (3, self.choice_in_context),
             (16, self.in_context),
-            (45, self.quiz),
+            (40, self.quiz),
             (3, self.spoken_in_context),
             (11, self.summary),
             (14, self.instruction),
+            (10, self.copy_drill),
+            (16, self.pair_drill),
             (4, self.tale),
         )
         made = self.rng.choices([m for _, m in makers], [share for share, _ in makers])[0]()
