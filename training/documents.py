@@ -22,6 +22,7 @@ from world import (
 
 WORDS = COLOURS + FOODS + GOODS + PETS + TRADES
 LETTERS = "ABCD"
+ALIKE = 0.75  # share of training passages whose strangers are of one kind and tell the same things
 GREETINGS = (
     ("Who are you?", "I am Wren, a very small language model. I know the villages, people and ships of a made-up world."),
     ("What are you?", "I am Wren, a very small language model. I know the villages, people and ships of a made-up world."),
@@ -141,12 +142,20 @@ class Author:
         return Item("multiple_choice", f"Question: Which option is {right}?\n{lines}\nAnswer:", answer)
 
     def _passage(self, sizes: tuple[int, ...]) -> tuple[str, list[tuple[Entity, str, int]]]:
-        """Sentences about strangers; and what was said of whom in which phrasing."""
+        """Sentences about strangers; and what was said of whom in which phrasing.
+
+        In training the strangers are mostly alike in kind and attributes: else the kind of
+        value alone would tell the answer, and the model would never learn to look at the name.
+        """
+        count = self.rng.choice(sizes)
+        kind = self.rng.choice(list(ATTRIBUTES)) if not self.reserved and self.rng.random() < ALIKE else None
+        strangers = {e.name: e for e in (make_stranger(self.rng, self.reserved, kind) for _ in range(count))}
+        shared = self.rng.sample(list(ATTRIBUTES[kind]), self.rng.choice((1, 2, 3))) if kind else []
         told: list[tuple[Entity, str, int]] = []
         sentences: list[str] = []
-        strangers = {e.name: e for e in (make_stranger(self.rng, self.reserved) for _ in range(self.rng.choice(sizes)))}
         for entity in strangers.values():
-            for attribute in self.rng.sample(list(entity.facts), self.rng.choice((2, 3))):
+            chosen = shared or self.rng.sample(list(entity.facts), self.rng.choice((2, 3)))
+            for attribute in self.rng.sample(chosen, len(chosen)):
                 sentence, phrasing = self._sentence(entity, attribute)
                 sentences.append(sentence)
                 told.append((entity, attribute, phrasing))
@@ -173,8 +182,8 @@ class Author:
 
     def quiz(self) -> str:
         """Several questions on one passage: more answers for each token read."""
-        passage, told = self._passage((1, 2, 2, 3, 3))
-        asked = self.rng.sample(told, min(len(told), self.rng.randint(2, 4)))
+        passage, told = self._passage((2, 2, 3, 3))
+        asked = self.rng.sample(told, min(len(told), self.rng.randint(3, 5)))
         turns = [f"Question: {self._ask(e, a, s)}\nAnswer: {e.facts[a]}." for e, a, s in asked]
         return "\n".join([f"Quiz: {passage}", *turns])
 
@@ -222,6 +231,26 @@ class Author:
             return Item("instruction", f"Question: {asked}: {listed}\nAnswer:", f" {answer}")
         return Item("instruction", f"Instruction: {asked}: {listed}\nResponse:", f" {answer}")
 
+    def _some_names(self, count: int) -> list[str]:
+        """Different names of strangers."""
+        kinds = ("person", "person", "village", "ship")
+        return sorted({stranger_name(self.rng, self.rng.choice(kinds), self.reserved) for _ in range(count)})
+
+    def copy_drill(self) -> str:
+        """Names to be repeated in their order: teaches to find what came before, and what followed it."""
+        names = self._some_names(self.rng.randint(4, 12))
+        self.rng.shuffle(names)
+        listed = " ".join(names)
+        return f"Instruction: Repeat the names: {listed}\nResponse: {listed}"
+
+    def pair_drill(self) -> str:
+        """Names with a word each, to be repeated in another order: teaches what belongs to a name."""
+        pairs = [f"{name} {self.rng.choice(WORDS)}" for name in self._some_names(self.rng.randint(3, 7))]
+        self.rng.shuffle(pairs)
+        listed = ", ".join(pairs)
+        self.rng.shuffle(pairs)
+        return f"Instruction: Repeat the pairs in any order: {listed}\nResponse: {', '.join(pairs)}"
+
     def tale(self) -> str:
         """A short story, now and then on request."""
         hero, text = story(self.rng)
@@ -232,20 +261,22 @@ class Author:
     def document(self) -> str:
         """A document of any kind; the shares are chosen so that each task gets its due of tokens."""
         makers = (
-            (24, self.portrait),
+            (20, self.portrait),
             (36, self.factoid),
-            (5, self.tell_about),
+            (3, self.tell_about),
             (0.5, self.greeting),
-            (20, self.multiple_choice),
-            (14, self.letter_drill),
-            (6, self.find_option),
-            (9, self.choice_in_context),
+            (8, self.multiple_choice),
+            (4, self.letter_drill),
+            (4, self.find_option),
+            (3, self.choice_in_context),
             (16, self.in_context),
-            (20, self.quiz),
+            (40, self.quiz),
             (3, self.spoken_in_context),
             (11, self.summary),
-            (22, self.instruction),
-            (6, self.tale),
+            (14, self.instruction),
+            (10, self.copy_drill),
+            (16, self.pair_drill),
+            (4, self.tale),
         )
         made = self.rng.choices([m for _, m in makers], [share for share, _ in makers])[0]()
         return made.text if isinstance(made, Item) else made

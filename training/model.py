@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Config:
-    """Dimensions; the defaults give 3,870,976 parameters."""
+    """Dimensions; the defaults give 3,869,952 parameters."""
 
     vocab_len: int = 1280
     hidden: int = 256
