@@ -4,15 +4,8 @@
 //! rows is one contiguous part of it. Tiles follow the R16K4 order: one 64-byte line of codes is 16 rows × 4
 //! columns, byte `j` being row `j / 4`, column `j % 4`.
 //!
-//! To add an encoding: one file here with a type that implements [`Tile`], and one line in the table below.
-
-mod float;
-mod q4;
-mod q8;
-
-pub use float::{F16Tile, F32Tile};
-pub use q4::{Q4G64Tile, Q4Tile};
-pub use q8::Q8Tile;
+//! To add an encoding: one file here with a type that implements [`Tile`], and one line in the table below, which
+//! declares the module too. (`cargo fmt` does not look behind a macro; `.ci/run` formats these files by name.)
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -63,9 +56,14 @@ pub struct Grouped {
     pub pack: fn(&[i8], &[f16], &mut [u8]),
 }
 
-/// The one table of encodings: tag in the file, variant, tile, name.
+/// The one table of encodings: module, then tag in the file, variant, tile, name, a line about it.
 macro_rules! encodings {
-    ($($tag:literal => $variant:ident, $tile:ty, $name:literal, $about:literal;)*) => {
+    ($($module:ident { $($tag:literal => $variant:ident, $tile:ident, $name:literal, $about:literal;)* })*) => {
+        $(mod $module; pub use $module::{$($tile),*};)*
+
+        encodings!(@ $($($tag => $variant, $tile, $name, $about;)*)*);
+    };
+    (@ $($tag:literal => $variant:ident, $tile:ident, $name:literal, $about:literal;)*) => {
         /// How the weights of a matrix are stored.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
@@ -119,11 +117,15 @@ macro_rules! encodings {
 }
 
 encodings! {
-    0 => F32, F32Tile, "f32", "32-bit floats";
-    1 => F16, F16Tile, "f16", "16-bit floats";
-    8 => Q8, Q8Tile, "q8", "8-bit codes, one f16 scale for 32 columns";
-    4 => Q4, Q4Tile, "q4", "4-bit codes, one f16 scale for 32 columns";
-    5 => Q4G64, Q4G64Tile, "q4-g64", "4-bit codes, one f16 scale for 64 columns";
+    float {
+        0 => F32, F32Tile, "f32", "32-bit floats";
+        1 => F16, F16Tile, "f16", "16-bit floats";
+    }
+    q8 { 8 => Q8, Q8Tile, "q8", "8-bit codes, one f16 scale for 32 columns"; }
+    q4 {
+        4 => Q4, Q4Tile, "q4", "4-bit codes, one f16 scale for 32 columns";
+        5 => Q4G64, Q4G64Tile, "q4-g64", "4-bit codes, one f16 scale for 64 columns";
+    }
 }
 
 impl Encoding {
