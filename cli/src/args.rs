@@ -137,19 +137,19 @@ pub struct SamplerArgs {
     #[arg(long)]
     pub greedy: bool,
     /// 0 is greedy
-    #[arg(long, default_value_t = 0.8, value_name = "T")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0.8, value_name = "T")]
     pub temperature: f32,
     /// Keep the K most likely tokens; 0 keeps all
     #[arg(long, default_value_t = 40, value_name = "K")]
     pub top_k: usize,
     /// Keep the fewest tokens that have this probability together
-    #[arg(long, default_value_t = 0.95, value_name = "P")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0.95, value_name = "P")]
     pub top_p: f32,
     /// Drop tokens less likely than P times the most likely one
-    #[arg(long, default_value_t = 0.05, value_name = "P")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0.05, value_name = "P")]
     pub min_p: f32,
     /// Divide the logits of recent tokens by this; 1 is off
-    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 1.0, value_name = "X")]
     pub repeat_penalty: f32,
     /// How many recent tokens the penalty looks at
     #[arg(long, default_value_t = 64, value_name = "N")]
