@@ -22,6 +22,9 @@ impl Kernels for Portable {
 /// Positions or tokens worked on together, so that buffers stay on the stack.
 const CHUNK: usize = 64;
 
+/// Dimensions of a cached row worked on together, for the same reason.
+const ROW_CHUNK: usize = 128;
+
 /// See [`Kernels::mat_vec`].
 pub fn mat_vec(w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
     assert_eq!((x.tokens(), y.len()), (1, w.rows()));
@@ -245,11 +248,15 @@ fn lower_tail(z: f32x8) -> f32x8 {
 pub fn scores(queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
     let (head_dim, positions) = (keys.head_dim(), keys.positions());
     assert_eq!(queries.len() / head_dim * positions, out.len());
-    let mut key = vec![0.0f32; head_dim];
+    out.fill(0.0);
+    let mut key = [0.0f32; ROW_CHUNK];
     for position in 0..positions {
-        load_row(keys, position, &mut key);
-        for (index, query) in queries.chunks_exact(head_dim).enumerate() {
-            out[index * positions + position] = scale * dot(query, &key);
+        for start in (0..head_dim).step_by(ROW_CHUNK) {
+            let key = &mut key[..ROW_CHUNK.min(head_dim - start)];
+            load_row(keys, position, start, key);
+            for (index, query) in queries.chunks_exact(head_dim).enumerate() {
+                out[index * positions + position] += scale * dot(&query[start..][..key.len()], key);
+            }
         }
     }
 }
@@ -259,20 +266,25 @@ pub fn mix(weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
     let (head_dim, positions) = (values.head_dim(), values.positions());
     assert_eq!(out.len() / head_dim * positions, weights.len());
     out.fill(0.0);
-    let mut value = vec![0.0f32; head_dim];
+    let mut value = [0.0f32; ROW_CHUNK];
     for position in 0..positions {
-        load_row(values, position, &mut value);
-        for (index, out) in out.chunks_exact_mut(head_dim).enumerate() {
-            let weight = weights[index * positions + position];
-            for (out, value) in out.iter_mut().zip(&value) {
-                *out += weight * value;
+        for start in (0..head_dim).step_by(ROW_CHUNK) {
+            let value = &mut value[..ROW_CHUNK.min(head_dim - start)];
+            load_row(values, position, start, value);
+            for (index, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                let weight = weights[index * positions + position];
+                for (out, value) in out[start..].iter_mut().zip(&*value) {
+                    *out += weight * value;
+                }
             }
         }
     }
 }
 
-fn load_row(rows: KvRows<'_>, position: usize, out: &mut [f32]) {
-    let span = position * out.len()..(position + 1) * out.len();
+/// Values of one row from dimension `start` on.
+fn load_row(rows: KvRows<'_>, position: usize, start: usize, out: &mut [f32]) {
+    let begin = position * rows.head_dim() + start;
+    let span = begin..begin + out.len();
     match rows {
         KvRows::F32 { rows, .. } => out.copy_from_slice(&rows[span]),
         KvRows::F16 { rows, .. } => rows[span].convert_to_f32_slice(out),
