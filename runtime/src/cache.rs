@@ -3,7 +3,7 @@
 use crate::error::RuntimeError;
 use crate::memory::{product, zeros};
 use half::f16;
-use half::slice::HalfBitsSliceExt;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use pith_format::LayerConfig;
 use pith_kernels::KvRows;
 use std::fmt;
@@ -101,8 +101,14 @@ impl Rows {
         match self {
             Rows::F32(rows) => rows[range].copy_from_slice(values),
             Rows::F16(rows) => {
-                for (stored, value) in rows[range].iter_mut().zip(values) {
-                    *stored = saturating_f16(*value).to_bits();
+                // A slice at a time: that is what the CPU has an instruction for.
+                let mut clamped = [0.0f32; 64];
+                for (stored, values) in rows[range].chunks_mut(64).zip(values.chunks(64)) {
+                    let clamped = &mut clamped[..values.len()];
+                    for (clamped, value) in clamped.iter_mut().zip(values) {
+                        *clamped = value.clamp(-MAX_F16, MAX_F16);
+                    }
+                    stored.reinterpret_cast_mut::<f16>().convert_from_f32_slice(clamped);
                 }
             }
             Rows::Q8 { codes, scales } => {
@@ -137,9 +143,12 @@ impl Rows {
     }
 }
 
+/// The largest f16.
+const MAX_F16: f32 = 65504.0;
+
 /// The nearest f16; numbers beyond its range become its largest.
 fn saturating_f16(value: f32) -> f16 {
-    f16::from_f32(value.clamp(-65504.0, 65504.0))
+    f16::from_f32(value.clamp(-MAX_F16, MAX_F16))
 }
 
 impl KvType {

@@ -20,6 +20,7 @@
 mod attention;
 mod cache;
 mod chat;
+mod date;
 mod error;
 mod exec;
 mod forward;

@@ -148,7 +148,7 @@ fn a_conversation_is_not_computed_again() {
     let mut session = session(&model, 64);
     let options = GenerateOptions { max_tokens: Some(3), ..Default::default() };
     let (_, first) = run(&mut session, &[0, 1], &options).unwrap();
-    assert_eq!((first.reused_tokens, &session.tokens()[..]), (0, &[0, 1, 2, 3][..]));
+    assert_eq!((first.reused_tokens, session.tokens()), (0, &[0, 1, 2, 3][..]));
     // The model's three tokens, then what a user said.
     let (_, second) = run(&mut session, &[0, 1, 2, 3, 4, 7], &options).unwrap();
     assert_eq!((second.reused_tokens, second.tokens), (4, vec![8, 9, 10]));

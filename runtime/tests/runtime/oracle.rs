@@ -162,9 +162,9 @@ fn attend(
         let largest = scores.iter().copied().fold(f64::MIN, f64::max);
         scores.iter_mut().for_each(|score| *score = (*score - largest).exp());
         let total: f64 = scores.iter().sum();
-        for dim in 0..layer.head_dim {
-            mixed.push(seen.iter().zip(&scores).map(|(&p, s)| s / total * values[p][kv_head][dim]).sum());
-        }
+        mixed.extend((0..layer.head_dim).map(|dim| -> f64 {
+            seen.iter().zip(&scores).map(|(&p, score)| score / total * values[p][kv_head][dim]).sum()
+        }));
     }
     mixed
 }
