@@ -261,21 +261,21 @@ class Author:
     def document(self) -> str:
         """A document of any kind; the shares are chosen so that each task gets its due of tokens."""
         makers = (
-            (20, self.portrait),
-            (36, self.factoid),
+            (26, self.portrait),
+            (64, self.factoid),
             (3, self.tell_about),
             (0.5, self.greeting),
-            (8, self.multiple_choice),
-            (4, self.letter_drill),
+            (14, self.multiple_choice),
+            (8, self.letter_drill),
             (4, self.find_option),
             (3, self.choice_in_context),
             (16, self.in_context),
-            (40, self.quiz),
+            (30, self.quiz),
             (3, self.spoken_in_context),
             (11, self.summary),
             (14, self.instruction),
-            (10, self.copy_drill),
-            (16, self.pair_drill),
+            (5, self.copy_drill),
+            (8, self.pair_drill),
             (4, self.tale),
         )
         made = self.rng.choices([m for _, m in makers], [share for share, _ in makers])[0]()
