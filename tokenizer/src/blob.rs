@@ -320,7 +320,7 @@ mod tests {
             let mut blob = bpe();
             blob[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
             seal(&mut blob);
-            let error = Tokenizer::from_blob(&blob).err().expect("a huge count");
+            let error = Tokenizer::from_blob(&blob).expect_err("a huge count");
             assert!(
                 matches!(error, TokenizerError::Field { .. } | TokenizerError::Truncated { .. }),
                 "{at}: {error}"

@@ -129,7 +129,7 @@ fn what_is_not_supported_is_named() {
     ] {
         let json = small().replace(from, to);
         assert_ne!(json, small(), "{from}");
-        let message = from_tokenizer_json(json.as_bytes()).err().expect(to).to_string();
+        let message = from_tokenizer_json(json.as_bytes()).expect_err(to).to_string();
         assert!(message.contains(named), "{message}");
     }
 }
@@ -158,7 +158,7 @@ fn gguf_values_that_disagree_are_named() {
         (GgufVocab { tokens: &[], scores: &[], ..base }, "empty"),
         (GgufVocab { model: "gpt2", merges: &["a b".to_owned()], ..base }, "\"b\""),
     ] {
-        let message = from_gguf(&vocab).err().expect(named).to_string();
+        let message = from_gguf(&vocab).expect_err(named).to_string();
         assert!(message.contains(named), "{message}");
     }
 }
