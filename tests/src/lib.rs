@@ -33,6 +33,11 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
+/// Whether every instruction is emulated (`.ci/qemu-runner` says so): tests that compute much do less then.
+pub fn is_emulated() -> bool {
+    std::env::var_os("PITH_QEMU_CPU").is_some()
+}
+
 /// A converted checkpoint and the folder that is removed with it.
 pub struct Converted {
     /// Where the file lies.

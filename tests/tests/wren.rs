@@ -2,7 +2,7 @@
 
 use pith_format::Encoding;
 use pith_runtime::Session;
-use pith_tests::{convert_all, exact_session, wren};
+use pith_tests::{convert_all, exact_session, is_emulated, wren};
 use pith_tokenizer::Tokenizer;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -13,9 +13,6 @@ struct Item {
     prompt: String,
     answer: String,
 }
-
-/// Items of each setting: all that is affordable where every instruction is emulated.
-const ITEMS: usize = if cfg!(target_arch = "x86_64") { 100 } else { 4 };
 
 /// Share of items, in percent, that must be right; the settings without a line are reported only.
 const GATES: [(&str, usize); 3] = [("factoid", 95), ("summary", 95), ("in_context", 75)];
@@ -53,9 +50,10 @@ fn the_embedded_model_knows_its_world() {
     let mut session = exact_session(&model, model.config().context_len);
     let tokenizer = model.tokenizer().unwrap();
     let tasks = items();
+    let count = if is_emulated() { 4 } else { 100 };
     for (task, items) in &tasks {
         assert!(items.len() >= 100, "{task}: {} items", items.len());
-        let asked = &items[..ITEMS];
+        let asked = &items[..count];
         let right = asked.iter().filter(|item| is_right(&mut session, tokenizer, item)).count();
         println!("{task:<16} {right} of {}", asked.len());
         let gate = GATES.iter().find(|(name, _)| name == task).map_or(0, |(_, percent)| *percent);
