@@ -123,6 +123,10 @@ fn every_mechanism_gives_the_oracles_logits() {
         let expected = oracle::logits(&plan.config, &built, &tokens);
         let model = built.open();
         for kernels in pith_kernels::available() {
+            // The reference takes its time, and has no path of its own for any of these.
+            if kernels.name() == "reference" && *name != "everything" {
+                continue;
+            }
             let options = SessionOptions {
                 kv_type: KvType::F32,
                 threads: Some(2),
