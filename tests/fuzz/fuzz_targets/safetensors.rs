@@ -5,9 +5,9 @@ use libfuzzer_sys::fuzz_target;
 use pith_converter::source::Checkpoint;
 use pith_converter::{ConvertOptions, convert};
 
-const CONFIG: &str = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8,
-    "intermediate_size": 12, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1,
-    "vocab_size": 5, "rms_norm_eps": 1e-5, "max_position_embeddings": 32, "tie_word_embeddings": true}"#;
+const CONFIG: &str = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32,
+    "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1,
+    "vocab_size": 16, "rms_norm_eps": 1e-5, "max_position_embeddings": 16, "tie_word_embeddings": true}"#;
 
 fuzz_target!(|data: &[u8]| {
     let folder = tempfile::tempdir_in("/dev/shm").expect("a temporary folder");
