@@ -191,6 +191,33 @@ fn completions_are_printed_for_shells() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupt_stops_the_reply_and_not_the_conversation() {
+    use std::io::{Read, Write};
+    let (_folder, path) = converted("q8");
+    // The reference kernels are slow enough to be interrupted.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pith"))
+        .args(["chat", &path, "--greedy", "--kernels", "reference", "-t", "1", "--stats"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"Tell me a story about a heron.\n").unwrap();
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    input.write_all(b"What is the pet of Heskily?\n").unwrap();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    let messages = stderr(&output);
+    assert!(output.status.success(), "{messages}");
+    let reasons: Vec<_> = messages.lines().filter(|line| line.starts_with("stopped")).collect();
+    assert_eq!(reasons, ["stopped by request", "stopped at the end of the text"], "{messages}");
+}
+
 /// A disk that is full, by way of the largest file that the shell allows.
 #[cfg(target_os = "linux")]
 #[test]

@@ -4,6 +4,7 @@
 use pith_converter::{ConvertOptions, Recipe, convert};
 use pith_format::Encoding;
 use pith_runtime::{KvType, Model, Session, SessionOptions};
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -76,6 +77,45 @@ pub fn exact_session(model: &Arc<Model>, context_len: usize) -> Session {
         ..SessionOptions::default()
     };
     Session::new(Arc::clone(model), options).expect("a small session")
+}
+
+/// A greedy continuation by `transformers`, as `tests/golden/greedy.py` writes it.
+#[derive(Debug, Deserialize)]
+pub struct Greedy {
+    /// The text it began with.
+    pub prompt: String,
+    /// Its tokens.
+    pub prompt_ids: Vec<u32>,
+    /// The tokens that follow; one that ends a text is left out.
+    pub ids: Vec<u32>,
+    /// Their text.
+    pub text: String,
+}
+
+impl Greedy {
+    /// Reads `tests/golden/NAME`.
+    pub fn read(name: &str) -> Self {
+        let text = std::fs::read_to_string(golden().join(name)).expect("a golden file");
+        serde_json::from_str(&text).expect("what greedy.py writes")
+    }
+
+    /// As many tokens as there are in `ids`, by `session`.
+    pub fn generate(&self, session: &mut Session) -> Vec<u32> {
+        session.reset();
+        let mut next = likeliest(session.prefill(&self.prompt_ids).expect("tokens of the vocabulary"));
+        let mut ids = vec![next];
+        while ids.len() < self.ids.len() {
+            next = likeliest(session.step(next).expect("room for one more token"));
+            ids.push(next);
+        }
+        ids
+    }
+}
+
+/// The token with the largest logit.
+pub fn likeliest(logits: &[f32]) -> u32 {
+    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    best.expect("a vocabulary").0 as u32
 }
 
 /// The logits after every token, `tokens × vocabulary`.

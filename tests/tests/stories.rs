@@ -1,35 +1,12 @@
 //! stories260K, a real model of 260K parameters, from both of its sources. Skipped where it is absent.
 
 use pith_format::Encoding;
-use pith_runtime::{Model, Session};
-use pith_tests::{all_logits, convert_all, difference, exact_session, golden, is_emulated, shared};
-use serde::Deserialize;
+use pith_runtime::Model;
+use pith_tests::{Greedy, all_logits, convert_all, difference, exact_session, is_emulated, shared};
 use std::sync::Arc;
 
-#[derive(Deserialize)]
-struct Greedy {
-    prompt: String,
-    prompt_ids: Vec<u32>,
-    ids: Vec<u32>,
-    text: String,
-}
-
 fn greedy() -> Greedy {
-    serde_json::from_str(&std::fs::read_to_string(golden().join("stories260K.json")).unwrap()).unwrap()
-}
-
-/// The likeliest token after every token, `count` times.
-fn continue_greedily(session: &mut Session, prompt: &[u32], count: usize) -> Vec<u32> {
-    let likeliest = |logits: &[f32]| {
-        let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-        best.expect("a vocabulary").0 as u32
-    };
-    let mut ids = vec![likeliest(session.prefill(prompt).unwrap())];
-    while ids.len() < count {
-        let next = likeliest(session.step(ids[ids.len() - 1]).unwrap());
-        ids.push(next);
-    }
-    ids
+    Greedy::read("stories260K.json")
 }
 
 #[test]
@@ -41,7 +18,7 @@ fn greedy_text_is_that_of_transformers() {
         let tokenizer = model.tokenizer().unwrap();
         assert_eq!(tokenizer.encode(&expected.prompt, true).unwrap(), expected.prompt_ids);
         let mut session = exact_session(&model, 256);
-        let ids = continue_greedily(&mut session, &expected.prompt_ids, expected.ids.len());
+        let ids = expected.generate(&mut session);
         assert_eq!(ids, expected.ids, "{}", source.display());
         let whole = [&expected.prompt_ids[..], &ids[..]].concat();
         let text = tokenizer.decode(&whole, true).unwrap();

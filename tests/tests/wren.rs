@@ -2,7 +2,7 @@
 
 use pith_format::Encoding;
 use pith_runtime::Session;
-use pith_tests::{convert_all, exact_session, is_emulated, wren};
+use pith_tests::{Greedy, convert_all, exact_session, is_emulated, likeliest, wren};
 use pith_tokenizer::Tokenizer;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -33,15 +33,10 @@ fn is_right(session: &mut Session, tokenizer: &Tokenizer, item: &Item) -> bool {
     let prompt = tokenizer.encode(&item.prompt, true).unwrap();
     let answer = tokenizer.encode(&item.answer, false).unwrap();
     let fed = [&prompt[..], &answer[..answer.len() - 1]].concat();
-    let mut likeliest = Vec::new();
+    let mut found = Vec::new();
     session.reset();
-    session
-        .logits_of(&fed, |_, logits| {
-            let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).expect("a vocabulary").0;
-            likeliest.push(best as u32);
-        })
-        .unwrap();
-    likeliest[prompt.len() - 1..] == answer
+    session.logits_of(&fed, |_, logits| found.push(likeliest(logits))).unwrap();
+    found[prompt.len() - 1..] == answer
 }
 
 #[test]
@@ -62,4 +57,19 @@ fn the_embedded_model_knows_its_world() {
         assert!(right >= needed, "{task}: {right} of {}, expected {needed}", asked.len());
     }
     assert!(GATES.iter().all(|(name, _)| tasks.contains_key(*name)));
+}
+
+#[test]
+fn greedy_text_is_that_of_transformers() {
+    let expected = Greedy::read("wren.json");
+    let model = convert_all(&wren(), Encoding::F32).open();
+    let tokenizer = model.tokenizer().unwrap();
+    assert_eq!(tokenizer.encode(&expected.prompt, true).unwrap(), expected.prompt_ids);
+    let mut session = exact_session(&model, 256);
+    let ids = expected.generate(&mut session);
+    assert_eq!(ids, expected.ids);
+    assert_eq!(tokenizer.decode(&ids, true).unwrap(), expected.text);
+    // The story ends where transformers ended it.
+    let next = likeliest(session.step(ids[ids.len() - 1]).unwrap());
+    assert!(model.config().eos.contains(&next), "{next}");
 }
