@@ -23,7 +23,7 @@ pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
     );
     let result = run_conversion(&args.source, &args.output, &options, &Bar(&bar));
     bar.finish_and_clear();
-    let report = result.with_context(|| format!("cannot convert {}", args.source.display()))?;
+    let report = result?;
     for warning in &report.warnings {
         eprintln!("warning: {warning}");
     }

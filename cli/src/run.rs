@@ -20,6 +20,13 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(!prompt.is_empty(), "the prompt is empty; give --prompt, --file or standard input");
     let tokens = model.tokenizer()?.encode(&prompt, !args.no_special)?;
 
+    // Before the prompt is echoed.
+    anyhow::ensure!(
+        tokens.len() <= session.context_len(),
+        "the prompt has {} tokens, the context holds {}; shorten it or raise --context",
+        tokens.len(),
+        session.context_len()
+    );
     let options = GenerateOptions {
         max_tokens: Some(args.max_tokens),
         stops: args.stop.clone(),

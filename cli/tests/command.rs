@@ -164,6 +164,7 @@ fn errors_name_the_place_and_the_values() {
         let message = stderr(&output);
         assert!(parts.iter().all(|part| message.contains(part)), "{args:?}: {message}");
         assert!(!message.contains("panicked"), "{message}");
+        assert!(output.stdout.is_empty(), "{args:?} printed before it failed");
     };
     case(&["convert", &source, &path], &["exists", "--force"]);
     case(&["convert", &source, &path, "--force", "--encoding", "q9"], &["q9", "q4-g64"]);
