@@ -218,7 +218,9 @@ fn wait(duration: Duration, ready: impl Fn() -> bool, parked: &AtomicBool) {
         return;
     }
     loop {
-        parked.store(true, Ordering::SeqCst);
+        // A swap, not a store: qemu 7 lets a load that follows a store overtake it, for aarch64 on x86, and this
+        // thread would see the old state and park just as the other sees the old flag and does not wake it.
+        parked.swap(true, Ordering::SeqCst);
         // Looked at again after the flag is up: whoever made it ready before has not seen the flag.
         if ready() {
             parked.store(false, Ordering::SeqCst);
@@ -301,6 +303,23 @@ mod tests {
             });
             assert_eq!(data, [1; 3]);
             std::thread::sleep(Duration::from_micros(20 * round));
+        }
+    }
+
+    #[test]
+    fn a_signal_just_as_a_thread_parks_wakes_it() {
+        let mut pool = Pool::new(2, false).unwrap();
+        let begin = Instant::now();
+        let mut round = 0;
+        while begin.elapsed() < Duration::from_secs(1) {
+            let mut data = [0; 2];
+            pool.for_chunks(2, &mut data, 1, &mut [(); 2], |_, chunk, _| chunk[0] = 1);
+            assert_eq!(data, [1; 2]);
+            // Around the moment at which the worker gives up spinning, a little later each round.
+            round = (round + 1) % 400;
+            let pause = SPIN + Duration::from_nanos(100 * round);
+            let paused = Instant::now();
+            while paused.elapsed() < pause {}
         }
     }
 
