@@ -2,6 +2,7 @@
 //! int8.
 
 use crate::Kernels;
+use pith_format::Matrix;
 use pith_format::encoding::MAX_TILE_COLS;
 
 /// Columns that share one scale in rounded activations.
@@ -105,6 +106,13 @@ impl<'a> Operand<'a> {
     /// Values of a token, padding left out.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// Panics unless the product of `w` with this fits `y`, one slice of rows a token.
+    pub(crate) fn assert_product(&self, w: Matrix<'_>, y: &[&mut [f32]]) {
+        assert_eq!((w.cols(), y.len()), (self.cols, self.tokens), "columns and tokens");
+        assert!(y.iter().all(|y| y.len() == w.rows()), "rows of every token");
+        self.assert_whole();
     }
 
     /// Panics unless every slice has the length that the shape asks for: the slices are public, and kernels rely on it.

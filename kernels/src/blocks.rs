@@ -19,15 +19,13 @@ pub trait Block {
 
 /// [`Kernels::mat_vec`](crate::Kernels::mat_vec) by `block`.
 pub fn mat_vec(block: impl Block, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
-    assert_eq!(x.tokens(), 1);
-    mat_mul(block, w, x, y);
+    mat_mul(block, w, x, &mut [y]);
 }
 
 /// [`Kernels::mat_mul`](crate::Kernels::mat_mul) by `block`.
-pub fn mat_mul<B: Block>(block: B, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+pub fn mat_mul<B: Block>(block: B, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
     let tokens = x.tokens();
-    assert_eq!((w.cols(), y.len()), (x.cols(), tokens * w.rows()));
-    x.assert_whole();
+    x.assert_product(w, y);
     for block_index in 0..w.block_count() {
         let mut first = 0;
         while first < tokens {
@@ -49,14 +47,14 @@ fn one<B: Block, const N: usize>(
     block_index: usize,
     x: Operand<'_>,
     first: usize,
-    y: &mut [f32],
+    y: &mut [&mut [f32]],
 ) -> usize {
     let tokens = std::array::from_fn(|offset| x.token(first + offset));
     let sums = block.multiply::<N>(w.block(block_index), tokens);
     let row = block_index * TILE_ROWS;
     let count = TILE_ROWS.min(w.rows() - row);
-    for (offset, sums) in sums.iter().enumerate() {
-        y[(first + offset) * w.rows() + row..][..count].copy_from_slice(&sums[..count]);
+    for (sums, y) in sums.iter().zip(&mut y[first..]) {
+        y[row..][..count].copy_from_slice(&sums[..count]);
     }
     N
 }

@@ -45,8 +45,9 @@ pub trait Kernels: Send + Sync {
         portable::mat_vec(w, x, y)
     }
 
-    /// `y[t,r] = Σ_c w[r,c] · x[t,c]` for every token `t` of `x`; `y: tokens × rows`. As exact as [`Self::mat_vec`].
-    fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+    /// `y[t][r] = Σ_c w[r,c] · x[t,c]` for every token `t` of `x`; one slice of `rows` a token, so that bands of a
+    /// larger matrix write to where their results belong. As exact as [`Self::mat_vec`].
+    fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         portable::mat_mul(w, x, y)
     }
 

@@ -27,15 +27,13 @@ const ROW_CHUNK: usize = 128;
 
 /// See [`Kernels::mat_vec`].
 pub fn mat_vec(w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
-    assert_eq!((x.tokens(), y.len()), (1, w.rows()));
-    mat_mul(w, x, y);
+    mat_mul(w, x, &mut [y]);
 }
 
 /// See [`Kernels::mat_mul`]. Each tile is decoded once for all tokens of a chunk.
-pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
     let rows = w.rows();
-    assert_eq!((w.cols(), y.len()), (x.cols(), x.tokens() * rows));
-    x.assert_whole();
+    x.assert_product(w, y);
     for start in (0..x.tokens()).step_by(CHUNK) {
         let tokens = start..x.tokens().min(start + CHUNK);
         for block_index in 0..w.block_count() {
@@ -44,7 +42,7 @@ pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
             let first = block_index * TILE_ROWS;
             let count = TILE_ROWS.min(rows - first);
             for (token, sums) in tokens.clone().zip(&sums) {
-                y[token * rows + first..][..count].copy_from_slice(&sums[..count]);
+                y[token][first..][..count].copy_from_slice(&sums[..count]);
             }
         }
     }

@@ -17,9 +17,9 @@ impl Kernels for Reference {
         narrow(&mat_vec(w, x), y);
     }
 
-    fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
-        assert_eq!(y.len(), x.tokens() * w.rows());
-        for (token, y) in y.chunks_exact_mut(w.rows()).enumerate() {
+    fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+        assert_eq!(y.len(), x.tokens());
+        for (token, y) in y.iter_mut().enumerate() {
             narrow(&mat_vec(w, x.token(token)), y);
         }
     }

@@ -14,23 +14,32 @@ const MIN_SHARED_BYTES: usize = 32 << 10;
 /// Bands a thread gets of a matrix × matrix product, so that a slow one can leave some to the others.
 const BANDS_PER_THREAD: usize = 4;
 
-/// Most bands a matrix is cut into.
-const MAX_BANDS: usize = 2 * MAX_THREADS;
+/// Most matrices that read the same operand.
+const MAX_MATRICES: usize = 3;
 
 /// Kernels, threads, and what they have read so far.
 pub(crate) struct Exec {
     kernels: &'static dyn Kernels,
     pool: Pool,
-    /// Bands of a product of several tokens before they are put side by side.
-    scratch: Vec<f32>,
+    /// Room for the parts of a product's results, and for what is left to part; empty between calls.
+    parts: Vec<&'static mut [f32]>,
+    rests: Vec<&'static mut [f32]>,
     /// What was touched since the session began.
     pub traffic: Traffic,
 }
 
 impl Exec {
-    /// `scratch` must hold the results of the largest product of several tokens; a single thread needs none.
-    pub fn new(kernels: &'static dyn Kernels, pool: Pool, scratch: Vec<f32>) -> Self {
-        Self { kernels, pool, scratch, traffic: Traffic::default() }
+    /// For products with up to `batch` tokens.
+    pub fn new(kernels: &'static dyn Kernels, pool: Pool, batch: usize) -> Self {
+        let rests = MAX_MATRICES * batch;
+        let parts = rests * BANDS_PER_THREAD * pool.threads();
+        Self {
+            kernels,
+            pool,
+            parts: Vec::with_capacity(parts),
+            rests: Vec::with_capacity(rests),
+            traffic: Traffic::default(),
+        }
     }
 
     pub fn kernels(&self) -> &'static dyn Kernels {
@@ -60,35 +69,73 @@ impl Exec {
     }
 
     /// `outputs[i] = weights[i] · x`, `tokens × rows` each: all matrices that read `x`, in one go.
+    ///
+    /// `finish` is called with the results of each token, in parts: the kernels, for each matrix the first row of the
+    /// part, and the part. Matrices with equal numbers of rows come in equal parts.
     pub fn multiply<const N: usize>(
         &mut self,
         x: Operand<'_>,
         weights: [Matrix<'_>; N],
-        mut outputs: [&mut [f32]; N],
+        outputs: [&mut [f32]; N],
+        finish: impl Fn(&dyn Kernels, [usize; N], [&mut [f32]; N]) + Sync,
     ) {
         let tokens = x.tokens();
         self.count(x, &weights);
         let bytes: usize = weights.iter().map(|weight| weight.bytes().len()).sum();
         let threads = self.threads_for(bytes.saturating_mul(tokens));
-        if threads == 1 {
-            for (weight, output) in weights.iter().zip(outputs) {
-                multiply(self.kernels, *weight, x, output);
+        let kernels = self.kernels;
+        if tokens == 1 {
+            let mut bands: [[&mut [f32]; N]; MAX_THREADS] = from_fn(|_| from_fn(|_| &mut [][..]));
+            let bands = &mut bands[..threads];
+            for (matrix, (weight, mut rest)) in weights.iter().zip(outputs).enumerate() {
+                for (index, band) in bands.iter_mut().enumerate() {
+                    (band[matrix], rest) = rest.split_at_mut(band_rows(weight, index, threads).len());
+                }
             }
-        } else if tokens == 1 {
-            self.multiply_bands(threads, threads, x, &weights, outputs);
-        } else {
-            let bands = (BANDS_PER_THREAD * threads).min(MAX_BANDS);
-            let mut scratch = std::mem::take(&mut self.scratch);
-            let parts = split(&mut scratch, weights.map(|weight| tokens * weight.rows()));
-            self.multiply_bands(threads, bands, x, &weights, parts);
-            let mut parts = scratch.as_slice();
-            for (weight, output) in weights.iter().zip(&mut outputs) {
-                let (part, rest) = parts.split_at(tokens * weight.rows());
-                self.side_by_side(threads, bands, *weight, part, output);
-                parts = rest;
-            }
-            self.scratch = scratch;
+            self.pool.for_chunks(threads, bands, 1, &mut [(); MAX_THREADS], |index, band, _| {
+                let band = &mut band[0];
+                for (weight, output) in weights.iter().zip(band.iter_mut()) {
+                    let blocks = band_blocks(weight, index, threads);
+                    if !blocks.is_empty() {
+                        kernels.mat_vec(weight.band(blocks), x, output);
+                    }
+                }
+                let first = weights.each_ref().map(|weight| band_rows(weight, index, threads).start);
+                finish(kernels, first, band.each_mut().map(|part| &mut **part));
+            });
+            return;
         }
+        let count = if threads == 1 { 1 } else { BANDS_PER_THREAD * threads };
+        // Band by band, matrix by matrix, token by token.
+        let (mut parts, mut rests) = (recycled(&mut self.parts), recycled(&mut self.rests));
+        for (weight, output) in weights.iter().zip(outputs) {
+            rests.extend(output.chunks_exact_mut(weight.rows()));
+        }
+        for index in 0..count {
+            for (weight, rests) in weights.iter().zip(rests.chunks_exact_mut(tokens)) {
+                let rows = band_rows(weight, index, count).len();
+                for rest in rests {
+                    let (part, tail) = std::mem::take(rest).split_at_mut(rows);
+                    parts.push(part);
+                    *rest = tail;
+                }
+            }
+        }
+        self.pool.for_chunks(threads, &mut parts, N * tokens, &mut [(); MAX_THREADS], |index, band, _| {
+            for (weight, output) in weights.iter().zip(band.chunks_exact_mut(tokens)) {
+                let blocks = band_blocks(weight, index, count);
+                if !blocks.is_empty() {
+                    kernels.mat_mul(weight.band(blocks), x, output);
+                }
+            }
+            let first = weights.each_ref().map(|weight| band_rows(weight, index, count).start);
+            for token in 0..tokens {
+                let mut results = band.iter_mut().skip(token).step_by(tokens);
+                let results = from_fn(|_| &mut **results.next().expect("a part of every matrix"));
+                finish(kernels, first, results);
+            }
+        });
+        (self.parts, self.rests) = (recycled(&mut parts), recycled(&mut rests));
     }
 
     /// Calls `work` with chunks of `data` on the threads, or on this one where `bytes` of traffic are too few.
@@ -118,60 +165,13 @@ impl Exec {
         self.traffic.activation_bytes += (operand + x.tokens() * rows * size_of::<f32>()) as u64;
         self.traffic.weight_bytes += weights.iter().map(|weight| weight.bytes().len() as u64).sum::<u64>();
     }
-
-    /// Every output becomes its bands' results one after the other, `tokens × band rows` each.
-    fn multiply_bands<const N: usize>(
-        &mut self,
-        threads: usize,
-        band_count: usize,
-        x: Operand<'_>,
-        weights: &[Matrix<'_>; N],
-        outputs: [&mut [f32]; N],
-    ) {
-        let mut bands: [[&mut [f32]; N]; MAX_BANDS] = from_fn(|_| from_fn(|_| &mut [][..]));
-        let bands = &mut bands[..band_count];
-        for (matrix, (weight, mut rest)) in weights.iter().zip(outputs).enumerate() {
-            for (index, band) in bands.iter_mut().enumerate() {
-                let rows = band_rows(weight, index, band_count).len();
-                (band[matrix], rest) = rest.split_at_mut(x.tokens() * rows);
-            }
-        }
-        let kernels = self.kernels;
-        self.pool.for_chunks(threads, bands, 1, &mut [(); MAX_THREADS], |index, band, _| {
-            for (weight, output) in weights.iter().zip(&mut band[0]) {
-                let blocks = band_blocks(weight, index, band_count);
-                if !blocks.is_empty() {
-                    multiply(kernels, weight.band(blocks), x, output);
-                }
-            }
-        });
-    }
-
-    /// From bands one after the other to `tokens × rows`.
-    fn side_by_side(
-        &mut self,
-        threads: usize,
-        band_count: usize,
-        weight: Matrix<'_>,
-        bands: &[f32],
-        output: &mut [f32],
-    ) {
-        let (rows, tokens) = (weight.rows(), output.len() / weight.rows());
-        self.pool.for_chunks(threads, output, rows, &mut [(); MAX_THREADS], |token, output, _| {
-            for index in 0..band_count {
-                let band = band_rows(&weight, index, band_count);
-                let part = &bands[tokens * band.start + token * band.len()..][..band.len()];
-                output[band].copy_from_slice(part);
-            }
-        });
-    }
 }
 
-fn multiply(kernels: &dyn Kernels, weight: Matrix<'_>, x: Operand<'_>, output: &mut [f32]) {
-    match x.tokens() {
-        1 => kernels.mat_vec(weight, x, output),
-        _ => kernels.mat_mul(weight, x, output),
-    }
+/// The memory of a list for another one: to collect from an emptied vector of the same layout keeps its room.
+fn recycled<'b>(list: &mut Vec<&mut [f32]>) -> Vec<&'b mut [f32]> {
+    let mut list = std::mem::take(list);
+    list.clear();
+    list.into_iter().map(|_| &mut [][..]).collect()
 }
 
 /// Blocks of the `index`-th of `count` bands; empty where there are more bands than blocks.
@@ -184,16 +184,6 @@ fn band_rows(weight: &Matrix<'_>, index: usize, count: usize) -> Range<usize> {
     let blocks = band_blocks(weight, index, count);
     let row = |block: usize| (block * TILE_ROWS).min(weight.rows());
     row(blocks.start)..row(blocks.end)
-}
-
-/// The first values of `data` in parts of these lengths.
-fn split<const N: usize>(data: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {
-    let mut rest = data;
-    lengths.map(|length| {
-        let (part, tail) = std::mem::take(&mut rest).split_at_mut(length);
-        rest = tail;
-        part
-    })
 }
 
 #[cfg(test)]
@@ -216,8 +206,7 @@ mod tests {
     fn run(threads: usize, tokens: usize) -> (Vec<Vec<f32>>, Traffic) {
         let (cols, shapes) = (96, [700, 5, 333]);
         let kernels = by_name("portable").unwrap();
-        let total: usize = shapes.iter().sum();
-        let mut exec = Exec::new(kernels, Pool::new(threads, false).unwrap(), vec![0.0; tokens * total]);
+        let mut exec = Exec::new(kernels, Pool::new(threads, false).unwrap(), tokens);
         let data = shapes.map(|rows| bytes(rows, cols));
         let weights: [Matrix<'_>; 3] =
             from_fn(|index| Matrix::new(Encoding::F16, shapes[index], cols, &data[index]).unwrap());
@@ -226,7 +215,12 @@ mod tests {
             x.iter_mut().enumerate().for_each(|(i, x)| *x = ((token * 31 + i * 17) % 23) as f32 - 11.0);
         });
         let mut results = shapes.map(|rows| vec![f32::NAN; tokens * rows]);
-        exec.multiply(x, weights, results.each_mut().map(|result| result.as_mut_slice()));
+        let outputs = results.each_mut().map(|result| result.as_mut_slice());
+        exec.multiply(x, weights, outputs, |_, first, parts| {
+            for (first, part) in first.into_iter().zip(parts) {
+                part.iter_mut().enumerate().for_each(|(row, value)| *value += (first + row) as f32);
+            }
+        });
         (results.into(), exec.traffic)
     }
 

@@ -7,13 +7,9 @@ use crate::error::RuntimeError;
 use crate::exec::Exec;
 use crate::memory::{probe, product, zeros};
 use crate::model::{Layer, Linear, Model, Norm, Vector};
-use crate::pool::MAX_THREADS;
 use crate::rope::Rotation;
-use pith_format::{LayerConfig, ModelConfig, NormKind};
+use pith_format::{ActivationFunction, LayerConfig, ModelConfig, NormKind};
 use pith_kernels::{Activations, Kernels, Operand, padded_len};
-
-/// Values of a feed-forward block that one thread activates at a time.
-const ACTIVATED: usize = 1024;
 
 /// Everything a call computes with, for as many tokens as a call may have.
 pub(crate) struct Buffers {
@@ -129,11 +125,13 @@ impl<'a> Call<'a> {
         let x = &buffers.x[start * config.hidden_len..][..count * config.hidden_len];
         let x = self.normalized(&self.model.output_norm, x, &mut buffers.operand);
         let head = self.model.head.as_ref().unwrap_or(&self.model.embedding);
-        self.exec.multiply(x, [head.of(self.model.bytes())], [&mut *logits]);
-        self.add_bias(self.model.head_bias.as_ref(), logits);
-        if let Some(cap) = config.logit_softcap {
-            softcap(cap, logits);
-        }
+        let bias = self.model.head_bias.as_ref().map(|bias| self.exec.vector(bias));
+        self.exec.multiply(x, [head.of(self.model.bytes())], [logits], |_, [first], [logits]| {
+            add_part(bias, first, logits);
+            if let Some(cap) = config.logit_softcap {
+                softcap(cap, logits);
+            }
+        });
     }
 
     fn embed(&mut self, tokens: &[u32], buffers: &mut Buffers) {
@@ -180,7 +178,7 @@ impl<'a> Call<'a> {
             if let Some(norm) = &layer.ffn_norm {
                 input = self.normalized(norm, x, operand);
             }
-            self.enter_ffn(layer, input, gate, up);
+            self.enter_ffn(layer, dims.activation, input, gate, up);
         }
         self.normalize_heads(layer.query_norm.as_ref(), dims.head_dim, row, queries);
         self.normalize_heads(layer.key_norm.as_ref(), dims.head_dim, row, keys);
@@ -197,41 +195,33 @@ impl<'a> Call<'a> {
         if !dims.parallel {
             let norm = layer.ffn_norm.as_ref().expect("only parallel layers can do without");
             let input = self.normalized(norm, x, operand);
-            self.enter_ffn(layer, input, gate, up);
+            self.enter_ffn(layer, dims.activation, input, gate, up);
         }
-        let inner = match layer.gate {
-            Some(_) => self.activate(dims, gate, Some(up)),
-            None => self.activate(dims, up, None),
-        };
+        let inner = if layer.gate.is_some() { gate } else { up };
         let input = self.operand(inner, operand);
         self.linear(input, [(&layer.down, &mut *delta)]);
         self.add_to_stream(layer.ffn_post_norm.as_ref(), delta, row, x);
     }
 
-    /// Gate, where there is one, and up projection.
-    fn enter_ffn(&mut self, layer: &Layer, input: Operand<'_>, gate: &mut [f32], up: &mut [f32]) {
-        match &layer.gate {
-            Some(weight) => self.linear(input, [(weight, gate), (&layer.up, up)]),
-            None => self.linear(input, [(&layer.up, up)]),
-        }
-    }
-
-    /// `inner = f(inner) · factor`; gives `inner` back.
-    fn activate<'b>(
+    /// `gate = f(gate projection) · up projection`, or `up = f(up projection)` where there is no gate.
+    fn enter_ffn(
         &mut self,
-        dims: &LayerConfig,
-        inner: &'b mut [f32],
-        factor: Option<&[f32]>,
-    ) -> &'b mut [f32] {
-        let function = dims.activation;
-        let bytes = 2 * size_of_val(inner);
-        self.exec.for_chunks(bytes, inner, ACTIVATED, &mut [(); MAX_THREADS], |kernels, index, inner, _| {
-            match factor.map(|factor| &factor[index * ACTIVATED..][..inner.len()]) {
-                Some(factor) => kernels.activate_gated(function, inner, factor),
-                None => kernels.activate(function, inner),
+        layer: &Layer,
+        function: ActivationFunction,
+        input: Operand<'_>,
+        gate: &mut [f32],
+        up: &mut [f32],
+    ) {
+        match &layer.gate {
+            Some(weight) => {
+                self.linear_then(input, [(weight, gate), (&layer.up, up)], |kernels, [gate, up]| {
+                    kernels.activate_gated(function, gate, up);
+                })
             }
-        });
-        inner
+            None => {
+                self.linear_then(input, [(&layer.up, up)], |kernels, [up]| kernels.activate(function, up))
+            }
+        }
     }
 
     /// Norms of every query or key head by itself, always by root mean square.
@@ -292,19 +282,33 @@ impl<'a> Call<'a> {
 
     /// Products and biases of all that read `x`.
     fn linear<const N: usize>(&mut self, x: Operand<'_>, parts: [(&Linear, &mut [f32]); N]) {
-        let weights = parts.each_ref().map(|(linear, _)| linear.weight.of(self.model.bytes()));
-        let biases = parts.each_ref().map(|(linear, _)| linear.bias.as_ref());
-        let mut outputs = parts.map(|(_, output)| output);
-        self.exec.multiply(x, weights, outputs.each_mut().map(|output| &mut **output));
-        for (bias, output) in biases.into_iter().zip(outputs) {
-            self.add_bias(bias, output);
-        }
+        self.linear_then(x, parts, |_, _| {});
     }
 
-    fn add_bias(&mut self, bias: Option<&Vector>, x: &mut [f32]) {
-        let Some(bias) = bias else { return };
-        let bias = self.exec.vector(bias);
-        x.chunks_exact_mut(bias.len()).for_each(|x| add(x, bias));
+    /// [`Call::linear`], then `finish` with each token's results, part by part.
+    fn linear_then<const N: usize>(
+        &mut self,
+        x: Operand<'_>,
+        parts: [(&Linear, &mut [f32]); N],
+        finish: impl Fn(&dyn Kernels, [&mut [f32]; N]) + Sync,
+    ) {
+        let weights = parts.each_ref().map(|(linear, _)| linear.weight.of(self.model.bytes()));
+        let biases =
+            parts.each_ref().map(|(linear, _)| linear.bias.as_ref().map(|bias| self.exec.vector(bias)));
+        let outputs = parts.map(|(_, output)| output);
+        self.exec.multiply(x, weights, outputs, |kernels, first, mut parts| {
+            for ((bias, first), part) in biases.iter().zip(first).zip(&mut parts) {
+                add_part(*bias, first, part);
+            }
+            finish(kernels, parts);
+        });
+    }
+}
+
+/// Adds the rows of `bias` from `first` on.
+fn add_part(bias: Option<&[f32]>, first: usize, x: &mut [f32]) {
+    if let Some(bias) = bias {
+        add(x, &bias[first..]);
     }
 }
 

@@ -71,19 +71,14 @@ impl Session {
             .iter()
             .map(|layer| LayerCache::new(layer, context_len, options.kv_type))
             .collect::<Result<_, _>>()?;
-        let scratch = match threads {
-            1 => 0,
-            _ => Buffers::largest_product(config, batch).unwrap_or(usize::MAX),
-        };
         let buffers = Buffers::new(config, context_len, batch, threads)?;
-        let scratch = zeros("the activations", scratch)?;
         let logits = zeros("the logits", config.vocab_len)?;
         let mut tokens = zeros("the tokens", context_len)?;
         tokens.clear();
         let pool = Pool::new(threads, options.pin_threads)
             .map_err(|source| RuntimeError::Threads { threads, source })?;
         Ok(Self {
-            exec: Exec::new(kernels, pool, scratch),
+            exec: Exec::new(kernels, pool, batch),
             caches,
             buffers,
             logits,
@@ -146,7 +141,7 @@ impl Session {
         self.check(tokens, self.position())?;
         let before = self.exec.traffic;
         let vocab_len = self.model.config().vocab_len;
-        // No more at once than the scratch of a call has room for.
+        // No more at once than other results of a call take.
         let largest = Buffers::largest_product(self.model.config(), self.batch).unwrap_or(0);
         let group = (largest / vocab_len).clamp(1, self.batch);
         if self.all_logits.is_empty() {

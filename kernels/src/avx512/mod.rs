@@ -47,7 +47,7 @@ impl Kernels for Avx512 {
         }
     }
 
-    fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+    fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         match w.encoding() {
             Encoding::F32 => mat_mul(float::F32(*self), w, x, y),
             Encoding::F16 => mat_mul(float::F16(*self), w, x, y),

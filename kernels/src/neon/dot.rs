@@ -37,7 +37,7 @@ pub trait Dot: Copy + Send + Sync + 'static {
     fn bytes<const T: usize>(self, codes: impl Codes, x: [Group; T]) -> [[I32x4; 4]; T];
 
     /// [`tiles::mat_mul`], compiled with the instructions that the sums use.
-    fn mat_mul<E: Tiles>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]);
+    fn mat_mul<E: Tiles>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]);
 }
 
 /// The instruction `sdot`; made only by [`Sdot::detect`].
@@ -109,9 +109,9 @@ impl Dot for Sdot {
         self.sum(codes, x, [[splat_i32(0); 4]; T])
     }
 
-    fn mat_mul<E: Tiles>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+    fn mat_mul<E: Tiles>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         #[target_feature(enable = "dotprod")]
-        fn with_dotprod<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+        fn with_dotprod<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
             tiles::mat_mul(tiles, w, x, y);
         }
         // SAFETY: `self` exists only where dotprod was detected.
@@ -214,7 +214,7 @@ impl Dot for Smull {
         sums.map(|sums| sums.map(|[low, high]| add_pairs_i32(low, high)))
     }
 
-    fn mat_mul<E: Tiles>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+    fn mat_mul<E: Tiles>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         tiles::mat_mul(tiles, w, x, y);
     }
 }

@@ -41,7 +41,7 @@ pub fn available() -> Vec<&'static dyn Kernels> {
 struct Neon<D>(D);
 
 impl<D: Dot> Neon<D> {
-    fn multiply(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+    fn multiply(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         let dot = self.0;
         match w.encoding() {
             Encoding::F32 => tiles::mat_mul(float::F32, w, x, y),
@@ -60,11 +60,10 @@ impl<D: Dot> Kernels for Neon<D> {
     }
 
     fn mat_vec(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
-        assert_eq!(x.tokens(), 1);
-        self.multiply(w, x, y);
+        self.multiply(w, x, &mut [y]);
     }
 
-    fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+    fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         self.multiply(w, x, y);
     }
 

@@ -22,15 +22,15 @@ pub trait Tiles: Copy {
 
 /// See [`Kernels::mat_mul`](crate::Kernels::mat_mul). A block stays in the first-level cache while all tokens pass.
 #[inline(always)]
-pub fn mat_mul<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+pub fn mat_mul<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
     let (rows, tokens) = (w.rows(), x.tokens());
-    assert_eq!((w.cols(), y.len()), (x.cols(), tokens * rows));
+    x.assert_product(w, y);
     for block_index in 0..w.block_count() {
         let bytes = w.block(block_index);
         let first_row = block_index * TILE_ROWS;
         let mut token = 0;
         while token < tokens {
-            let out = &mut y[token * rows + first_row..];
+            let out = &mut y[token..];
             token += match (tokens - token).min(E::TOKENS) {
                 4 => run::<E, 4>(tiles, bytes, x, token, rows, first_row, out),
                 3 => run::<E, 3>(tiles, bytes, x, token, rows, first_row, out),
@@ -41,7 +41,7 @@ pub fn mat_mul<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32])
     }
 }
 
-/// One block for `T` tokens from `token` on; `out` begins at the block's first row of the first of them. Returns `T`.
+/// One block for `T` tokens from `token` on, the first of `out`. Returns `T`.
 #[inline(always)]
 fn run<E: Tiles, const T: usize>(
     tiles: E,
@@ -50,16 +50,16 @@ fn run<E: Tiles, const T: usize>(
     token: usize,
     rows: usize,
     first_row: usize,
-    out: &mut [f32],
+    out: &mut [&mut [f32]],
 ) -> usize {
     let sums = tiles.block::<T>(bytes, std::array::from_fn(|offset| x.token(token + offset)));
     let count = TILE_ROWS.min(rows - first_row);
-    for (sums, out) in sums.iter().zip(out.chunks_mut(rows)) {
+    for (sums, out) in sums.iter().zip(out) {
         let mut values = [[0.0f32; 4]; 4];
         for (values, sums) in values.iter_mut().zip(sums) {
             store_f32(values, *sums);
         }
-        out[..count].copy_from_slice(&values.as_flattened()[..count]);
+        out[first_row..][..count].copy_from_slice(&values.as_flattened()[..count]);
     }
     T
 }
