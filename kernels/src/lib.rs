@@ -19,6 +19,8 @@ mod blocks;
 mod kv;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 mod portable;
 pub mod reference;
 

@@ -28,6 +28,21 @@ pub fn load_halves(halves: &[u8; 32]) -> __m512 {
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
 }
 
+/// 16 f32, one a row.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn load_floats_of(rows: &[f32; TILE_ROWS]) -> __m512 {
+    // SAFETY: the reference covers the 64 bytes read; no alignment is asked for.
+    unsafe { _mm512_loadu_ps(rows.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn store_floats(from: __m512, to: &mut [f32; TILE_ROWS]) {
+    // SAFETY: `to` covers the 64 bytes written; no alignment is asked for.
+    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), from) }
+}
+
 /// Four codes, repeated for every row.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -42,8 +57,7 @@ pub fn broadcast(codes: &[i8; 4]) -> __m512i {
 pub fn store_all<const N: usize>(sums: [__m512; N]) -> Sums<N> {
     let mut out = [[0.0; TILE_ROWS]; N];
     for (sums, out) in sums.into_iter().zip(&mut out) {
-        // SAFETY: `out` covers the 64 bytes written; no alignment is asked for.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums) }
+        store_floats(sums, out);
     }
     out
 }

@@ -5,13 +5,16 @@
 
 mod float;
 mod memory;
+mod panel;
 mod q4;
 mod q8;
 
 use crate::activations::Operand;
 use crate::avx2::Avx2;
 use crate::blocks::{mat_mul, mat_vec};
+use crate::panels::{self, MIN_TOKENS};
 use crate::{Kernels, KvRows, portable};
+use panel::BLOCKS;
 use pith_format::{ActivationFunction, Encoding, Matrix};
 
 /// Proof that the CPU has the features of this module: made only by [`Avx512::detect`].
@@ -48,6 +51,14 @@ impl Kernels for Avx512 {
     }
 
     fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+        if x.tokens() >= MIN_TOKENS {
+            match w.encoding() {
+                Encoding::Q8 => return panels::mat_mul::<BLOCKS, panels::Q8, _>(self, w, x, y),
+                Encoding::Q4 => return panels::mat_mul::<BLOCKS, panels::Q4, _>(self, w, x, y),
+                Encoding::Q4G64 => return panels::mat_mul::<BLOCKS, panels::Q4G64, _>(self, w, x, y),
+                _ => {}
+            }
+        }
         match w.encoding() {
             Encoding::F32 => mat_mul(float::F32(*self), w, x, y),
             Encoding::F16 => mat_mul(float::F16(*self), w, x, y),
