@@ -12,7 +12,7 @@ use std::time::Duration;
 const COLS: usize = 2048;
 const L2_BYTES: usize = 512 << 10;
 const DRAM_BYTES: usize = 64 << 20;
-const TOKENS: usize = 64;
+const TOKENS: usize = 128;
 const SAMPLES: usize = 9;
 /// A sample repeats its work until it takes this long.
 const SAMPLE_TIME: Duration = Duration::from_millis(5);

@@ -36,7 +36,7 @@ pub type Sums<const B: usize, const T: usize> = [[[f32; TILE_ROWS]; B]; T];
 pub trait Expand {
     /// The tile.
     type Tile: Tile;
-    /// What codes are too large by.
+    /// What codes are too large by: a power of two, or 0.
     const OFFSET: i32;
 
     /// Calls `put` with every line of `tile`: group of 32 columns, four columns of the group, codes.

@@ -61,31 +61,37 @@ fn add<const T: usize>(
     sums: &mut Sums<BLOCKS, T>,
 ) {
     let count = x[0].scales.len();
-    let x =
-        x.map(|x| Groups { codes: &x.codes[..count], scales: &x.scales[..count], sums: &x.sums[..count] });
+    let (codes, scales) = (&codes[..count], &scales[..count]);
+    assert!(x.iter().all(|x| (x.codes.len(), x.scales.len(), x.sums.len()) == (count, count, count)));
+    let offset_bits = _mm_cvtsi32_si128(offset.trailing_zeros() as i32);
     let mut floats = [[_mm512_setzero_ps(); BLOCKS]; T];
     for (floats, sums) in floats.iter_mut().zip(sums.iter()) {
         for (floats, sums) in floats.iter_mut().zip(sums) {
             *floats = load_floats_of(sums);
         }
     }
-    for (group, (codes, scales)) in codes[..count].iter().zip(&scales[..count]).enumerate() {
+    for group in 0..count {
         let mut whole = [[_mm512_setzero_si512(); BLOCKS]; T];
         for (whole, x) in whole.iter_mut().zip(&x) {
-            *whole = [_mm512_set1_epi32(-offset * x.sums[group]); BLOCKS];
+            // SAFETY: `group < count`, the length of `sums`.
+            let sum = _mm512_set1_epi32(*unsafe { x.sums.get_unchecked(group) });
+            *whole = [_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_sll_epi32(sum, offset_bits)); BLOCKS];
         }
-        for (four, lines) in codes.iter().enumerate() {
+        for (four, lines) in codes[group].iter().enumerate() {
             let lines = [load_line(&lines[0]), load_line(&lines[1])];
             for (whole, x) in whole.iter_mut().zip(&x) {
-                let x = broadcast(&x.codes[group].as_chunks().0[four]);
+                // SAFETY: `group < count`, the length of `codes`.
+                let x = unsafe { x.codes.get_unchecked(group) };
+                let x = broadcast(&x.as_chunks().0[four]);
                 for (whole, line) in whole.iter_mut().zip(lines) {
                     *whole = _mm512_dpbusd_epi32(*whole, line, x);
                 }
             }
         }
         for ((floats, whole), x) in floats.iter_mut().zip(whole).zip(&x) {
-            let x = _mm512_set1_ps(x.scales[group]);
-            for ((floats, whole), scales) in floats.iter_mut().zip(whole).zip(scales) {
+            // SAFETY: `group < count`, the length of `scales`.
+            let x = _mm512_set1_ps(*unsafe { x.scales.get_unchecked(group) });
+            for ((floats, whole), scales) in floats.iter_mut().zip(whole).zip(&scales[group]) {
                 let scale = _mm512_mul_ps(load_floats_of(scales), x);
                 *floats = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, *floats);
             }
