@@ -8,6 +8,17 @@ use pith_format::encoding::MAX_TILE_COLS;
 /// Columns that share one scale in rounded activations.
 pub const ACTIVATION_GROUP: usize = 32;
 
+/// Tokens whose rounded activations are packed together for products of many tokens.
+pub const PACKED_TOKENS: usize = 6;
+
+/// From this many tokens on activations are packed.
+pub const MIN_PACKED: usize = 12;
+
+/// One group of [`PACKED_TOKENS`] tokens, in the order in which a kernel reads it: for every four columns one word a
+/// token, its bytes `code + 128`, the first column lowest; then the bits of one scale a token. Tokens that are missing
+/// are zeros of scale 0.
+pub type PackedGroup = [u32; PACKED_TOKENS * (ACTIVATION_GROUP / 4 + 1)];
+
 /// `cols` and the zeros behind it that let a kernel read whole tiles of any encoding.
 pub fn padded_len(cols: usize) -> usize {
     cols.next_multiple_of(MAX_TILE_COLS)
@@ -24,6 +35,9 @@ pub struct Activations {
     codes: Vec<i8>,
     scales: Vec<f32>,
     sums: Vec<i32>,
+    packed: Vec<PackedGroup>,
+    /// Groups of `packed` that belong to what was last set: all or none.
+    packed_len: usize,
 }
 
 /// A view of [`Activations`]: `tokens × cols`, each token [`Operand::stride`] values apart.
@@ -39,6 +53,21 @@ pub struct Operand<'a> {
     pub scales: &'a [f32],
     /// `tokens × stride / 32`: the sum of each group's codes, which an encoding with unsigned codes subtracts.
     pub sums: &'a [i32],
+    /// `tokens / PACKED_TOKENS`, rounded up, times `stride / 32`; or empty.
+    pub packed: &'a [PackedGroup],
+}
+
+/// Some tokens of [`Activations`], to be filled.
+#[derive(Debug)]
+pub struct Part<'a> {
+    /// The first of its tokens.
+    pub first: usize,
+    cols: usize,
+    floats: &'a mut [f32],
+    codes: &'a mut [i8],
+    scales: &'a mut [f32],
+    sums: &'a mut [i32],
+    packed: &'a mut [PackedGroup],
 }
 
 impl Activations {
@@ -46,6 +75,10 @@ impl Activations {
     pub fn new(max_tokens: usize, max_cols: usize) -> Self {
         let len = max_tokens * padded_len(max_cols);
         let groups = len / ACTIVATION_GROUP;
+        let packed = match max_tokens {
+            ..MIN_PACKED => 0,
+            _ => max_tokens.div_ceil(PACKED_TOKENS) * padded_len(max_cols) / ACTIVATION_GROUP,
+        };
         Self {
             tokens: 0,
             cols: 0,
@@ -53,7 +86,19 @@ impl Activations {
             codes: vec![0; len],
             scales: vec![0.0; groups],
             sums: vec![0; groups],
+            packed: vec![[0; _]; packed],
+            packed_len: 0,
         }
+    }
+
+    /// Bytes that [`Activations::new`] allocates; `None` where they overflow.
+    pub fn bytes(max_tokens: usize, max_cols: usize) -> Option<usize> {
+        let groups = max_tokens.checked_mul(padded_len(max_cols))? / ACTIVATION_GROUP;
+        let rounded =
+            ACTIVATION_GROUP * (size_of::<f32>() + size_of::<i8>()) + size_of::<f32>() + size_of::<i32>();
+        // At most one token short of a whole pack twice over.
+        let packed = size_of::<PackedGroup>().div_ceil(PACKED_TOKENS) * 2;
+        groups.checked_mul(rounded + packed)
     }
 
     /// Takes `tokens × cols` values through `write`, which fills one padded-free token at a time, then rounds them.
@@ -66,21 +111,43 @@ impl Activations {
         cols: usize,
         mut write: impl FnMut(usize, &mut [f32]),
     ) -> Operand<'_> {
-        let stride = padded_len(cols);
-        assert!(tokens * stride <= self.floats.len(), "{tokens} tokens of {cols} do not fit");
-        (self.tokens, self.cols) = (tokens, cols);
-        for (token, floats) in self.floats.chunks_exact_mut(stride).take(tokens).enumerate() {
-            write(token, &mut floats[..cols]);
-            floats[cols..].fill(0.0);
+        for mut part in self.parts(kernels, tokens, cols) {
+            part.set(kernels, &mut write);
         }
-        let (len, groups) = (tokens * stride, tokens * stride / ACTIVATION_GROUP);
-        kernels.quantize(
-            &self.floats[..len],
-            &mut self.codes[..len],
-            &mut self.scales[..groups],
-            &mut self.sums[..groups],
-        );
         self.operand()
+    }
+
+    /// What is to become `tokens × cols` activations, a few tokens at a time, each of which must be [set](Part::set):
+    /// by several threads if there are many.
+    ///
+    /// Panics if they do not fit.
+    pub fn parts(
+        &mut self,
+        kernels: &dyn Kernels,
+        tokens: usize,
+        cols: usize,
+    ) -> impl Iterator<Item = Part<'_>> {
+        let stride = padded_len(cols);
+        let (len, groups) = (tokens * stride, tokens * stride / ACTIVATION_GROUP);
+        assert!(len <= self.floats.len(), "{tokens} tokens of {cols} do not fit");
+        (self.tokens, self.cols) = (tokens, cols);
+        let packs = kernels.packs() && tokens >= MIN_PACKED;
+        self.packed_len = if packs { tokens.div_ceil(PACKED_TOKENS) * stride / ACTIVATION_GROUP } else { 0 };
+        let (part_len, part_groups) = (PACKED_TOKENS * stride, PACKED_TOKENS * stride / ACTIVATION_GROUP);
+        let mut packed = self.packed[..self.packed_len].chunks_mut(stride / ACTIVATION_GROUP);
+        let floats = self.floats[..len].chunks_mut(part_len).zip(self.codes[..len].chunks_mut(part_len));
+        let rounded =
+            self.scales[..groups].chunks_mut(part_groups).zip(self.sums[..groups].chunks_mut(part_groups));
+        let parts = floats.zip(rounded).enumerate();
+        parts.map(move |(index, ((floats, codes), (scales, sums)))| Part {
+            first: index * PACKED_TOKENS,
+            cols,
+            floats,
+            codes,
+            scales,
+            sums,
+            packed: packed.next().unwrap_or_default(),
+        })
     }
 
     /// What was last set.
@@ -93,6 +160,38 @@ impl Activations {
             codes: &self.codes[..len],
             scales: &self.scales[..len / ACTIVATION_GROUP],
             sums: &self.sums[..len / ACTIVATION_GROUP],
+            packed: &self.packed[..self.packed_len],
+        }
+    }
+}
+
+impl Part<'_> {
+    /// Takes the values of every token through `write`, which gets the token's number, then rounds them.
+    pub fn set(&mut self, kernels: &dyn Kernels, mut write: impl FnMut(usize, &mut [f32])) {
+        let stride = padded_len(self.cols);
+        for (index, floats) in self.floats.chunks_exact_mut(stride).enumerate() {
+            write(self.first + index, &mut floats[..self.cols]);
+            floats[self.cols..].fill(0.0);
+        }
+        kernels.quantize(self.floats, self.codes, self.scales, self.sums);
+        self.pack(stride);
+    }
+
+    fn pack(&mut self, stride: usize) {
+        let group_count = stride / ACTIVATION_GROUP;
+        let (codes, scales) = (self.codes.as_chunks::<4>().0, &self.scales);
+        for (index, packed) in self.packed.iter_mut().enumerate() {
+            let (words, packed_scales) = packed.split_at_mut(PACKED_TOKENS * (ACTIVATION_GROUP / 4));
+            words.fill(0x8080_8080);
+            packed_scales.fill(0);
+            for token in 0..self.codes.len() / stride {
+                let codes =
+                    &codes[(token * group_count + index) * (ACTIVATION_GROUP / 4)..][..ACTIVATION_GROUP / 4];
+                for (words, codes) in words.chunks_exact_mut(PACKED_TOKENS).zip(codes) {
+                    words[token] = u32::from_le_bytes(codes.map(|code| code as u8)) ^ 0x8080_8080;
+                }
+                packed_scales[token] = scales[token * group_count + index].to_bits();
+            }
         }
     }
 }
@@ -121,6 +220,8 @@ impl<'a> Operand<'a> {
         let group_count = len / ACTIVATION_GROUP;
         assert_eq!((self.floats.len(), self.codes.len()), (len, len), "values of activations");
         assert_eq!((self.scales.len(), self.sums.len()), (group_count, group_count), "groups of activations");
+        let packed_count = self.tokens.div_ceil(PACKED_TOKENS) * self.stride() / ACTIVATION_GROUP;
+        assert!(self.packed.is_empty() || self.packed.len() == packed_count, "packed groups of activations");
     }
 
     /// Values from one token to the next.
@@ -138,6 +239,7 @@ impl<'a> Operand<'a> {
             codes: &self.codes[index * stride..][..stride],
             scales: &self.scales[index * groups..][..groups],
             sums: &self.sums[index * groups..][..groups],
+            packed: &[],
         }
     }
 }

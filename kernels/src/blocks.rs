@@ -76,9 +76,4 @@ impl<'a> Groups<'a> {
         let codes = &x.codes.as_chunks().0[..count];
         Self { codes, scales: &x.scales[..count], sums: &x.sums[..count] }
     }
-
-    /// The groups from `start` on.
-    pub fn skip(self, start: usize) -> Self {
-        Self { codes: &self.codes[start..], scales: &self.scales[start..], sums: &self.sums[start..] }
-    }
 }

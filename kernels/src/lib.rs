@@ -24,7 +24,9 @@ mod panels;
 mod portable;
 pub mod reference;
 
-pub use activations::{ACTIVATION_GROUP, Activations, Operand, padded_len};
+pub use activations::{
+    ACTIVATION_GROUP, Activations, MIN_PACKED, Operand, PACKED_TOKENS, PackedGroup, Part, padded_len,
+};
 pub use kv::KvRows;
 
 use pith_format::{ActivationFunction, Matrix};
@@ -51,6 +53,11 @@ pub trait Kernels: Send + Sync {
     /// larger matrix write to where their results belong. As exact as [`Self::mat_vec`].
     fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         portable::mat_mul(w, x, y)
+    }
+
+    /// Whether products of many tokens are faster with [packed](Operand::packed) activations.
+    fn packs(&self) -> bool {
+        false
     }
 
     /// Rounds activations to int8 in groups of 32 ([`ACTIVATION_GROUP`]): `scale = max|x| / 127`,

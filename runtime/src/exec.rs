@@ -4,7 +4,7 @@ use crate::ledger::Traffic;
 use crate::model::{Norm, Vector};
 use crate::pool::{MAX_THREADS, Pool};
 use pith_format::{Matrix, TILE_ROWS};
-use pith_kernels::{Kernels, Operand};
+use pith_kernels::{Activations, Kernels, Operand, PACKED_TOKENS, Part};
 use std::array::from_fn;
 use std::ops::Range;
 
@@ -24,6 +24,8 @@ pub(crate) struct Exec {
     /// Room for the parts of a product's results, and for what is left to part; empty between calls.
     parts: Vec<&'static mut [f32]>,
     rests: Vec<&'static mut [f32]>,
+    /// The same for the parts of an operand.
+    operands: Vec<Part<'static>>,
     /// What was touched since the session began.
     pub traffic: Traffic,
 }
@@ -38,6 +40,7 @@ impl Exec {
             pool,
             parts: Vec::with_capacity(parts),
             rests: Vec::with_capacity(rests),
+            operands: Vec::with_capacity(batch.div_ceil(PACKED_TOKENS)),
             traffic: Traffic::default(),
         }
     }
@@ -138,6 +141,34 @@ impl Exec {
         (self.parts, self.rests) = (recycled(&mut parts), recycled(&mut rests));
     }
 
+    /// Makes `tokens × cols` values the operand of the next products; `write` fills one token at a time.
+    pub fn set<'b>(
+        &mut self,
+        operand: &'b mut Activations,
+        tokens: usize,
+        cols: usize,
+        write: impl Fn(&dyn Kernels, usize, &mut [f32]) + Sync,
+    ) -> Operand<'b> {
+        let kernels = self.kernels;
+        let threads = self.threads_for(tokens * cols * size_of::<f32>());
+        if threads == 1 {
+            return operand.set(kernels, tokens, cols, |token, out| write(kernels, token, out));
+        }
+        let mut parts = recycled(&mut self.operands);
+        parts.extend(operand.parts(kernels, tokens, cols));
+        self.pool.for_chunks(
+            threads,
+            &mut parts,
+            1,
+            &mut [(); MAX_THREADS],
+            |_, part: &mut [Part<'_>], _| {
+                part[0].set(kernels, |token, out| write(kernels, token, out));
+            },
+        );
+        self.operands = recycled(&mut parts);
+        operand.operand()
+    }
+
     /// Calls `work` with chunks of `data` on the threads, or on this one where `bytes` of traffic are too few.
     ///
     /// `scratch`: one for every thread.
@@ -168,10 +199,10 @@ impl Exec {
 }
 
 /// The memory of a list for another one: to collect from an emptied vector of the same layout keeps its room.
-fn recycled<'b>(list: &mut Vec<&mut [f32]>) -> Vec<&'b mut [f32]> {
+fn recycled<A, B>(list: &mut Vec<A>) -> Vec<B> {
     let mut list = std::mem::take(list);
     list.clear();
-    list.into_iter().map(|_| &mut [][..]).collect()
+    list.into_iter().map(|_| unreachable!("the list is empty")).collect()
 }
 
 /// Blocks of the `index`-th of `count` bands; empty where there are more bands than blocks.
@@ -190,7 +221,7 @@ fn band_rows(weight: &Matrix<'_>, index: usize, count: usize) -> Range<usize> {
 mod tests {
     use super::*;
     use pith_format::{Encoding, encode_block};
-    use pith_kernels::{Activations, by_name};
+    use pith_kernels::by_name;
 
     fn bytes(rows: usize, cols: usize) -> Vec<u8> {
         let weights: Vec<f32> = (0..rows * cols).map(|i| ((i * 7919) % 1013) as f32 / 500.0 - 1.0).collect();

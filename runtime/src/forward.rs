@@ -9,7 +9,7 @@ use crate::memory::{probe, product, zeros};
 use crate::model::{Layer, Linear, Model, Norm, Vector};
 use crate::rope::Rotation;
 use pith_format::{ActivationFunction, LayerConfig, ModelConfig, NormKind};
-use pith_kernels::{Activations, Kernels, Operand, padded_len};
+use pith_kernels::{Activations, Kernels, Operand};
 
 /// Everything a call computes with, for as many tokens as a call may have.
 pub(crate) struct Buffers {
@@ -51,8 +51,7 @@ impl Buffers {
         let ffn_len = largest(|layer| layer.ffn_len);
         let hidden_len = config.hidden_len;
         let widest = hidden_len.max(heads_len).max(ffn_len);
-        // Floats, codes, and a scale and a sum for every 32 of them.
-        probe(what, product(&[batch, padded_len(widest), 21]).map(|quarters| quarters / 4))?;
+        probe(what, Activations::bytes(batch, widest))?;
         let group = largest(|layer| layer.heads / layer.kv_heads);
         let scores = || zeros("the scores", product(&[group, context_len]).unwrap_or(usize::MAX));
         Ok(Self {
@@ -265,17 +264,17 @@ impl<'a> Call<'a> {
 
     /// The norm of every token of `x`, as what matrices read.
     fn normalized<'b>(&mut self, norm: &Norm, x: &[f32], operand: &'b mut Activations) -> Operand<'b> {
-        let (config, kernels, norm) = (self.model.config(), self.exec.kernels(), self.exec.norm(norm));
+        let (config, norm) = (self.model.config(), self.exec.norm(norm));
         let len = config.hidden_len;
-        operand.set(kernels, x.len() / len, len, |token, out| {
+        self.exec.set(operand, x.len() / len, len, |kernels, token, out| {
             normalize(kernels, config, norm, &x[token * len..][..len], out);
         })
     }
 
     /// `x` as what matrices read.
-    fn operand<'b>(&self, x: &[f32], operand: &'b mut Activations) -> Operand<'b> {
+    fn operand<'b>(&mut self, x: &[f32], operand: &'b mut Activations) -> Operand<'b> {
         let len = x.len() / self.tokens;
-        operand.set(self.exec.kernels(), self.tokens, len, |token, out| {
+        self.exec.set(operand, self.tokens, len, |_, token, out| {
             out.copy_from_slice(&x[token * len..][..len]);
         })
     }

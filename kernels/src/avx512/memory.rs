@@ -43,6 +43,21 @@ pub fn store_floats(from: __m512, to: &mut [f32; TILE_ROWS]) {
     unsafe { _mm512_storeu_ps(to.as_mut_ptr(), from) }
 }
 
+/// 16 i32, one a row.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn load_integers(rows: &[i32; TILE_ROWS]) -> __m512i {
+    // SAFETY: the reference covers the 64 bytes read; no alignment is asked for.
+    unsafe { _mm512_loadu_si512(rows.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn store_integers(from: __m512i, to: &mut [i32; TILE_ROWS]) {
+    // SAFETY: `to` covers the 64 bytes written; no alignment is asked for.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), from) }
+}
+
 /// Four codes, repeated for every row.
 #[inline]
 #[target_feature(enable = "avx512f")]

@@ -12,7 +12,7 @@ mod q8;
 use crate::activations::Operand;
 use crate::avx2::Avx2;
 use crate::blocks::{mat_mul, mat_vec};
-use crate::panels::{self, MIN_TOKENS};
+use crate::panels;
 use crate::{Kernels, KvRows, portable};
 use panel::BLOCKS;
 use pith_format::{ActivationFunction, Encoding, Matrix};
@@ -51,11 +51,11 @@ impl Kernels for Avx512 {
     }
 
     fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
-        if x.tokens() >= MIN_TOKENS {
+        if !x.packed.is_empty() {
             match w.encoding() {
-                Encoding::Q8 => return panels::mat_mul::<BLOCKS, panels::Q8, _>(self, w, x, y),
-                Encoding::Q4 => return panels::mat_mul::<BLOCKS, panels::Q4, _>(self, w, x, y),
-                Encoding::Q4G64 => return panels::mat_mul::<BLOCKS, panels::Q4G64, _>(self, w, x, y),
+                Encoding::Q8 => return panels::mat_mul::<BLOCKS, panels::Q8>(self, w, x, y),
+                Encoding::Q4 => return panels::mat_mul::<BLOCKS, panels::Q4>(self, w, x, y),
+                Encoding::Q4G64 => return panels::mat_mul::<BLOCKS, panels::Q4G64>(self, w, x, y),
                 _ => {}
             }
         }
@@ -67,6 +67,10 @@ impl Kernels for Avx512 {
             Encoding::Q4G64 => mat_mul(q4::Q4G64(*self), w, x, y),
             _ => portable::mat_mul(w, x, y),
         }
+    }
+
+    fn packs(&self) -> bool {
+        true
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
