@@ -8,10 +8,11 @@
 use crate::activations::{ACTIVATION_GROUP, Operand, PACKED_TOKENS, PackedGroup};
 use pith_format::encoding::{Q4G64Tile, Q4Tile, Q8Tile, Tile};
 use pith_format::{Matrix, TILE_ROWS};
+use std::array::from_fn;
 use std::ops::Range;
 
 /// Columns of a panel: 32 rows of them take two thirds of a first-level cache of 48 KB.
-const COLS: usize = 896;
+const COLS: usize = 1024;
 
 /// Groups of 32 columns in a panel.
 const GROUPS: usize = COLS / ACTIVATION_GROUP;
@@ -121,6 +122,9 @@ pub trait Panel<const B: usize> {
     /// [`expand`], with the instructions at hand.
     fn expand<E: Expand>(&self, tiles: &[u8], block: usize, panel: &mut [PanelGroup<B>]);
 
+    /// Fetches `bytes` from memory while something else is computed.
+    fn prefetch(&self, bytes: &[u8]);
+
     /// `sums[t][b][r] += Σ w · x[t]`; `panel` and `x` are of one length.
     fn add(&self, panel: &[PanelGroup<B>], x: &[PackedGroup], sums: &mut Sums<B>);
 }
@@ -158,18 +162,37 @@ pub fn mat_mul<const B: usize, E: Expand>(
     let zeros =
         PanelGroup { lines: [[[0; 64]; B]; 8], starts: [[0; TILE_ROWS]; B], scales: [[0.0; TILE_ROWS]; B] };
     let mut panel = [zeros; GROUPS];
+    let tiles_a_panel = COLS / E::Tile::COLS;
+    let group_count = x.stride() / ACTIVATION_GROUP;
     for first_block in (0..w.block_count()).step_by(B) {
-        for first_tile in (0..tile_count).step_by(COLS / E::Tile::COLS) {
-            let tiles = first_tile..tile_count.min(first_tile + COLS / E::Tile::COLS);
+        for first_tile in (0..tile_count).step_by(tiles_a_panel) {
+            let tiles = first_tile..tile_count.min(first_tile + tiles_a_panel);
             for block in 0..B.min(w.block_count() - first_block) {
                 let bytes = tiles.start * E::Tile::BYTES..tiles.end * E::Tile::BYTES;
                 kernel.expand::<E>(&w.block(first_block + block)[bytes], block, &mut panel);
             }
+            // While the tokens pass over this panel, the next one comes from memory: all tokens share out its lines.
+            let (next_block, next_tile) = match tiles.end < tile_count {
+                true => (first_block, tiles.end),
+                false => (first_block + B, 0),
+            };
+            let next: [&[u8]; B] = from_fn(|block| match next_block + block < w.block_count() {
+                true => {
+                    let bytes = &w.block(next_block + block)[next_tile * E::Tile::BYTES..];
+                    &bytes[..bytes.len().min(tiles_a_panel * E::Tile::BYTES)]
+                }
+                false => &[],
+            });
+            let lines =
+                (tiles_a_panel * E::Tile::BYTES).div_ceil(64 * x.tokens().div_ceil(PACKED_TOKENS)) * 64;
             let groups_a_tile = E::Tile::COLS / ACTIVATION_GROUP;
             let groups = tiles.start * groups_a_tile..tiles.end * groups_a_tile;
-            let tokens =
-                x.packed.chunks_exact(x.stride() / ACTIVATION_GROUP).zip(y.chunks_mut(PACKED_TOKENS));
-            for (x, y) in tokens {
+            for (index, (x, y)) in
+                x.packed.chunks_exact(group_count).zip(y.chunks_mut(PACKED_TOKENS)).enumerate()
+            {
+                for next in next {
+                    kernel.prefetch(next.chunks(lines).nth(index).unwrap_or_default());
+                }
                 multiply(kernel, &panel, first_block * TILE_ROWS, groups.clone(), x, y);
             }
         }

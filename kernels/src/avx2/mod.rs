@@ -11,6 +11,8 @@ mod q4;
 mod q8;
 mod quantize;
 
+pub use memory::prefetch;
+
 use crate::activations::Operand;
 use crate::blocks::{mat_mul, mat_vec};
 use crate::{Kernels, KvRows, portable};

@@ -3,6 +3,7 @@
 use super::Avx512;
 use super::memory::{load_floats_of, load_halves, load_integers, load_line, store_floats, store_integers};
 use crate::activations::{PACKED_TOKENS, PackedGroup};
+use crate::avx2::prefetch;
 use crate::panels::{Expand, Panel, PanelGroup, Sums, expand};
 use pith_format::TILE_ROWS;
 use std::arch::x86_64::*;
@@ -14,6 +15,10 @@ impl Panel<BLOCKS> for Avx512 {
     fn expand<E: Expand>(&self, tiles: &[u8], block: usize, panel: &mut [PanelGroup<BLOCKS>]) {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
         unsafe { expand_tiles::<E>(tiles, block, panel) }
+    }
+
+    fn prefetch(&self, bytes: &[u8]) {
+        prefetch(bytes);
     }
 
     fn add(&self, panel: &[PanelGroup<BLOCKS>], x: &[PackedGroup], sums: &mut Sums<BLOCKS>) {
