@@ -12,6 +12,13 @@ pub fn load_line(line: &[u8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
 }
 
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn store_line(from: __m512i, to: &mut [u8; 64]) {
+    // SAFETY: `to` covers the 64 bytes written; no alignment is asked for.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), from) }
+}
+
 /// 16 little-endian f32, one a row.
 #[inline]
 #[target_feature(enable = "avx512f")]

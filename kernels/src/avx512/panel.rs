@@ -1,60 +1,104 @@
 //! Panels of 32 rows with `vpdpbusd`: tiles of 32 rows × 6 tokens, whose integer and float sums take 24 registers.
 
 use super::Avx512;
-use super::memory::{load_floats_of, load_halves, load_integers, load_line, store_floats, store_integers};
-use crate::activations::{PACKED_TOKENS, PackedGroup};
+use super::memory::{
+    load_floats_of, load_halves, load_integers, load_line, store_floats, store_integers, store_line,
+};
+use crate::activations::{ACTIVATION_GROUP, PACKED_TOKENS, PackedGroup};
 use crate::avx2::prefetch;
-use crate::panels::{Expand, Panel, PanelGroup, Sums, expand};
+use crate::panels::{Expand, Panel, PanelGroup, Scales, Sums};
 use pith_format::TILE_ROWS;
+use pith_format::encoding::Tile;
 use std::arch::x86_64::*;
 
 /// Blocks of a panel.
 pub const BLOCKS: usize = 2;
 
 impl Panel<BLOCKS> for Avx512 {
-    fn expand<E: Expand>(&self, tiles: &[u8], block: usize, panel: &mut [PanelGroup<BLOCKS>]) {
+    fn expand<E: Expand>(
+        &self,
+        tiles: &[u8],
+        block: usize,
+        panel: &mut [PanelGroup<BLOCKS>],
+        scales: &mut [f32; TILE_ROWS],
+    ) {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
-        unsafe { expand_tiles::<E>(tiles, block, panel) }
+        unsafe { expand::<E>(tiles, block, panel, scales) }
     }
 
     fn prefetch(&self, bytes: &[u8]) {
         prefetch(bytes);
     }
 
-    fn add(&self, panel: &[PanelGroup<BLOCKS>], x: &[PackedGroup], sums: &mut Sums<BLOCKS>) {
+    fn add(
+        &self,
+        panel: &[PanelGroup<BLOCKS>],
+        scales: &Scales<BLOCKS>,
+        x: &[PackedGroup],
+        sums: &mut Sums<BLOCKS>,
+    ) {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
-        unsafe { add(panel, x, sums) }
+        unsafe { add(panel, scales, x, sums) }
     }
 }
 
+/// The largest scale of a row becomes 127 for the largest byte; `vpmulhrsw` brings the others to it, rounding to nearest.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn expand_tiles<E: Expand>(tiles: &[u8], block: usize, panel: &mut [PanelGroup<BLOCKS>]) {
-    let widen = |halves: &[u8; 32]| {
-        let mut out = [0.0; TILE_ROWS];
-        store_floats(load_halves(halves), &mut out);
-        out
-    };
-    expand::<BLOCKS, E>(tiles, block, panel, widen, |lines| {
-        let (mut sums, mut out) = (_mm512_setzero_si512(), [0; TILE_ROWS]);
-        for line in lines {
-            sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), load_line(line));
+fn expand<E: Expand>(
+    tiles: &[u8],
+    block: usize,
+    panel: &mut [PanelGroup<BLOCKS>],
+    scales: &mut [f32; TILE_ROWS],
+) {
+    let groups_a_tile = E::Tile::COLS / ACTIVATION_GROUP;
+    let tiles = tiles.chunks_exact(E::Tile::BYTES);
+    let mut largest = _mm512_setzero_ps();
+    for (tile, groups) in tiles.clone().zip(panel.chunks(groups_a_tile)) {
+        for group in 0..groups.len() {
+            largest = _mm512_max_ps(largest, _mm512_abs_ps(load_halves(E::scales(tile, group))));
         }
-        store_integers(sums, &mut out);
-        out
-    });
+    }
+    store_floats(_mm512_mul_ps(largest, _mm512_set1_ps(128.0 / 127.0 / E::UNIT)), scales);
+    // Rows of zeros have no scale to be brought to.
+    let factor = _mm512_div_ps(_mm512_set1_ps(127.0 / 128.0 * 32768.0), largest);
+    let factor = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(largest, _mm512_setzero_ps()), factor);
+    for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
+        E::lines(tile, |group, four, line| {
+            if let Some(group) = groups.get_mut(group) {
+                group.lines[four][block] = line;
+            }
+        });
+        for (index, group) in groups.iter_mut().enumerate() {
+            let factors = _mm512_mul_ps(load_halves(E::scales(tile, index)), factor);
+            let factors = _mm512_cvtps_epi32(factors);
+            // Twice in every row's four bytes, then four times, for the low and the high half of each lane.
+            let factors = _mm512_mask_mov_epi16(factors, 0xaaaa_aaaa, _mm512_slli_epi32::<16>(factors));
+            let low = _mm512_unpacklo_epi32(factors, factors);
+            let high = _mm512_unpackhi_epi32(factors, factors);
+            let mut sums = _mm512_setzero_si512();
+            for lines in &mut group.lines {
+                let line = load_line(&lines[block]);
+                let widened = [_mm512_unpacklo_epi8(line, line), _mm512_unpackhi_epi8(line, line)];
+                let [first, second] = widened.map(|bytes| _mm512_srai_epi16::<8>(bytes));
+                let first = _mm512_mulhrs_epi16(first, low);
+                let line = _mm512_packs_epi16(first, _mm512_mulhrs_epi16(second, high));
+                sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), line);
+                store_line(line, &mut lines[block]);
+            }
+            let starts = _mm512_slli_epi32::<7>(_mm512_sub_epi32(_mm512_setzero_si512(), sums));
+            store_integers(starts, &mut group.starts[block]);
+        }
+    }
 }
 
-/// At most 255 · 128 · 32 in size: exact in i32.
+/// At most 255 · 127 · 32 in size: exact in i32.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn add(panel: &[PanelGroup<BLOCKS>], x: &[PackedGroup], sums: &mut Sums<BLOCKS>) {
+fn add(panel: &[PanelGroup<BLOCKS>], scales: &Scales<BLOCKS>, x: &[PackedGroup], sums: &mut Sums<BLOCKS>) {
     assert_eq!(panel.len(), x.len());
     let mut floats = [[_mm512_setzero_ps(); BLOCKS]; PACKED_TOKENS];
-    for (floats, sums) in floats.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
-        *floats = load_floats_of(sums);
-    }
     for (group, x) in panel.iter().zip(x) {
         let mut whole = [group.starts.each_ref().map(|starts| load_integers(starts)); PACKED_TOKENS];
-        let (words, scales) = x.as_chunks::<PACKED_TOKENS>().0.split_at(8);
+        let (words, x_scales) = x.as_chunks::<PACKED_TOKENS>().0.split_at(8);
         for (lines, words) in group.lines.iter().zip(words) {
             let lines = lines.each_ref().map(|line| load_line(line));
             for (whole, &word) in whole.iter_mut().zip(words) {
@@ -64,15 +108,17 @@ fn add(panel: &[PanelGroup<BLOCKS>], x: &[PackedGroup], sums: &mut Sums<BLOCKS>)
                 }
             }
         }
-        let weight_scales = group.scales.each_ref().map(|scales| load_floats_of(scales));
-        for ((floats, whole), &scale) in floats.iter_mut().zip(whole).zip(&scales[0]) {
-            let x = _mm512_set1_ps(f32::from_bits(scale));
-            for ((floats, whole), scale) in floats.iter_mut().zip(whole).zip(weight_scales) {
-                *floats = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), _mm512_mul_ps(scale, x), *floats);
+        for ((floats, whole), &scale) in floats.iter_mut().zip(whole).zip(&x_scales[0]) {
+            let scale = _mm512_set1_ps(f32::from_bits(scale));
+            for (floats, whole) in floats.iter_mut().zip(whole) {
+                *floats = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, *floats);
             }
         }
     }
-    for (floats, sums) in floats.as_flattened().iter().zip(sums.as_flattened_mut()) {
-        store_floats(*floats, sums);
+    let scales = scales.each_ref().map(|scales| load_floats_of(scales));
+    for (floats, sums) in floats.into_iter().zip(sums) {
+        for ((floats, scale), sums) in floats.into_iter().zip(scales).zip(sums) {
+            store_floats(_mm512_fmadd_ps(floats, scale, load_floats_of(sums)), sums);
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! One f32 rounding errs by at most u = ε/2 of its result (or, below the normal numbers, by 2⁻¹⁵⁰); a sum of n
 //! terms in any order, each a few roundings old, errs by at most n·ε·Σ|terms|.
 
-use pith_format::{ActivationFunction, Matrix};
+use pith_format::{ActivationFunction, Matrix, Operation};
 use pith_kernels::{Operand, reference};
 
 pub const EPSILON: f64 = f32::EPSILON as f64;
@@ -36,7 +36,8 @@ pub fn sum(terms: impl Iterator<Item = f64>) -> Bounded {
     Bounded { value, error: count * EPSILON * magnitude + ulp(value) + count * SMALLEST }
 }
 
-/// `w · x` for every token and row: `cols · ε · Σ|w·x|`.
+/// `w · x` for every token and row: `cols · ε · Σ|w·x|`. Packed activations allow the weights of a row to be rounded
+/// again, to steps of at most twice the largest of them by 127.
 pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>) -> Vec<Bounded> {
     let mut rows = vec![0.0f32; w.rows() * w.cols()];
     for (index, row) in rows.chunks_exact_mut(w.cols()).enumerate() {
@@ -45,8 +46,13 @@ pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>) -> Vec<Bounded> {
     let mut out = Vec::with_capacity(x.tokens() * w.rows());
     for token in 0..x.tokens() {
         let values = reference::operand_values(w.encoding().operation(), x.token(token));
+        let magnitude: f64 = values.iter().map(|x| x.abs()).sum();
+        let rounded = w.encoding().operation() == Operation::Integer && !x.packed.is_empty();
         for row in rows.chunks_exact(w.cols()) {
-            out.push(sum(row.iter().zip(&values).map(|(&w, x)| f64::from(w) * x)));
+            let largest = row.iter().fold(0.0f32, |largest, w| largest.max(w.abs()));
+            let mut bounded = sum(row.iter().zip(&values).map(|(&w, x)| f64::from(w) * x));
+            bounded.error += if rounded { f64::from(largest) / 127.0 * magnitude } else { 0.0 };
+            out.push(bounded);
         }
     }
     out

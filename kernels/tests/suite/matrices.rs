@@ -165,6 +165,8 @@ fn mat_mul_holds_and_equals_mat_vecs() {
         (17, 1, 65),
         (33, 33, 63),
         (33, 16, 256),
+        (12, 49, 1100),
+        (20, 16, 2304),
     ];
     for &encoding in Encoding::ALL {
         for (tokens, rows, cols) in shapes {
