@@ -1,7 +1,7 @@
 //! F32 and F16: a line is one column of the 16 rows, multiplied with one activation.
 
 use super::Avx2;
-use super::memory::{load_float_bytes, load_half_bytes};
+use super::memory::{load_float_bytes, load_half_bytes, prefetch_ahead};
 use super::q4::store_all;
 use crate::activations::Operand;
 use crate::blocks::{Block, Sums};
@@ -37,6 +37,9 @@ fn mat_mul_f32<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let x = x.map(|x| &x.floats.as_chunks::<4>().0[..tiles.len()]);
     let mut sums = [[[_mm256_setzero_ps(); 2]; 4]; N];
     for (tile_index, tile) in tiles.iter().enumerate() {
+        if N == 1 {
+            prefetch_ahead(tile);
+        }
         let lines = tile.as_chunks::<32>().0;
         for col in 0..4 {
             let weights = [load_float_bytes(&lines[2 * col]), load_float_bytes(&lines[2 * col + 1])];
@@ -52,6 +55,9 @@ fn mat_mul_f16<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let x = x.map(|x| &x.floats.as_chunks::<4>().0[..tiles.len()]);
     let mut sums = [[[_mm256_setzero_ps(); 2]; 4]; N];
     for (tile_index, tile) in tiles.iter().enumerate() {
+        if N == 1 {
+            prefetch_ahead(tile);
+        }
         let half_lines = tile.as_chunks::<16>().0;
         for col in 0..4 {
             let weights = [load_half_bytes(&half_lines[2 * col]), load_half_bytes(&half_lines[2 * col + 1])];

@@ -11,7 +11,7 @@ mod q4;
 mod q8;
 mod quantize;
 
-pub use memory::prefetch;
+pub use memory::{prefetch, prefetch_ahead};
 
 use crate::activations::Operand;
 use crate::blocks::{mat_mul, mat_vec};

@@ -4,7 +4,7 @@
 //! products; a group of 32 columns adds eight of them: at most 8 · 2 · 15 · 128 = 30720, which i16 holds.
 
 use super::Avx2;
-use super::memory::{broadcast, load_bytes, load_half_bytes, store_floats};
+use super::memory::{broadcast, load_bytes, load_half_bytes, prefetch_ahead, store_floats};
 use crate::activations::Operand;
 use crate::blocks::{Block, Groups, Sums};
 use pith_format::TILE_ROWS;
@@ -41,6 +41,9 @@ fn mat_mul_q4_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let x = x.map(|x| Groups::new(x, 2 * tiles.len()));
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
     for (tile_index, tile) in tiles.iter().enumerate() {
+        if N == 1 {
+            prefetch_ahead(tile);
+        }
         // Two half-lines a line, two halves of the rows' scales a group.
         let (lines, scales) = (tile.as_chunks::<32>().0, tile[512..].as_chunks::<16>().0);
         for half in 0..2 {
@@ -73,6 +76,9 @@ fn mat_mul_q4g64_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N
     let x = x.map(|x| Groups::new(x, 4 * tiles.len()));
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
     for (tile_index, tile) in tiles.iter().enumerate() {
+        if N == 1 {
+            prefetch_ahead(tile);
+        }
         let (lines, scales) = (tile.as_chunks::<32>().0, tile[1024..].as_chunks::<16>().0);
         for half in 0..2 {
             let group = 4 * tile_index + 2 * half;

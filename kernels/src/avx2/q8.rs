@@ -4,7 +4,7 @@
 //! are at least −127: i16 holds that, but no more, so each pair is widened at once.
 
 use super::Avx2;
-use super::memory::{broadcast, load_bytes, load_half_bytes};
+use super::memory::{broadcast, load_bytes, load_half_bytes, prefetch_ahead};
 use super::q4::store_all;
 use crate::activations::Operand;
 use crate::blocks::{Block, Groups, Sums};
@@ -29,6 +29,9 @@ fn mat_mul_q8_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let ones = _mm256_set1_epi16(1);
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
     for (tile_index, tile) in tiles.iter().enumerate() {
+        if N == 1 {
+            prefetch_ahead(tile);
+        }
         let (lines, scales) = (tile.as_chunks::<32>().0, tile[1024..].as_chunks::<16>().0);
         for half in 0..2 {
             let group = 2 * tile_index + half;

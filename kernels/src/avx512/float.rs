@@ -3,6 +3,7 @@
 use super::Avx512;
 use super::memory::{load_floats, load_halves, store_all};
 use crate::activations::Operand;
+use crate::avx2::prefetch_ahead;
 use crate::blocks::{Block, Sums};
 use std::arch::x86_64::*;
 
@@ -36,6 +37,9 @@ fn mat_mul_f32<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let x = x.map(|x| &x.floats.as_chunks::<4>().0[..tiles.len()]);
     let mut sums = [[_mm512_setzero_ps(); 4]; N];
     for (tile_index, tile) in tiles.iter().enumerate() {
+        if N == 1 {
+            prefetch_ahead(tile);
+        }
         for (col, line) in tile.as_chunks::<64>().0.iter().enumerate() {
             add_column(&mut sums, load_floats(line), &x, tile_index, col);
         }
@@ -49,6 +53,9 @@ fn mat_mul_f16<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let x = x.map(|x| &x.floats.as_chunks::<4>().0[..tiles.len()]);
     let mut sums = [[_mm512_setzero_ps(); 4]; N];
     for (tile_index, tile) in tiles.iter().enumerate() {
+        if N == 1 {
+            prefetch_ahead(tile);
+        }
         for (col, half_line) in tile.as_chunks::<32>().0.iter().enumerate() {
             add_column(&mut sums, load_halves(half_line), &x, tile_index, col);
         }

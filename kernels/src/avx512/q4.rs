@@ -6,6 +6,7 @@
 use super::Avx512;
 use super::memory::{broadcast, load_halves, load_line, store_all};
 use crate::activations::Operand;
+use crate::avx2::prefetch_ahead;
 use crate::blocks::{Block, Groups, Sums};
 use std::arch::x86_64::*;
 
@@ -40,6 +41,9 @@ fn mat_mul_q4_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let x = x.map(|x| Groups::new(x, 2 * tiles.len()));
     let mut sums = [_mm512_setzero_ps(); N];
     for (tile_index, tile) in tiles.iter().enumerate() {
+        if N == 1 {
+            prefetch_ahead(tile);
+        }
         let (lines, scales) = (tile.as_chunks::<64>().0, tile[512..].as_chunks::<32>().0);
         for half in 0..2 {
             let group = 2 * tile_index + half;
@@ -74,6 +78,9 @@ fn mat_mul_q4g64_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N
     let x = x.map(|x| Groups::new(x, 4 * tiles.len()));
     let mut sums = [_mm512_setzero_ps(); N];
     for (tile_index, tile) in tiles.iter().enumerate() {
+        if N == 1 {
+            prefetch_ahead(tile);
+        }
         let (lines, scales) = (tile.as_chunks::<64>().0, tile[1024..].as_chunks::<32>().0);
         for half in 0..2 {
             let group = 4 * tile_index + 2 * half;

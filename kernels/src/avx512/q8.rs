@@ -4,6 +4,7 @@
 use super::Avx512;
 use super::memory::{broadcast, load_halves, load_line, store_all};
 use crate::activations::Operand;
+use crate::avx2::prefetch_ahead;
 use crate::blocks::{Block, Groups, Sums};
 use std::arch::x86_64::*;
 
@@ -27,6 +28,9 @@ fn mat_mul_q8_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let sign = _mm512_set1_epi8(i8::MIN);
     let mut sums = [_mm512_setzero_ps(); N];
     for (tile_index, tile) in tiles.iter().enumerate() {
+        if N == 1 {
+            prefetch_ahead(tile);
+        }
         let (lines, scales) = (tile.as_chunks::<64>().0, tile[1024..].as_chunks::<32>().0);
         for half in 0..2 {
             let group = 2 * tile_index + half;
