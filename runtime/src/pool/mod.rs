@@ -1,5 +1,9 @@
 //! Threads that wait for the next matrix: they spin for a moment, since in decoding it comes within microseconds,
 //! then park.
+//!
+//! A thread whose CPU is taken away makes all others wait for its share, for milliseconds each time. Who is late in
+//! this way is left out for a while, longer each time it happens again, so that a CPU which is shared with another
+//! program slows a token down to what the other CPUs can do, not below it.
 
 mod affinity;
 
@@ -17,30 +21,56 @@ pub const MAX_THREADS: usize = 64;
 /// How long a thread spins before it parks.
 const SPIN: Duration = Duration::from_micros(50);
 
+/// A thread is late if all others waited this long for it, and half as long as they had worked themselves.
+const LATE: Duration = Duration::from_millis(1);
+
+/// How long a thread is left out the first time, and at most.
+const LEAVE: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(500)];
+
 /// The calling thread and `threads − 1` others, which live as long as the pool.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<Worker>,
 }
 
-/// What every thread of the pool runs, with its own number; 0 is the calling thread.
+struct Worker {
+    handle: JoinHandle<()>,
+    /// Left out until then.
+    leave_until: Option<Instant>,
+    /// How long it was left out the last time, and when it came back.
+    leave: Duration,
+    back_since: Option<Instant>,
+}
+
+/// What threads of the pool run, with a number below their count; 0 is the calling thread.
 type Job<'a> = &'a (dyn Fn(usize) + Sync);
 
 struct Shared {
-    /// Counts the jobs: a change is the signal to begin.
-    generation: Line<AtomicUsize>,
+    /// One a worker.
+    signals: Vec<Line<Signal>>,
     /// Workers that have not finished the job.
     running: Line<AtomicUsize>,
+    /// Who finished last.
+    last: AtomicUsize,
     /// Written by the caller while no worker runs, read by workers between the signal and their last decrement of
     /// `running`.
     job: UnsafeCell<Option<Job<'static>>>,
     stop: AtomicBool,
-    /// One a worker: set by it before it parks, cleared by who wakes it.
-    parked: Vec<Line<AtomicBool>>,
     caller_parked: AtomicBool,
     caller: Mutex<Option<Thread>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     spin: Duration,
+}
+
+/// How the caller reaches a worker.
+#[derive(Default)]
+struct Signal {
+    /// Counts the jobs it takes part in: a change is the signal to begin.
+    generation: AtomicUsize,
+    /// Its number in the present job.
+    rank: AtomicUsize,
+    /// Set by it before it parks, cleared by who wakes it.
+    parked: AtomicBool,
 }
 
 /// A cache line of its own, so that threads that spin on it disturb nobody else.
@@ -62,11 +92,11 @@ impl Pool {
         assert!((1..=MAX_THREADS).contains(&threads));
         let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
         let shared = Arc::new(Shared {
-            generation: Line::default(),
+            signals: (1..threads).map(|_| Line::default()).collect(),
             running: Line::default(),
+            last: AtomicUsize::new(0),
             job: UnsafeCell::new(None),
             stop: AtomicBool::new(false),
-            parked: (0..threads).map(|_| Line::default()).collect(),
             caller_parked: AtomicBool::new(false),
             caller: Mutex::new(None),
             panic: Mutex::new(None),
@@ -80,14 +110,15 @@ impl Pool {
                 if pin {
                     affinity::pin_to(worker);
                 }
-                shared.work(worker);
+                shared.work(worker - 1);
             };
-            pool.workers.push(std::thread::Builder::new().name(format!("pith-{worker}")).spawn(body)?);
+            let handle = std::thread::Builder::new().name(format!("pith-{worker}")).spawn(body)?;
+            pool.workers.push(Worker { handle, leave_until: None, leave: LEAVE[0], back_since: None });
         }
         Ok(pool)
     }
 
-    /// Threads, the caller's included.
+    /// Threads, the caller's included, whether or not some are left out for now.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
@@ -107,7 +138,7 @@ impl Pool {
         work: impl Fn(usize, &mut [T], &mut S) + Sync,
     ) {
         let (len, chunk_count) = (data.len(), data.len().div_ceil(chunk_len));
-        let threads = limit.min(self.threads()).min(chunk_count).max(1);
+        let threads = limit.min(self.call_back()).min(chunk_count).max(1);
         assert!(threads <= scratch.len());
         if threads == 1 {
             for (index, chunk) in data.chunks_mut(chunk_len).enumerate() {
@@ -117,10 +148,7 @@ impl Pool {
         }
         let next = AtomicUsize::new(threads);
         let (data, scratch) = (Base(data.as_mut_ptr()), Base(scratch.as_mut_ptr()));
-        self.broadcast(&|worker| {
-            if worker >= threads {
-                return;
-            }
+        self.broadcast(threads, &|worker| {
             // SAFETY: `worker < threads ≤ scratch.len()`.
             let scratch = unsafe { scratch.get().add(worker) };
             // SAFETY: each worker has its own number, so nobody else has this element; it outlives `broadcast`.
@@ -139,50 +167,95 @@ impl Pool {
         });
     }
 
-    /// Runs `job` once on every thread and returns when all are done.
-    fn broadcast(&mut self, job: Job<'_>) {
+    /// Runs `job` once on each of `threads` threads and returns when all are done. At least as many must be there that
+    /// are not left out.
+    fn broadcast(&mut self, threads: usize, job: Job<'_>) {
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes; no worker uses the job after `running` is 0, which is waited for below,
         // on every path, before this borrow ends.
         let job_forever = unsafe { std::mem::transmute::<Job<'_>, Job<'static>>(job) };
         // SAFETY: `&mut self` and the wait below say that no worker is running a job, so none reads this.
         unsafe { *shared.job.get() = Some(job_forever) };
-        shared.running.0.store(self.workers.len(), Ordering::SeqCst);
-        self.signal();
+        shared.running.0.store(threads - 1, Ordering::SeqCst);
+        let begin = Instant::now();
+        let present =
+            self.workers.iter().zip(&shared.signals).filter(|(worker, _)| worker.leave_until.is_none());
+        let mut rank = 1;
+        for (worker, signal) in present.take(threads - 1) {
+            signal.0.rank.store(rank, Ordering::SeqCst);
+            signal.0.begin(worker.handle.thread());
+            rank += 1;
+        }
+        assert_eq!(rank, threads, "fewer threads than asked for");
         let own = catch_unwind(AssertUnwindSafe(|| job(0)));
-        shared.wait_for_workers();
+        let parked = shared.wait_for_workers();
         let others = lock(&shared.panic).take();
         if let Some(payload) = own.err().or(others) {
             resume_unwind(payload);
         }
+        if let Some(parked) = parked {
+            self.judge(parked - begin, parked.elapsed());
+        }
     }
 
-    fn signal(&self) {
-        self.shared.generation.0.fetch_add(1, Ordering::SeqCst);
-        for (worker, handle) in self.workers.iter().enumerate() {
-            if self.shared.parked[worker + 1].0.swap(false, Ordering::SeqCst) {
-                handle.thread().unpark();
-            }
+    /// Leaves out who made the others wait.
+    fn judge(&mut self, worked: Duration, waited: Duration) {
+        if waited < LATE || waited < worked / 2 {
+            return;
         }
+        let worker = &mut self.workers[self.shared.last.load(Ordering::SeqCst)];
+        let now = Instant::now();
+        // Who was on time for long is forgiven.
+        let again = worker.back_since.is_some_and(|since| now - since < 8 * worker.leave);
+        worker.leave = if again { (2 * worker.leave).min(LEAVE[1]) } else { LEAVE[0] };
+        worker.leave_until = Some(now + worker.leave);
+    }
+
+    /// Threads that are not left out, after taking back who was for long enough.
+    fn call_back(&mut self) -> usize {
+        let mut count = 1;
+        for worker in &mut self.workers {
+            if let Some(until) = worker.leave_until {
+                let now = Instant::now();
+                if now < until {
+                    continue;
+                }
+                (worker.leave_until, worker.back_since) = (None, Some(now));
+            }
+            count += 1;
+        }
+        count
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.signal();
+        for (worker, signal) in self.workers.iter().zip(&self.shared.signals) {
+            signal.0.begin(worker.handle.thread());
+        }
         for worker in self.workers.drain(..) {
-            worker.join().expect("a worker catches the panics of its jobs");
+            worker.handle.join().expect("a worker catches the panics of its jobs");
+        }
+    }
+}
+
+impl Signal {
+    fn begin(&self, thread: &Thread) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        if self.parked.swap(false, Ordering::SeqCst) {
+            thread.unpark();
         }
     }
 }
 
 impl Shared {
     fn work(&self, worker: usize) {
+        let signal = &self.signals[worker].0;
         let mut seen = 0;
         loop {
-            let begun = || self.generation.0.load(Ordering::SeqCst) != seen;
-            wait(self.spin, begun, &self.parked[worker].0);
+            let begun = || signal.generation.load(Ordering::SeqCst) != seen;
+            wait(self.spin, begun, &signal.parked);
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
@@ -190,9 +263,11 @@ impl Shared {
             // SAFETY: the job was written before the generation changed and is not written again before this worker
             // has counted itself out.
             let job = unsafe { *self.job.get() }.expect("a job comes before its signal");
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job(worker))) {
+            let rank = signal.rank.load(Ordering::SeqCst);
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job(rank))) {
                 *lock(&self.panic) = Some(payload);
             }
+            self.last.store(worker, Ordering::SeqCst);
             if self.running.0.fetch_sub(1, Ordering::SeqCst) == 1
                 && self.caller_parked.swap(false, Ordering::SeqCst)
                 && let Some(caller) = &*lock(&self.caller)
@@ -202,13 +277,16 @@ impl Shared {
         }
     }
 
-    fn wait_for_workers(&self) {
+    /// Gives the moment when it had spun long enough and parked, if it had to.
+    fn wait_for_workers(&self) -> Option<Instant> {
         let done = || self.running.0.load(Ordering::SeqCst) == 0;
         if spin(self.spin, done) {
-            return;
+            return None;
         }
+        let parked = Instant::now();
         *lock(&self.caller) = Some(std::thread::current());
         wait(Duration::ZERO, done, &self.caller_parked);
+        Some(parked)
     }
 }
 
@@ -321,6 +399,29 @@ mod tests {
             let paused = Instant::now();
             while paused.elapsed() < pause {}
         }
+    }
+
+    #[test]
+    fn who_is_late_is_left_out_for_a_while() {
+        let mut pool = Pool::new(3, false).unwrap();
+        let caller = std::thread::current().id();
+        let mut threads_of = |late: bool| {
+            let mut ids = [caller; 3];
+            pool.for_chunks(3, &mut ids, 1, &mut [(); 3], |index, id, _| {
+                id[0] = std::thread::current().id();
+                // Everyone has to take one.
+                let pause = if late && index == 2 { 20 * LATE } else { Duration::from_micros(300) };
+                std::thread::sleep(pause);
+            });
+            ids.iter().collect::<std::collections::HashSet<_>>().len()
+        };
+        assert_eq!(threads_of(true), 3);
+        let left = Instant::now();
+        assert!(threads_of(false) < 3);
+        while threads_of(false) < 3 {
+            assert!(left.elapsed() < 100 * LEAVE[1], "it never comes back");
+        }
+        assert!(left.elapsed() >= LEAVE[0]);
     }
 
     #[test]
