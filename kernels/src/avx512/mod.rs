@@ -3,6 +3,7 @@
 //!
 //! Vectors go the way of [`avx2`](crate::avx2): they are a small part of a token.
 
+mod attention;
 mod float;
 mod memory;
 mod q4;
@@ -11,7 +12,8 @@ mod q8;
 use crate::activations::Operand;
 use crate::avx2::Avx2;
 use crate::blocks::{mat_mul, mat_vec};
-use crate::{Kernels, KvRows, portable};
+use crate::attention::Tiles;
+use crate::{Attention, AttentionScratch, Kernels, attention as tiles, portable};
 use pith_format::{ActivationFunction, Encoding, Matrix};
 
 /// Proof that the CPU has the features of this module: made only by [`Avx512::detect`].
@@ -86,11 +88,11 @@ impl Kernels for Avx512 {
         self.0.activate_gated(function, gate, up)
     }
 
-    fn scores(&self, queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
-        self.0.scores(queries, keys, scale, out)
+    fn attention(&self, task: &Attention<'_>, scratch: &mut AttentionScratch, records: &mut [f32]) {
+        tiles::attention(*self, task, scratch, records)
     }
 
-    fn mix(&self, weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
-        self.0.mix(weights, values, out)
+    fn merge_attention(&self, head_dim: usize, parts: &[f32], total: &mut [f32]) {
+        tiles::merge(head_dim, parts, total, |total, a, part, b| self.blend(total, a, part, b))
     }
 }
