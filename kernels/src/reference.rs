@@ -70,20 +70,21 @@ impl Kernels for Reference {
 
     fn attention(&self, task: &Attention<'_>, scratch: &mut AttentionScratch, records: &mut [f32]) {
         task.check(scratch, records);
-        add_records(task.record_len(), &attention(task), records);
+        let mut parts = vec![0.0; records.len()];
+        narrow(&attention(task), &mut parts);
+        add_records(task.record_len(), &parts, records);
     }
 
     fn merge_attention(&self, head_dim: usize, parts: &[f32], total: &mut [f32]) {
         assert_eq!(parts.len(), total.len());
-        let parts: Vec<f64> = parts.iter().map(|&part| f64::from(part)).collect();
-        add_records(head_dim + ATTENTION_TAIL, &parts, total);
+        add_records(head_dim + ATTENTION_TAIL, parts, total);
     }
 }
 
-fn add_records(record_len: usize, parts: &[f64], total: &mut [f32]) {
+fn add_records(record_len: usize, parts: &[f32], total: &mut [f32]) {
+    let wide = |record: &[f32]| -> Vec<f64> { record.iter().map(|&value| f64::from(value)).collect() };
     for (part, total) in parts.chunks_exact(record_len).zip(total.chunks_exact_mut(record_len)) {
-        let wide: Vec<f64> = total.iter().map(|&value| f64::from(value)).collect();
-        narrow(&sum_of_records(&wide, part), total);
+        narrow(&sum_of_records(&wide(total), &wide(part)), total);
     }
 }
 
