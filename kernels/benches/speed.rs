@@ -112,7 +112,8 @@ fn f16_rows(rows: &[f16]) -> KvRows<'_> {
 fn prompt_rate(kernel: &dyn Kernels) -> String {
     let (keys, values) = (halves(PROMPT * HEAD_DIM), halves(PROMPT * HEAD_DIM));
     let queries: Vec<f32> = (0..PROMPT * GROUP * HEAD_DIM).map(|i| (i as f32).sin()).collect();
-    let (mut scratch, mut records) = (AttentionScratch::new(HEAD_DIM), vec![0.0; ATTENTION_QUERIES * 2 * HEAD_DIM]);
+    let (mut scratch, mut records) =
+        (AttentionScratch::new(HEAD_DIM), vec![0.0; ATTENTION_QUERIES * 2 * HEAD_DIM]);
     let operations = 4 * HEAD_DIM * GROUP * PROMPT * (PROMPT + 1) / 2;
     rate(operations as f64, || {
         records.fill(0.0);
@@ -129,7 +130,8 @@ fn token_rate(kernel: &dyn Kernels, heads: usize, tokens: usize) -> String {
     let head_len = CONTEXT * HEAD_DIM;
     let (keys, values) = (halves(heads * head_len), halves(heads * head_len));
     let queries: Vec<f32> = (0..tokens * GROUP * HEAD_DIM).map(|i| (i as f32).sin()).collect();
-    let (mut scratch, mut records) = (AttentionScratch::new(HEAD_DIM), vec![0.0; ATTENTION_QUERIES * 2 * HEAD_DIM]);
+    let (mut scratch, mut records) =
+        (AttentionScratch::new(HEAD_DIM), vec![0.0; ATTENTION_QUERIES * 2 * HEAD_DIM]);
     rate((2 * size_of_val(&keys[..])) as f64, || {
         records.fill(0.0);
         for (keys, values) in keys.chunks(head_len).zip(values.chunks(head_len)) {

@@ -27,8 +27,15 @@ pub(crate) const ROWS: usize = 6;
 
 /// `2^r` for `|r| ≤ ½` to `2⁻²⁵`, highest power first: the polynomial of least relative error among those that are 1
 /// at 0.
-pub(crate) const EXP2_COEFFICIENTS: [f32; 7] =
-    [0.000_153_533_7, 0.001_339_887_7, 0.009_618_437, 0.055_503_324, 0.240_226_48, std::f32::consts::LN_2, 1.0];
+pub(crate) const EXP2_COEFFICIENTS: [f32; 7] = [
+    0.000_153_533_7,
+    0.001_339_887_7,
+    0.009_618_437,
+    0.055_503_324,
+    0.240_226_48,
+    std::f32::consts::LN_2,
+    1.0,
+];
 
 /// Floats of a cache line: where parts of the scratch begin, and what rows are padded to.
 const LINE: usize = 16;

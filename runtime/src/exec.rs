@@ -168,7 +168,7 @@ impl Exec {
 }
 
 /// The memory of a list for another one: to collect from an emptied vector of the same layout keeps its room.
-fn recycled<'b>(list: &mut Vec<&mut [f32]>) -> Vec<&'b mut [f32]> {
+pub(crate) fn recycled<'b>(list: &mut Vec<&mut [f32]>) -> Vec<&'b mut [f32]> {
     let mut list = std::mem::take(list);
     list.clear();
     list.into_iter().map(|_| &mut [][..]).collect()

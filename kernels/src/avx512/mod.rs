@@ -10,9 +10,9 @@ mod q4;
 mod q8;
 
 use crate::activations::Operand;
+use crate::attention::Tiles;
 use crate::avx2::Avx2;
 use crate::blocks::{mat_mul, mat_vec};
-use crate::attention::Tiles;
 use crate::{Attention, AttentionScratch, Kernels, attention as tiles, portable};
 use pith_format::{ActivationFunction, Encoding, Matrix};
 

@@ -118,8 +118,7 @@ pub fn attention(task: &Attention<'_>) -> Vec<Bounded> {
     let mut out = Vec::new();
     for (index, record) in records.chunks_exact(len).enumerate() {
         let (token, head) = (index / task.group, index % task.group);
-        let (keys, values) =
-            (task.keys.slice(task.visible(token)), task.values.slice(task.visible(token)));
+        let (keys, values) = (task.keys.slice(task.visible(token)), task.values.slice(task.visible(token)));
         let query = &task.queries[token * task.stride + head * head_dim..][..head_dim];
         let scores = reference::attention_scores(task, token, head);
         let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
