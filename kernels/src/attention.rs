@@ -151,6 +151,9 @@ impl AttentionScratch {
 
 /// The inner loops of one instruction set. Up to [`ROWS`] queries at a time, rows of the scratch.
 pub(crate) trait Tiles: Copy {
+    /// These rows are needed soon.
+    fn announce(self, rows: KvRows<'_>, positions: Range<usize>);
+
     /// Dimension by dimension, the keys of `positions` (at most [`TILE`]), zeros behind them.
     fn transpose(self, keys: KvRows<'_>, positions: Range<usize>, out: &mut [[f32; TILE]]);
 
@@ -221,7 +224,9 @@ fn queries<T: Tiles>(
     let steps = || span.clone().step_by(TILE).map(|start| start..span.end.min(start + TILE));
     for step in steps() {
         let keys = &mut tile.as_chunks_mut().0[..head_dim];
+        tiles.announce(task.keys, step.end..span.end.min(step.end + TILE));
         tiles.transpose(task.keys, step.clone(), keys);
+        tiles.announce(task.values, step.clone());
         for (scores, queries) in scores.chunks_mut(ROWS).zip(queries.chunks(head_dim)) {
             tiles.scores(queries, keys, step.start - span.start, step.len(), scores);
         }

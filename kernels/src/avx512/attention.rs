@@ -5,12 +5,17 @@ use super::Avx512;
 use super::memory::{load, load_codes, load_f16, store};
 use crate::KvRows;
 use crate::attention::{ATTENTION_SPAN, EXP2_COEFFICIENTS, ROWS, TILE, Tiles};
+use crate::avx2::fetch;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 impl Tiles for Avx512 {
+    fn announce(self, rows: KvRows<'_>, positions: Range<usize>) {
+        fetch(rows.slice(positions));
+    }
+
     fn transpose(self, keys: KvRows<'_>, positions: Range<usize>, out: &mut [[f32; TILE]]) {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
         unsafe { transpose(keys.slice(positions), out) }
@@ -113,7 +118,21 @@ macro_rules! widening {
     ($transpose:ident, $widen:ident, $value:ty, $zero:expr, $load:ident) => {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
         fn $transpose(rows: &[$value], head_dim: usize, start: usize, out: &mut [[f32; TILE]]) {
-            for (index, out) in out.chunks_mut(16).enumerate() {
+            if rows.len() == 16 * head_dim {
+                for (index, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                    let line = |row: usize| &rows[row * head_dim + 16 * index..].as_chunks().0[0];
+                    let mut lines = [_mm512_setzero_ps(); 16];
+                    for row in 0..16 {
+                        lines[row] = $load(line(row));
+                    }
+                    let lines = transposed(lines);
+                    for dim in 0..16 {
+                        store(lines[dim], &mut out[dim].as_chunks_mut().0[start / 16]);
+                    }
+                }
+            }
+            let done = if rows.len() == 16 * head_dim { head_dim / 16 } else { 0 };
+            for (index, out) in out.chunks_mut(16).enumerate().skip(done) {
                 let mut lines = [_mm512_setzero_ps(); 16];
                 for (line, row) in lines.iter_mut().zip(rows.chunks_exact(head_dim)) {
                     let row = &row[16 * index..];
@@ -207,7 +226,8 @@ fn scores_of<const Q: usize>(
     count: usize,
     out: &mut [[f32; ATTENTION_SPAN]],
 ) {
-    if count == TILE {
+    // What is behind the last position is out of everyone's sight, and there is room for it.
+    if count > TILE / 2 {
         return score_lines::<Q, 4>(queries, keys, 0, start, out);
     }
     for first in (0..count).step_by(16) {
@@ -287,9 +307,10 @@ fn mix_lines<const Q: usize, const W: usize>(
 ) {
     let positions = values.len() / padded;
     let mut sums = [[_mm512_setzero_ps(); W]; Q];
-    for (sums, mixed) in sums.iter_mut().zip(mixed.chunks_exact(padded)) {
-        for (sum, mixed) in sums.iter_mut().zip(mixed[first..].as_chunks().0) {
-            *sum = load(mixed);
+    for q in 0..Q {
+        let mixed = mixed[q * padded + first..][..16 * W].as_chunks().0;
+        for w in 0..W {
+            sums[q][w] = load(&mixed[w]);
         }
     }
     let mut rows = [&[][..]; Q];
@@ -304,9 +325,10 @@ fn mix_lines<const Q: usize, const W: usize>(
             }
         }
     }
-    for (sums, mixed) in sums.into_iter().zip(mixed.chunks_exact_mut(padded)) {
-        for (sum, mixed) in sums.into_iter().zip(mixed[first..].as_chunks_mut().0) {
-            store(sum, mixed);
+    for q in 0..Q {
+        let mixed = mixed[q * padded + first..][..16 * W].as_chunks_mut().0;
+        for w in 0..W {
+            store(sums[q][w], &mut mixed[w]);
         }
     }
 }
