@@ -300,7 +300,9 @@ pub(crate) fn add(
         return;
     }
     let largest = total_exponent.max(exponent);
-    let (a, b) = ((*total_exponent - largest).exp2(), (exponent - largest).exp2());
+    // One of the two is 2⁰.
+    let factor = |exponent: f32| if exponent == largest { 1.0 } else { (exponent - largest).exp2() };
+    let (a, b) = (factor(*total_exponent), factor(exponent));
     blend(total, a, mixed, b);
     (*total_exponent, *total_sum) = (largest, a * *total_sum + b * sum);
 }

@@ -336,20 +336,29 @@ fn mix_lines<const Q: usize, const W: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn powers(x: &mut [f32], visible: Range<usize>, softcap: Option<f32>, turn: usize) -> (f32, f32) {
     let lines = x.as_chunks_mut::<16>().0;
+    let seen = visible.start / 16..visible.end.div_ceil(16);
+    // Lanes of the first and the last line may be out of sight.
     let mask = |index: usize| -> __mmask16 {
+        if index > seen.start && index + 1 < seen.end {
+            return !0;
+        }
         let below = |end: usize| (1u32 << end.saturating_sub(16 * index).min(16)) - 1;
         (below(visible.end) & !below(visible.start)) as __mmask16
     };
     let mut largest = _mm512_set1_ps(f32::NEG_INFINITY);
-    for (index, line) in lines.iter_mut().enumerate() {
+    for index in seen.clone() {
+        let line = &mut lines[index];
         if let Some(cap) = softcap {
             store(capped(load(line), cap), line);
         }
         largest = _mm512_mask_max_ps(largest, mask(index), largest, load(line));
     }
     let largest = _mm512_reduce_max_ps(largest);
+    lines[..seen.start].fill([0.0; 16]);
+    lines[seen.end..].fill([0.0; 16]);
     let mut sum = _mm512_setzero_ps();
-    for (index, line) in lines.iter_mut().enumerate() {
+    for index in seen.clone() {
+        let line = &mut lines[index];
         let power = exp2(_mm512_sub_ps(load(line), _mm512_set1_ps(largest)));
         let power = _mm512_maskz_mov_ps(mask(index), power);
         sum = _mm512_add_ps(sum, power);
