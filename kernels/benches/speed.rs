@@ -5,7 +5,9 @@
 
 use half::f16;
 use pith_format::{ActivationFunction, Encoding, Matrix};
-use pith_kernels::{Activations, Kernels, KvRows, available};
+use pith_kernels::{
+    ATTENTION_QUERIES, ATTENTION_SPAN, Activations, Attention, AttentionScratch, Kernels, KvRows, available,
+};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -41,12 +43,102 @@ fn main() {
             println!("{encoding:<8} {:<12} {near:>26} {far:>26} {multiply:>26}", kernel.name());
         }
     }
+    println!("\n{:<28} {:<12} {:>26}", "", "", "GFLOP/s or GB/s");
+    for kernel in &kernels {
+        println!("{:<28} {:<12} {:>26}", "attention, 512 tokens", kernel.name(), prompt_rate(*kernel));
+        for (name, heads, tokens) in
+            [("1 token, L2", 1, 1), ("1 token, DRAM", FAR_HEADS, 1), ("8 tokens, DRAM", FAR_HEADS, 8)]
+        {
+            let rate = token_rate(*kernel, heads, tokens);
+            println!("{:<28} {:<12} {rate:>26}", format!("attention, {name}"), kernel.name());
+        }
+    }
     println!("\n{:<28} {:<12} {:>26}", "", "", "values per ns");
     for (name, len, work) in vector_works() {
         for kernel in &kernels {
             println!("{name:<28} {:<12} {:>26}", kernel.name(), rate(len as f64, || work(*kernel)));
         }
     }
+}
+
+/// Positions of the attention that is timed, query heads that share a key head, and key heads whose keys and values are
+/// more than caches hold.
+const CONTEXT: usize = 2048;
+const PROMPT: usize = 512;
+const GROUP: usize = 4;
+const FAR_HEADS: usize = 128;
+
+/// Attention as a session asks for it, over one head's keys and values, `CONTEXT` of them.
+fn attend(
+    kernel: &dyn Kernels,
+    (keys, values): (KvRows<'_>, KvRows<'_>),
+    queries: &[f32],
+    first: usize,
+    scratch: &mut AttentionScratch,
+    records: &mut [f32],
+) {
+    let stride = GROUP * HEAD_DIM;
+    let tokens = queries.len() / stride;
+    let end = first + tokens;
+    for start in (0..end).step_by(ATTENTION_SPAN) {
+        let run = start..end.min(start + ATTENTION_SPAN);
+        let (keys, values) = (keys.slice(run.clone()), values.slice(run));
+        let task = Attention {
+            keys,
+            values,
+            start,
+            queries,
+            stride,
+            group: GROUP,
+            first,
+            tokens,
+            window: usize::MAX,
+            scale: 0.1,
+            softcap: None,
+        };
+        kernel.attention(&task, scratch, &mut records[..tokens * GROUP * task.record_len()]);
+    }
+}
+
+fn halves(len: usize) -> Vec<f16> {
+    (0..len).map(|i| f16::from_f32((i as f32).cos())).collect()
+}
+
+fn f16_rows(rows: &[f16]) -> KvRows<'_> {
+    KvRows::F16 { head_dim: HEAD_DIM, rows }
+}
+
+/// Floating-point operations a nanosecond of a prompt from position 0 on.
+fn prompt_rate(kernel: &dyn Kernels) -> String {
+    let (keys, values) = (halves(PROMPT * HEAD_DIM), halves(PROMPT * HEAD_DIM));
+    let queries: Vec<f32> = (0..PROMPT * GROUP * HEAD_DIM).map(|i| (i as f32).sin()).collect();
+    let (mut scratch, mut records) =
+        (AttentionScratch::new(HEAD_DIM), vec![0.0; ATTENTION_QUERIES * 2 * HEAD_DIM]);
+    let operations = 4 * HEAD_DIM * GROUP * PROMPT * (PROMPT + 1) / 2;
+    rate(operations as f64, || {
+        records.fill(0.0);
+        let tokens = ATTENTION_QUERIES / GROUP;
+        for (index, queries) in queries.chunks(tokens * GROUP * HEAD_DIM).enumerate() {
+            let rows = (f16_rows(&keys), f16_rows(&values));
+            attend(kernel, rows, black_box(queries), index * tokens, &mut scratch, &mut records);
+        }
+    })
+}
+
+/// Bytes of keys and values a nanosecond for `tokens` tokens at the end of the context, over the caches of `heads`.
+fn token_rate(kernel: &dyn Kernels, heads: usize, tokens: usize) -> String {
+    let head_len = CONTEXT * HEAD_DIM;
+    let (keys, values) = (halves(heads * head_len), halves(heads * head_len));
+    let queries: Vec<f32> = (0..tokens * GROUP * HEAD_DIM).map(|i| (i as f32).sin()).collect();
+    let (mut scratch, mut records) =
+        (AttentionScratch::new(HEAD_DIM), vec![0.0; ATTENTION_QUERIES * 2 * HEAD_DIM]);
+    rate((2 * size_of_val(&keys[..])) as f64, || {
+        records.fill(0.0);
+        for (keys, values) in keys.chunks(head_len).zip(values.chunks(head_len)) {
+            let rows = (f16_rows(keys), f16_rows(values));
+            attend(kernel, rows, black_box(&queries), CONTEXT - tokens, &mut scratch, &mut records);
+        }
+    })
 }
 
 /// Tiles that begin at a cache line, as in a mapped file.

@@ -1,6 +1,7 @@
 //! Keys or values of one head, as the cache holds them.
 
 use half::f16;
+use std::ops::Range;
 
 /// `positions × head_dim`, one row a position.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +31,7 @@ pub enum KvRows<'a> {
     },
 }
 
-impl KvRows<'_> {
+impl<'a> KvRows<'a> {
     /// Width of a row.
     pub fn head_dim(&self) -> usize {
         match *self {
@@ -48,6 +49,18 @@ impl KvRows<'_> {
             KvRows::Q8 { codes, .. } => codes.len(),
         };
         len / self.head_dim()
+    }
+
+    /// Some of the rows.
+    pub fn slice(&self, positions: Range<usize>) -> KvRows<'a> {
+        let span = positions.start * self.head_dim()..positions.end * self.head_dim();
+        match *self {
+            KvRows::F32 { head_dim, rows } => KvRows::F32 { head_dim, rows: &rows[span] },
+            KvRows::F16 { head_dim, rows } => KvRows::F16 { head_dim, rows: &rows[span] },
+            KvRows::Q8 { head_dim, codes, scales } => {
+                KvRows::Q8 { head_dim, codes: &codes[span], scales: &scales[positions] }
+            }
+        }
     }
 
     /// One value.

@@ -10,6 +10,7 @@
 //! [`available`] lists what this CPU can run, slowest first.
 
 mod activations;
+mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -27,6 +28,7 @@ pub mod reference;
 pub use activations::{
     ACTIVATION_GROUP, Activations, MIN_PACKED, Operand, PACKED_TOKENS, PackedGroup, Part, padded_len,
 };
+pub use attention::{ATTENTION_QUERIES, ATTENTION_SPAN, ATTENTION_TAIL, Attention, AttentionScratch};
 pub use kv::KvRows;
 
 use pith_format::{ActivationFunction, Matrix};
@@ -116,6 +118,24 @@ pub trait Kernels: Send + Sync {
     /// `out[q,d] = Σ_p weights[q,p] · values[p,d]`; `weights: n × positions`, `out: n × head_dim`.
     fn mix(&self, weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
         portable::mix(weights, values, out)
+    }
+
+    /// Adds to `records` what the queries of `task` get from its run of positions: at most [`ATTENTION_SPAN`], and one
+    /// record of `head_dim + `[`ATTENTION_TAIL`] floats a query, token by token:
+    ///
+    /// ```text
+    /// Σ_p 2^(e_p − m) · values[p] ‖ m ‖ Σ_p 2^(e_p − m),    e_p = log₂ e · score_p,    m = max_p e_p
+    /// ```
+    ///
+    /// A record of zeros is one of no positions. The first part over the last is attention. A query's record is the
+    /// same whatever other queries are in the call.
+    fn attention(&self, task: &Attention<'_>, scratch: &mut AttentionScratch, records: &mut [f32]) {
+        portable::attention(self, task, scratch, records)
+    }
+
+    /// Adds the records in `parts` to those in `total`: as if one call of [`Self::attention`] had followed another.
+    fn merge_attention(&self, head_dim: usize, parts: &[f32], total: &mut [f32]) {
+        attention::merge(head_dim, parts, total, portable::blend)
     }
 }
 

@@ -3,7 +3,8 @@
 //! Any encoding of the table runs here, since only [`Encoding::decode_tile`] is asked of it.
 
 use crate::activations::{ACTIVATION_GROUP, Operand};
-use crate::{Kernels, KvRows};
+use crate::attention::{ATTENTION_QUERIES, add};
+use crate::{Attention, AttentionScratch, Kernels, KvRows};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use pith_format::encoding::MAX_TILE_COLS;
@@ -195,12 +196,18 @@ pub fn rope(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {
 
 /// See [`Kernels::softmax`].
 pub fn softmax(x: &mut [f32]) {
-    let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    map(x, |x| (x - f32x8::splat(largest)).exp());
-    let factor = 1.0 / sum(x);
+    let (_, sum) = powers(x);
+    let factor = 1.0 / sum;
     for x in x {
         *x *= factor;
     }
+}
+
+/// `x ← e^(x − max x)`; gives the largest and the sum.
+fn powers(x: &mut [f32]) -> (f32, f32) {
+    let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    map(x, |x| (x - f32x8::splat(largest)).exp());
+    (largest, sum(x))
 }
 
 /// See [`Kernels::activate`].
@@ -276,6 +283,50 @@ pub fn mix(weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
                 }
             }
         }
+    }
+}
+
+/// See [`Kernels::attention`]. Token by token: the scores and mixes of `kernels`.
+pub fn attention<K: Kernels + ?Sized>(
+    kernels: &K,
+    task: &Attention<'_>,
+    scratch: &mut AttentionScratch,
+    records: &mut [f32],
+) {
+    task.check(scratch, records);
+    let (head_dim, record_len) = (task.keys.head_dim(), task.record_len());
+    let parts = scratch.parts(head_dim);
+    for (token, records) in records.chunks_exact_mut(task.group * record_len).enumerate() {
+        let visible = task.visible(token);
+        if visible.is_empty() {
+            continue;
+        }
+        let (keys, values) = (task.keys.slice(visible.clone()), task.values.slice(visible.clone()));
+        let queries = task.token(token).chunks(ATTENTION_QUERIES * head_dim);
+        for (queries, records) in queries.zip(records.chunks_mut(ATTENTION_QUERIES * record_len)) {
+            let scores = &mut parts.scores.as_flattened_mut()[..queries.len() / head_dim * visible.len()];
+            kernels.scores(queries, keys, task.scale, scores);
+            let mut sums = [(0.0, 0.0); ATTENTION_QUERIES];
+            for (scores, sums) in scores.chunks_exact_mut(visible.len()).zip(&mut sums) {
+                if let Some(cap) = task.softcap {
+                    scores.iter_mut().for_each(|score| *score = cap * (*score / cap).tanh());
+                }
+                *sums = powers(scores);
+            }
+            let mixed = &mut parts.mixed[..queries.len()];
+            kernels.mix(scores, values, mixed);
+            let records = records.chunks_exact_mut(record_len);
+            for ((record, mixed), (largest, sum)) in records.zip(mixed.chunks_exact(head_dim)).zip(sums) {
+                add(record, mixed, largest * std::f32::consts::LOG2_E, sum, blend);
+            }
+        }
+    }
+}
+
+/// `total = a · total + b · part`
+pub fn blend(total: &mut [f32], a: f32, part: &[f32], b: f32) {
+    for (total, part) in total.iter_mut().zip(part) {
+        *total = a * *total + b * part;
     }
 }
 

@@ -1,7 +1,8 @@
 //! The operations as their formulas, in f64. Never optimised: the other kernels are tested against this.
 
 use crate::activations::{ACTIVATION_GROUP, Operand};
-use crate::{Kernels, KvRows};
+use crate::attention::ATTENTION_TAIL;
+use crate::{Attention, AttentionScratch, Kernels, KvRows};
 use pith_format::{ActivationFunction, Matrix, Operation};
 
 /// Kernels that only ever are right.
@@ -71,6 +72,38 @@ impl Kernels for Reference {
     fn mix(&self, weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
         narrow(&mix(weights, values), out);
     }
+
+    fn attention(&self, task: &Attention<'_>, scratch: &mut AttentionScratch, records: &mut [f32]) {
+        task.check(scratch, records);
+        let mut parts = vec![0.0; records.len()];
+        narrow(&attention(task), &mut parts);
+        add_records(task.record_len(), &parts, records);
+    }
+
+    fn merge_attention(&self, head_dim: usize, parts: &[f32], total: &mut [f32]) {
+        assert_eq!(parts.len(), total.len());
+        add_records(head_dim + ATTENTION_TAIL, parts, total);
+    }
+}
+
+fn add_records(record_len: usize, parts: &[f32], total: &mut [f32]) {
+    let wide = |record: &[f32]| -> Vec<f64> { record.iter().map(|&value| f64::from(value)).collect() };
+    for (part, total) in parts.chunks_exact(record_len).zip(total.chunks_exact_mut(record_len)) {
+        narrow(&sum_of_records(&wide(total), &wide(part)), total);
+    }
+}
+
+/// Two records as one: both scaled by the larger of their exponents.
+fn sum_of_records(a: &[f64], b: &[f64]) -> Vec<f64> {
+    let head_dim = a.len() - ATTENTION_TAIL;
+    if a[head_dim + 1] == 0.0 || b[head_dim + 1] == 0.0 {
+        return if a[head_dim + 1] == 0.0 { b } else { a }.to_vec();
+    }
+    let exponent = a[head_dim].max(b[head_dim]);
+    let (a_factor, b_factor) = ((a[head_dim] - exponent).exp2(), (b[head_dim] - exponent).exp2());
+    let mut sum: Vec<f64> = a.iter().zip(b).map(|(a, b)| a_factor * a + b_factor * b).collect();
+    sum[head_dim] = exponent;
+    sum
 }
 
 fn narrow(from: &[f64], to: &mut [f32]) {
@@ -224,6 +257,39 @@ pub fn mix(weights: &[f32], values: KvRows<'_>) -> Vec<f64> {
                 .sum()
         })
         .collect()
+}
+
+/// The scores of one query head of `task`, for the positions that its token sees.
+pub fn attention_scores(task: &Attention<'_>, token: usize, head: usize) -> Vec<f64> {
+    let query = &task.token(token)[head * task.keys.head_dim()..][..task.keys.head_dim()];
+    let scores = scores(query, task.keys.slice(task.visible(token)), task.scale);
+    let capped = |score: f64| match task.softcap {
+        Some(cap) => f64::from(cap) * (score / f64::from(cap)).tanh(),
+        None => score,
+    };
+    scores.into_iter().map(capped).collect()
+}
+
+/// The records of [`Kernels::attention`], over a run of any length.
+pub fn attention(task: &Attention<'_>) -> Vec<f64> {
+    let mut records = Vec::new();
+    for (token, head) in (0..task.tokens).flat_map(|token| (0..task.group).map(move |head| (token, head))) {
+        let values = task.values.slice(task.visible(token));
+        let scores = attention_scores(task, token, head);
+        if scores.is_empty() {
+            records.extend(vec![0.0; task.record_len()]);
+            continue;
+        }
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+        let weighted = |dim: usize| {
+            let values = (0..values.positions()).map(|position| f64::from(values.get(position, dim)));
+            values.zip(&weights).map(|(value, weight)| value * weight).sum::<f64>()
+        };
+        records.extend((0..values.head_dim()).map(weighted));
+        records.extend([largest * std::f64::consts::LOG2_E, weights.iter().sum()]);
+    }
+    records
 }
 
 #[cfg(test)]

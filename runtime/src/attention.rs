@@ -1,45 +1,229 @@
-//! Attention over the cache: all query heads of a key head share one read of its keys and values.
+//! Attention over the cache. Each key head's positions are cut into runs at the same places always, and what runs give
+//! is added up in their order, so that results depend neither on the number of threads nor on a call's other tokens.
 
 use crate::cache::LayerCache;
-use crate::exec::Exec;
-use pith_format::LayerConfig;
+use crate::error::RuntimeError;
+use crate::exec::{Exec, recycled};
+use crate::memory::{probe, product, zeros};
+use pith_format::{LayerConfig, ModelConfig};
+use pith_kernels::{ATTENTION_QUERIES, ATTENTION_SPAN, ATTENTION_TAIL, Attention, AttentionScratch};
+use std::ops::Range;
+
+/// Up to so many tokens, threads share a key head's positions; with more there are enough tokens to share.
+const FEW_TOKENS: usize = 8;
+
+/// What attention computes with.
+pub(crate) struct AttentionBuffers {
+    /// One a thread.
+    scratch: Vec<Scratch>,
+    /// Records of few tokens: for every key head, every run, every query.
+    parts: Vec<f32>,
+    /// Room for every head's part of a token's results; empty between calls.
+    outputs: Vec<&'static mut [f32]>,
+}
+
+struct Scratch {
+    kernels: AttentionScratch,
+    /// Records of the tokens that are worked on together.
+    records: Vec<f32>,
+}
+
+impl AttentionBuffers {
+    /// Room for calls of up to `batch` tokens in a context of `context_len`.
+    pub fn new(
+        config: &ModelConfig,
+        context_len: usize,
+        batch: usize,
+        threads: usize,
+    ) -> Result<Self, RuntimeError> {
+        let what = "the attention";
+        let largest = |len: &dyn Fn(&LayerConfig) -> usize| config.layers.iter().map(len).max().unwrap_or(0);
+        let head_dim = largest(&|layer| layer.head_dim);
+        let records = largest(&|layer| token_block(layer) * group(layer) * record_len(layer));
+        probe(what, Some(AttentionScratch::bytes(head_dim)))?;
+        let scratch = || {
+            zeros(what, records).map(|records| Scratch { kernels: AttentionScratch::new(head_dim), records })
+        };
+        // A window's positions may begin and end within a run.
+        let runs = |layer: &LayerConfig| {
+            let seen = layer.window.unwrap_or(context_len).saturating_add(FEW_TOKENS).min(context_len);
+            context_len.div_ceil(ATTENTION_SPAN).min(seen.div_ceil(ATTENTION_SPAN) + 1)
+        };
+        let few = batch.min(FEW_TOKENS);
+        let parts = largest(&|layer| {
+            product(&[layer.heads, runs(layer), few, record_len(layer)]).unwrap_or(usize::MAX)
+        });
+        let outputs = largest(&|layer| layer.kv_heads * batch.next_multiple_of(token_block(layer)));
+        Ok(Self {
+            scratch: (0..threads).map(|_| scratch()).collect::<Result<_, _>>()?,
+            parts: zeros(what, parts)?,
+            outputs: Vec::with_capacity(outputs),
+        })
+    }
+}
 
 /// Mixes values by the scores of `queries` for the tokens at positions `first …`, which are in the cache already.
 ///
-/// `queries` and `out`: `tokens × heads × head_dim`. `scores`: for every thread, room for the query heads of a key
-/// head times the positions.
+/// `queries` and `out`: `tokens × heads × head_dim`.
 pub(crate) fn attend(
     exec: &mut Exec,
     config: &LayerConfig,
     cache: &LayerCache,
     first: usize,
     queries: &[f32],
-    scores: &mut [Vec<f32>],
+    buffers: &mut AttentionBuffers,
     out: &mut [f32],
 ) {
-    let (heads, kv_heads, head_dim) = (config.heads, config.kv_heads, config.head_dim);
-    let tokens = out.len() / (heads * head_dim);
-    let window = config.window.unwrap_or(usize::MAX);
-    let visible = |token: usize| (first + token + 1).saturating_sub(window)..first + token + 1;
-    let read: u64 =
-        (0..tokens).map(|token| visible(token).len() as u64).sum::<u64>() * cache.position_bytes();
-    exec.traffic.kv_read_bytes += read;
-    // A chunk is one token's query heads of one key head.
-    let chunk_len = heads / kv_heads * head_dim;
-    exec.for_chunks(read as usize, out, chunk_len, scores, |kernels, index, out, scores| {
-        let (token, kv_head) = (index / kv_heads, index % kv_heads);
-        let positions = visible(token);
-        let scores = &mut scores[..heads / kv_heads * positions.len()];
-        let queries = &queries[index * chunk_len..][..chunk_len];
-        kernels.scores(queries, cache.keys(kv_head, positions.clone()), config.attention_scale, scores);
-        if let Some(cap) = config.attention_softcap {
-            softcap(cap, scores);
+    let tokens = out.len() / (config.heads * config.head_dim);
+    let call = Call { config, cache, first, queries };
+    if tokens <= FEW_TOKENS {
+        call.few_tokens(exec, tokens, buffers, out);
+    } else {
+        call.many_tokens(exec, tokens, buffers, out);
+    }
+}
+
+/// Tokens that are worked on together where there are many.
+fn token_block(config: &LayerConfig) -> usize {
+    (ATTENTION_QUERIES / group(config)).max(1)
+}
+
+/// Query heads that share a key head.
+fn group(config: &LayerConfig) -> usize {
+    config.heads / config.kv_heads
+}
+
+fn record_len(config: &LayerConfig) -> usize {
+    config.head_dim + ATTENTION_TAIL
+}
+
+struct Call<'a> {
+    config: &'a LayerConfig,
+    cache: &'a LayerCache,
+    first: usize,
+    queries: &'a [f32],
+}
+
+impl Call<'_> {
+    /// Each run of each key head by itself, then each query head's runs together.
+    fn few_tokens(&self, exec: &mut Exec, tokens: usize, buffers: &mut AttentionBuffers, out: &mut [f32]) {
+        let (group, head_dim, record_len) =
+            (group(self.config), self.config.head_dim, record_len(self.config));
+        let (runs, read) = (self.runs(&(0..tokens)), self.read_bytes(&(0..tokens)));
+        exec.traffic.kv_read_bytes += read;
+        let run_len = tokens * group * record_len;
+        let parts = &mut buffers.parts[..self.config.kv_heads * runs.len() * run_len];
+        exec.for_chunks(
+            read as usize,
+            parts,
+            run_len,
+            &mut buffers.scratch,
+            |kernels, index, records, scratch| {
+                let (kv_head, run) = (index / runs.len(), runs.start + index % runs.len());
+                records.fill(0.0);
+                kernels.attention(&self.task(kv_head, 0..tokens, run), &mut scratch.kernels, records);
+            },
+        );
+        let (parts, bytes) = (&*parts, size_of_val(parts));
+        exec.for_chunks(bytes, out, head_dim, &mut buffers.scratch, |kernels, index, out, scratch| {
+            let (token, head) = (index / self.config.heads, index % self.config.heads);
+            let (kv_head, query) = (head / group, token * group + head % group);
+            let total = &mut scratch.records[..record_len];
+            total.fill(0.0);
+            let runs = parts.chunks_exact(run_len).skip(kv_head * runs.len()).take(runs.len());
+            for records in runs {
+                kernels.merge_attention(head_dim, &records[query * record_len..][..record_len], total);
+            }
+            finish(total, out);
+        });
+    }
+
+    /// Blocks of tokens for each key head, run after run.
+    fn many_tokens(&self, exec: &mut Exec, tokens: usize, buffers: &mut AttentionBuffers, out: &mut [f32]) {
+        let (kv_heads, group, record_len) =
+            (self.config.kv_heads, group(self.config), record_len(self.config));
+        let block = token_block(self.config);
+        let read = (0..tokens)
+            .step_by(block)
+            .map(|start| self.read_bytes(&(start..tokens.min(start + block))))
+            .sum::<u64>();
+        exec.traffic.kv_read_bytes += read;
+        // Block by block, key head by key head, token by token; nothing in the place of tokens beyond the last.
+        let mut outputs = recycled(&mut buffers.outputs);
+        for out in out.chunks_mut(block * kv_heads * group * self.config.head_dim) {
+            let start = outputs.len();
+            outputs.resize_with(start + kv_heads * block, Default::default);
+            for (index, out) in out.chunks_exact_mut(group * self.config.head_dim).enumerate() {
+                outputs[start + index % kv_heads * block + index / kv_heads] = out;
+            }
         }
-        for scores in scores.chunks_exact_mut(positions.len()) {
-            kernels.softmax(scores);
+        let bytes = (read as usize).saturating_mul(block);
+        exec.for_chunks(
+            bytes,
+            &mut outputs,
+            block,
+            &mut buffers.scratch,
+            |kernels, index, outputs, scratch| {
+                let (start, kv_head) = (index / kv_heads * block, index % kv_heads);
+                let block = start..tokens.min(start + block);
+                let records = &mut scratch.records[..block.len() * group * record_len];
+                records.fill(0.0);
+                for run in self.runs(&block) {
+                    kernels.attention(&self.task(kv_head, block.clone(), run), &mut scratch.kernels, records);
+                }
+                for (records, out) in records.chunks_exact(group * record_len).zip(outputs) {
+                    let heads =
+                        records.chunks_exact(record_len).zip(out.chunks_exact_mut(self.config.head_dim));
+                    heads.for_each(|(record, out)| finish(record, out));
+                }
+            },
+        );
+        buffers.outputs = recycled(&mut outputs);
+    }
+
+    /// Positions that any of these tokens sees.
+    fn seen(&self, tokens: &Range<usize>) -> Range<usize> {
+        let window = self.config.window.unwrap_or(usize::MAX);
+        (self.first + tokens.start + 1).saturating_sub(window)..self.first + tokens.end
+    }
+
+    /// The runs that these positions lie in.
+    fn runs(&self, tokens: &Range<usize>) -> Range<usize> {
+        let seen = self.seen(tokens);
+        seen.start / ATTENTION_SPAN..seen.end.div_ceil(ATTENTION_SPAN)
+    }
+
+    /// Bytes of the keys and values that these tokens see, read together.
+    fn read_bytes(&self, tokens: &Range<usize>) -> u64 {
+        self.seen(tokens).len() as u64 * self.cache.position_bytes()
+    }
+
+    fn task(&self, kv_head: usize, tokens: Range<usize>, run: usize) -> Attention<'_> {
+        let (config, seen) = (self.config, self.seen(&tokens));
+        let positions = seen.start.max(run * ATTENTION_SPAN)..seen.end.min((run + 1) * ATTENTION_SPAN);
+        let (stride, group) = (config.heads * config.head_dim, group(config));
+        Attention {
+            keys: self.cache.keys(kv_head, positions.clone()),
+            values: self.cache.values(kv_head, positions.clone()),
+            start: positions.start,
+            queries: &self.queries[tokens.start * stride + kv_head * group * config.head_dim..],
+            stride,
+            group,
+            first: self.first + tokens.start,
+            tokens: tokens.len(),
+            window: config.window.unwrap_or(usize::MAX),
+            scale: config.attention_scale,
+            softcap: config.attention_softcap,
         }
-        kernels.mix(scores, cache.values(kv_head, positions), out);
-    });
+    }
+}
+
+/// The weighted mean that a record holds.
+fn finish(record: &[f32], out: &mut [f32]) {
+    let factor = 1.0 / record[out.len() + 1];
+    for (out, mixed) in out.iter_mut().zip(record) {
+        *out = factor * mixed;
+    }
 }
 
 /// `x = cap · tanh(x / cap)`

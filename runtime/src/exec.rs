@@ -199,7 +199,7 @@ impl Exec {
 }
 
 /// The memory of a list for another one: to collect from an emptied vector of the same layout keeps its room.
-fn recycled<A, B>(list: &mut Vec<A>) -> Vec<B> {
+pub(crate) fn recycled<A, B>(list: &mut Vec<A>) -> Vec<B> {
     let mut list = std::mem::take(list);
     list.clear();
     list.into_iter().map(|_| unreachable!("the list is empty")).collect()

@@ -1,7 +1,7 @@
 //! The forward pass: one for all families, for one token and for many. What a model does is in its configuration and
 //! in which tensors it has.
 
-use crate::attention::{attend, softcap};
+use crate::attention::{AttentionBuffers, attend, softcap};
 use crate::cache::LayerCache;
 use crate::error::RuntimeError;
 use crate::exec::Exec;
@@ -30,8 +30,7 @@ pub(crate) struct Buffers {
     row: Vec<f32>,
     /// What the next matrices read.
     operand: Activations,
-    /// One a thread.
-    scores: Vec<Vec<f32>>,
+    attention: AttentionBuffers,
     rotations: Vec<Rotation>,
 }
 
@@ -52,8 +51,6 @@ impl Buffers {
         let hidden_len = config.hidden_len;
         let widest = hidden_len.max(heads_len).max(ffn_len);
         probe(what, Activations::bytes(batch, widest))?;
-        let group = largest(|layer| layer.heads / layer.kv_heads);
-        let scores = || zeros("the scores", product(&[group, context_len]).unwrap_or(usize::MAX));
         Ok(Self {
             x: values(hidden_len)?,
             queries: values(heads_len)?,
@@ -65,7 +62,7 @@ impl Buffers {
             up: values(ffn_len)?,
             row: vec![0.0; hidden_len.max(largest(|layer| layer.head_dim))],
             operand: Activations::new(batch, widest),
-            scores: (0..threads).map(|_| scores()).collect::<Result<_, _>>()?,
+            attention: AttentionBuffers::new(config, context_len, batch, threads)?,
             rotations: config
                 .rope
                 .iter()
@@ -186,7 +183,7 @@ impl<'a> Call<'a> {
             self.rotate(&buffers.rotations[table], dims.head_dim, keys);
         }
         self.store(cache, keys, values);
-        attend(self.exec, dims, cache, self.first, queries, &mut buffers.scores, mixed);
+        attend(self.exec, dims, cache, self.first, queries, &mut buffers.attention, mixed);
         let input = self.operand(mixed, operand);
         self.linear(input, [(&layer.output, &mut *delta)]);
         self.add_to_stream(layer.attention_post_norm.as_ref(), delta, row, x);

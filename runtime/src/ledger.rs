@@ -17,7 +17,7 @@ pub struct Traffic {
     pub weight_bytes: u64,
     /// Embedding look-ups: the block of 16 rows that a token's row lies in.
     pub embedding_bytes: u64,
-    /// Keys and values read, by every token for itself.
+    /// Keys and values read: once for the tokens of a call that are worked on together.
     pub kv_read_bytes: u64,
     /// Keys and values written.
     pub kv_write_bytes: u64,

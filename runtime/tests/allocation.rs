@@ -62,6 +62,7 @@ fn steps_and_prompts_allocate_nothing() {
                 sampler.sample(session.logits()).unwrap();
                 let before = COUNT.load(Ordering::Relaxed);
                 session.prefill(&[4, 5, 6, 7, 8, 9]).unwrap();
+                session.prefill(&[3; 26]).unwrap();
                 for token in 10..30 {
                     session.step(token).unwrap();
                 }

@@ -1,175 +1,392 @@
-//! Scores and mixes over a cache of keys or values: one read of a row for up to four query heads.
+//! Attention in tiles of registers of 8 floats: scores for 16 positions, mixes for 16 dimensions, six queries each, so
+//! that 12 sums hide the latency of the addition and eight loads feed 12 products.
 
-use super::memory::{load_codes, load_floats, load_halves, padded, store_floats, sum_lanes};
+use super::Avx2;
+use super::memory::{
+    fetch, load_codes, load_floats, load_halves, max_lanes, padded, store_floats, sum_lanes,
+};
 use crate::KvRows;
+use crate::attention::{ATTENTION_SPAN, EXP2_COEFFICIENTS, ROWS, TILE, Tiles};
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
-/// Rows of values passed over together: 64 rows of 128 f16 are half of a first-level cache.
-const ROWS: usize = 64;
-
-/// See [`Kernels::scores`](crate::Kernels::scores).
-#[target_feature(enable = "avx2,fma,f16c")]
-pub fn scores(queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
-    let (head_dim, positions) = (keys.head_dim(), keys.positions());
-    assert!(queries.len().is_multiple_of(head_dim));
-    assert_eq!(queries.len() / head_dim * positions, out.len());
-    if positions == 0 {
-        return;
+impl Tiles for Avx2 {
+    fn announce(self, rows: KvRows<'_>, positions: Range<usize>) {
+        fetch(rows.slice(positions));
     }
-    for (queries, out) in queries.chunks(4 * head_dim).zip(out.chunks_mut(4 * positions)) {
-        match queries.len() / head_dim {
-            4 => scores_of::<4>(queries, keys, scale, out),
-            3 => scores_of::<3>(queries, keys, scale, out),
-            2 => scores_of::<2>(queries, keys, scale, out),
-            _ => scores_of::<1>(queries, keys, scale, out),
+
+    fn transpose(self, keys: KvRows<'_>, positions: Range<usize>, out: &mut [[f32; TILE]]) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { transpose(keys.slice(positions), out) }
+    }
+
+    fn widen(self, values: KvRows<'_>, positions: Range<usize>, padded: usize, out: &mut [f32]) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { widen(values.slice(positions), padded, out) }
+    }
+
+    fn scores(
+        self,
+        queries: &[[f32; ROWS]],
+        keys: &[[f32; TILE]],
+        start: usize,
+        count: usize,
+        out: &mut [[f32; ATTENTION_SPAN]],
+    ) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { scores(queries, keys, start, count, out) }
+    }
+
+    fn powers(self, x: &mut [f32], visible: Range<usize>, softcap: Option<f32>, turn: usize) -> (f32, f32) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { powers(x, visible, softcap, turn) }
+    }
+
+    fn mix(
+        self,
+        weights: &[[f32; ATTENTION_SPAN]],
+        start: usize,
+        values: &[f32],
+        padded: usize,
+        mixed: &mut [f32],
+    ) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { mix(weights, start, values, padded, mixed) }
+    }
+
+    fn blend(self, total: &mut [f32], a: f32, part: &[f32], b: f32) {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
+        unsafe { blend(total, a, part, b) }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn transpose(keys: KvRows<'_>, out: &mut [[f32; TILE]]) {
+    let positions = keys.positions();
+    for start in (0..positions).step_by(8) {
+        match keys.slice(start..positions.min(start + 8)) {
+            KvRows::F32 { head_dim, rows } => transpose_f32(rows, head_dim, start, out),
+            KvRows::F16 { head_dim, rows } => transpose_f16(rows, head_dim, start, out),
+            KvRows::Q8 { head_dim, codes, scales } => {
+                transpose_q8(codes, head_dim, start, out);
+                let mut factors = [0.0; 8];
+                scales.convert_to_f32_slice(&mut factors[..scales.len()]);
+                let factors = load_floats(&factors);
+                for out in out.iter_mut() {
+                    let out = &mut out.as_chunks_mut::<8>().0[start / 8];
+                    store_floats(_mm256_mul_ps(load_floats(out), factors), out);
+                }
+            }
         }
     }
 }
 
-/// The scores of `N` query heads.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn scores_of<const N: usize>(queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
-    let (head_dim, positions) = (keys.head_dim(), keys.positions());
-    let mut heads = [&[][..]; N];
-    for (head, query) in heads.iter_mut().zip(queries.chunks_exact(head_dim)) {
-        *head = query;
-    }
-    let mut put = |position: usize, dots: [__m256; N], scale: f32| {
-        for (head, dot) in dots.into_iter().enumerate() {
-            out[head * positions + position] = scale * sum_lanes(dot);
-        }
-    };
-    match keys {
-        KvRows::F32 { rows, .. } => {
-            for (position, row) in rows.chunks_exact(head_dim).enumerate() {
-                put(position, dots_f32(heads, row), scale);
+fn widen(values: KvRows<'_>, padded: usize, out: &mut [f32]) {
+    match values {
+        KvRows::F32 { head_dim, rows } => {
+            for (row, out) in rows.chunks_exact(head_dim).zip(out.chunks_exact_mut(padded)) {
+                widen_f32(row, 1.0, out);
             }
         }
-        KvRows::F16 { rows, .. } => {
-            for (position, row) in rows.chunks_exact(head_dim).enumerate() {
-                put(position, dots_f16(heads, row), scale);
+        KvRows::F16 { head_dim, rows } => {
+            for (row, out) in rows.chunks_exact(head_dim).zip(out.chunks_exact_mut(padded)) {
+                widen_f16(row, 1.0, out);
             }
         }
-        KvRows::Q8 { codes, scales, .. } => {
-            for ((position, row), row_scale) in codes.chunks_exact(head_dim).enumerate().zip(scales) {
-                put(position, dots_q8(heads, row), scale * row_scale.to_f32());
+        KvRows::Q8 { head_dim, codes, scales } => {
+            let mut factors = [0.0; TILE];
+            scales.convert_to_f32_slice(&mut factors[..scales.len()]);
+            let rows = codes.chunks_exact(head_dim).zip(factors);
+            for ((row, factor), out) in rows.zip(out.chunks_exact_mut(padded)) {
+                widen_q8(row, factor, out);
             }
         }
     }
 }
 
-/// `[Σ_d query[d] · row[d]; N]`, still spread over the lanes, for one type of row.
-macro_rules! dots {
-    ($name:ident, $value:ty, $zero:expr, $load:ident) => {
+/// For one type of number: up to 8 rows to one column of 8 lanes each dimension, and a row to a padded one.
+macro_rules! widening {
+    ($transpose:ident, $widen:ident, $value:ty, $zero:expr, $load:ident) => {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn $transpose(rows: &[$value], head_dim: usize, start: usize, out: &mut [[f32; TILE]]) {
+            if rows.len() == 8 * head_dim {
+                for (index, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+                    let line = |row: usize| &rows[row * head_dim + 8 * index..].as_chunks().0[0];
+                    let mut lines = [_mm256_setzero_ps(); 8];
+                    for row in 0..8 {
+                        lines[row] = $load(line(row));
+                    }
+                    let lines = transposed(lines);
+                    for dim in 0..8 {
+                        store_floats(lines[dim], &mut out[dim].as_chunks_mut().0[start / 8]);
+                    }
+                }
+            }
+            let done = if rows.len() == 8 * head_dim { head_dim / 8 } else { 0 };
+            for (index, out) in out.chunks_mut(8).enumerate().skip(done) {
+                let mut lines = [_mm256_setzero_ps(); 8];
+                for (line, row) in lines.iter_mut().zip(rows.chunks_exact(head_dim)) {
+                    let row = &row[8 * index..];
+                    *line = match row.first_chunk() {
+                        Some(row) => $load(row),
+                        None => $load(&padded(row, $zero)),
+                    };
+                }
+                for (line, out) in transposed(lines).into_iter().zip(out) {
+                    store_floats(line, &mut out.as_chunks_mut().0[start / 8]);
+                }
+            }
+        }
+
         #[inline]
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn $name<const N: usize>(queries: [&[f32]; N], row: &[$value]) -> [__m256; N] {
-            let (eights, rest) = row.as_chunks::<8>();
-            let mut sums = [_mm256_setzero_ps(); N];
-            for (index, row) in eights.iter().enumerate() {
-                let row = $load(row);
-                for (sum, query) in sums.iter_mut().zip(queries) {
-                    *sum = _mm256_fmadd_ps(load_floats(&query.as_chunks().0[index]), row, *sum);
-                }
+        fn $widen(row: &[$value], factor: f32, out: &mut [f32]) {
+            let factor = _mm256_set1_ps(factor);
+            let (lines, rest) = row.as_chunks();
+            let outs = out.as_chunks_mut().0;
+            for (line, out) in lines.iter().zip(&mut *outs) {
+                store_floats(_mm256_mul_ps($load(line), factor), out);
             }
             if !rest.is_empty() {
-                let row = $load(&padded(rest, $zero));
-                for (sum, query) in sums.iter_mut().zip(queries) {
-                    *sum = _mm256_fmadd_ps(load_floats(&padded(query.as_chunks::<8>().1, 0.0)), row, *sum);
-                }
-            }
-            sums
-        }
-    };
-}
-
-dots!(dots_f32, f32, 0.0, load_floats);
-dots!(dots_f16, f16, f16::ZERO, load_halves);
-dots!(dots_q8, i8, 0, load_codes);
-
-/// See [`Kernels::mix`](crate::Kernels::mix).
-#[target_feature(enable = "avx2,fma,f16c")]
-pub fn mix(weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
-    let (head_dim, positions) = (values.head_dim(), values.positions());
-    assert!(out.len().is_multiple_of(head_dim));
-    assert_eq!(out.len() / head_dim * positions, weights.len());
-    out.fill(0.0);
-    if positions == 0 {
-        return;
-    }
-    for (weights, out) in weights.chunks(4 * positions).zip(out.chunks_mut(4 * head_dim)) {
-        match out.len() / head_dim {
-            4 => mix_of::<4>(weights, values, out),
-            3 => mix_of::<3>(weights, values, out),
-            2 => mix_of::<2>(weights, values, out),
-            _ => mix_of::<1>(weights, values, out),
-        }
-    }
-}
-
-/// The mixes of `N` query heads, added to `out`.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn mix_of<const N: usize>(weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
-    let (head_dim, positions) = (values.head_dim(), values.positions());
-    let mut factors = [[0.0f32; N]; ROWS];
-    for start in (0..positions).step_by(ROWS) {
-        let count = ROWS.min(positions - start);
-        let factors = &mut factors[..count];
-        for (position, factors) in factors.iter_mut().enumerate() {
-            for (head, factor) in factors.iter_mut().enumerate() {
-                *factor = weights[head * positions + start + position];
-            }
-        }
-        let rows = start * head_dim..(start + count) * head_dim;
-        match values {
-            KvRows::F32 { rows: all, .. } => mix_f32(factors, &all[rows], head_dim, out),
-            KvRows::F16 { rows: all, .. } => mix_f16(factors, &all[rows], head_dim, out),
-            KvRows::Q8 { codes, scales, .. } => {
-                // A row's scale joins its weights.
-                for (factors, scale) in factors.iter_mut().zip(&scales[start..start + count]) {
-                    *factors = factors.map(|factor| factor * scale.to_f32());
-                }
-                mix_q8(factors, &codes[rows], head_dim, out);
-            }
-        }
-    }
-}
-
-/// `out[h,d] += Σ_p factors[p][h] · rows[p,d]` for one type of row. Four sums at least hide the latency of the addition:
-/// with fewer heads, positions take turns.
-macro_rules! mix {
-    ($name:ident, $value:ty, $zero:expr, $load:ident) => {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn $name<const N: usize>(factors: &[[f32; N]], rows: &[$value], head_dim: usize, out: &mut [f32]) {
-            let ways = const { 4 / N };
-            for first in (0..head_dim).step_by(8) {
-                let mut sums = [[_mm256_setzero_ps(); N]; 4];
-                for (rows, factors) in rows.chunks(ways * head_dim).zip(factors.chunks(ways)) {
-                    for ((row, factors), sums) in rows.chunks_exact(head_dim).zip(factors).zip(&mut sums) {
-                        let value = match row[first..].first_chunk() {
-                            Some(eight) => $load(eight),
-                            None => $load(&padded(&row[first..], $zero)),
-                        };
-                        for (sum, &factor) in sums.iter_mut().zip(factors) {
-                            *sum = _mm256_fmadd_ps(_mm256_set1_ps(factor), value, *sum);
-                        }
-                    }
-                }
-                let [a, b, c, d] = sums;
-                for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
-                    let sum = _mm256_add_ps(_mm256_add_ps(a[head], b[head]), _mm256_add_ps(c[head], d[head]));
-                    let mut all = [0.0; 8];
-                    store_floats(sum, &mut all);
-                    for (out, sum) in out[first..].iter_mut().zip(all) {
-                        *out += sum;
-                    }
-                }
+                store_floats(_mm256_mul_ps($load(&padded(rest, $zero)), factor), &mut outs[lines.len()]);
             }
         }
     };
 }
 
-mix!(mix_f32, f32, 0.0, load_floats);
-mix!(mix_f16, f16, f16::ZERO, load_halves);
-mix!(mix_q8, i8, 0, load_codes);
+widening!(transpose_f32, widen_f32, f32, 0.0, load_floats);
+widening!(transpose_f16, widen_f16, f16, f16::ZERO, load_halves);
+widening!(transpose_q8, widen_q8, i8, 0, load_codes);
+
+/// 8 rows of 8 as 8 columns.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transposed(rows: [__m256; 8]) -> [__m256; 8] {
+    let (mut pairs, mut quads, mut out) = (rows, rows, rows);
+    for i in (0..8).step_by(2) {
+        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    // quads[4i + c]: column c of each half, of rows 4i … 4i + 3.
+    for i in (0..8).step_by(4) {
+        quads[i] = _mm256_shuffle_ps::<0x44>(pairs[i], pairs[i + 2]);
+        quads[i + 1] = _mm256_shuffle_ps::<0xee>(pairs[i], pairs[i + 2]);
+        quads[i + 2] = _mm256_shuffle_ps::<0x44>(pairs[i + 1], pairs[i + 3]);
+        quads[i + 3] = _mm256_shuffle_ps::<0xee>(pairs[i + 1], pairs[i + 3]);
+    }
+    for c in 0..4 {
+        out[c] = _mm256_permute2f128_ps::<0x20>(quads[c], quads[c + 4]);
+        out[c + 4] = _mm256_permute2f128_ps::<0x31>(quads[c], quads[c + 4]);
+    }
+    out
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn scores(
+    queries: &[[f32; ROWS]],
+    keys: &[[f32; TILE]],
+    start: usize,
+    count: usize,
+    out: &mut [[f32; ATTENTION_SPAN]],
+) {
+    match out.len() {
+        6 => scores_of::<6>(queries, keys, start, count, out),
+        5 => scores_of::<5>(queries, keys, start, count, out),
+        4 => scores_of::<4>(queries, keys, start, count, out),
+        3 => scores_of::<3>(queries, keys, start, count, out),
+        2 => scores_of::<2>(queries, keys, start, count, out),
+        _ => scores_of::<1>(queries, keys, start, count, out),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn scores_of<const Q: usize>(
+    queries: &[[f32; ROWS]],
+    keys: &[[f32; TILE]],
+    start: usize,
+    count: usize,
+    out: &mut [[f32; ATTENTION_SPAN]],
+) {
+    // What is behind the last position is out of everyone's sight, and there is room for it.
+    for first in (0..count).step_by(16) {
+        score_lines::<Q, 2>(queries, keys, first, start, out);
+    }
+}
+
+/// The scores of `Q` queries for `W` lines of positions.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn score_lines<const Q: usize, const W: usize>(
+    queries: &[[f32; ROWS]],
+    keys: &[[f32; TILE]],
+    first: usize,
+    start: usize,
+    out: &mut [[f32; ATTENTION_SPAN]],
+) {
+    let mut sums = [[_mm256_setzero_ps(); W]; Q];
+    for (query, keys) in queries.iter().zip(keys) {
+        let keys = &keys[first..first + 8 * W].as_chunks().0;
+        for (sums, &query) in sums.iter_mut().zip(query) {
+            for (sum, keys) in sums.iter_mut().zip(*keys) {
+                *sum = _mm256_fmadd_ps(_mm256_set1_ps(query), load_floats(keys), *sum);
+            }
+        }
+    }
+    for (sums, out) in sums.into_iter().zip(out) {
+        let out = out[start + first..][..8 * W].as_chunks_mut().0;
+        for (sum, out) in sums.into_iter().zip(out) {
+            store_floats(sum, out);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn mix(weights: &[[f32; ATTENTION_SPAN]], start: usize, values: &[f32], padded: usize, mixed: &mut [f32]) {
+    match weights.len() {
+        6 => mix_of::<6>(weights, start, values, padded, mixed),
+        5 => mix_of::<5>(weights, start, values, padded, mixed),
+        4 => mix_of::<4>(weights, start, values, padded, mixed),
+        3 => mix_of::<3>(weights, start, values, padded, mixed),
+        2 => mix_of::<2>(weights, start, values, padded, mixed),
+        _ => mix_of::<1>(weights, start, values, padded, mixed),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn mix_of<const Q: usize>(
+    weights: &[[f32; ATTENTION_SPAN]],
+    start: usize,
+    values: &[f32],
+    padded: usize,
+    mixed: &mut [f32],
+) {
+    // Rows are padded to 16.
+    for first in (0..padded).step_by(16) {
+        mix_lines::<Q, 2>(weights, start, values, padded, first, mixed);
+    }
+}
+
+/// The mixes of `Q` queries in `W` lines of dimensions.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn mix_lines<const Q: usize, const W: usize>(
+    weights: &[[f32; ATTENTION_SPAN]],
+    start: usize,
+    values: &[f32],
+    padded: usize,
+    first: usize,
+    mixed: &mut [f32],
+) {
+    let positions = values.len() / padded;
+    let mut sums = [[_mm256_setzero_ps(); W]; Q];
+    for q in 0..Q {
+        let mixed = mixed[q * padded + first..][..8 * W].as_chunks().0;
+        for w in 0..W {
+            sums[q][w] = load_floats(&mixed[w]);
+        }
+    }
+    let mut rows = [&[][..]; Q];
+    for (row, weights) in rows.iter_mut().zip(weights) {
+        *row = &weights[start..start + positions];
+    }
+    for (position, values) in values.chunks_exact(padded).enumerate() {
+        let values = &values[first..first + 8 * W].as_chunks().0;
+        for (sums, weights) in sums.iter_mut().zip(rows) {
+            for (sum, values) in sums.iter_mut().zip(*values) {
+                *sum = _mm256_fmadd_ps(_mm256_set1_ps(weights[position]), load_floats(values), *sum);
+            }
+        }
+    }
+    for q in 0..Q {
+        let mixed = mixed[q * padded + first..][..8 * W].as_chunks_mut().0;
+        for w in 0..W {
+            store_floats(sums[q][w], &mut mixed[w]);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn powers(x: &mut [f32], visible: Range<usize>, softcap: Option<f32>, turn: usize) -> (f32, f32) {
+    let lines = x.as_chunks_mut::<8>().0;
+    let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    let (first, end) = (_mm256_set1_epi32(visible.start as i32), _mm256_set1_epi32(visible.end as i32));
+    let mask = |index: usize| {
+        let position = _mm256_add_epi32(lanes, _mm256_set1_epi32(8 * index as i32));
+        _mm256_castsi256_ps(_mm256_andnot_si256(
+            _mm256_cmpgt_epi32(first, position),
+            _mm256_cmpgt_epi32(end, position),
+        ))
+    };
+    let mut largest = _mm256_set1_ps(f32::NEG_INFINITY);
+    for (index, line) in lines.iter_mut().enumerate() {
+        if let Some(cap) = softcap {
+            store_floats(capped(load_floats(line), cap), line);
+        }
+        let seen = _mm256_blendv_ps(_mm256_set1_ps(f32::NEG_INFINITY), load_floats(line), mask(index));
+        largest = _mm256_max_ps(largest, seen);
+    }
+    let largest = max_lanes(largest);
+    let mut sum = _mm256_setzero_ps();
+    for (index, line) in lines.iter_mut().enumerate() {
+        let power = exp2(_mm256_sub_ps(load_floats(line), _mm256_set1_ps(largest)));
+        let power = _mm256_and_ps(mask(index), power);
+        sum = _mm256_add_ps(sum, power);
+        store_floats(power, line);
+    }
+    let mut sums = [0.0; 8];
+    store_floats(sum, &mut sums);
+    sums.rotate_right(turn % 8);
+    (largest, sum_lanes(load_floats(&sums)))
+}
+
+/// `cap · tanh(x / cap)` of `x` in units of ln 2.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn capped(x: __m256, cap: f32) -> __m256 {
+    // tanh(u) = 1 − 2 / (1 + e^(2u)), and e^(2u) = 2^(2·x / cap).
+    let power = exp2(_mm256_mul_ps(x, _mm256_set1_ps(2.0 / cap)));
+    let one = _mm256_set1_ps(1.0);
+    let quotient = _mm256_div_ps(_mm256_set1_ps(2.0), _mm256_add_ps(one, power));
+    _mm256_mul_ps(_mm256_set1_ps(cap * std::f32::consts::LOG2_E), _mm256_sub_ps(one, quotient))
+}
+
+/// `2^x` to about one ε: `x = n + r`, a polynomial in `r` that is 1 at 0, and `2^n` in two halves, so that results
+/// beyond f32 become ∞ and those below it 0. NaN stays NaN.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn exp2(x: __m256) -> __m256 {
+    // Beyond these the result is 0 or ∞ anyway; the bound comes first, so that NaN passes.
+    let x = _mm256_min_ps(_mm256_set1_ps(130.0), _mm256_max_ps(_mm256_set1_ps(-160.0), x));
+    let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+    let r = _mm256_sub_ps(x, n);
+    let mut p = _mm256_set1_ps(EXP2_COEFFICIENTS[0]);
+    for &coefficient in &EXP2_COEFFICIENTS[1..] {
+        p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(coefficient));
+    }
+    let n = _mm256_cvtps_epi32(n);
+    let first = _mm256_srai_epi32::<1>(n);
+    let power_of_two =
+        |n| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))));
+    _mm256_mul_ps(_mm256_mul_ps(p, power_of_two(first)), power_of_two(_mm256_sub_epi32(n, first)))
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn blend(total: &mut [f32], a: f32, part: &[f32], b: f32) {
+    let (factor, part_factor) = (_mm256_set1_ps(a), _mm256_set1_ps(b));
+    let (lines, rest) = total.as_chunks_mut::<8>();
+    let (part_lines, part_rest) = part.as_chunks::<8>();
+    for (total, part) in lines.iter_mut().zip(part_lines) {
+        store_floats(
+            _mm256_fmadd_ps(load_floats(total), factor, _mm256_mul_ps(load_floats(part), part_factor)),
+            total,
+        );
+    }
+    for (total, part) in rest.iter_mut().zip(part_rest) {
+        *total = total.mul_add(a, part * b);
+    }
+}

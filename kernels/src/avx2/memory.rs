@@ -1,5 +1,6 @@
 //! Loads and stores of whole registers, made safe by the types of what they read and write.
 
+use crate::KvRows;
 use half::f16;
 use std::arch::x86_64::*;
 
@@ -114,4 +115,21 @@ pub fn max_lanes(x: __m256) -> f32 {
     let four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
     let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+}
+
+/// Brings rows to the second-level cache.
+pub fn fetch(rows: KvRows<'_>) {
+    match rows {
+        KvRows::F32 { rows, .. } => fetch_slice(rows),
+        KvRows::F16 { rows, .. } => fetch_slice(rows),
+        KvRows::Q8 { codes, .. } => fetch_slice(codes),
+    }
+}
+
+fn fetch_slice<T>(values: &[T]) {
+    for line in values.chunks(64 / size_of::<T>()) {
+        // SAFETY: a prefetch is a hint: whatever the address, it neither faults nor changes anything; SSE is part of
+        // x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) }
+    }
 }

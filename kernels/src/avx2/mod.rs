@@ -14,8 +14,10 @@ mod quantize;
 pub use memory::{prefetch, prefetch_ahead};
 
 use crate::activations::Operand;
+use crate::attention::Tiles;
 use crate::blocks::{mat_mul, mat_vec};
-use crate::{Kernels, KvRows, portable};
+use crate::{Attention, AttentionScratch, Kernels, attention as tiles, portable};
+pub use memory::fetch;
 use pith_format::{ActivationFunction, Encoding, Matrix};
 
 /// Proof that the CPU has AVX2, FMA and F16C: made only by [`Avx2::detect`].
@@ -94,13 +96,11 @@ impl Kernels for Avx2 {
         unsafe { exp::activate_gated(function, gate, up) }
     }
 
-    fn scores(&self, queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
-        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
-        unsafe { attention::scores(queries, keys, scale, out) }
+    fn attention(&self, task: &Attention<'_>, scratch: &mut AttentionScratch, records: &mut [f32]) {
+        tiles::attention(*self, task, scratch, records)
     }
 
-    fn mix(&self, weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
-        // SAFETY: a value of `Avx2` exists only where `detect` found the features.
-        unsafe { attention::mix(weights, values, out) }
+    fn merge_attention(&self, head_dim: usize, parts: &[f32], total: &mut [f32]) {
+        tiles::merge(head_dim, parts, total, |total, a, part, b| self.blend(total, a, part, b))
     }
 }

@@ -1,6 +1,7 @@
 //! Loads and stores of whole registers, made safe by the types of what they read and write.
 
 use crate::blocks::Sums;
+use half::f16;
 use pith_format::TILE_ROWS;
 use std::arch::x86_64::*;
 
@@ -82,4 +83,33 @@ pub fn store_all<const N: usize>(sums: [__m512; N]) -> Sums<N> {
         store_floats(sums, out);
     }
     out
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn load(floats: &[f32; 16]) -> __m512 {
+    // SAFETY: the reference covers the 64 bytes read; no alignment is asked for.
+    unsafe { _mm512_loadu_ps(floats.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn load_f16(halves: &[f16; 16]) -> __m512 {
+    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
+}
+
+/// 16 signed bytes, as floats.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn load_codes(codes: &[i8; 16]) -> __m512 {
+    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) }))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn store(from: __m512, to: &mut [f32; 16]) {
+    // SAFETY: the reference covers the 64 bytes written; no alignment is asked for.
+    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), from) }
 }

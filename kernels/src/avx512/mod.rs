@@ -3,6 +3,7 @@
 //!
 //! Vectors go the way of [`avx2`](crate::avx2): they are a small part of a token.
 
+mod attention;
 mod float;
 mod memory;
 mod panel;
@@ -10,10 +11,11 @@ mod q4;
 mod q8;
 
 use crate::activations::Operand;
+use crate::attention::Tiles;
 use crate::avx2::Avx2;
 use crate::blocks::{mat_mul, mat_vec};
 use crate::panels;
-use crate::{Kernels, KvRows, portable};
+use crate::{Attention, AttentionScratch, Kernels, attention as tiles, portable};
 use panel::BLOCKS;
 use pith_format::{ActivationFunction, Encoding, Matrix};
 
@@ -101,11 +103,11 @@ impl Kernels for Avx512 {
         self.0.activate_gated(function, gate, up)
     }
 
-    fn scores(&self, queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
-        self.0.scores(queries, keys, scale, out)
+    fn attention(&self, task: &Attention<'_>, scratch: &mut AttentionScratch, records: &mut [f32]) {
+        tiles::attention(*self, task, scratch, records)
     }
 
-    fn mix(&self, weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
-        self.0.mix(weights, values, out)
+    fn merge_attention(&self, head_dim: usize, parts: &[f32], total: &mut [f32]) {
+        tiles::merge(head_dim, parts, total, |total, a, part, b| self.blend(total, a, part, b))
     }
 }

@@ -2,7 +2,8 @@ use crate::bound::{self, assert_within};
 use crate::guard::Guarded;
 use crate::rng::Rng;
 use half::f16;
-use pith_kernels::{KvRows, available};
+use pith_kernels::{ATTENTION_SPAN, ATTENTION_TAIL, Attention, AttentionScratch, Kernels, KvRows, available};
+use std::ops::Range;
 
 /// One cache in every form it can have.
 struct Cache {
@@ -108,6 +109,164 @@ fn mix_holds() {
                 kernel.mix(&weights, values, &mut out);
                 let what = format!("{} {form}, {count} queries, {positions} × {head_dim}", kernel.name());
                 assert_within(&what, &out, &expected);
+            }
+        }
+    }
+}
+
+/// What a whole call is: tokens at the end of `positions`.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    head_dim: usize,
+    positions: usize,
+    group: usize,
+    tokens: usize,
+    window: usize,
+    softcap: Option<f32>,
+}
+
+const SHAPES: [Shape; 14] = {
+    const fn shape(head_dim: usize, positions: usize, group: usize, tokens: usize) -> Shape {
+        Shape { head_dim, positions, group, tokens, window: usize::MAX, softcap: None }
+    }
+    [
+        shape(4, 1, 1, 1),
+        shape(8, 9, 3, 9),
+        shape(12, 70, 2, 5),
+        shape(31, 16, 5, 1),
+        shape(31, 300, 1, 50),
+        shape(64, 64, 4, 12),
+        shape(64, 600, 4, 1),
+        shape(64, 515, 3, 17),
+        shape(80, 130, 8, 8),
+        shape(128, 257, 49, 2),
+        shape(256, 40, 6, 3),
+        Shape { window: 37, ..shape(64, 560, 2, 25) },
+        Shape { window: 1, softcap: Some(3.0), ..shape(20, 290, 7, 8) },
+        Shape { window: 300, softcap: Some(50.0), ..shape(96, 330, 3, 40) },
+    ]
+};
+
+impl Shape {
+    fn task<'a>(&self, keys: KvRows<'a>, values: KvRows<'a>, queries: &'a [f32]) -> Attention<'a> {
+        Attention {
+            keys,
+            values,
+            start: 0,
+            queries,
+            // As if there were another key head.
+            stride: 2 * self.group * self.head_dim,
+            group: self.group,
+            first: self.positions - self.tokens,
+            tokens: self.tokens,
+            window: self.window,
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            softcap: self.softcap,
+        }
+    }
+}
+
+/// `task` for some of its tokens, on the run with this index.
+fn part<'a>(task: &Attention<'a>, tokens: Range<usize>, run: usize) -> Option<Attention<'a>> {
+    let seen = task.visible(tokens.start).start..task.visible(tokens.end - 1).end;
+    let run = seen.start.max(run * ATTENTION_SPAN)..seen.end.min((run + 1) * ATTENTION_SPAN);
+    (!run.is_empty()).then(|| Attention {
+        keys: task.keys.slice(run.clone()),
+        values: task.values.slice(run.clone()),
+        start: run.start,
+        queries: &task.queries[tokens.start * task.stride..],
+        first: task.first + tokens.start,
+        tokens: tokens.len(),
+        ..*task
+    })
+}
+
+/// Records of some tokens over all runs, one after the other or merged.
+fn records(kernel: &dyn Kernels, task: &Attention<'_>, tokens: Range<usize>, merged: bool) -> Vec<f32> {
+    let mut scratch = AttentionScratch::new(task.keys.head_dim());
+    let mut total = vec![0.0; tokens.len() * task.group * task.record_len()];
+    for run in 0..task.keys.positions().div_ceil(ATTENTION_SPAN) {
+        let Some(part) = part(task, tokens.clone(), run) else { continue };
+        if !merged {
+            kernel.attention(&part, &mut scratch, &mut total);
+            continue;
+        }
+        let mut records = Guarded::filled(0.0, total.len());
+        kernel.attention(&part, &mut scratch, &mut records);
+        kernel.merge_attention(task.keys.head_dim(), &records, &mut total);
+    }
+    total
+}
+
+/// Queries, as [`Shape::task`] wants them: nothing behind the last token's.
+fn queries(shape: Shape, rng: &mut Rng) -> Guarded<f32> {
+    let len = (2 * shape.tokens - 1) * shape.group * shape.head_dim;
+    Guarded::from_slice(&rng.floats(len, 3.0))
+}
+
+#[test]
+fn attention_holds() {
+    for (case, shape) in SHAPES.into_iter().enumerate() {
+        let mut rng = Rng::new(400 + case as u64);
+        let keys = Cache::new(shape.positions, shape.head_dim, 1.0, &mut rng);
+        let values = Cache::new(shape.positions, shape.head_dim, 2.0, &mut rng);
+        let queries = queries(shape, &mut rng);
+        for ((form, keys), (_, values)) in keys.forms().into_iter().zip(values.forms()) {
+            let task = shape.task(keys, values, &queries);
+            let expected = bound::attention(&task);
+            for kernel in available() {
+                let records = records(kernel, &task, 0..shape.tokens, false);
+                let found: Vec<f32> = records
+                    .chunks_exact(task.record_len())
+                    .flat_map(|record| {
+                        let (mixed, [_, sum]) = record.split_last_chunk::<ATTENTION_TAIL>().unwrap();
+                        mixed.iter().map(move |mixed| mixed / sum)
+                    })
+                    .collect();
+                assert_within(&format!("{} {form}, {shape:?}", kernel.name()), &found, &expected);
+            }
+        }
+    }
+}
+
+/// What tokens get must not depend on which tokens are computed together, nor on who computes which run.
+#[test]
+fn attention_is_the_same_however_it_is_cut() {
+    for (case, shape) in SHAPES.into_iter().enumerate() {
+        let mut rng = Rng::new(500 + case as u64);
+        let cache = Cache::new(shape.positions, shape.head_dim, 1.0, &mut rng);
+        let queries = queries(shape, &mut rng);
+        for (form, rows) in cache.forms() {
+            let task = shape.task(rows, rows, &queries);
+            for kernel in available() {
+                let what = format!("{} {form}, {shape:?}", kernel.name());
+                let whole = records(kernel, &task, 0..shape.tokens, false);
+                assert!(whole == records(kernel, &task, 0..shape.tokens, true), "{what}, merged");
+                let token_len = task.group * task.record_len();
+                for (token, expected) in whole.chunks_exact(token_len).enumerate() {
+                    let alone = records(kernel, &task, token..token + 1, false);
+                    assert!(expected == alone, "{what}, token {token}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn positions_out_of_sight_leave_records_as_they_are() {
+    let (head_dim, positions) = (16, 40);
+    let mut rng = Rng::new(600);
+    let cache = Cache::new(positions, head_dim, 1.0, &mut rng);
+    let queries = rng.floats(head_dim, 1.0);
+    let shape = Shape { head_dim, positions, group: 1, tokens: 1, window: 30, softcap: None };
+    for (form, rows) in cache.forms() {
+        for (start, first) in [(41, 40), (0, 70), (500, 3)] {
+            let task = Attention { start, first, ..shape.task(rows, rows, &queries) };
+            for kernel in available() {
+                let mut records: Vec<f32> = (0..head_dim + ATTENTION_TAIL).map(|i| i as f32).collect();
+                let before = records.clone();
+                kernel.attention(&task, &mut AttentionScratch::new(head_dim), &mut records);
+                assert_eq!(records, before, "{} {form}, {first} from {start}", kernel.name());
             }
         }
     }

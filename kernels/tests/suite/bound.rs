@@ -4,7 +4,7 @@
 //! terms in any order, each a few roundings old, errs by at most n·ε·Σ|terms|.
 
 use pith_format::{ActivationFunction, Matrix, Operation};
-use pith_kernels::{Operand, reference};
+use pith_kernels::{Attention, Operand, reference};
 
 pub const EPSILON: f64 = f32::EPSILON as f64;
 /// The smallest normal f32.
@@ -113,6 +113,48 @@ pub fn softmax(x: &[f32]) -> Vec<Bounded> {
         value * EPSILON * (x_len(&expected) + 2.0 * (distance + EXP_ERROR) + 2.0) + 2.0 * SMALLEST
     };
     x.iter().zip(&expected).map(|(&x, &value)| Bounded { value, error: error(x, value) }).collect()
+}
+
+/// A score is a sum of `head_dim` products, a few roundings old, and with a cap off by a few ε of that: with δ the most
+/// that any is off, a weight is off by e^δ, and so is their sum; a power, whose argument is its distance from the largest
+/// score, by that and [`EXP_ERROR`]; sums over n positions by n·ε. `Σ|w·v| / Σw` is what all of this applies to.
+pub fn attention(task: &Attention<'_>) -> Vec<Bounded> {
+    let (head_dim, len) = (task.keys.head_dim(), task.record_len());
+    let records = reference::attention(task);
+    let mut out = Vec::new();
+    for (index, record) in records.chunks_exact(len).enumerate() {
+        let (token, head) = (index / task.group, index % task.group);
+        let (keys, values) = (task.keys.slice(task.visible(token)), task.values.slice(task.visible(token)));
+        let query = &task.queries[token * task.stride + head * head_dim..][..head_dim];
+        let scores = reference::attention_scores(task, token, head);
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let delta = (0..scores.len()).map(|position| {
+            let products = (0..head_dim).map(|dim| {
+                f64::from(task.scale) * f64::from(query[dim]) * f64::from(keys.get(position, dim))
+            });
+            sum(products).error
+        });
+        let cap = task.softcap.map_or(0.0, |cap| 4.0 * EPSILON * f64::from(cap));
+        // In units of log₂ e and back: two more roundings of the score itself.
+        let delta = delta.fold(0.0, f64::max) + cap + 4.0 * EPSILON * largest.abs();
+        let relative = |score: f64| {
+            let distance = (largest - score).min(200.0);
+            (2.0 * delta).exp_m1() + EPSILON * (2.0 * x_len(&scores) + 4.0 * distance + 2.0 * EXP_ERROR + 8.0)
+        };
+        let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let total_error: f64 =
+            weights.iter().zip(&scores).map(|(weight, &score)| weight * relative(score)).sum::<f64>() / total;
+        for dim in 0..head_dim {
+            let terms = weights.iter().zip(&scores).enumerate().map(|(position, (weight, &score))| {
+                let value = f64::from(values.get(position, dim)).abs();
+                value * (weight / total * (relative(score) + total_error) + SMALLEST)
+            });
+            let value = record[dim] / total;
+            out.push(Bounded { value, error: terms.sum::<f64>() + ulp(value) });
+        }
+    }
+    out
 }
 
 fn x_len(values: &[f64]) -> f64 {

@@ -72,9 +72,22 @@ fn the_cache_counts_rows_read_and_written() {
         session.prefill(&tokens(4, 301)).unwrap();
         let Traffic { kv_read_bytes, kv_write_bytes, .. } = session.last_traffic();
         assert_eq!(kv_write_bytes, 3 * 4 * position_bytes);
-        assert_eq!(kv_read_bytes, (2 * (1 + 2 + 3 + 4) + (1 + 2 + 3 + 3)) * position_bytes, "{kv_type}");
+        // The tokens read together what any of them sees.
+        assert_eq!(kv_read_bytes, 3 * 4 * position_bytes, "{kv_type}");
         session.step(1).unwrap();
         assert_eq!(session.last_traffic().kv_read_bytes, (2 * 5 + 3) * position_bytes);
         assert_eq!(session.kv_bytes(), 3 * 64 * position_bytes);
     }
+}
+
+#[test]
+fn a_long_prompt_reads_the_cache_once_a_block_of_tokens() {
+    let mut plan = llama();
+    plan.config.layers[1].window = Some(3);
+    let model = plan.build().open();
+    let position_bytes = 2 * 2 * 24;
+    let mut session = session(&model, KvType::F16, 1, 64);
+    session.prefill(&tokens(30, 301)).unwrap();
+    // Two query heads a key head: 24 tokens, then 6, which see two positions before them in a window of 3.
+    assert_eq!(session.last_traffic().kv_read_bytes, (2 * (24 + 30) + 24 + 8) * position_bytes);
 }

@@ -1,0 +1,308 @@
+//! Attention of the query heads that share a key head, over a run of positions.
+//!
+//! A run ends in *records*, one a query: `Σ w·value`, the exponent `m` all weights were scaled by, and `Σ w`, with
+//! `w = 2^(score · log₂ e − m)`. Records over different runs add up, so runs can be worked on by different
+//! threads, and a long prompt never holds more than one run's scores.
+//!
+//! What a query gets does not depend on the queries that are worked on with it: sums go position by position (dimension
+//! by dimension in a score), and what is beyond a query's sight adds zeros.
+
+use crate::KvRows;
+use std::ops::Range;
+
+/// Most positions of a run.
+pub const ATTENTION_SPAN: usize = 256;
+
+/// Queries worked on together: what tokens × query heads of a key head should come to in a call of many tokens.
+pub const ATTENTION_QUERIES: usize = 48;
+
+/// Floats of a record beside the mix: the exponent and the sum of the weights, in this order behind it.
+pub const ATTENTION_TAIL: usize = 2;
+
+/// Positions that are widened together.
+pub(crate) const TILE: usize = 64;
+
+/// Queries that share the load of a key or value.
+pub(crate) const ROWS: usize = 6;
+
+/// `2^r` for `|r| ≤ ½` to `2⁻²⁵`, highest power first: the polynomial of least relative error among those that are 1
+/// at 0.
+pub(crate) const EXP2_COEFFICIENTS: [f32; 7] = [
+    0.000_153_533_7,
+    0.001_339_887_7,
+    0.009_618_437,
+    0.055_503_324,
+    0.240_226_48,
+    std::f32::consts::LN_2,
+    1.0,
+];
+
+/// Floats of a cache line: where parts of the scratch begin, and what rows are padded to.
+const LINE: usize = 16;
+
+/// What meets in one call of [`Kernels::attention`](crate::Kernels::attention).
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    /// Keys of the positions `start …`.
+    pub keys: KvRows<'a>,
+    /// Values of the same positions.
+    pub values: KvRows<'a>,
+    /// Position of the first key.
+    pub start: usize,
+    /// `group × head_dim` queries at the beginning of every `stride`, one stride a token.
+    pub queries: &'a [f32],
+    /// Floats from a token's queries to the next one's.
+    pub stride: usize,
+    /// Query heads that share the key head.
+    pub group: usize,
+    /// Position of the first token: it sees positions up to its own, the next token one more.
+    pub first: usize,
+    /// Number of tokens.
+    pub tokens: usize,
+    /// Positions that a token sees, its own included.
+    pub window: usize,
+    /// `score = scale · query · key`
+    pub scale: f32,
+    /// `score ← cap · tanh(score / cap)`
+    pub softcap: Option<f32>,
+}
+
+impl<'a> Attention<'a> {
+    /// Length of a record.
+    pub fn record_len(&self) -> usize {
+        self.keys.head_dim() + ATTENTION_TAIL
+    }
+
+    /// The positions that a token sees, counted from the first key.
+    pub fn visible(&self, token: usize) -> Range<usize> {
+        let end = self.first + token + 1;
+        let in_run = |position: usize| position.saturating_sub(self.start).min(self.keys.positions());
+        in_run(end.saturating_sub(self.window))..in_run(end)
+    }
+
+    /// The query heads of one token.
+    pub(crate) fn token(&self, token: usize) -> &'a [f32] {
+        &self.queries[token * self.stride..][..self.group * self.keys.head_dim()]
+    }
+
+    /// Panics where lengths disagree.
+    pub(crate) fn check(&self, scratch: &AttentionScratch, records: &[f32]) {
+        let (head_dim, positions) = (self.keys.head_dim(), self.keys.positions());
+        assert_eq!((head_dim, positions), (self.values.head_dim(), self.values.positions()));
+        assert!(positions <= ATTENTION_SPAN && head_dim <= scratch.head_dim && self.group > 0);
+        assert_eq!(records.len(), self.tokens * self.group * self.record_len());
+    }
+}
+
+/// What a thread needs for [`Kernels::attention`](crate::Kernels::attention).
+pub struct AttentionScratch {
+    head_dim: usize,
+    buffer: Vec<f32>,
+    /// Where the buffer's first cache line begins.
+    start: usize,
+}
+
+/// The parts of a scratch.
+pub(crate) struct Parts<'a> {
+    /// One row a query.
+    pub scores: &'a mut [[f32; ATTENTION_SPAN]],
+    /// `head_dim × TILE` keys or `TILE × padded` values.
+    pub tile: &'a mut [f32],
+    /// Queries in sixes: `head_dim × ROWS` each.
+    pub queries: &'a mut [[f32; ROWS]],
+    /// Mixes, padded to whole cache lines.
+    pub mixed: &'a mut [f32],
+    /// Length of a padded row.
+    pub padded: usize,
+}
+
+impl AttentionScratch {
+    /// For heads of up to `head_dim` dimensions.
+    pub fn new(head_dim: usize) -> Self {
+        let buffer = vec![0.0; Self::len(head_dim) + LINE];
+        let start = buffer.as_ptr().align_offset(64).min(LINE);
+        Self { head_dim, buffer, start }
+    }
+
+    /// Bytes of a scratch.
+    pub fn bytes(head_dim: usize) -> usize {
+        (Self::len(head_dim) + LINE) * size_of::<f32>()
+    }
+
+    fn len(head_dim: usize) -> usize {
+        let padded = head_dim.next_multiple_of(LINE);
+        ATTENTION_QUERIES * ATTENTION_SPAN + padded * (TILE + 2 * ATTENTION_QUERIES)
+    }
+
+    pub(crate) fn parts(&mut self, head_dim: usize) -> Parts<'_> {
+        let padded = head_dim.next_multiple_of(LINE);
+        let (scores, rest) = self.buffer[self.start..].split_at_mut(ATTENTION_QUERIES * ATTENTION_SPAN);
+        let (tile, rest) = rest.split_at_mut(padded * TILE);
+        let (queries, rest) = rest.split_at_mut(padded * ATTENTION_QUERIES);
+        Parts {
+            scores: scores.as_chunks_mut().0,
+            tile,
+            queries: queries.as_chunks_mut().0,
+            mixed: &mut rest[..padded * ATTENTION_QUERIES],
+            padded,
+        }
+    }
+}
+
+/// The inner loops of one instruction set. Up to [`ROWS`] queries at a time, rows of the scratch.
+pub(crate) trait Tiles: Copy {
+    /// These rows are needed soon.
+    fn announce(self, rows: KvRows<'_>, positions: Range<usize>);
+
+    /// Dimension by dimension, the keys of `positions` (at most [`TILE`]), zeros behind them.
+    fn transpose(self, keys: KvRows<'_>, positions: Range<usize>, out: &mut [[f32; TILE]]);
+
+    /// The values of `positions`, `padded` each; what is behind a row's end is left as it is.
+    fn widen(self, values: KvRows<'_>, positions: Range<usize>, padded: usize, out: &mut [f32]);
+
+    /// `out[q][start + p] = Σ_d queries[d][q] · keys[d][p]` for the first `count` of `keys`' positions or more.
+    fn scores(
+        self,
+        queries: &[[f32; ROWS]],
+        keys: &[[f32; TILE]],
+        start: usize,
+        count: usize,
+        out: &mut [[f32; ATTENTION_SPAN]],
+    );
+
+    /// `x ← 2^(x − m)` within `visible` and 0 elsewhere, `m` the largest there; gives `m` and the sum. With a cap, `x`
+    /// is `cap · tanh(x / cap)` of what is found, all of it in units of ln 2.
+    ///
+    /// `turn`: what the first position is apart from a multiple of all vector lengths; sums do not depend on it.
+    fn powers(self, x: &mut [f32], visible: Range<usize>, softcap: Option<f32>, turn: usize) -> (f32, f32);
+
+    /// `mixed[q][d] += Σ_p weights[q][start + p] · values[p][d]`
+    fn mix(
+        self,
+        weights: &[[f32; ATTENTION_SPAN]],
+        start: usize,
+        values: &[f32],
+        padded: usize,
+        mixed: &mut [f32],
+    );
+
+    /// `total = a · total + b · part`
+    fn blend(self, total: &mut [f32], a: f32, part: &[f32], b: f32);
+}
+
+/// [`Kernels::attention`](crate::Kernels::attention) in tiles.
+pub(crate) fn attention<T: Tiles>(
+    tiles: T,
+    task: &Attention<'_>,
+    scratch: &mut AttentionScratch,
+    records: &mut [f32],
+) {
+    task.check(scratch, records);
+    let mut parts = scratch.parts(task.keys.head_dim());
+    for (index, records) in records.chunks_mut(ATTENTION_QUERIES * task.record_len()).enumerate() {
+        queries(tiles, task, index * ATTENTION_QUERIES, &mut parts, records);
+    }
+}
+
+/// As many queries as the scratch has room for, from `first` on; query `n` is head `n % group` of token `n / group`.
+fn queries<T: Tiles>(
+    tiles: T,
+    task: &Attention<'_>,
+    first: usize,
+    parts: &mut Parts<'_>,
+    records: &mut [f32],
+) {
+    let (head_dim, count) = (task.keys.head_dim(), records.len() / task.record_len());
+    let visible = |query: usize| task.visible((first + query) / task.group);
+    let span = visible(0).start..visible(count - 1).end;
+    if span.is_empty() {
+        return;
+    }
+    let Parts { scores, tile, queries, mixed, padded } = parts;
+    let (scores, mixed, padded) = (&mut scores[..count], &mut mixed[..count * *padded], *padded);
+    pack(task, first, count, queries);
+    let steps = || span.clone().step_by(TILE).map(|start| start..span.end.min(start + TILE));
+    for step in steps() {
+        let keys = &mut tile.as_chunks_mut().0[..head_dim];
+        tiles.announce(task.keys, step.end..span.end.min(step.end + TILE));
+        tiles.transpose(task.keys, step.clone(), keys);
+        tiles.announce(task.values, step.clone());
+        for (scores, queries) in scores.chunks_mut(ROWS).zip(queries.chunks(head_dim)) {
+            tiles.scores(queries, keys, step.start - span.start, step.len(), scores);
+        }
+    }
+    let mut sums = [(0.0, 0.0); ATTENTION_QUERIES];
+    for (query, (scores, sum)) in scores.iter_mut().zip(&mut sums).enumerate() {
+        let Range { start, end } = visible(query);
+        let scores = &mut scores[..span.len().next_multiple_of(LINE)];
+        let visible = start - span.start..end - span.start;
+        *sum = tiles.powers(scores, visible, task.softcap, (task.start + span.start) % LINE);
+    }
+    mixed.fill(0.0);
+    for step in steps() {
+        let values = &mut tile[..step.len() * padded];
+        tiles.widen(task.values, step.clone(), padded, values);
+        for (weights, mixed) in scores.chunks(ROWS).zip(mixed.chunks_mut(ROWS * padded)) {
+            tiles.mix(weights, step.start - span.start, values, padded, mixed);
+        }
+    }
+    let records = records.chunks_exact_mut(task.record_len());
+    for ((record, mixed), (exponent, sum)) in records.zip(mixed.chunks_exact(padded)).zip(sums) {
+        let blend = |total: &mut [f32], a, part: &[f32], b| tiles.blend(total, a, part, b);
+        add(record, &mixed[..head_dim], exponent, sum, blend);
+    }
+}
+
+/// Queries in sixes, dimension by dimension, times the scale and log₂ e.
+fn pack(task: &Attention<'_>, first: usize, count: usize, out: &mut [[f32; ROWS]]) {
+    let (head_dim, scale) = (task.keys.head_dim(), task.scale * std::f32::consts::LOG2_E);
+    for index in 0..count {
+        let (token, head) = ((first + index) / task.group, (first + index) % task.group);
+        let query = &task.token(token)[head * head_dim..][..head_dim];
+        let out = &mut out[index / ROWS * head_dim..][..head_dim];
+        for (out, value) in out.iter_mut().zip(query) {
+            out[index % ROWS] = scale * value;
+        }
+    }
+}
+
+/// Adds the records of `parts` to those of `total`. `blend(total, a, part, b)`: `total = a · total + b · part`.
+pub(crate) fn merge(
+    head_dim: usize,
+    parts: &[f32],
+    total: &mut [f32],
+    blend: impl Fn(&mut [f32], f32, &[f32], f32),
+) {
+    let len = head_dim + ATTENTION_TAIL;
+    assert!(parts.len() == total.len() && total.len().is_multiple_of(len));
+    for (part, total) in parts.chunks_exact(len).zip(total.chunks_exact_mut(len)) {
+        add(total, &part[..head_dim], part[head_dim], part[head_dim + 1], &blend);
+    }
+}
+
+/// Adds a mix with this exponent and sum of weights to a record.
+pub(crate) fn add(
+    record: &mut [f32],
+    mixed: &[f32],
+    exponent: f32,
+    sum: f32,
+    blend: impl Fn(&mut [f32], f32, &[f32], f32),
+) {
+    let (total, [total_exponent, total_sum]) =
+        record.split_last_chunk_mut().expect("a record is longer than its tail");
+    // Nothing was in sight, here or so far.
+    if sum == 0.0 {
+        return;
+    }
+    if *total_sum == 0.0 {
+        total.copy_from_slice(mixed);
+        (*total_exponent, *total_sum) = (exponent, sum);
+        return;
+    }
+    let largest = total_exponent.max(exponent);
+    // One of the two is 2⁰.
+    let factor = |exponent: f32| if exponent == largest { 1.0 } else { (exponent - largest).exp2() };
+    let (a, b) = (factor(*total_exponent), factor(exponent));
+    blend(total, a, mixed, b);
+    (*total_exponent, *total_sum) = (largest, a * *total_sum + b * sum);
+}

@@ -1,0 +1,410 @@
+//! Attention in tiles of registers of 16 floats: scores for 64 positions, mixes for 64 dimensions, six queries each,
+//! so that 24 sums hide the latency of the addition and ten loads feed 24 products.
+
+use super::Avx512;
+use super::memory::{load, load_codes, load_f16, store};
+use crate::KvRows;
+use crate::attention::{ATTENTION_SPAN, EXP2_COEFFICIENTS, ROWS, TILE, Tiles};
+use crate::avx2::fetch;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+impl Tiles for Avx512 {
+    fn announce(self, rows: KvRows<'_>, positions: Range<usize>) {
+        fetch(rows.slice(positions));
+    }
+
+    fn transpose(self, keys: KvRows<'_>, positions: Range<usize>, out: &mut [[f32; TILE]]) {
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        unsafe { transpose(keys.slice(positions), out) }
+    }
+
+    fn widen(self, values: KvRows<'_>, positions: Range<usize>, padded: usize, out: &mut [f32]) {
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        unsafe { widen(values.slice(positions), padded, out) }
+    }
+
+    fn scores(
+        self,
+        queries: &[[f32; ROWS]],
+        keys: &[[f32; TILE]],
+        start: usize,
+        count: usize,
+        out: &mut [[f32; ATTENTION_SPAN]],
+    ) {
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        unsafe { scores(queries, keys, start, count, out) }
+    }
+
+    fn powers(self, x: &mut [f32], visible: Range<usize>, softcap: Option<f32>, turn: usize) -> (f32, f32) {
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        unsafe { powers(x, visible, softcap, turn) }
+    }
+
+    fn mix(
+        self,
+        weights: &[[f32; ATTENTION_SPAN]],
+        start: usize,
+        values: &[f32],
+        padded: usize,
+        mixed: &mut [f32],
+    ) {
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        unsafe { mix(weights, start, values, padded, mixed) }
+    }
+
+    fn blend(self, total: &mut [f32], a: f32, part: &[f32], b: f32) {
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        unsafe { blend(total, a, part, b) }
+    }
+}
+
+/// Up to 15 values and zeros behind them.
+fn padded_line<T: Copy>(rest: &[T], zero: T) -> [T; 16] {
+    let mut out = [zero; 16];
+    out[..rest.len()].copy_from_slice(rest);
+    out
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn transpose(keys: KvRows<'_>, out: &mut [[f32; TILE]]) {
+    let positions = keys.positions();
+    for start in (0..positions).step_by(16) {
+        match keys.slice(start..positions.min(start + 16)) {
+            KvRows::F32 { head_dim, rows } => transpose_f32(rows, head_dim, start, out),
+            KvRows::F16 { head_dim, rows } => transpose_f16(rows, head_dim, start, out),
+            KvRows::Q8 { head_dim, codes, scales } => {
+                transpose_q8(codes, head_dim, start, out);
+                let mut factors = [0.0; 16];
+                scales.convert_to_f32_slice(&mut factors[..scales.len()]);
+                let factors = load(&factors);
+                for out in out.iter_mut() {
+                    let out = &mut out.as_chunks_mut::<16>().0[start / 16];
+                    store(_mm512_mul_ps(load(out), factors), out);
+                }
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn widen(values: KvRows<'_>, padded: usize, out: &mut [f32]) {
+    match values {
+        KvRows::F32 { head_dim, rows } => {
+            for (row, out) in rows.chunks_exact(head_dim).zip(out.chunks_exact_mut(padded)) {
+                widen_f32(row, 1.0, out);
+            }
+        }
+        KvRows::F16 { head_dim, rows } => {
+            for (row, out) in rows.chunks_exact(head_dim).zip(out.chunks_exact_mut(padded)) {
+                widen_f16(row, 1.0, out);
+            }
+        }
+        KvRows::Q8 { head_dim, codes, scales } => {
+            let mut factors = [0.0; TILE];
+            scales.convert_to_f32_slice(&mut factors[..scales.len()]);
+            let rows = codes.chunks_exact(head_dim).zip(factors);
+            for ((row, factor), out) in rows.zip(out.chunks_exact_mut(padded)) {
+                widen_q8(row, factor, out);
+            }
+        }
+    }
+}
+
+/// For one type of number: up to 16 rows to one column of 16 lanes each dimension, and a row to a padded one.
+macro_rules! widening {
+    ($transpose:ident, $widen:ident, $value:ty, $zero:expr, $load:ident) => {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn $transpose(rows: &[$value], head_dim: usize, start: usize, out: &mut [[f32; TILE]]) {
+            if rows.len() == 16 * head_dim {
+                for (index, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                    let line = |row: usize| &rows[row * head_dim + 16 * index..].as_chunks().0[0];
+                    let mut lines = [_mm512_setzero_ps(); 16];
+                    for row in 0..16 {
+                        lines[row] = $load(line(row));
+                    }
+                    let lines = transposed(lines);
+                    for dim in 0..16 {
+                        store(lines[dim], &mut out[dim].as_chunks_mut().0[start / 16]);
+                    }
+                }
+            }
+            let done = if rows.len() == 16 * head_dim { head_dim / 16 } else { 0 };
+            for (index, out) in out.chunks_mut(16).enumerate().skip(done) {
+                let mut lines = [_mm512_setzero_ps(); 16];
+                for (line, row) in lines.iter_mut().zip(rows.chunks_exact(head_dim)) {
+                    let row = &row[16 * index..];
+                    *line = match row.first_chunk() {
+                        Some(row) => $load(row),
+                        None => $load(&padded_line(row, $zero)),
+                    };
+                }
+                for (line, out) in transposed(lines).into_iter().zip(out) {
+                    store(line, &mut out.as_chunks_mut().0[start / 16]);
+                }
+            }
+        }
+
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn $widen(row: &[$value], factor: f32, out: &mut [f32]) {
+            let factor = _mm512_set1_ps(factor);
+            let (lines, rest) = row.as_chunks();
+            let outs = out.as_chunks_mut().0;
+            for (line, out) in lines.iter().zip(&mut *outs) {
+                store(_mm512_mul_ps($load(line), factor), out);
+            }
+            if !rest.is_empty() {
+                store(_mm512_mul_ps($load(&padded_line(rest, $zero)), factor), &mut outs[lines.len()]);
+            }
+        }
+    };
+}
+
+widening!(transpose_f32, widen_f32, f32, 0.0, load);
+widening!(transpose_f16, widen_f16, f16, f16::ZERO, load_f16);
+widening!(transpose_q8, widen_q8, i8, 0, load_codes);
+
+/// 16 rows of 16 as 16 columns.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transposed(rows: [__m512; 16]) -> [__m512; 16] {
+    let (mut pairs, mut quads, mut out) = (rows, rows, rows);
+    for i in (0..16).step_by(2) {
+        pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    // quads[4i + c]: column c of each quarter, of rows 4i … 4i + 3.
+    for i in (0..16).step_by(4) {
+        let (a, b) = (_mm512_castps_pd(pairs[i]), _mm512_castps_pd(pairs[i + 2]));
+        quads[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+        quads[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        let (a, b) = (_mm512_castps_pd(pairs[i + 1]), _mm512_castps_pd(pairs[i + 3]));
+        quads[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+        quads[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+    for c in 0..4 {
+        // Quarters 0 and 2, quarters 1 and 3, of rows 0 … 7 and of rows 8 … 15.
+        let even = _mm512_shuffle_f32x4::<0x88>(quads[c], quads[c + 4]);
+        let odd = _mm512_shuffle_f32x4::<0xdd>(quads[c], quads[c + 4]);
+        let even_below = _mm512_shuffle_f32x4::<0x88>(quads[c + 8], quads[c + 12]);
+        let odd_below = _mm512_shuffle_f32x4::<0xdd>(quads[c + 8], quads[c + 12]);
+        out[c] = _mm512_shuffle_f32x4::<0x88>(even, even_below);
+        out[c + 4] = _mm512_shuffle_f32x4::<0x88>(odd, odd_below);
+        out[c + 8] = _mm512_shuffle_f32x4::<0xdd>(even, even_below);
+        out[c + 12] = _mm512_shuffle_f32x4::<0xdd>(odd, odd_below);
+    }
+    out
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn scores(
+    queries: &[[f32; ROWS]],
+    keys: &[[f32; TILE]],
+    start: usize,
+    count: usize,
+    out: &mut [[f32; ATTENTION_SPAN]],
+) {
+    match out.len() {
+        6 => scores_of::<6>(queries, keys, start, count, out),
+        5 => scores_of::<5>(queries, keys, start, count, out),
+        4 => scores_of::<4>(queries, keys, start, count, out),
+        3 => scores_of::<3>(queries, keys, start, count, out),
+        2 => scores_of::<2>(queries, keys, start, count, out),
+        _ => scores_of::<1>(queries, keys, start, count, out),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn scores_of<const Q: usize>(
+    queries: &[[f32; ROWS]],
+    keys: &[[f32; TILE]],
+    start: usize,
+    count: usize,
+    out: &mut [[f32; ATTENTION_SPAN]],
+) {
+    // What is behind the last position is out of everyone's sight, and there is room for it.
+    if count > TILE / 2 {
+        return score_lines::<Q, 4>(queries, keys, 0, start, out);
+    }
+    for first in (0..count).step_by(16) {
+        score_lines::<Q, 1>(queries, keys, first, start, out);
+    }
+}
+
+/// The scores of `Q` queries for `W` lines of positions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn score_lines<const Q: usize, const W: usize>(
+    queries: &[[f32; ROWS]],
+    keys: &[[f32; TILE]],
+    first: usize,
+    start: usize,
+    out: &mut [[f32; ATTENTION_SPAN]],
+) {
+    let mut sums = [[_mm512_setzero_ps(); W]; Q];
+    for (query, keys) in queries.iter().zip(keys) {
+        let keys = &keys[first..first + 16 * W].as_chunks().0;
+        for (sums, &query) in sums.iter_mut().zip(query) {
+            for (sum, keys) in sums.iter_mut().zip(*keys) {
+                *sum = _mm512_fmadd_ps(_mm512_set1_ps(query), load(keys), *sum);
+            }
+        }
+    }
+    for (sums, out) in sums.into_iter().zip(out) {
+        let out = out[start + first..][..16 * W].as_chunks_mut().0;
+        for (sum, out) in sums.into_iter().zip(out) {
+            store(sum, out);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn mix(weights: &[[f32; ATTENTION_SPAN]], start: usize, values: &[f32], padded: usize, mixed: &mut [f32]) {
+    match weights.len() {
+        6 => mix_of::<6>(weights, start, values, padded, mixed),
+        5 => mix_of::<5>(weights, start, values, padded, mixed),
+        4 => mix_of::<4>(weights, start, values, padded, mixed),
+        3 => mix_of::<3>(weights, start, values, padded, mixed),
+        2 => mix_of::<2>(weights, start, values, padded, mixed),
+        _ => mix_of::<1>(weights, start, values, padded, mixed),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn mix_of<const Q: usize>(
+    weights: &[[f32; ATTENTION_SPAN]],
+    start: usize,
+    values: &[f32],
+    padded: usize,
+    mixed: &mut [f32],
+) {
+    let mut first = 0;
+    while first + 64 <= padded {
+        mix_lines::<Q, 4>(weights, start, values, padded, first, mixed);
+        first += 64;
+    }
+    while first < padded {
+        mix_lines::<Q, 1>(weights, start, values, padded, first, mixed);
+        first += 16;
+    }
+}
+
+/// The mixes of `Q` queries in `W` lines of dimensions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn mix_lines<const Q: usize, const W: usize>(
+    weights: &[[f32; ATTENTION_SPAN]],
+    start: usize,
+    values: &[f32],
+    padded: usize,
+    first: usize,
+    mixed: &mut [f32],
+) {
+    let positions = values.len() / padded;
+    let mut sums = [[_mm512_setzero_ps(); W]; Q];
+    for q in 0..Q {
+        let mixed = mixed[q * padded + first..][..16 * W].as_chunks().0;
+        for w in 0..W {
+            sums[q][w] = load(&mixed[w]);
+        }
+    }
+    let mut rows = [&[][..]; Q];
+    for (row, weights) in rows.iter_mut().zip(weights) {
+        *row = &weights[start..start + positions];
+    }
+    for (position, values) in values.chunks_exact(padded).enumerate() {
+        let values = &values[first..first + 16 * W].as_chunks().0;
+        for (sums, weights) in sums.iter_mut().zip(rows) {
+            for (sum, values) in sums.iter_mut().zip(*values) {
+                *sum = _mm512_fmadd_ps(_mm512_set1_ps(weights[position]), load(values), *sum);
+            }
+        }
+    }
+    for q in 0..Q {
+        let mixed = mixed[q * padded + first..][..16 * W].as_chunks_mut().0;
+        for w in 0..W {
+            store(sums[q][w], &mut mixed[w]);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn powers(x: &mut [f32], visible: Range<usize>, softcap: Option<f32>, turn: usize) -> (f32, f32) {
+    let lines = x.as_chunks_mut::<16>().0;
+    let seen = visible.start / 16..visible.end.div_ceil(16);
+    // Lanes of the first and the last line may be out of sight.
+    let mask = |index: usize| -> __mmask16 {
+        if index > seen.start && index + 1 < seen.end {
+            return !0;
+        }
+        let below = |end: usize| (1u32 << end.saturating_sub(16 * index).min(16)) - 1;
+        (below(visible.end) & !below(visible.start)) as __mmask16
+    };
+    let mut largest = _mm512_set1_ps(f32::NEG_INFINITY);
+    for index in seen.clone() {
+        let line = &mut lines[index];
+        if let Some(cap) = softcap {
+            store(capped(load(line), cap), line);
+        }
+        largest = _mm512_mask_max_ps(largest, mask(index), largest, load(line));
+    }
+    let largest = _mm512_reduce_max_ps(largest);
+    lines[..seen.start].fill([0.0; 16]);
+    lines[seen.end..].fill([0.0; 16]);
+    let mut sum = _mm512_setzero_ps();
+    for index in seen.clone() {
+        let line = &mut lines[index];
+        let power = exp2(_mm512_sub_ps(load(line), _mm512_set1_ps(largest)));
+        let power = _mm512_maskz_mov_ps(mask(index), power);
+        sum = _mm512_add_ps(sum, power);
+        store(power, line);
+    }
+    let mut sums = [0.0; 16];
+    store(sum, &mut sums);
+    sums.rotate_right(turn % 16);
+    (largest, _mm512_reduce_add_ps(load(&sums)))
+}
+
+/// `cap · tanh(x / cap)` of `x` in units of ln 2.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn capped(x: __m512, cap: f32) -> __m512 {
+    // tanh(u) = 1 − 2 / (1 + e^(2u)), and e^(2u) = 2^(2·x / cap).
+    let power = exp2(_mm512_mul_ps(x, _mm512_set1_ps(2.0 / cap)));
+    let one = _mm512_set1_ps(1.0);
+    let quotient = _mm512_div_ps(_mm512_set1_ps(2.0), _mm512_add_ps(one, power));
+    _mm512_mul_ps(_mm512_set1_ps(cap * std::f32::consts::LOG2_E), _mm512_sub_ps(one, quotient))
+}
+
+/// `2^x` to about one ε: `x = n + r`, a polynomial in `r` that is 1 at 0. NaN stays NaN.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn exp2(x: __m512) -> __m512 {
+    // Beyond these the result is 0 or ∞ anyway; the bound comes first, so that NaN passes.
+    let x = _mm512_min_ps(_mm512_set1_ps(130.0), _mm512_max_ps(_mm512_set1_ps(-160.0), x));
+    let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+    let r = _mm512_sub_ps(x, n);
+    let mut p = _mm512_set1_ps(EXP2_COEFFICIENTS[0]);
+    for &coefficient in &EXP2_COEFFICIENTS[1..] {
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(coefficient));
+    }
+    _mm512_scalef_ps(p, n)
+}
+
+#[target_feature(enable = "avx512f")]
+fn blend(total: &mut [f32], a: f32, part: &[f32], b: f32) {
+    let (factor, part_factor) = (_mm512_set1_ps(a), _mm512_set1_ps(b));
+    let (lines, rest) = total.as_chunks_mut::<16>();
+    let (part_lines, part_rest) = part.as_chunks::<16>();
+    for (total, part) in lines.iter_mut().zip(part_lines) {
+        store(_mm512_fmadd_ps(load(total), factor, _mm512_mul_ps(load(part), part_factor)), total);
+    }
+    for (total, part) in rest.iter_mut().zip(part_rest) {
+        *total = total.mul_add(a, part * b);
+    }
+}
