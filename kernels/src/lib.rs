@@ -20,6 +20,7 @@ mod kv;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
 mod neon;
 mod portable;
+pub mod probe;
 pub mod reference;
 
 pub use activations::{ACTIVATION_GROUP, Activations, Operand, padded_len};

@@ -5,6 +5,7 @@
 
 mod float;
 mod memory;
+pub(crate) mod probe;
 mod q4;
 mod q8;
 
