@@ -95,8 +95,8 @@ fn multiply_loop() -> Option<MultiplyLoop> {
     None
 }
 
-/// Runs the work that `work(thread)` makes on every thread until `duration` is over; returns the sum of what the work
-/// returned, a second.
+/// Runs the work that `work(thread)` makes on every thread for `duration`; returns the sum of what the work returned, a
+/// second from the first thread's start to the last one's end.
 fn together<W: FnMut() -> u64>(threads: usize, duration: Duration, work: impl Fn(usize) -> W + Sync) -> f64 {
     let barrier = Barrier::new(threads);
     let run = |thread: usize| {
@@ -108,13 +108,19 @@ fn together<W: FnMut() -> u64>(threads: usize, duration: Duration, work: impl Fn
         while started.elapsed() < duration {
             done += work();
         }
-        done as f64 / started.elapsed().as_secs_f64()
+        (done, started, Instant::now())
     };
-    std::thread::scope(|scope| {
+    let runs: Vec<(u64, Instant, Instant)> = std::thread::scope(|scope| {
+        let run = &run;
         let others: Vec<_> = (1..threads).map(|thread| scope.spawn(move || run(thread))).collect();
         let own = run(0);
-        others.into_iter().fold(own, |sum, other| sum + other.join().expect("the work does not panic"))
-    })
+        let others = others.into_iter().map(|other| other.join().expect("the work does not panic"));
+        others.chain([own]).collect()
+    });
+    let done: u64 = runs.iter().map(|run| run.0).sum();
+    let started = runs.iter().map(|run| run.1).min().expect("there is a thread");
+    let ended = runs.iter().map(|run| run.2).max().expect("there is a thread");
+    done as f64 / (ended - started).as_secs_f64().max(f64::MIN_POSITIVE)
 }
 
 /// Reads one chunk of every stream a call, round and round; returns the bytes.

@@ -77,7 +77,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The fastest candidate of each tool in each cell, tried with the greatest number of threads. One that fails is
-    /// told and left out; a tool of which none runs is an error.
+    /// told and left out; a tool of which none runs is an error. Disturbed tries count only where there are no others.
     pub fn choose(&mut self, cells: &[Cell<'_>], tries: usize) -> anyhow::Result<Vec<Vec<Candidate>>> {
         let most = cells.iter().map(|cell| cell.threads).max().unwrap_or_default();
         let mut known: Vec<(String, Test, Vec<Candidate>)> = Vec::new();
@@ -101,31 +101,27 @@ impl<'a> Bench<'a> {
         if let [only] = candidates.as_slice() {
             return Ok(only.clone());
         }
-        let mut best: Option<(f64, &Candidate)> = None;
+        // Undisturbed before disturbed, then fast before slow.
+        let mut best: Option<((bool, f64), &Candidate)> = None;
         let mut problem = None;
-        for _ in 0..tries {
-            for candidate in candidates {
-                match self.run(cell, tool, candidate, None) {
-                    Ok(run) => {
-                        if !run.disturbed && best.is_none_or(|(rate, _)| run.tokens_per_s > rate) {
-                            best = Some((run.tokens_per_s, candidate));
-                        }
-                        self.runs.push(run);
+        for candidate in std::iter::repeat_n(candidates, tries).flatten() {
+            match self.repeat(cell, tool, candidate, None) {
+                Ok(run) => {
+                    let rank = (!run.disturbed, run.tokens_per_s);
+                    if best.is_none_or(|(other, _)| rank > other) {
+                        best = Some((rank, candidate));
                     }
-                    Err(error) => {
-                        eprintln!("left out: {error:#}");
-                        problem = Some(error);
-                    }
+                }
+                Err(error) => {
+                    eprintln!("left out: {error:#}");
+                    problem = Some(error);
                 }
             }
         }
         match (best, problem) {
             (Some((_, candidate)), _) => Ok(candidate.clone()),
             (None, Some(problem)) => Err(problem),
-            (None, None) => anyhow::bail!(
-                "every run of {} was disturbed by other programs: wait, or allow more with --foreign",
-                self.tools[tool].name
-            ),
+            (None, None) => anyhow::bail!("no settings of {} to try", self.tools[tool].name),
         }
     }
 
@@ -139,17 +135,30 @@ impl<'a> Bench<'a> {
         for (cell, chosen) in cells.iter().zip(chosen) {
             for turn in 0..self.tools.len() {
                 let tool = (turn + round) % self.tools.len();
-                for _ in 0..=self.repeats {
-                    let run = self.run(cell, tool, &chosen[tool], Some(round))?;
-                    let disturbed = run.disturbed;
-                    self.runs.push(run);
-                    if !disturbed {
-                        break;
-                    }
-                }
+                self.repeat(cell, tool, &chosen[tool], Some(round))?;
             }
         }
         Ok(())
+    }
+
+    /// Runs until a run is undisturbed or the repeats are used up; keeps all, returns the last.
+    fn repeat(
+        &mut self,
+        cell: &Cell<'_>,
+        tool: usize,
+        candidate: &Candidate,
+        round: Option<usize>,
+    ) -> anyhow::Result<Run> {
+        let mut run = self.run(cell, tool, candidate, round)?;
+        for _ in 0..self.repeats {
+            if !run.disturbed {
+                break;
+            }
+            self.runs.push(run);
+            run = self.run(cell, tool, candidate, round)?;
+        }
+        self.runs.push(run.clone());
+        Ok(run)
     }
 
     fn run(
