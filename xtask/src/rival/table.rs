@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 /// Tables by test, the settings that were the fastest, and what was dropped.
 pub fn render(conditions: &Conditions, cells: &[Cell], runs: &[Run], plot: &str) -> String {
     let mut text = format!("{}\n", conditions.sentence());
-    let _ = writeln!(text, "\n{}", ceilings(runs));
+    let _ = write!(text, "\n{}", ceilings(runs));
     let mut tests: Vec<&str> = Vec::new();
     for cell in cells {
         if !tests.contains(&cell.test.as_str()) {
