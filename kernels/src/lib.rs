@@ -7,7 +7,7 @@
 //! avx512      x86-64 with AVX-512 F/BW/VL/VNNI
 //! neon        aarch64: `neon` without dotprod (Cortex-A53, A72), `neon-dotprod` with it (A76)
 //! ```
-//! [`available`] lists what this CPU can run, slowest first.
+//! [`available`] lists what this CPU can run, slowest first; [`probe`] says what it could give at most.
 
 mod activations;
 mod attention;
@@ -23,6 +23,7 @@ mod neon;
 #[cfg(target_arch = "x86_64")]
 mod panels;
 mod portable;
+pub mod probe;
 pub mod reference;
 
 pub use activations::{

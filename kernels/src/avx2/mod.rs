@@ -7,6 +7,7 @@ mod exp;
 mod float;
 mod memory;
 mod norm;
+pub(crate) mod probe;
 mod q4;
 mod q8;
 mod quantize;

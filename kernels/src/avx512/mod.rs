@@ -7,6 +7,7 @@ mod attention;
 mod float;
 mod memory;
 mod panel;
+pub(crate) mod probe;
 mod q4;
 mod q8;
 

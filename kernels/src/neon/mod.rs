@@ -15,6 +15,7 @@ mod attention;
 mod dot;
 mod float;
 mod lanes;
+pub(crate) mod probe;
 mod q4;
 mod q8;
 mod tiles;

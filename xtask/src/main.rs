@@ -1,0 +1,42 @@
+//! `cargo xtask`: what is measured about Pith and written into `docs/performance.md`.
+#![forbid(unsafe_code)]
+
+mod document;
+mod mca;
+mod rival;
+
+use clap::{Parser, Subcommand};
+
+/// Pith's own measurements
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure Pith beside other runtimes, on one random checkpoint and in runs that take turns
+    Rival(Box<rival::RivalArgs>),
+    /// Model the speed of the ARM kernels' inner loops with llvm-mca
+    Mca(mca::McaArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Rival(args) => rival::rival(*args),
+        Command::Mca(args) => mca::mca(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,261 @@
+//! Which loop of the assembly is which kernel.
+
+use super::assembly::{Function, Instruction, Loop, Place};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Encodings that are modelled, the longer name before the one that it contains.
+pub const ENCODINGS: [&str; 3] = ["q4-g64", "q4", "q8"];
+
+/// The inner loop of a product of int8.
+#[derive(Debug, PartialEq)]
+pub struct Kernel {
+    /// `neon` or `neon-dotprod`.
+    pub kernels: &'static str,
+    pub encoding: &'static str,
+    /// Products of a weight and an activation in a turn.
+    pub products: usize,
+    /// Bytes that a turn loads.
+    pub loaded_bytes: usize,
+    /// Stores and loads of vectors on the stack.
+    pub spills: usize,
+    /// `ext`, which the compiler puts before a multiplication of upper halves that it does not know.
+    pub extracts: usize,
+    /// Conversions to f32 in the loop; none where the scales wait outside.
+    pub conversions: usize,
+    /// The turn.
+    pub instructions: Vec<Instruction>,
+}
+
+/// The innermost loops that multiply int8, of all functions.
+pub fn kernels(functions: &[Function], sources: &mut Sources) -> Vec<Kernel> {
+    functions.iter().flat_map(|function| of_function(function, sources)).collect()
+}
+
+/// Of the kernels of one encoding the one for a single token: it loads the most for a product.
+pub fn mat_vec<'a>(kernels: &'a [Kernel], name: &str, encoding: &str) -> Option<&'a Kernel> {
+    let of = kernels.iter().filter(|kernel| kernel.kernels == name && kernel.encoding == encoding);
+    let loads = |kernel: &Kernel| kernel.loaded_bytes as f64 / kernel.products as f64;
+    of.fold(None, |best: Option<&Kernel>, kernel| match best {
+        Some(best) if loads(best) >= loads(kernel) => Some(best),
+        _ => Some(kernel),
+    })
+}
+
+fn of_function(function: &Function, sources: &mut Sources) -> Vec<Kernel> {
+    let products =
+        |range: &Loop| -> usize { function.instructions[range.start..range.end].iter().map(products).sum() };
+    let loops: Vec<Loop> = function.loops().into_iter().filter(|range| products(range) > 0).collect();
+    let inner = |range: &&Loop| {
+        !loops.iter().any(|other| other != *range && range.start <= other.start && other.end <= range.end)
+    };
+    loops.iter().filter(inner).filter_map(|&range| kernel(function, range, sources)).collect()
+}
+
+fn kernel(function: &Function, range: Loop, sources: &mut Sources) -> Option<Kernel> {
+    let instructions = &function.instructions[range.start..range.end];
+    let multiplies: Vec<&Instruction> =
+        instructions.iter().filter(|instruction| products(instruction) > 0).collect();
+    // The compiler forgets where some come from when it moves them.
+    let named = |multiply: &&Instruction| sources.encoding(function.chain(multiply), &function.symbol);
+    let encoding = multiplies.iter().find_map(named)?;
+    let count = |wanted: &dyn Fn(&Instruction) -> bool| {
+        instructions.iter().filter(|instruction| wanted(instruction)).count()
+    };
+    Some(Kernel {
+        kernels: if multiplies[0].name() == "sdot" { "neon-dotprod" } else { "neon" },
+        encoding,
+        products: instructions.iter().map(products).sum(),
+        loaded_bytes: instructions.iter().map(loaded_bytes).sum(),
+        spills: count(&is_spill),
+        extracts: count(&|instruction| instruction.name() == "ext"),
+        conversions: count(&|instruction| instruction.name() == "scvtf"),
+        instructions: instructions.to_vec(),
+    })
+}
+
+/// Products of int8 that an instruction makes.
+fn products(instruction: &Instruction) -> usize {
+    let operands = instruction.operands();
+    match instruction.name() {
+        "sdot" if operands.contains(".4s") => 16,
+        "smull" | "smull2" | "smlal" | "smlal2" if operands.contains(".8h,") => 8,
+        _ => 0,
+    }
+}
+
+/// Bytes of vectors and floats that an instruction loads, the stack left out.
+fn loaded_bytes(instruction: &Instruction) -> usize {
+    let operands = instruction.operands();
+    let (name, registers) = (instruction.name(), operands.split('[').next().unwrap_or_default());
+    if is_stack(operands) {
+        return 0;
+    }
+    let width = |register: &str| match register.trim().chars().next() {
+        Some('q') => 16,
+        Some('d') => 8,
+        Some('s') => 4,
+        _ => 0,
+    };
+    match name {
+        "ldr" | "ldur" | "ldp" | "ldnp" => registers.split(',').map(width).sum(),
+        "ld1" => {
+            registers.split(',').filter(|part| part.contains(".16b") || part.contains(".8h")).count() * 16
+        }
+        _ => 0,
+    }
+}
+
+/// A vector that did not fit the registers.
+fn is_spill(instruction: &Instruction) -> bool {
+    let moves = ["str", "stp", "ldr", "ldp", "stur", "ldur"].contains(&instruction.name());
+    moves && instruction.operands().starts_with('q') && is_stack(instruction.operands())
+}
+
+fn is_stack(operands: &str) -> bool {
+    operands.contains("[sp") || operands.contains("[x29")
+}
+
+/// The source files, read once.
+#[derive(Default)]
+pub struct Sources {
+    files: HashMap<String, Vec<String>>,
+    root: std::path::PathBuf,
+}
+
+impl Sources {
+    /// Paths of places are relative to `root`.
+    pub fn new(root: &Path) -> Self {
+        Self { files: HashMap::new(), root: root.into() }
+    }
+
+    /// The encoding that a chain of calls belongs to: by the heads of the items that it goes through, else by the
+    /// types in the symbol, else by the names of the files. `None` for what is no product with weights.
+    fn encoding(&mut self, chain: &[Place], symbol: &str) -> Option<&'static str> {
+        let own: Vec<&Place> = chain.iter().filter(|place| place.file.contains("kernels/src/")).collect();
+        let stem = |place: &Place| place.file.rsplit('/').next().unwrap_or_default().replace(".rs", "");
+        if own.iter().any(|place| ["attention", "probe"].contains(&stem(place).as_str())) {
+            return None;
+        }
+        let heads: Vec<String> = own.iter().map(|place| self.head(place)).collect();
+        let by_head = heads.iter().find_map(|head| named(head));
+        by_head.or_else(|| of_type(symbol)).or_else(|| own.iter().find_map(|place| named(&stem(place))))
+    }
+
+    /// The line that begins the item around a place: the last one before it without indentation.
+    fn head(&mut self, place: &Place) -> String {
+        let path = self.root.join(&place.file);
+        let lines = self.files.entry(place.file.clone()).or_insert_with(|| {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            text.lines().map(String::from).collect()
+        });
+        let before = &lines[..place.line.min(lines.len())];
+        let starts = |line: &&String| line.starts_with(|first: char| first.is_alphabetic());
+        before.iter().rev().find(starts).cloned().unwrap_or_default()
+    }
+}
+
+/// The encoding whose name a text holds, as `Q4G64`, `q4_g64` or `q4g64`, and only one.
+fn named(text: &str) -> Option<&'static str> {
+    let mut plain = text.to_lowercase().replace(['_', '-'], "");
+    let mut found = Vec::new();
+    for encoding in ENCODINGS {
+        let name = encoding.replace('-', "");
+        if plain.contains(&name) {
+            found.push(encoding);
+            plain = plain.replace(&name, "");
+        }
+    }
+    (found.len() == 1).then(|| found[0])
+}
+
+/// The encoding whose type a mangled symbol holds: each name stands behind the count of its letters, `5Q4G64`.
+fn of_type(symbol: &str) -> Option<&'static str> {
+    let name = |encoding: &str| encoding.replace('-', "").to_uppercase();
+    let holds = |encoding: &&str| symbol.contains(&format!("{}{}", name(encoding).len(), name(encoding)));
+    ENCODINGS.into_iter().find(holds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::assembly::functions;
+    use super::*;
+
+    const SOURCE: &str = "\
+impl<D: Dot> Tiles for Q4<D> {
+    fn block() {
+        one
+    }
+}
+
+impl<D: Dot> Tiles for Q4G64<D> {
+    fn block() {
+        two
+    }
+}
+";
+
+    fn sources(folder: &Path) -> Sources {
+        std::fs::create_dir_all(folder.join("kernels/src/neon")).unwrap();
+        std::fs::write(folder.join("kernels/src/neon/q4.rs"), SOURCE).unwrap();
+        Sources::new(folder)
+    }
+
+    fn assembly(symbol: &str, line: usize, body: &str) -> String {
+        format!(
+            "{symbol}:\n.LBB0_1:\n\t.loc 1 2 3 // kernels/src/neon/dot.rs:92:9 @[ kernels/src/neon/q4.rs:{line}:5 ]\n\
+             {body}\tb.ne\t.LBB0_1\n\tret\n"
+        )
+    }
+
+    #[test]
+    fn loops_get_their_encoding_from_the_item_they_come_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let text =
+            assembly("a", 3, "\tsdot\tv1.4s, v2.16b, v3.4b[0]\n\tldr\tq1, [x1]\n\tscvtf\tv1.4s, v1.4s\n")
+                + &assembly("b", 9, "\tsmlal2\tv1.8h, v2.16b, v3.16b\n\text\tv1.16b, v1.16b, v1.16b, #8\n");
+        let found = kernels(&functions(&text), &mut sources(folder.path()));
+        let names: Vec<_> = found.iter().map(|kernel| (kernel.kernels, kernel.encoding)).collect();
+        assert_eq!(names, [("neon-dotprod", "q4"), ("neon", "q4-g64")]);
+        assert_eq!((found[0].products, found[0].loaded_bytes, found[0].conversions), (16, 16, 1));
+        assert_eq!((found[1].products, found[1].extracts), (8, 1));
+    }
+
+    #[test]
+    fn a_symbol_names_the_encoding_where_the_source_does_not() {
+        assert_eq!(of_type("_RINvNvXs_4neon3dot4SdotINtNtB9_2q45Q4G64BM_E"), Some("q4-g64"));
+        assert_eq!(of_type("_RINvNvXs_4neon3dot4SdotINtNtB9_2q42Q4BM_E"), Some("q4"));
+        assert_eq!(of_type("_RINvNvXs_4neon3dot4SdotINtNtB9_2q49GenericBM_E"), None);
+        assert_eq!(named("mat_vec_q4_g64"), Some("q4-g64"));
+        assert_eq!(named("impl Tiles for Q8"), Some("q8"));
+        assert_eq!(named("fn add_group"), None);
+    }
+
+    #[test]
+    fn the_loop_for_one_token_loads_the_most() {
+        let folder = tempfile::tempdir().unwrap();
+        let sdot = "\tsdot\tv1.4s, v2.16b, v3.4b[0]\n";
+        let one = assembly("one", 3, &format!("\tldp\tq1, q2, [x1]\n{sdot}"));
+        let four = assembly("four", 3, &format!("\tldp\tq1, q2, [x1]\n{sdot}{sdot}{sdot}{sdot}"));
+        let found = kernels(&functions(&(four + &one)), &mut sources(folder.path()));
+        assert_eq!(found.len(), 2);
+        assert_eq!(mat_vec(&found, "neon-dotprod", "q4").unwrap().products, 16);
+        assert_eq!(mat_vec(&found, "neon-dotprod", "q8"), None);
+    }
+
+    #[test]
+    fn encodings_are_listed_with_the_longer_name_first() {
+        for (index, encoding) in ENCODINGS.iter().enumerate() {
+            assert!(ENCODINGS[index + 1..].iter().all(|later| !later.contains(encoding)));
+        }
+    }
+
+    #[test]
+    fn vectors_on_the_stack_are_spills_and_no_loads() {
+        let text = "f:\n\tstr\tq1, [sp, #16]\n\tldp\tq2, q3, [x29, #-32]\n\tldr\tx1, [sp]\n\tldr\tq4, [x2]\n";
+        let function = &functions(text)[0];
+        let spills = function.instructions.iter().filter(|instruction| is_spill(instruction)).count();
+        let bytes: usize = function.instructions.iter().map(loaded_bytes).sum();
+        assert_eq!((spills, bytes), (2, 16));
+    }
+}

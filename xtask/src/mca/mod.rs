@@ -1,0 +1,228 @@
+//! `cargo xtask mca`: the ARM kernels' inner loops on paper.
+//!
+//! ```text
+//! assembly   what the compiler wrote, as functions and loops
+//! kernel     which loop is which kernel, and what it should not hold
+//! model      llvm-mca's cycles, and what they mean on a board
+//! ```
+
+mod assembly;
+mod kernel;
+mod model;
+
+use crate::document;
+use anyhow::Context;
+use clap::Args;
+use kernel::{Kernel, Sources};
+use model::{BOARDS, Board, CORES, MODEL, Mca};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// `cargo xtask mca`
+#[derive(Debug, Args)]
+pub struct McaArgs {
+    /// LLVM's machine code analyser [default: the newest installed]
+    #[arg(long, value_name = "PATH")]
+    llvm_mca: Option<PathBuf>,
+    /// Assembly to read [default: built here]
+    #[arg(long, value_name = "FILE")]
+    assembly: Option<PathBuf>,
+    /// Also write the loops into this folder, one file each
+    #[arg(long, value_name = "FOLDER")]
+    loops: Option<PathBuf>,
+    /// The text that gets the result
+    #[arg(long, default_value = "docs/performance.md", value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// One kernel on one board.
+struct Row<'a> {
+    board: &'static Board,
+    encoding: &'static str,
+    kernel: Option<(&'a Kernel, f64)>,
+}
+
+/// Builds, finds the loops, models and writes.
+pub fn mca(args: McaArgs) -> anyhow::Result<()> {
+    let mca = Mca::find(args.llvm_mca.as_deref())?;
+    let root = workspace()?;
+    let path = match args.assembly {
+        Some(path) => path,
+        None => build(&root)?,
+    };
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let kernels = kernel::kernels(&assembly::functions(&text), &mut Sources::new(&root));
+    anyhow::ensure!(!kernels.is_empty(), "{} holds no loop that multiplies int8", path.display());
+    if let Some(folder) = &args.loops {
+        write_loops(folder, &kernels)?;
+    }
+    let text = render(&rows(&kernels, &mca)?, &kernels, &mca.version);
+    document::write_section(&args.out, "mca", "On paper for ARM", &text)?;
+    print!("{text}");
+    Ok(())
+}
+
+fn rows<'a>(kernels: &'a [Kernel], mca: &Mca) -> anyhow::Result<Vec<Row<'a>>> {
+    let mut rows = Vec::new();
+    for board in &BOARDS {
+        for encoding in ["q4", "q4-g64", "q8"] {
+            let kernel = match kernel::mat_vec(kernels, board.kernels, encoding) {
+                Some(kernel) => Some((kernel, mca.cycles_per_64(kernel, board.processor)?)),
+                None => {
+                    eprintln!("no loop of {encoding} found for {}", board.kernels);
+                    None
+                }
+            };
+            rows.push(Row { board, encoding, kernel });
+        }
+    }
+    Ok(rows)
+}
+
+fn render(rows: &[Row<'_>], kernels: &[Kernel], version: &str) -> String {
+    let mut text = format!(
+        "**Modelled**, not measured: `llvm-mca` ({version}) on the inner loops of `mat_vec`, every load a hit in the \
+         first-level cache. Tokens/s are those of {}'s weights with a head in q8, keys and values left out: what memory \
+         feeds, and what {CORES} cores could compute. Headroom is the loop's rate by the rate at which memory feeds it.\n\n\
+         | board | kernels | encoding | cycles per 64 weights | headroom | tokens/s by memory | tokens/s by compute | `ext` | spills |\n\
+         |---|---|---|---:|---:|---:|---:|---:|---:|\n",
+        MODEL.name
+    );
+    for row in rows {
+        let q8 = rows.iter().find(|other| other.encoding == "q8" && other.board.name == row.board.name);
+        let q8_cycles = q8.and_then(|row| row.kernel.as_ref()).map(|(_, cycles)| *cycles);
+        let _ = write!(text, "| {} | `{}` | {} |", row.board.name, row.board.kernels, row.encoding);
+        let _ = match (&row.kernel, q8_cycles) {
+            (Some((kernel, cycles)), Some(q8_cycles)) => {
+                let rates = row.board.rates(row.encoding, *cycles, q8_cycles);
+                writeln!(
+                    text,
+                    " {cycles:.2} | {:.1} × | {:.1} | {:.1} | {} | {} |",
+                    rates.headroom, rates.memory, rates.compute, kernel.extracts, kernel.spills
+                )
+            }
+            (Some((kernel, cycles)), None) => {
+                writeln!(text, " {cycles:.2} | – | – | – | {} | {} |", kernel.extracts, kernel.spills)
+            }
+            (None, _) => writeln!(text, " – | – | – | – | – | – |"),
+        };
+    }
+    let _ = writeln!(text, "\n{}", board_lines());
+    let of = |wanted: fn(&Kernel) -> bool| kernels.iter().filter(|kernel| wanted(kernel)).count();
+    let _ = writeln!(
+        text,
+        "Of all {} inner loops that multiply int8, those for several tokens included, {} hold an `ext` and {} move \
+         vectors to the stack and back.",
+        kernels.len(),
+        of(|kernel| kernel.extracts > 0),
+        of(|kernel| kernel.spills > 0)
+    );
+    let outside: Vec<&Row<'_>> =
+        rows.iter().filter(|row| row.kernel.is_some_and(|(kernel, _)| kernel.conversions == 0)).collect();
+    for row in outside {
+        let _ = writeln!(
+            text,
+            "\nThe loop of {} in `{}` holds no conversion to f32: what happens outside of it is not counted.",
+            row.encoding, row.board.kernels
+        );
+    }
+    text
+}
+
+fn board_lines() -> String {
+    let line = |board: &Board| {
+        format!(
+            "{}: LLVM's model of {}, {CORES} cores of {} GHz, {:.1} GB/s.",
+            board.name, board.processor, board.clock_ghz, board.bandwidth_gb_per_s
+        )
+    };
+    BOARDS.iter().map(|board| line(board) + "\n").collect()
+}
+
+fn write_loops(folder: &Path, kernels: &[Kernel]) -> anyhow::Result<()> {
+    for (index, kernel) in kernels.iter().enumerate() {
+        let name = format!("{index:02}-{}-{}.s", kernel.kernels, kernel.encoding);
+        let text: String =
+            kernel.instructions.iter().map(|instruction| format!("{}\n", instruction.text)).collect();
+        document::write(&folder.join(name), &text)?;
+    }
+    Ok(())
+}
+
+fn workspace() -> anyhow::Result<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(own.parent().context("this crate lies in no workspace")?.to_path_buf())
+}
+
+/// Assembly with the calls behind each instruction. The option that writes them is unstable.
+fn build(root: &Path) -> anyhow::Result<PathBuf> {
+    let folder = root.join("target/mca");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join("kernels.s");
+    let (program, arguments): (PathBuf, &[&str]) = match std::env::consts::ARCH {
+        "aarch64" => (std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()).into(), &[]),
+        _ => (root.join(".ci/aarch64"), &[]),
+    };
+    let emit = format!("asm={}", path.display());
+    let status = Command::new(&program)
+        .args(arguments)
+        .args(["rustc", "--release", "--package", "pith-kernels", "--lib", "--", "--emit", &emit])
+        .args([
+            "-C",
+            "codegen-units=1",
+            "-C",
+            "debuginfo=1",
+            "-C",
+            "symbol-mangling-version=v0",
+            "-Z",
+            "verbose-asm",
+        ])
+        .current_dir(root)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .status()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    anyhow::ensure!(status.success(), "{} ended with {status}", program.display());
+    anyhow::ensure!(
+        path.is_file(),
+        "no {}: the compiler had nothing to do; touch kernels/src/lib.rs and call again",
+        path.display()
+    );
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(kernels: &'static str, encoding: &'static str) -> Kernel {
+        Kernel {
+            kernels,
+            encoding,
+            products: 512,
+            loaded_bytes: 300,
+            spills: 0,
+            extracts: 0,
+            conversions: 4,
+            instructions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_table_has_a_row_for_every_kernel_found_or_not() {
+        let found = [kernel("neon", "q4"), kernel("neon", "q8")];
+        let rows: Vec<Row<'_>> = ["q4", "q4-g64", "q8"]
+            .into_iter()
+            .map(|encoding| {
+                let kernel = kernel::mat_vec(&found, "neon", encoding).map(|kernel| (kernel, 8.0));
+                Row { board: &BOARDS[0], encoding, kernel }
+            })
+            .collect();
+        let text = render(&rows, &found, "LLVM version 1");
+        assert!(text.contains("| Raspberry Pi 4 | `neon` | q4-g64 | – | – | – | – | – | – |"), "{text}");
+        // 4 cores of 1.8 GHz take 57.6e9 weights a second; 4 GB/s are 7.11e9 of 4.5 bits, or 3.76e9 of 8.5.
+        assert!(text.contains("| q4 | 8.00 | 8.1 × |") && text.contains("| q8 | 8.00 | 15.3 × |"), "{text}");
+        assert!(text.contains("Of all 2 inner loops") && text.contains("**Modelled**"), "{text}");
+        assert!(!text.contains("not counted"), "{text}");
+    }
+}

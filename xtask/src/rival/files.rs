@@ -1,0 +1,226 @@
+//! The files of one shape: a checkpoint for all, Pith's from it, and the rivals' from it.
+
+use super::checkpoint::write_checkpoint;
+use super::parse;
+use super::shape::Shape;
+use super::tool::{Tool, name_and_rest};
+use anyhow::Context;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The same weights on every machine.
+const SEED: u64 = 1;
+/// Left free on the disk.
+const SPARE_BYTES: u64 = 256 << 20;
+
+/// What the rivals run where Pith runs `encoding`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pairing {
+    /// An encoding of `pith convert`.
+    pub encoding: String,
+    /// Types of `llama-quantize`. The first has the same bits a body weight and is the one for decoding; prefill, which
+    /// no memory bounds, is measured with whichever is the fastest.
+    pub formats: Vec<String>,
+}
+
+impl Pairing {
+    /// `NAME` with the formats known for it, or `NAME=FORMAT,FORMAT`.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let (encoding, formats) = match text.split_once('=') {
+            Some(_) => name_and_rest(text, "--encodings")?,
+            None => match text {
+                "q4" | "q4-g64" => (text, "Q4_0,IQ4_XS"),
+                "q8" => (text, "Q8_0"),
+                "f16" => (text, "F16"),
+                _ => anyhow::bail!("no rival format is known for {text:?}: name them, {text}=FORMAT,FORMAT"),
+            },
+        };
+        let formats: Vec<String> =
+            formats.split(',').filter(|format| !format.is_empty()).map(String::from).collect();
+        anyhow::ensure!(!formats.is_empty(), "--encodings {text:?} names no format");
+        Ok(Self { encoding: encoding.into(), formats })
+    }
+}
+
+/// Paths of one shape's files.
+#[derive(Debug)]
+pub struct Files {
+    folder: PathBuf,
+    shape: &'static Shape,
+}
+
+impl Files {
+    /// Makes what is missing: the checkpoint and the rivals' files once, Pith's anew, since its converter may have
+    /// changed.
+    pub fn prepare(
+        work: &Path,
+        shape: &'static Shape,
+        pairings: &[Pairing],
+        tools: &[Tool],
+    ) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(work).with_context(|| format!("cannot make {}", work.display()))?;
+        let files = Self { folder: work.to_path_buf(), shape };
+        files.ensure_room(pairings)?;
+        let checkpoint = files.rival("F16");
+        if !checkpoint.is_file() {
+            eprintln!("{}: writing random weights", shape.name);
+            write_checkpoint(&checkpoint, shape, SEED)?;
+        }
+        for pairing in pairings {
+            if tools.len() > 1 {
+                for format in &pairing.formats {
+                    files.quantize(format, tools)?;
+                }
+            }
+            eprintln!("{}: converting to {}", shape.name, pairing.encoding);
+            let (from, to) = (checkpoint.as_os_str(), files.own(&pairing.encoding));
+            let args = ["convert", "--quiet", "--force", "--encoding"];
+            run(Command::new(&tools[0].program).args(args).arg(&pairing.encoding).arg(from).arg(&to))?;
+        }
+        Ok(files)
+    }
+
+    /// Pith's file.
+    pub fn own(&self, encoding: &str) -> PathBuf {
+        self.folder.join(format!("{}-{encoding}.pith", self.shape.name))
+    }
+
+    /// The rivals' file.
+    pub fn rival(&self, format: &str) -> PathBuf {
+        self.folder.join(format!("{}-{format}.gguf", self.shape.name))
+    }
+
+    /// Removes what [`Self::prepare`] made.
+    pub fn remove(&self, pairings: &[Pairing]) -> anyhow::Result<()> {
+        let rivals =
+            pairings.iter().flat_map(|pairing| pairing.formats.iter().map(|format| self.rival(format)));
+        let own = pairings.iter().map(|pairing| self.own(&pairing.encoding));
+        for path in own.chain(rivals).chain([self.rival("F16")]).filter(|path| path.is_file()) {
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Made by the first `llama-quantize` that lies beside a `llama-bench` and knows the format.
+    fn quantize(&self, format: &str, tools: &[Tool]) -> anyhow::Result<()> {
+        let to = self.rival(format);
+        if to.is_file() {
+            return Ok(());
+        }
+        let beside: Vec<PathBuf> = tools[1..]
+            .iter()
+            .map(|tool| tool.program.with_file_name("llama-quantize"))
+            .filter(|path| path.is_file())
+            .collect();
+        anyhow::ensure!(
+            !beside.is_empty(),
+            "no llama-quantize beside any --llama-bench: build it too, or put {} there",
+            to.display()
+        );
+        let part = to.with_extension("part");
+        let mut problem = None;
+        for program in beside {
+            eprintln!("{}: quantizing to {format}", self.shape.name);
+            let made = run(Command::new(program).arg(self.rival("F16")).arg(&part).arg(format));
+            match made {
+                Ok(()) => {
+                    return std::fs::rename(&part, &to)
+                        .with_context(|| format!("cannot write {}", to.display()));
+                }
+                Err(error) => problem = Some(error),
+            }
+            // Nothing may be there to remove.
+            let _ = std::fs::remove_file(&part);
+        }
+        Err(problem.expect("there was a program")).with_context(|| format!("cannot make {}", to.display()))
+    }
+
+    /// No file but the checkpoint has more than 9 bits a weight, unless it is f16 too.
+    fn ensure_room(&self, pairings: &[Pairing]) -> anyhow::Result<()> {
+        let checkpoint = self.shape.checkpoint_bytes();
+        let rivals =
+            pairings.iter().flat_map(|pairing| pairing.formats.iter().map(|format| self.rival(format)));
+        let own = pairings.iter().map(|pairing| self.own(&pairing.encoding));
+        let smaller = own.chain(rivals).filter(|path| !path.is_file());
+        let mut needed: u64 = smaller.map(|path| expected_bytes(&path, checkpoint)).sum();
+        if !self.rival("F16").is_file() {
+            needed += checkpoint;
+        }
+        let room = rustix::fs::statvfs(&self.folder)
+            .with_context(|| format!("cannot ask for the room in {}", self.folder.display()))?;
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        anyhow::ensure!(
+            free >= needed + SPARE_BYTES,
+            "{} has {free} bytes free, the files of {} need {needed} and {SPARE_BYTES} to spare",
+            self.folder.display(),
+            self.shape.name
+        );
+        Ok(())
+    }
+}
+
+/// From above, by the name of the encoding.
+fn expected_bytes(path: &Path, checkpoint: u64) -> u64 {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if name.ends_with("-f16.gguf") {
+        0
+    } else if name.contains("f16") || name.contains("f32") {
+        2 * checkpoint
+    } else {
+        checkpoint * 9 / 16
+    }
+}
+
+/// Runs a program that is to succeed.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot start {program}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let last = errors.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    anyhow::ensure!(
+        output.status.success(),
+        "{program} ended with {}: {}",
+        output.status,
+        parse::excerpt(last)
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoding_knows_its_rivals_or_is_told() {
+        let pairing = Pairing::parse("q4").unwrap();
+        assert_eq!(pairing.formats, ["Q4_0", "IQ4_XS"]);
+        let pairing = Pairing::parse("q4=Q4_K_M").unwrap();
+        assert_eq!((pairing.encoding.as_str(), pairing.formats), ("q4", vec!["Q4_K_M".to_string()]));
+        assert!(Pairing::parse("q9").unwrap_err().to_string().contains("q9=FORMAT"));
+        assert!(Pairing::parse("q4=").is_err());
+        assert!(Pairing::parse("=Q4_0").is_err());
+    }
+
+    #[test]
+    fn a_failed_program_is_shown_with_its_last_words() {
+        let error = run(Command::new("sh").args(["-c", "echo one >&2; echo two >&2; exit 4"])).unwrap_err();
+        assert!(error.to_string().ends_with(": \"two\""), "{error}");
+        assert!(run(&mut Command::new("/nonexistent/x")).unwrap_err().to_string().contains("cannot start"));
+    }
+
+    #[test]
+    fn what_was_made_can_be_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files { folder: folder.path().into(), shape: Shape::named("135m").unwrap() };
+        let pairings = [Pairing::parse("q4").unwrap()];
+        for path in [files.own("q4"), files.rival("Q4_0"), files.rival("F16")] {
+            std::fs::write(path, "x").unwrap();
+        }
+        let other = folder.path().join("mine");
+        std::fs::write(&other, "x").unwrap();
+        files.remove(&pairings).unwrap();
+        let left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [other]);
+    }
+}

@@ -1,0 +1,255 @@
+//! What was measured, run by run, and what follows for each cell.
+
+use super::shape::{HEAD_DIM, Shape};
+use super::test::Test;
+use serde::Serialize;
+
+/// One run of one tool.
+#[derive(Debug, Clone, Serialize)]
+pub struct Run {
+    pub shape: &'static str,
+    /// Pith's encoding, which stands for the comparison.
+    pub encoding: String,
+    pub test: String,
+    pub threads: usize,
+    /// From 1; `None` for a run that chose the settings.
+    pub round: Option<usize>,
+    pub tool: String,
+    /// The file's own encoding.
+    pub format: String,
+    pub setting: String,
+    pub tokens_per_s: f64,
+    /// Decoding alone: weights, keys and values.
+    pub bytes_per_token: Option<f64>,
+    /// Prefill alone: multiplications and additions with the layers' weights.
+    pub ops_per_token: Option<f64>,
+    /// Read by the probe just before, with as many threads.
+    pub probe_bytes_per_s: f64,
+    /// What the probe's int8 loop gave just before, with as many threads.
+    pub peak_ops_per_s: Option<f64>,
+    /// Processors that others kept busy meanwhile.
+    pub foreign_cores: f64,
+    /// More than the limit were: not part of any median.
+    pub disturbed: bool,
+}
+
+impl Run {
+    /// Bytes a second; decoding alone.
+    pub fn bytes_per_s(&self) -> Option<f64> {
+        self.bytes_per_token.map(|bytes| bytes * self.tokens_per_s)
+    }
+
+    /// The share of the probed bandwidth, or for prefill of the int8 peak.
+    pub fn share(&self) -> Option<f64> {
+        let bandwidth = self.bytes_per_s().map(|rate| rate / self.probe_bytes_per_s);
+        let compute = self.ops_per_token.zip(self.peak_ops_per_s);
+        bandwidth.or_else(|| compute.map(|(ops, peak)| ops * self.tokens_per_s / peak))
+    }
+}
+
+/// Bytes of keys and values in f16 that a decoded token reads, on average over a test.
+pub fn kv_bytes_per_token(shape: &Shape, test: Test) -> f64 {
+    let position = (shape.layers * shape.kv_heads * HEAD_DIM * 2 * 2) as f64;
+    position * (test.depth as f64 + (test.tokens as f64 + 1.0) / 2.0)
+}
+
+/// Whether others used so much that the run says nothing.
+pub fn is_disturbed(foreign_cores: f64, limit_cores: f64) -> bool {
+    foreign_cores > limit_cores
+}
+
+/// Median and ends of some values.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    /// `None` of none.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let (first, last) = (*sorted.first()?, *sorted.last()?);
+        let middle = sorted.len() / 2;
+        let median =
+            if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+        Some(Self { median, min: first, max: last })
+    }
+}
+
+/// One tool in one cell.
+#[derive(Debug, Serialize)]
+pub struct Figure {
+    pub tool: String,
+    pub format: String,
+    pub setting: String,
+    pub kept_count: usize,
+    pub dropped_count: usize,
+    pub tokens_per_s: Option<Spread>,
+    pub gb_per_s: Option<Spread>,
+    /// Of the probed bandwidth (decode) or of the int8 peak (prefill).
+    pub share: Option<Spread>,
+}
+
+/// One comparison: the same work by every tool.
+#[derive(Debug, Serialize)]
+pub struct Cell {
+    pub shape: &'static str,
+    pub encoding: String,
+    pub test: String,
+    pub threads: usize,
+    /// Pith first.
+    pub figures: Vec<Figure>,
+    /// Pith's median by the best rival's.
+    pub ratio: Option<f64>,
+}
+
+impl Cell {
+    /// Of the runs of one comparison; settings that were only tried do not count.
+    pub fn of(runs: &[&Run]) -> Option<Self> {
+        let counted: Vec<&Run> = runs.iter().copied().filter(|run| run.round.is_some()).collect();
+        let first = *counted.first()?;
+        let mut names: Vec<&str> = Vec::new();
+        for run in &counted {
+            if !names.contains(&run.tool.as_str()) {
+                names.push(&run.tool);
+            }
+        }
+        // Tools take turns in being first.
+        names.sort_by_key(|name| *name != super::tool::PITH);
+        let figures: Vec<Figure> = names
+            .into_iter()
+            .map(|name| figure(&counted.iter().copied().filter(|run| run.tool == name).collect::<Vec<_>>()))
+            .collect();
+        let medians = |own: bool| {
+            let of = figures.iter().filter(move |figure| (figure.tool == super::tool::PITH) == own);
+            of.filter_map(|figure| figure.tokens_per_s).map(|spread| spread.median).max_by(f64::total_cmp)
+        };
+        let ratio = medians(true).zip(medians(false)).map(|(own, rival)| own / rival);
+        Some(Self {
+            shape: first.shape,
+            encoding: first.encoding.clone(),
+            test: first.test.clone(),
+            threads: first.threads,
+            figures,
+            ratio,
+        })
+    }
+}
+
+/// Of a tool's runs in a cell, of which there is one at least.
+fn figure(runs: &[&Run]) -> Figure {
+    let kept: Vec<&Run> = runs.iter().copied().filter(|run| !run.disturbed).collect();
+    Figure {
+        tool: runs[0].tool.clone(),
+        format: runs[0].format.clone(),
+        setting: runs[0].setting.clone(),
+        kept_count: kept.len(),
+        dropped_count: runs.len() - kept.len(),
+        tokens_per_s: Spread::of(kept.iter().map(|run| run.tokens_per_s)),
+        gb_per_s: Spread::of(kept.iter().filter_map(|run| run.bytes_per_s()).map(|rate| rate / 1e9)),
+        share: Spread::of(kept.iter().filter_map(|run| run.share())),
+    }
+}
+
+/// All cells, in the order in which they were measured first.
+pub fn cells(runs: &[Run]) -> Vec<Cell> {
+    let key = |run: &Run| (run.shape, run.encoding.clone(), run.test.clone(), run.threads);
+    let mut keys = Vec::new();
+    for run in runs {
+        if !keys.contains(&key(run)) {
+            keys.push(key(run));
+        }
+    }
+    let of = |wanted| runs.iter().filter(|run| key(run) == wanted).collect::<Vec<_>>();
+    keys.into_iter().filter_map(|wanted| Cell::of(&of(wanted))).collect()
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A run of `tg128` with 2 threads.
+    pub fn run(tool: &str, round: usize, tokens_per_s: f64) -> Run {
+        Run {
+            shape: "1.2b",
+            encoding: "q4".into(),
+            test: "tg128".into(),
+            threads: 2,
+            round: Some(round),
+            tool: tool.into(),
+            format: if tool == "pith" { "q4".into() } else { "Q4_0".into() },
+            setting: if tool == "pith" { "".into() } else { "-fa on".into() },
+            tokens_per_s,
+            bytes_per_token: Some(0.8e9),
+            ops_per_token: None,
+            probe_bytes_per_s: 40e9,
+            peak_ops_per_s: Some(1.8e12),
+            foreign_cores: 0.0,
+            disturbed: false,
+        }
+    }
+
+    #[test]
+    fn medians_of_odd_even_and_no_counts() {
+        assert_eq!(Spread::of([3.0, 1.0, 9.0]), Some(Spread { median: 3.0, min: 1.0, max: 9.0 }));
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 9.0]).unwrap().median, 3.0);
+        assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn a_run_is_disturbed_above_the_limit() {
+        assert!(!is_disturbed(0.1, 0.1));
+        assert!(is_disturbed(0.11, 0.1));
+        assert!(!is_disturbed(0.0, 0.0));
+    }
+
+    #[test]
+    fn disturbed_runs_are_counted_and_left_out() {
+        let mut runs = vec![run("llama.cpp", 1, 40.0), run("pith", 1, 50.0), run("pith", 2, 5.0)];
+        runs[2].disturbed = true;
+        let cells = cells(&runs);
+        assert_eq!(cells.len(), 1);
+        let pith = &cells[0].figures[0];
+        assert_eq!((pith.tool.as_str(), pith.kept_count, pith.dropped_count), ("pith", 1, 1));
+        assert_eq!(pith.tokens_per_s.unwrap().min, 50.0);
+        assert_eq!(cells[0].ratio, Some(1.25));
+        assert_eq!(pith.gb_per_s.unwrap().median, 40.0);
+        assert_eq!(pith.share.unwrap().median, 1.0);
+    }
+
+    #[test]
+    fn the_better_rival_counts() {
+        let runs = [run("pith", 1, 60.0), run("a", 1, 40.0), run("b", 1, 50.0)];
+        assert_eq!(cells(&runs)[0].ratio, Some(1.2));
+    }
+
+    #[test]
+    fn without_a_run_that_counts_there_is_no_figure() {
+        let mut runs = [run("pith", 1, 60.0), run("a", 1, 40.0)];
+        runs[1].disturbed = true;
+        let cell = &cells(&runs)[0];
+        assert_eq!((cell.ratio, cell.figures[1].tokens_per_s), (None, None));
+        let mut tried = run("pith", 1, 1.0);
+        tried.round = None;
+        assert!(cells(&[tried]).is_empty());
+    }
+
+    #[test]
+    fn prefill_is_held_against_the_peak() {
+        let mut prefill = run("pith", 1, 500.0);
+        (prefill.bytes_per_token, prefill.ops_per_token) = (None, Some(1.8e9));
+        assert_eq!(prefill.share(), Some(0.5));
+        prefill.peak_ops_per_s = None;
+        assert_eq!((prefill.share(), prefill.bytes_per_s()), (None, None));
+    }
+
+    #[test]
+    fn keys_and_values_grow_with_the_context() {
+        let shape = Shape::named("1.2b").unwrap();
+        let bytes = kv_bytes_per_token(shape, "tg128@2048".parse().unwrap());
+        assert_eq!(bytes, 16.0 * 8.0 * 64.0 * 4.0 * (2048.0 + 64.5));
+    }
+}
