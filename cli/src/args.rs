@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::speculate::ReplyArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -203,6 +204,9 @@ pub struct RunArgs {
     pub sampler: SamplerArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub reply: ReplyArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub session: SessionArgs,
 }
 
@@ -230,6 +234,9 @@ pub struct ChatArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sampler: SamplerArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub reply: ReplyArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub session: SessionArgs,

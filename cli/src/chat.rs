@@ -1,9 +1,11 @@
 //! `pith chat`
 
 use crate::args::ChatArgs;
-use crate::{interrupt, run, session};
+use crate::{interrupt, run, session, speculate};
 use anyhow::Context;
-use pith_runtime::{ChatTemplate, GenerateOptions, Ledger, Message, Model, Sampler, Session, generate};
+use pith_runtime::{
+    ChatTemplate, Drafter, GenerateOptions, Ledger, Message, Model, Sampler, Session, generate_with,
+};
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 use std::io::{BufRead, IsTerminal, Write};
@@ -16,11 +18,12 @@ const HELP: &str =
 pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
     let sampler = run::sampler(&args.sampler)?;
     let (model, session) = session::open(&args.model, &args.session)?;
+    let drafter = speculate::drafter(&args.reply, &args.session, &session)?;
     let template = template(&args, &model)?;
     interrupt::listen()?;
     let system = args.system.iter().map(|text| Message::new("system", text)).collect::<Vec<_>>();
     let mut conversation =
-        Conversation { model: &model, session, sampler, template, messages: system.clone() };
+        Conversation { model: &model, session, drafter, sampler, template, messages: system.clone() };
     let mut lines = Lines::open()?;
     while let Some(line) = lines.next()? {
         match line.trim() {
@@ -54,6 +57,7 @@ fn template(args: &ChatArgs, model: &Model) -> anyhow::Result<ChatTemplate> {
 struct Conversation<'a> {
     model: &'a Model,
     session: Session,
+    drafter: Box<dyn Drafter>,
     sampler: Sampler,
     template: ChatTemplate,
     messages: Vec<Message>,
@@ -65,6 +69,17 @@ impl Conversation<'_> {
         self.session.reset();
     }
 
+    /// How many tokens every prompt begins with, whatever the user says: what the model was told before.
+    fn constant_tokens(&self, args: &ChatArgs) -> anyhow::Result<usize> {
+        let system = args.system.iter().map(|text| Message::new("system", text));
+        let prompt = |text: &str| -> anyhow::Result<Vec<u32>> {
+            let messages: Vec<_> = system.clone().chain([Message::new("user", text)]).collect();
+            Ok(self.model.tokenizer()?.encode(&self.template.render(&messages, true)?, false)?)
+        };
+        let pairs = prompt("1")?.into_iter().zip(prompt("?")?);
+        Ok(pairs.take_while(|(one, other)| one == other).count())
+    }
+
     /// Asks, prints the reply as it comes, and remembers both.
     fn turn(&mut self, text: &str, args: &ChatArgs) -> anyhow::Result<()> {
         self.messages.push(Message::new("user", text));
@@ -74,20 +89,28 @@ impl Conversation<'_> {
             max_tokens: Some(args.max_tokens),
             stops: args.stop.clone(),
             ignore_eos: false,
+            full_context: args.reply.full_context(self.constant_tokens(args)?),
         };
         interrupt::clear();
         let mut out = std::io::stdout().lock();
         let mut ledger = Ledger::new();
         let mut written = Ok(());
-        let outcome =
-            generate(&mut self.session, &mut self.sampler, &tokens, &options, &mut ledger, |piece| {
+        let outcome = generate_with(
+            &mut self.session,
+            self.drafter.as_mut(),
+            &mut self.sampler,
+            &tokens,
+            &options,
+            &mut ledger,
+            |piece| {
                 written = write!(out, "{piece}").and_then(|()| out.flush());
                 if interrupt::pressed() || written.is_err() {
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())
                 }
-            })?;
+            },
+        )?;
         written?;
         writeln!(out)?;
         interrupt::clear();

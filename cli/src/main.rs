@@ -14,6 +14,7 @@ mod output;
 mod perplexity;
 mod run;
 mod session;
+mod speculate;
 mod tokenize;
 
 use args::{Cli, Command};

@@ -1,9 +1,11 @@
 //! `pith run`
 
 use crate::args::{RunArgs, SamplerArgs};
-use crate::{interrupt, output, session, tokenize};
+use crate::{interrupt, output, session, speculate, tokenize};
 use anyhow::Context;
-use pith_runtime::{GenerateOptions, Ledger, Outcome, Phase, Sampler, SamplerOptions, StopReason, generate};
+use pith_runtime::{
+    FullContext, GenerateOptions, Ledger, Outcome, Phase, Sampler, SamplerOptions, StopReason, generate_with,
+};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -16,14 +18,17 @@ use std::time::SystemTime;
 pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut sampler = sampler(&args.sampler)?;
     let (model, mut session) = session::open(&args.model, &args.session)?;
+    let mut drafter = speculate::drafter(&args.reply, &args.session, &session)?;
     let prompt = prompt(&args)?;
     anyhow::ensure!(!prompt.is_empty(), "the prompt is empty; give --prompt, --file or standard input");
     let tokens = model.tokenizer()?.encode(&prompt, !args.no_special)?;
 
+    let begin = if args.no_special { 0 } else { model.tokenizer()?.prefix_ids().len() };
+    let full_context = args.reply.full_context(begin);
     // Before the prompt is echoed.
     anyhow::ensure!(
-        tokens.len() <= session.context_len(),
-        "the prompt has {} tokens, the context holds {}; shorten it or raise --context",
+        full_context != FullContext::Stop || tokens.len() <= session.context_len(),
+        "the prompt has {} tokens, the context holds {}; shorten it, raise --context, or take --context-full shift",
         tokens.len(),
         session.context_len()
     );
@@ -31,6 +36,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         max_tokens: Some(args.max_tokens),
         stops: args.stop.clone(),
         ignore_eos: args.ignore_eos,
+        full_context,
     };
     interrupt::listen()?;
     let mut out = std::io::stdout().lock();
@@ -40,16 +46,18 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     let mut written = Ok(());
     let mut ledger = Ledger::new();
-    let outcome = generate(&mut session, &mut sampler, &tokens, &options, &mut ledger, |piece| {
-        if !args.json {
-            written = write!(out, "{piece}").and_then(|()| out.flush());
-        }
-        if interrupt::pressed() || written.is_err() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    })?;
+    let drafter = drafter.as_mut();
+    let outcome =
+        generate_with(&mut session, drafter, &mut sampler, &tokens, &options, &mut ledger, |piece| {
+            if !args.json {
+                written = write!(out, "{piece}").and_then(|()| out.flush());
+            }
+            if interrupt::pressed() || written.is_err() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
     written?;
     if let Some(path) = &args.ledger {
         write_ledger(path, &ledger)?;
@@ -122,7 +130,7 @@ fn write_ledger(path: &Path, ledger: &Ledger) -> anyhow::Result<()> {
     out.flush().with_context(place)
 }
 
-/// Two lines: prompt and reply, in tokens per second and bytes per token.
+/// Lines for the prompt and the reply, in tokens per second and bytes per token, and for what was drafted.
 pub fn statistics(outcome: &Outcome, ledger: &Ledger) -> String {
     let line = |name: &str, phase: Phase| {
         let totals = ledger.totals(phase);
@@ -143,7 +151,9 @@ pub fn statistics(outcome: &Outcome, ledger: &Ledger) -> String {
         )
     };
     let reason = reason(&outcome.reason);
-    format!("\n{}{}stopped {reason}\n", line("prompt", Phase::Prefill), line("reply", Phase::Decode))
+    let (prompt, reply) = (line("prompt", Phase::Prefill), line("reply", Phase::Decode));
+    let extra = speculate::lines(outcome, &ledger.totals(Phase::Decode));
+    format!("\n{prompt}{reply}{extra}stopped {reason}\n")
 }
 
 fn reason(reason: &StopReason) -> String {
@@ -176,6 +186,8 @@ fn to_json(prompt: &str, outcome: &Outcome, ledger: &Ledger) -> Value {
         "stopped": reason_name(&outcome.reason),
         "prefill": ledger.totals(Phase::Prefill),
         "decode": ledger.totals(Phase::Decode),
+        "speculation": speculate::to_json(outcome, &ledger.totals(Phase::Decode)),
+        "context_shifts": outcome.shifts,
     })
 }
 

@@ -81,6 +81,104 @@ fn chat_answers_each_line_and_ends_with_the_input() {
 }
 
 #[test]
+fn drafted_text_is_the_plain_text_and_says_what_was_drafted() {
+    let (_folder, path) = converted("q8");
+    let (_coarse_folder, coarse) = converted("q4");
+    let prompt =
+        "Instruction: Repeat the names: Baxock Cimleigh Kogfoam Fazibel Pidmoor Kogarro Zubogan\nResponse:";
+    let run = |more: &[&str]| {
+        pith(&[&["run", &path, "-n", "60", "--seed", "3", "--prompt", prompt], more].concat())
+    };
+    let plain = json(&run(&["--greedy", "--json"]));
+    assert!(plain["speculation"].is_null());
+    for options in [&["--lookup"][..], &["--lookup", "--draft-tokens", "2"], &["--draft", &coarse]] {
+        let drafted = json(&run(&[&["--greedy", "--json"], options].concat()));
+        assert_eq!(drafted["ids"], plain["ids"], "{options:?}");
+        let speculation = &drafted["speculation"];
+        let accepted = speculation["accepted"].as_u64().unwrap();
+        assert!(accepted > 0 && accepted <= speculation["drafted"].as_u64().unwrap(), "{speculation}");
+        let decoded = drafted["decode"]["tokens"].as_u64().unwrap();
+        assert_eq!(decoded, plain["decode"]["tokens"]);
+        assert_eq!(decoded, accepted + speculation["passes"].as_u64().unwrap());
+    }
+    let message = stderr(&run(&["--greedy", "--lookup"]));
+    assert!(message.contains("accepted (") && message.contains("tokens a pass"), "{message}");
+    // A lookup takes the draws of plain text.
+    assert_eq!(json(&run(&["--lookup", "--json"]))["ids"], json(&run(&["--json"]))["ids"]);
+    // Every line of the ledger says how many tokens share it.
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger.jsonl").display().to_string();
+    stdout(&run(&["--greedy", "--lookup", "--ledger", &ledger]));
+    let lines: Vec<Value> = std::fs::read_to_string(&ledger)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &Value| line["phase"] == "decode")
+        .collect();
+    let tokens: u64 = lines.iter().map(|line| line["tokens"].as_u64().unwrap()).sum();
+    assert_eq!(tokens, plain["decode"]["tokens"]);
+    assert!(lines.iter().any(|line| line["tokens"].as_u64().unwrap() > 1));
+}
+
+#[test]
+fn a_full_context_stops_or_shifts_as_asked() {
+    let (_folder, path) = converted("q8");
+    let run = |more: &[&str]| {
+        let base = ["run", &path, "--greedy", "--ignore-eos", "-n", "150", "--context", "64", "--json"];
+        pith(&[&base, more].concat())
+    };
+    let prompt = ["--prompt", "Question: Tell me a story about a heron.\nAnswer:"];
+    let stopped = json(&run(&prompt));
+    assert_eq!((&stopped["stopped"], &stopped["context_shifts"]), (&"context_full".into(), &0.into()));
+    for more in [&[][..], &["--keep", "16"], &["--lookup"]] {
+        let shifted = json(&run(&[&prompt, &["--context-full", "shift"], more].concat()));
+        assert_eq!((&shifted["stopped"], &shifted["decode"]["tokens"]), (&"max_tokens".into(), &149.into()));
+        assert!(shifted["context_shifts"].as_u64().unwrap() > 2, "{shifted}");
+    }
+    // A prompt longer than the context too.
+    let long = "The village of ".repeat(40);
+    assert!(stderr(&run(&["--prompt", &long])).contains("--context-full shift"));
+    let shifted = json(&run(&["--prompt", &long, "--context-full", "shift"]));
+    assert_eq!(shifted["stopped"], "max_tokens");
+}
+
+#[test]
+fn a_long_conversation_goes_on_where_the_context_shifts() {
+    use std::io::Write;
+    let (_folder, path) = converted("q8");
+    let folder = tempfile::tempdir().unwrap();
+    // The model's own template forgets what was said; this one does not.
+    let template = folder.path().join("all.jinja");
+    std::fs::write(&template, "{% for m in messages %}{{ m['content'] }}\n{% endfor %}").unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pith"))
+        .args([
+            "chat",
+            &path,
+            "--greedy",
+            "-n",
+            "30",
+            "--context",
+            "96",
+            "--context-full",
+            "shift",
+            "--lookup",
+        ])
+        .args(["--system", "Be brief.", "--stats", "--template", &template.display().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = "Tell me a story about a heron and a goat who live in a village.\n".repeat(8);
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let messages = stderr(&output);
+    assert!(output.status.success(), "{messages}");
+    assert_eq!(messages.lines().filter(|line| line.starts_with("stopped")).count(), 8, "{messages}");
+    assert!(messages.lines().any(|line| line.starts_with("context")), "{messages}");
+}
+
+#[test]
 fn inspect_verifies_and_finds_a_changed_byte() {
     let (_folder, path) = converted("q4");
     let value = json(&pith(&["inspect", &path, "--verify", "--json"]));
@@ -149,6 +247,7 @@ fn logits_are_written_as_numpy() {
 fn wrong_usage_is_exit_code_2_and_failure_1() {
     assert_eq!(pith(&["run"]).status.code(), Some(2));
     assert_eq!(pith(&["run", "x.pith", "--flag-that-is-not"]).status.code(), Some(2));
+    assert_eq!(pith(&["run", "x.pith", "--lookup", "--draft", "y.pith"]).status.code(), Some(2));
     let missing = pith(&["run", "/nowhere/x.pith", "--prompt", "a"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).contains("/nowhere/x.pith"), "{}", stderr(&missing));
@@ -175,6 +274,25 @@ fn errors_name_the_place_and_the_values() {
     case(&["run", &path, "--prompt", "a", "--temperature", "-1"], &["temperature", "-1"]);
     case(&["run", &path, "--prompt", "a", "--context", "100000000"], &["100000000"]);
     case(&["run", &path, "--prompt", &"word ".repeat(5000)], &["context"]);
+    case(&["run", &path, "--prompt", "a", "--lookup", "--draft-tokens", "0"], &["tokens to draft is 0"]);
+    case(&["run", &path, "--prompt", "a", "--draft", "/nowhere/y.pith"], &["/nowhere/y.pith"]);
+    case(&["run", &path, "--prompt", "a", "--keep", "4"], &["--keep", "--context-full shift"]);
+    case(
+        &[
+            "run",
+            &path,
+            "--prompt",
+            "a",
+            "--context",
+            "32",
+            "--context-full",
+            "shift",
+            "--keep",
+            "31",
+            "--no-echo",
+        ],
+        &["tokens to keep is 31", "context of 32"],
+    );
     case(&["logits", &path, "--tokens", "0 999999", "-o", "/tmp/never.npy"], &["999999"]);
     case(&["logits", &path, "--tokens", "0 x", "-o", "/tmp/never.npy"], &["\"x\""]);
     let half = folder.path().join("half.pith");

@@ -12,7 +12,7 @@ pub const ACTIVATION_GROUP: usize = 32;
 pub const PACKED_TOKENS: usize = 6;
 
 /// From this many tokens on activations are packed.
-pub const MIN_PACKED: usize = 12;
+pub const MIN_PACKED: usize = crate::FEW_TOKENS;
 
 /// One group of [`PACKED_TOKENS`] tokens, in the order in which a kernel reads it: for every four columns one word a
 /// token, its bytes `code + 128`, the first column lowest; then the bits of one scale a token. Tokens that are missing

@@ -1,6 +1,7 @@
 //! The walk over a matrix that every instruction set shares: row blocks outside, so that a block's weights stay in
 //! the nearest cache while all tokens pass over them.
 
+use crate::FEW_TOKENS;
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use pith_format::{Matrix, TILE_ROWS};
 
@@ -11,6 +12,10 @@ pub type Sums<const N: usize> = [[f32; TILE_ROWS]; N];
 pub trait Block {
     /// Most tokens worked on together: 1, 2, 4 or 8, what the registers hold.
     const TOKENS: usize;
+
+    /// Most tokens worked on together whose sums have the bits that each would have alone; no more are where there
+    /// are fewer than [`FEW_TOKENS`].
+    const ALIKE: usize = Self::TOKENS;
 
     /// `Σ_c w[r,c] · x[t,c]` for the 16 rows of `block` (whole tiles) and the `N` tokens of `x`, each padded to whole
     /// tiles.
@@ -26,10 +31,11 @@ pub fn mat_vec(block: impl Block, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) 
 pub fn mat_mul<B: Block>(block: B, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
     let tokens = x.tokens();
     x.assert_product(w, y);
+    let most = if tokens < FEW_TOKENS { B::ALIKE } else { B::TOKENS };
     for block_index in 0..w.block_count() {
         let mut first = 0;
         while first < tokens {
-            let left = (tokens - first).min(B::TOKENS);
+            let left = (tokens - first).min(most);
             first += match left {
                 8.. => one::<B, 8>(&block, w, block_index, x, first, y),
                 4.. => one::<B, 4>(&block, w, block_index, x, first, y),

@@ -34,6 +34,10 @@ pub use kv::KvRows;
 
 use pith_format::{ActivationFunction, Matrix};
 
+/// Fewer tokens than this in one [`Kernels::mat_mul`] get the bits that [`Kernels::mat_vec`] gives for each of them:
+/// what is computed for tokens that were guessed is what will be computed for them.
+pub const FEW_TOKENS: usize = 12;
+
 /// The operations of a forward pass. The provided bodies are the portable path; an instruction set overrides what
 /// it speeds up.
 ///
@@ -55,7 +59,7 @@ pub trait Kernels: Send + Sync {
     /// `y[t][r] = Σ_c w[r,c] · x[t,c]` for every token `t` of `x`; one slice of `rows` a token, so that bands of a
     /// larger matrix write to where their results belong. As exact as [`Self::mat_vec`], but for
     /// [packed](Operand::packed) activations: there weights may be rounded again, to 8 bits with one scale for a row and
-    /// at least 1024 columns.
+    /// at least 1024 columns. The same to the bit for fewer than [`FEW_TOKENS`] tokens.
     fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         portable::mat_mul(w, x, y)
     }

@@ -115,6 +115,22 @@ pub enum RuntimeError {
         /// What the session holds.
         context_len: usize,
     },
+    /// A draft model whose tokens are not the model's.
+    #[error(
+        "{draft} cannot draft for {model}: token {token} is {found} in the first, {expected} in the other"
+    )]
+    Vocabulary {
+        /// The draft model's file.
+        draft: String,
+        /// The file it should draft for.
+        model: String,
+        /// The first token that differs.
+        token: u32,
+        /// What it is in the draft model.
+        found: String,
+        /// What it is in the other.
+        expected: String,
+    },
     /// No logit is a number, so there is nothing to choose from.
     #[error("none of the {vocab_len} logits is a number; the model's weights may be damaged")]
     NoLogit {

@@ -63,7 +63,7 @@ impl AddAssign for Traffic {
 pub enum Phase {
     /// Tokens of the prompt, many at a time.
     Prefill,
-    /// Generated tokens, one at a time.
+    /// Generated tokens, one at a time but where some were drafted.
     Decode,
 }
 
@@ -72,8 +72,10 @@ pub enum Phase {
 pub struct TokenCost {
     /// Prompt or reply.
     pub phase: Phase,
-    /// Tokens that share this cost: 1 in decoding.
+    /// Tokens that share this cost: 1 in decoding, and as many more as were drafted and accepted.
     pub tokens: usize,
+    /// Tokens that were drafted and run along, accepted or not.
+    pub drafted: usize,
     /// Wall-clock time.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
@@ -89,6 +91,8 @@ pub struct TokenCost {
 pub struct Totals {
     /// Tokens.
     pub tokens: usize,
+    /// Tokens drafted, accepted or not.
+    pub drafted: usize,
     /// Wall-clock time.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
@@ -140,8 +144,16 @@ impl Ledger {
     pub fn record(&mut self, phase: Phase, tokens: usize, traffic: Traffic) -> &TokenCost {
         let elapsed = self.started.take().expect("start comes before record").elapsed();
         let energy = self.meters.iter_mut().map(|metered| metered.read(elapsed, &traffic)).collect();
-        self.costs.push(TokenCost { phase, tokens, elapsed, traffic, energy });
+        self.costs.push(TokenCost { phase, tokens, drafted: 0, elapsed, traffic, energy });
         self.costs.last().expect("just pushed")
+    }
+
+    /// Of the tokens drafted for what was recorded last, this many were accepted and share its cost.
+    pub(crate) fn share(&mut self, drafted: usize, accepted: usize) {
+        if let Some(cost) = self.costs.last_mut() {
+            cost.drafted += drafted;
+            cost.tokens += accepted;
+        }
     }
 
     /// Everything recorded, in order.
@@ -159,6 +171,7 @@ impl Ledger {
         let mut totals = Totals::default();
         for cost in self.costs.iter().filter(|cost| cost.phase == phase) {
             totals.tokens += cost.tokens;
+            totals.drafted += cost.drafted;
             totals.elapsed += cost.elapsed;
             totals.traffic += cost.traffic;
             if totals.energy.is_empty() {
@@ -172,7 +185,7 @@ impl Ledger {
         totals
     }
 
-    /// Writes one line of JSON a cost: `phase`, `tokens`, `seconds`, the fields of [`Traffic`], `energy`.
+    /// Writes one line of JSON a cost: `phase`, `tokens`, `drafted`, `seconds`, the fields of [`Traffic`], `energy`.
     pub fn write_json(&self, mut out: impl Write) -> Result<(), RuntimeError> {
         for cost in &self.costs {
             serde_json::to_writer(&mut out, cost).map_err(|error| RuntimeError::Ledger(error.into()))?;

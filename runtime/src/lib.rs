@@ -20,7 +20,9 @@
 mod attention;
 mod cache;
 mod chat;
+mod context;
 mod date;
+mod distribution;
 mod error;
 mod exec;
 mod forward;
@@ -34,19 +36,24 @@ mod model;
 #[allow(unsafe_code)]
 mod pool;
 mod random;
+mod reply;
 mod resolve;
 mod rope;
 mod sampler;
 mod session;
+mod speculate;
 mod stop;
 
 pub use cache::KvType;
 pub use chat::{ChatTemplate, Message};
+pub use context::FullContext;
+pub use distribution::Distribution;
 pub use error::RuntimeError;
-pub use generate::{GenerateOptions, Outcome, StopReason, generate};
+pub use generate::{GenerateOptions, Outcome, Speculation, StopReason, generate, generate_with};
 pub use ledger::{Ledger, Phase, TokenCost, Totals, Traffic};
 pub use meter::{Joules, Kind, Meter, MeterError, Reading, Scope};
 pub use model::Model;
 pub use pool::MAX_THREADS;
 pub use sampler::{Sampler, SamplerOptions};
 pub use session::{DEFAULT_BATCH, DEFAULT_CONTEXT_LEN, Session, SessionOptions};
+pub use speculate::{DEFAULT_DRAFT_TOKENS, Draft, DraftModel, Drafter, Lookup, NoDrafter};

@@ -1,8 +1,10 @@
 //! From logits to a token: repetition penalty → top-k → top-p → min-p → temperature → draw, in llama.cpp's order.
 
+use crate::distribution::Distribution;
 use crate::error::RuntimeError;
 use crate::random::Random;
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 
 /// How a token is chosen. The default is llama.cpp's.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,9 +53,10 @@ impl SamplerOptions {
 pub struct Sampler {
     options: SamplerOptions,
     random: Random,
-    /// The last tokens, as a ring, and where the next one goes.
-    recent: Vec<u32>,
-    next: usize,
+    /// The last tokens, the latest at the end.
+    recent: VecDeque<u32>,
+    /// Those that are penalised, while they are.
+    penalized: Vec<u32>,
     candidates: Vec<Candidate>,
 }
 
@@ -75,7 +78,8 @@ impl Sampler {
         check("min-p", min_p, "0 to 1", |p| (0.0..=1.0).contains(&p))?;
         check("repeat penalty", repeat_penalty, "above 0", |p| p > 0.0 && p.is_finite())?;
         let random = Random::new(options.seed);
-        Ok(Self { options, random, recent: Vec::new(), next: 0, candidates: Vec::new() })
+        let (recent, penalized, candidates) = (VecDeque::new(), Vec::new(), Vec::new());
+        Ok(Self { options, random, recent, penalized, candidates })
     }
 
     /// What it was made with.
@@ -85,25 +89,23 @@ impl Sampler {
 
     /// Remembers a token for the repetition penalty: one of the prompt, or one that was sampled.
     pub fn accept(&mut self, token: u32) {
-        let window = self.options.repeat_window;
-        if self.recent.len() < window {
-            self.recent.push(token);
-        } else if window > 0 {
-            self.recent[self.next] = token;
-            self.next = (self.next + 1) % window;
+        if self.options.repeat_window > 0 {
+            if self.recent.len() == self.options.repeat_window {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(token);
         }
     }
 
     /// Forgets the tokens accepted and begins the draws anew.
     pub fn reset(&mut self) {
         self.recent.clear();
-        self.next = 0;
         self.random = Random::new(self.options.seed);
     }
 
     /// A token by its logit. A logit that is not a number is never chosen; fails if there is no other.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32, RuntimeError> {
-        self.distribution(logits)?;
+        self.filter(logits, &[])?;
         if self.candidates.len() == 1 {
             return Ok(self.candidates[0].token);
         }
@@ -119,8 +121,32 @@ impl Sampler {
         Ok(self.candidates[0].token)
     }
 
-    /// Leaves in `candidates` what may be drawn, likeliest first, with weights.
-    fn distribution(&mut self, logits: &[f32]) -> Result<(), RuntimeError> {
+    /// Leaves in `out` what [`Sampler::sample`] would draw from, had it accepted the tokens `ahead` too. Fails as it
+    /// fails.
+    pub fn distribution(
+        &mut self,
+        logits: &[f32],
+        ahead: &[u32],
+        out: &mut Distribution,
+    ) -> Result<(), RuntimeError> {
+        self.filter(logits, ahead)?;
+        out.set(self.candidates.iter().map(|candidate| (candidate.token, candidate.weight)));
+        Ok(())
+    }
+
+    /// A token drawn from `distribution`. Fails where it has none.
+    pub fn draw(&mut self, distribution: &Distribution) -> Result<u32, RuntimeError> {
+        let unit = if distribution.chances().len() == 1 { 0.0 } else { self.unit() };
+        distribution.at(unit).ok_or(RuntimeError::NoLogit { vocab_len: 0 })
+    }
+
+    /// The next random number, uniform in `0 .. 1`.
+    pub(crate) fn unit(&mut self) -> f64 {
+        self.random.unit()
+    }
+
+    /// Leaves in `candidates` what may be drawn, likeliest first, with weights; `ahead` follows what was accepted.
+    fn filter(&mut self, logits: &[f32], ahead: &[u32]) -> Result<(), RuntimeError> {
         self.candidates.clear();
         self.candidates.extend(
             (0u32..).zip(logits).filter(|(_, logit)| !logit.is_nan()).map(|(token, &logit)| Candidate {
@@ -129,7 +155,7 @@ impl Sampler {
                 weight: 1.0,
             }),
         );
-        self.penalize(logits.len());
+        self.penalize(ahead);
         // −∞ is a token that its model forbids.
         self.candidates.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
         let no_logit = RuntimeError::NoLogit { vocab_len: logits.len() };
@@ -152,18 +178,20 @@ impl Sampler {
         Ok(())
     }
 
-    fn penalize(&mut self, vocab_len: usize) {
+    fn penalize(&mut self, ahead: &[u32]) {
         let penalty = self.options.repeat_penalty;
         if penalty == 1.0 {
             return;
         }
-        // Candidates are still in the order of tokens; some may be missing, so each is looked for. A token seen
-        // twice is penalised once.
-        for (index, &token) in self.recent.iter().enumerate() {
-            if token as usize >= vocab_len || self.recent[..index].contains(&token) {
-                continue;
-            }
-            if let Ok(at) = self.candidates.binary_search_by_key(&token, |candidate| candidate.token) {
+        // A token seen twice is penalised once.
+        self.penalized.clear();
+        let seen = self.recent.iter().chain(ahead).rev();
+        self.penalized.extend(seen.take(self.options.repeat_window));
+        self.penalized.sort_unstable();
+        self.penalized.dedup();
+        // Candidates are still in the order of tokens; some may be missing, so each is looked for.
+        for token in &self.penalized {
+            if let Ok(at) = self.candidates.binary_search_by_key(token, |candidate| candidate.token) {
                 let logit = &mut self.candidates[at].logit;
                 *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
             }
@@ -234,7 +262,7 @@ mod tests {
     fn distribution(options: SamplerOptions, logits: &[f32], seen: &[u32]) -> Vec<(u32, f64)> {
         let mut sampler = Sampler::new(options).unwrap();
         seen.iter().for_each(|&token| sampler.accept(token));
-        sampler.distribution(logits).unwrap();
+        sampler.filter(logits, &[]).unwrap();
         let total: f64 = sampler.candidates.iter().map(|candidate| candidate.weight).sum();
         sampler.candidates.iter().map(|candidate| (candidate.token, candidate.weight / total)).collect()
     }
@@ -281,9 +309,15 @@ mod tests {
     fn the_penalty_makes_seen_tokens_less_likely_whatever_their_sign() {
         let options = SamplerOptions { repeat_penalty: 2.0, repeat_window: 3, ..plain() };
         let seen = |seen: &[u32]| {
+            // Whether tokens were accepted or are ahead is the same.
             let mut sampler = Sampler::new(options.clone()).unwrap();
+            let mut ahead = Sampler::new(options.clone()).unwrap();
+            let (before, after) = seen.split_at(seen.len() / 2);
             seen.iter().for_each(|&token| sampler.accept(token));
-            sampler.distribution(&[2.0, -1.0, 0.5]).unwrap();
+            before.iter().for_each(|&token| ahead.accept(token));
+            sampler.filter(&[2.0, -1.0, 0.5], &[]).unwrap();
+            ahead.filter(&[2.0, -1.0, 0.5], after).unwrap();
+            assert_eq!(sampler.candidates, ahead.candidates);
             let mut logits: Vec<_> = sampler.candidates.iter().map(|c| (c.token, c.logit)).collect();
             logits.sort_by_key(|(token, _)| *token);
             logits

@@ -5,7 +5,7 @@ use crate::error::RuntimeError;
 use crate::exec::Exec;
 use crate::forward::{Buffers, Call};
 use crate::ledger::Traffic;
-use crate::memory::zeros;
+use crate::memory::{product, zeros};
 use crate::model::Model;
 use crate::pool::{MAX_THREADS, Pool};
 use pith_kernels::Kernels;
@@ -144,9 +144,7 @@ impl Session {
         // No more at once than other results of a call take.
         let largest = Buffers::largest_product(self.model.config(), self.batch).unwrap_or(0);
         let group = (largest / vocab_len).clamp(1, self.batch);
-        if self.all_logits.is_empty() {
-            self.all_logits = zeros("the logits of several tokens", group * vocab_len)?;
-        }
+        self.reserve_logits(group)?;
         for chunk in tokens.chunks(self.batch) {
             let first = self.position();
             let mut call = Call::new(&self.model, &mut self.exec, self.tokens.len(), chunk.len());
@@ -163,6 +161,36 @@ impl Session {
         }
         self.last_traffic = self.exec.traffic.since(before);
         Ok(())
+    }
+
+    /// Appends `tokens` and keeps the logits of what follows each of them for [`Session::logits_at`]: those that as many
+    /// calls of [`Session::step`] give, to the bit where they are fewer than [`pith_kernels::FEW_TOKENS`], in one pass over the weights for every
+    /// [`Session::batch`] of them.
+    ///
+    /// Allocates room for the logits of as many tokens as it never had before.
+    pub fn step_all(&mut self, tokens: &[u32]) -> Result<(), RuntimeError> {
+        self.check(tokens, self.position())?;
+        let before = self.exec.traffic;
+        let vocab_len = self.model.config().vocab_len;
+        self.reserve_logits(tokens.len())?;
+        let mut rows = &mut self.all_logits[..tokens.len() * vocab_len];
+        for chunk in tokens.chunks(self.batch) {
+            let mut call = Call::new(&self.model, &mut self.exec, self.tokens.len(), chunk.len());
+            call.run(chunk, &mut self.caches, &mut self.buffers);
+            let (logits, rest) = std::mem::take(&mut rows).split_at_mut(chunk.len() * vocab_len);
+            call.project(&mut self.buffers, 0, chunk.len(), logits);
+            rows = rest;
+            self.tokens.extend_from_slice(chunk);
+        }
+        self.last_traffic = self.exec.traffic.since(before);
+        Ok(())
+    }
+
+    /// The logits of what follows the token of that index among those of the last [`Session::step_all`]. Panics if
+    /// there were fewer.
+    pub fn logits_at(&self, index: usize) -> &[f32] {
+        let vocab_len = self.model.config().vocab_len;
+        &self.all_logits[index * vocab_len..][..vocab_len]
     }
 
     /// The logits that the last [`Session::prefill`] or [`Session::step`] gave.
@@ -193,6 +221,11 @@ impl Session {
     /// Tokens that the session has room for.
     pub fn context_len(&self) -> usize {
         self.context_len
+    }
+
+    /// Tokens that go through the layers together at most.
+    pub fn batch(&self) -> usize {
+        self.batch
     }
 
     /// How keys and values are cached.
@@ -228,6 +261,16 @@ impl Session {
     /// What the session touched since it began.
     pub fn traffic(&self) -> Traffic {
         self.exec.traffic
+    }
+
+    /// Room for the logits of that many tokens.
+    fn reserve_logits(&mut self, tokens: usize) -> Result<(), RuntimeError> {
+        let vocab_len = self.model.config().vocab_len;
+        if self.all_logits.len() < tokens * vocab_len {
+            let room = product(&[tokens, vocab_len]).unwrap_or(usize::MAX);
+            self.all_logits = zeros("the logits of several tokens", room)?;
+        }
+        Ok(())
     }
 
     /// Whether `tokens` can follow the first `position` tokens.

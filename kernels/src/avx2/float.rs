@@ -15,6 +15,7 @@ pub struct F16(pub Avx2);
 
 impl Block for F32 {
     const TOKENS: usize = 4;
+    const ALIKE: usize = 1;
 
     fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
@@ -24,6 +25,7 @@ impl Block for F32 {
 
 impl Block for F16 {
     const TOKENS: usize = 4;
+    const ALIKE: usize = 1;
 
     fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.

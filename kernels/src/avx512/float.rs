@@ -15,6 +15,7 @@ pub struct F16(pub Avx512);
 
 impl Block for F32 {
     const TOKENS: usize = 8;
+    const ALIKE: usize = 2;
 
     fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
@@ -24,6 +25,7 @@ impl Block for F32 {
 
 impl Block for F16 {
     const TOKENS: usize = 8;
+    const ALIKE: usize = 2;
 
     fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.

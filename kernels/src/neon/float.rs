@@ -11,6 +11,7 @@ pub struct F32;
 
 impl Tiles for F32 {
     const TOKENS: usize = TOKENS;
+    const ALIKE: usize = 2;
 
     #[inline(always)]
     fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
@@ -28,6 +29,7 @@ pub struct F16;
 
 impl Tiles for F16 {
     const TOKENS: usize = TOKENS;
+    const ALIKE: usize = 2;
 
     #[inline(always)]
     fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {

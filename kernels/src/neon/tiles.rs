@@ -2,6 +2,7 @@
 
 use super::dot::Group;
 use super::lanes::*;
+use crate::FEW_TOKENS;
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use pith_format::{Matrix, TILE_ROWS};
 
@@ -16,6 +17,10 @@ pub trait Tiles: Copy {
     /// Tokens that one call takes at most, up to [`TOKENS`].
     const TOKENS: usize;
 
+    /// Most tokens that one call takes whose sums have the bits that each would have alone; no more are taken where
+    /// there are fewer than [`FEW_TOKENS`].
+    const ALIKE: usize = Self::TOKENS;
+
     /// `out[t][r] = Σ_c w[r,c] · x[t,c]`; `bytes` is one block of the encoding that this stands for.
     fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T];
 }
@@ -25,13 +30,14 @@ pub trait Tiles: Copy {
 pub fn mat_mul<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
     let (rows, tokens) = (w.rows(), x.tokens());
     x.assert_product(w, y);
+    let most = if tokens < FEW_TOKENS { E::ALIKE } else { E::TOKENS };
     for block_index in 0..w.block_count() {
         let bytes = w.block(block_index);
         let first_row = block_index * TILE_ROWS;
         let mut token = 0;
         while token < tokens {
             let out = &mut y[token..];
-            token += match (tokens - token).min(E::TOKENS) {
+            token += match (tokens - token).min(most) {
                 4 => run::<E, 4>(tiles, bytes, x, token, rows, first_row, out),
                 3 => run::<E, 3>(tiles, bytes, x, token, rows, first_row, out),
                 2 => run::<E, 2>(tiles, bytes, x, token, rows, first_row, out),

@@ -4,7 +4,7 @@ use crate::guard::Guarded;
 use crate::rng::Rng;
 use half::f16;
 use pith_format::{Encoding, Matrix, TILE_ROWS};
-use pith_kernels::{Kernels, Operand, available};
+use pith_kernels::{FEW_TOKENS, Kernels, Operand, available};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a matrix is filled with.
@@ -110,6 +110,29 @@ fn mat_vec_holds_for_every_shape() {
                 for kernel in available() {
                     let what = format!("{} {encoding} {rows} × {cols}", kernel.name());
                     assert_within(&what, &mat_vec(kernel, w, inputs.operand()), &expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_few_tokens_have_the_bits_of_each_alone() {
+    for &encoding in Encoding::ALL {
+        for (rows, cols) in [(33, 300), (17, 2500)] {
+            let mut rng = Rng::new(cols as u64);
+            let bytes = tiles(encoding, rows, cols, Fill::Random, &mut rng);
+            let w = Matrix::new(encoding, rows, cols, &bytes).unwrap();
+            for tokens in 1..FEW_TOKENS {
+                let inputs = random_inputs(tokens, cols, &mut rng);
+                for kernel in available() {
+                    let together = mat_mul(kernel, w, inputs.operand());
+                    for (token, found) in together.chunks_exact(rows).enumerate() {
+                        let alone = mat_vec(kernel, w, inputs.operand().token(token));
+                        let same = found.iter().zip(alone.iter()).all(|(a, b)| a.to_bits() == b.to_bits());
+                        let name = kernel.name();
+                        assert!(same, "{name} {encoding} {rows} × {cols}: token {token} of {tokens}");
+                    }
                 }
             }
         }

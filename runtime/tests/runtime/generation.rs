@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 /// Tokens in the order in which the model says them, in the letters that byte-level vocabularies use for bytes: `Ã` and
 /// `©` are the two bytes of `é`, `Ġ` is a space.
-const CHAIN: [&str; 12] = ["S", "H", "ell", "oĠ", "caf", "Ã", "©", "Ġ<", "/e", "nd", ">", "E"];
+pub const CHAIN: [&str; 12] = ["S", "H", "ell", "oĠ", "caf", "Ã", "©", "Ġ<", "/e", "nd", ">", "E"];
 
 /// The token that ends a reply.
-const EOS: u32 = 11;
+pub const EOS: u32 = 11;
 
 /// Token `i` is followed by token `i + 1`, the last by the first: embeddings are unit vectors, layers add nothing.
-fn chain() -> Plan {
+pub fn chain() -> Plan {
     let mut plan = llama();
     plan.config.vocab_len = CHAIN.len();
     plan.config.bos = Some(0);
@@ -31,8 +31,15 @@ fn chain() -> Plan {
         Role::OutputNorm => Some(1.0),
         _ => None,
     };
+    let tokenizer = pith_tokenizer::source::from_tokenizer_json(tokenizer_json().as_bytes()).unwrap();
+    plan.tokenizer = Some(tokenizer.to_blob());
+    plan
+}
+
+/// The description of the chain's tokenizer.
+pub fn tokenizer_json() -> String {
     let vocab: Vec<String> = CHAIN.iter().enumerate().map(|(id, text)| format!("\"{text}\":{id}")).collect();
-    let json = format!(
+    format!(
         r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
         "pre_tokenizer":{{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}},
         "post_processor":null,
@@ -40,13 +47,10 @@ fn chain() -> Plan {
         "model":{{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,
         "end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"vocab":{{{}}},"merges":[]}}}}"#,
         vocab.join(",")
-    );
-    let tokenizer = pith_tokenizer::source::from_tokenizer_json(json.as_bytes()).unwrap();
-    plan.tokenizer = Some(tokenizer.to_blob());
-    plan
+    )
 }
 
-fn session(model: &Arc<Model>, context_len: usize) -> Session {
+pub fn session(model: &Arc<Model>, context_len: usize) -> Session {
     let options =
         SessionOptions { context_len: Some(context_len), threads: Some(1), ..SessionOptions::default() };
     Session::new(Arc::clone(model), options).unwrap()
@@ -69,7 +73,7 @@ fn run(
     Ok((pieces, outcome))
 }
 
-fn stops(stops: &[&str]) -> GenerateOptions {
+pub fn stops(stops: &[&str]) -> GenerateOptions {
     GenerateOptions { stops: stops.iter().map(|stop| stop.to_string()).collect(), ..Default::default() }
 }
 

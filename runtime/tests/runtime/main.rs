@@ -1,9 +1,11 @@
 //! The runtime over small random models.
 
+mod context;
 mod errors;
 mod generation;
 mod logits;
 mod oracle;
+mod speculation;
 #[path = "../support/mod.rs"]
 mod support;
 mod traffic;
