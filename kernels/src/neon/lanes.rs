@@ -156,6 +156,7 @@ pub fn mul_add_lane<const LANE: i32>(sum: F32x4, a: F32x4, b: F32x4) -> F32x4 {
 /// The same reference, of which the compiler does not know that it is the same: what is read through it is read
 /// where it stands, and not kept in registers from before.
 #[inline(always)]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "the address passes through and is not followed")]
 pub fn again<T>(reference: &T) -> &T {
     let mut address: *const T = reference;
     // SAFETY: no instruction, and the register keeps its value. Not `pure`: the compiler would do it once for all.

@@ -4,6 +4,7 @@
 use super::dot::{Codes, Sdot, exact, sdot_in_turn, start_of};
 use super::lanes::*;
 use super::panel::{Columns, Micro, STRIP_ROWS, Strips, Sums, TILE_TOKENS};
+use super::tiles::map;
 
 /// 8 rows × 32 columns.
 #[derive(Clone, Copy, Default)]
@@ -59,13 +60,15 @@ pub fn tile(weights: &[Weights], tokens: [Columns<'_>; TILE_TOKENS], sums: &mut 
     let quads: &mut [[[f32; 4]; 2]; TILE_TOKENS] =
         quads.as_chunks_mut().0.first_chunk_mut().expect("four tokens of 8 rows");
     let mut totals = quads.each_ref().map(|quads| quads.each_ref().map(load_f32));
-    let codes = tokens.map(|token| &token.codes[..weights.len()]);
-    let scales = tokens.map(|token| &token.scales[..weights.len()]);
-    for (index, weights) in weights.iter().enumerate() {
+    let count = weights.len();
+    let codes = map(tokens, |token| &token.codes[..count]);
+    let scales = map(tokens, |token| &token.scales[..count]);
+    for index in 0..count {
+        let weights = &weights[index];
         let mut products = start_of::<{ STRIP_ROWS / 4 * TILE_TOKENS }>();
         let products: &mut Products = products.as_chunks_mut().0.first_chunk_mut().expect("as many");
         for half in 0..2 {
-            let x = codes.map(|codes| load_i8(&codes[index].as_chunks().0[half]));
+            let x = map(codes, |codes| load_i8(&codes[index].as_chunks().0[half]));
             step::<0>(products, &weights.codes[4 * half], x);
             step::<1>(products, &weights.codes[4 * half + 1], x);
             step::<2>(products, &weights.codes[4 * half + 2], x);

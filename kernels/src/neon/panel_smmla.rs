@@ -58,8 +58,8 @@ impl Micro for Smmla {
         for (index, group) in scratch.iter_mut().enumerate() {
             let codes = codes.map(|codes| codes[index].as_chunks::<16>().0);
             for pair in 0..2 {
-                for half in 0..2 {
-                    let (a, b) = (load_i8(&codes[2 * pair][half]), load_i8(&codes[2 * pair + 1][half]));
+                for (half, (a, b)) in codes[2 * pair].iter().zip(codes[2 * pair + 1]).enumerate() {
+                    let (a, b) = (load_i8(a), load_i8(b));
                     store_i8(&mut group.codes[2 * half][pair], low_eight(a, b));
                     store_i8(&mut group.codes[2 * half + 1][pair], high_eight(a, b));
                 }

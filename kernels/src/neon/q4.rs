@@ -112,7 +112,7 @@ impl<D: Dot> Grouped for Q4G64<D> {
         let (codes, scales) = tile.split_at(1024);
         let codes = &codes.as_chunks().0[group / 2];
         let scales = widen_sixteen(&scales.as_chunks().0[group / 2]);
-        if group % 2 == 0 {
+        if group.is_multiple_of(2) {
             M::weights(Low(codes), scales, out)
         } else {
             M::weights(High(codes), scales, out)

@@ -44,9 +44,8 @@ impl Set for Plain {
 pub struct Dotprod(Sdot);
 
 impl Dotprod {
-    /// Tokens from which a panel pays, by the model of a core like the Cortex-A76: expanding it costs what two tokens
-    /// cost.
-    const PANEL_TOKENS: usize = 16;
+    /// Tokens from which a panel pays, by the model of a core like the Cortex-A76.
+    const PANEL_TOKENS: usize = 24;
 
     /// Asks the CPU.
     pub fn detect() -> Option<Self> {
