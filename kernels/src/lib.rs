@@ -5,7 +5,7 @@
 //! portable    `wide`: runs everywhere; the trait's provided bodies
 //! avx2        x86-64 with AVX2, FMA and F16C
 //! avx512      x86-64 with AVX-512 F/BW/VL/VNNI
-//! neon        aarch64: `neon` without dotprod (Cortex-A53, A72), `neon-dotprod` with it (A76)
+//! neon        aarch64: `neon` for every core (Cortex-A53, A72), `neon-dotprod` (A76), `neon-i8mm` (A510, A710 on)
 //! ```
 //! [`available`] lists what this CPU can run, slowest first; [`probe`] says what it could give at most.
 

@@ -8,41 +8,87 @@
 //! byte     2 · 128 · 127 = 32512; a third would not fit
 //! ```
 
+use super::decode;
 use super::lanes::*;
-use super::tiles::{self, TOKENS, Tiles};
-use crate::activations::Operand;
-use pith_format::Matrix;
+use super::tiles::{Rows, TOKENS, map};
+use crate::activations::{ACTIVATION_GROUP, Operand};
 use std::arch::asm;
 
 /// The codes of 16 rows × 32 columns.
 pub trait Codes: Copy {
+    /// What codes are above the number that they stand for.
+    const OFFSET: i8;
+
     /// Rows `4·q..4·q + 4` of columns `4·index..4·index + 4` and of the columns 16 further on; `index, q < 4`.
     fn pair(self, index: usize, q: usize) -> [I8x16; 2];
+
+    /// The numbers that they stand for.
+    #[inline(always)]
+    fn signed_pair(self, index: usize, q: usize) -> [I8x16; 2] {
+        let codes = self.pair(index, q);
+        if Self::OFFSET == 0 { codes } else { codes.map(|codes| sub_i8(codes, splat_i8(Self::OFFSET))) }
+    }
 }
 
 /// The activations of 32 columns, −127 ..= 127.
-pub type Group = [I8x16; 2];
+pub type Group<'a> = &'a [i8; ACTIVATION_GROUP];
 
 /// A way to sum products of int8; a value of it proves that the CPU can.
 pub trait Dot: Copy + Send + Sync + 'static {
-    /// Name of the kernels built on it.
-    const NAME: &'static str;
     /// Tokens for which a line is loaded once.
     const TOKENS: usize;
+    /// Tokens up to which the sums of 16 rows fit the registers.
+    const WHOLE_TOKENS: usize;
 
-    /// `start[t] + Σ codes · x[t]` for each row; codes 0 ..= 15.
-    fn nibbles<const T: usize>(self, codes: impl Codes, x: [Group; T], start: [i32; T]) -> [[I32x4; 4]; T];
+    /// Calls `add(t, n, sums)` with `start[t] + Σ codes · x[t]` of rows `4·q..4·q + 4` for each `q = quads[n]`; codes
+    /// 0 ..= 15.
+    fn nibbles<const N: usize, const T: usize>(
+        self,
+        quads: [usize; N],
+        codes: impl Codes,
+        x: [Group<'_>; T],
+        start: [i32; T],
+        add: impl FnMut(usize, usize, F32x4),
+    );
 
-    /// `Σ codes · x[t]` for each row; codes −128 ..= 127.
-    fn bytes<const T: usize>(self, codes: impl Codes, x: [Group; T]) -> [[I32x4; 4]; T];
+    /// Calls `add(t, n, sums)` with `Σ codes · x[t]` of rows `4·q..4·q + 4` for each `q = quads[n]`; codes −128 ..= 127.
+    fn bytes<const N: usize, const T: usize>(
+        self,
+        quads: [usize; N],
+        codes: impl Codes,
+        x: [Group<'_>; T],
+        add: impl FnMut(usize, usize, F32x4),
+    );
 
-    /// [`tiles::mat_mul`], compiled with the instructions that the sums use.
-    fn mat_mul<E: Tiles>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]);
+    /// [`Tiles::one`](super::tiles::Tiles::one) of Q8.
+    fn q8(self, bytes: &[u8], x: Operand<'_>) -> Rows;
+    /// That of Q4.
+    fn q4(self, bytes: &[u8], x: Operand<'_>) -> Rows;
+    /// That of Q4G64.
+    fn q4_g64(self, bytes: &[u8], x: Operand<'_>) -> Rows;
 }
 
 /// The instruction `sdot`; made only by [`Sdot::detect`].
+///
+/// Its sums start from the bits of 1.5 · 2²³, an f32 whose last bit counts 1: a sum below 2²² is added to the number
+/// as it is to the bits, and [`exact`] takes the number off again. That costs half of a conversion.
 #[derive(Clone, Copy)]
 pub struct Sdot(());
+
+const BASE: f32 = 12_582_912.0;
+const BASE_BITS: i32 = BASE.to_bits() as i32;
+
+/// The sum of products that started from [`start_of`].
+#[inline(always)]
+pub fn exact(sum: I32x4) -> F32x4 {
+    sub(float_of_bits(sum), splat(BASE))
+}
+
+/// Sums of nothing. They are loaded, since the ports for loads have time where those for arithmetic have none.
+#[inline(always)]
+pub fn start_of<const N: usize>() -> [I32x4; N] {
+    again(&const { [[BASE_BITS; 4]; N] }).each_ref().map(load_i32)
+}
 
 impl Sdot {
     /// Asks the CPU.
@@ -51,42 +97,56 @@ impl Sdot {
     }
 
     #[inline(always)]
-    fn step<const LANE: i32, const T: usize>(
+    fn sum<const N: usize, const T: usize>(
         self,
-        sums: &mut [[I32x4; 4]; T],
+        quads: [usize; N],
         codes: impl Codes,
-        x: &[Group; T],
+        x: [Group<'_>; T],
+        start: [I32x4; T],
+        mut add: impl FnMut(usize, usize, F32x4),
     ) {
-        for q in 0..4 {
-            let [first, second] = codes.pair(LANE as usize, q);
-            for (sums, x) in sums.iter_mut().zip(x) {
-                // SAFETY: `self` exists only where dotprod was detected.
-                sums[q] = unsafe { sdot::<LANE>(sums[q], first, x[0]) };
-                // SAFETY: as above.
-                sums[q] = unsafe { sdot::<LANE>(sums[q], second, x[1]) };
+        let x = map(x, halves);
+        let mut sums = [start; N];
+        self.step::<0, N, T>(&mut sums, quads, codes, &x);
+        self.step::<1, N, T>(&mut sums, quads, codes, &x);
+        self.step::<2, N, T>(&mut sums, quads, codes, &x);
+        self.step::<3, N, T>(&mut sums, quads, codes, &x);
+        for (n, sums) in sums.iter().enumerate() {
+            for (token, sum) in sums.iter().enumerate() {
+                add(token, n, exact(*sum));
             }
         }
     }
 
     #[inline(always)]
-    fn sum<const T: usize>(
+    fn step<const LANE: i32, const N: usize, const T: usize>(
         self,
+        sums: &mut [[I32x4; T]; N],
+        quads: [usize; N],
         codes: impl Codes,
-        x: [Group; T],
-        mut sums: [[I32x4; 4]; T],
-    ) -> [[I32x4; 4]; T] {
-        self.step::<0, T>(&mut sums, codes, &x);
-        self.step::<1, T>(&mut sums, codes, &x);
-        self.step::<2, T>(&mut sums, codes, &x);
-        self.step::<3, T>(&mut sums, codes, &x);
-        sums
+        x: &[Halves; T],
+    ) {
+        for (sums, q) in sums.iter_mut().zip(quads) {
+            let codes = codes.pair(LANE as usize, q);
+            for (half, codes) in codes.into_iter().enumerate() {
+                for (sum, x) in sums.iter_mut().zip(x) {
+                    // Many sums leave no registers for an order of the compiler's own.
+                    *sum = match N * T {
+                        // SAFETY: `self` exists only where dotprod was detected.
+                        6.. => unsafe { sdot_in_turn::<LANE>(*sum, codes, x[half]) },
+                        // SAFETY: as above.
+                        _ => unsafe { sdot::<LANE>(*sum, codes, x[half]) },
+                    };
+                }
+            }
+        }
     }
 }
 
 /// Each `sum[i] + Σ a[4i..4i+4] · b[4·LANE..4·LANE+4]`.
 #[inline]
 #[target_feature(enable = "dotprod")]
-fn sdot<const LANE: i32>(mut sum: I32x4, a: I8x16, b: I8x16) -> I32x4 {
+pub fn sdot<const LANE: i32>(mut sum: I32x4, a: I8x16, b: I8x16) -> I32x4 {
     // SAFETY: an instruction on registers alone, of the feature that this function asks for.
     unsafe {
         asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{lane}]", inout(vreg) sum, in(vreg) a, in(vreg) b,
@@ -95,33 +155,78 @@ fn sdot<const LANE: i32>(mut sum: I32x4, a: I8x16, b: I8x16) -> I32x4 {
     sum
 }
 
+/// [`sdot`], in the order of the source: the compiler, which does not know how long it takes, would put products that
+/// wait for each other side by side.
+#[inline]
+#[target_feature(enable = "dotprod")]
+pub fn sdot_in_turn<const LANE: i32>(mut sum: I32x4, a: I8x16, b: I8x16) -> I32x4 {
+    // SAFETY: an instruction on registers alone, of the feature that this function asks for; not `pure`, so that it
+    // stays in its place.
+    unsafe {
+        asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{lane}]", inout(vreg) sum, in(vreg) a, in(vreg) b,
+            lane = const LANE, options(nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
 impl Dot for Sdot {
-    const NAME: &'static str = "neon-dotprod";
     const TOKENS: usize = TOKENS;
+    const WHOLE_TOKENS: usize = 2;
 
     #[inline(always)]
-    fn nibbles<const T: usize>(self, codes: impl Codes, x: [Group; T], start: [i32; T]) -> [[I32x4; 4]; T] {
-        self.sum(codes, x, start.map(|start| [splat_i32(start); 4]))
+    fn nibbles<const N: usize, const T: usize>(
+        self,
+        quads: [usize; N],
+        codes: impl Codes,
+        x: [Group<'_>; T],
+        start: [i32; T],
+        add: impl FnMut(usize, usize, F32x4),
+    ) {
+        self.sum(quads, codes, x, map(start, |start| splat_i32(BASE_BITS + start)), add);
     }
 
     #[inline(always)]
-    fn bytes<const T: usize>(self, codes: impl Codes, x: [Group; T]) -> [[I32x4; 4]; T] {
-        self.sum(codes, x, [[splat_i32(0); 4]; T])
+    fn bytes<const N: usize, const T: usize>(
+        self,
+        quads: [usize; N],
+        codes: impl Codes,
+        x: [Group<'_>; T],
+        add: impl FnMut(usize, usize, F32x4),
+    ) {
+        self.sum(quads, codes, x, [splat_i32(BASE_BITS); T], add);
     }
 
-    fn mat_mul<E: Tiles>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
-        #[target_feature(enable = "dotprod")]
-        fn with_dotprod<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
-            tiles::mat_mul(tiles, w, x, y);
-        }
+    #[inline(always)]
+    fn q8(self, bytes: &[u8], x: Operand<'_>) -> Rows {
         // SAFETY: `self` exists only where dotprod was detected.
-        unsafe { with_dotprod(tiles, w, x, y) }
+        unsafe { decode::dotprod::q8(self, bytes, x) }
+    }
+
+    #[inline(always)]
+    fn q4(self, bytes: &[u8], x: Operand<'_>) -> Rows {
+        // SAFETY: as above.
+        unsafe { decode::dotprod::q4(self, bytes, x) }
+    }
+
+    #[inline(always)]
+    fn q4_g64(self, bytes: &[u8], x: Operand<'_>) -> Rows {
+        // SAFETY: as above.
+        unsafe { decode::dotprod::q4_g64(self, bytes, x) }
     }
 }
 
 /// Products widened to 16 bits, on any core.
 #[derive(Clone, Copy)]
 pub struct Smull;
+
+/// 32 activations in two registers.
+type Halves = [I8x16; 2];
+
+#[inline(always)]
+fn halves(x: Group<'_>) -> Halves {
+    let (halves, _) = x.as_chunks::<16>();
+    [load_i8(&halves[0]), load_i8(&halves[1])]
+}
 
 /// 16-bit sums of four rows, four a row: two rows, then the other two.
 type Wide = [I16x8; 2];
@@ -136,16 +241,20 @@ fn multiply_add(sums: Wide, codes: I8x16, x: I8x16) -> Wide {
     [mul_add_low(sums[0], codes, x), mul_add_high(sums[1], codes, x)]
 }
 
-/// The pairs of all 16 rows.
+/// The pairs of some rows.
 #[inline(always)]
-fn pairs(codes: impl Codes, index: usize) -> [[I8x16; 2]; 4] {
-    [0, 1, 2, 3].map(|q| codes.pair(index, q))
+fn pairs<const N: usize>(codes: impl Codes, index: usize, quads: [usize; N]) -> [[I8x16; 2]; N] {
+    quads.map(|q| codes.pair(index, q))
 }
 
 impl Smull {
     #[inline(always)]
-    fn nibble_start<const T: usize>(codes: impl Codes, x: &[Group; T]) -> [[Wide; 4]; T] {
-        let pairs = pairs(codes, 0);
+    fn nibble_start<const N: usize, const T: usize>(
+        quads: [usize; N],
+        codes: impl Codes,
+        x: &[Halves; T],
+    ) -> [[Wide; N]; T] {
+        let pairs = pairs(codes, 0, quads);
         x.map(|x| {
             let x = x.map(repeat_four::<0>);
             let sums = pairs.map(|[first, _]| multiply(first, x[0]));
@@ -154,12 +263,13 @@ impl Smull {
     }
 
     #[inline(always)]
-    fn nibble_step<const LANE: i32, const T: usize>(
-        sums: &mut [[Wide; 4]; T],
+    fn nibble_step<const LANE: i32, const N: usize, const T: usize>(
+        sums: &mut [[Wide; N]; T],
+        quads: [usize; N],
         codes: impl Codes,
-        x: &[Group; T],
+        x: &[Halves; T],
     ) {
-        let pairs = pairs(codes, LANE as usize);
+        let pairs = pairs(codes, LANE as usize, quads);
         for (sums, x) in sums.iter_mut().zip(x) {
             for half in 0..2 {
                 let x = repeat_four::<LANE>(x[half]);
@@ -171,16 +281,17 @@ impl Smull {
     }
 
     #[inline(always)]
-    fn byte_step<const LANE: i32, const T: usize>(
-        sums: &mut [[[I32x4; 2]; 4]; T],
+    fn byte_step<const LANE: i32, const N: usize, const T: usize>(
+        sums: &mut [[[I32x4; 2]; N]; T],
+        quads: [usize; N],
         codes: impl Codes,
-        x: &[Group; T],
+        x: &[Halves; T],
     ) {
-        let pairs = pairs(codes, LANE as usize);
+        let pairs = pairs(codes, LANE as usize, quads);
         for (sums, x) in sums.iter_mut().zip(x) {
             let x = x.map(repeat_four::<LANE>);
-            let wide = pairs.map(|[first, second]| multiply_add(multiply(first, x[0]), second, x[1]));
-            for (sums, [low, high]) in sums.iter_mut().zip(wide) {
+            for (sums, [first, second]) in sums.iter_mut().zip(pairs) {
+                let [low, high] = multiply_add(multiply(first, x[0]), second, x[1]);
                 *sums = [add_pairs_to_i32(sums[0], low), add_pairs_to_i32(sums[1], high)];
             }
         }
@@ -188,33 +299,65 @@ impl Smull {
 }
 
 impl Dot for Smull {
-    const NAME: &'static str = "neon";
     // The multiplier is the bottleneck: to share loads between tokens gains nothing.
     const TOKENS: usize = 1;
+    const WHOLE_TOKENS: usize = 1;
 
     #[inline(always)]
-    fn nibbles<const T: usize>(self, codes: impl Codes, x: [Group; T], start: [i32; T]) -> [[I32x4; 4]; T] {
-        let mut sums = Self::nibble_start(codes, &x);
-        Self::nibble_step::<1, T>(&mut sums, codes, &x);
-        Self::nibble_step::<2, T>(&mut sums, codes, &x);
-        Self::nibble_step::<3, T>(&mut sums, codes, &x);
-        std::array::from_fn(|token| {
+    fn nibbles<const N: usize, const T: usize>(
+        self,
+        quads: [usize; N],
+        codes: impl Codes,
+        x: [Group<'_>; T],
+        start: [i32; T],
+        mut add: impl FnMut(usize, usize, F32x4),
+    ) {
+        let x = x.map(halves);
+        let mut sums = Self::nibble_start(quads, codes, &x);
+        Self::nibble_step::<1, N, T>(&mut sums, quads, codes, &x);
+        Self::nibble_step::<2, N, T>(&mut sums, quads, codes, &x);
+        Self::nibble_step::<3, N, T>(&mut sums, quads, codes, &x);
+        for (token, sums) in sums.iter().enumerate() {
             let start = splat_i32(start[token]);
-            sums[token].map(|[low, high]| add_pairs_to_i32(start, add_pairs_i16(low, high)))
-        })
+            for (n, [low, high]) in sums.iter().enumerate() {
+                add(token, n, to_f32(add_pairs_to_i32(start, add_pairs_i16(*low, *high))));
+            }
+        }
     }
 
     #[inline(always)]
-    fn bytes<const T: usize>(self, codes: impl Codes, x: [Group; T]) -> [[I32x4; 4]; T] {
-        let mut sums = [[[splat_i32(0); 2]; 4]; T];
-        Self::byte_step::<0, T>(&mut sums, codes, &x);
-        Self::byte_step::<1, T>(&mut sums, codes, &x);
-        Self::byte_step::<2, T>(&mut sums, codes, &x);
-        Self::byte_step::<3, T>(&mut sums, codes, &x);
-        sums.map(|sums| sums.map(|[low, high]| add_pairs_i32(low, high)))
+    fn bytes<const N: usize, const T: usize>(
+        self,
+        quads: [usize; N],
+        codes: impl Codes,
+        x: [Group<'_>; T],
+        mut add: impl FnMut(usize, usize, F32x4),
+    ) {
+        let x = x.map(halves);
+        let mut sums = [[[splat_i32(0); 2]; N]; T];
+        Self::byte_step::<0, N, T>(&mut sums, quads, codes, &x);
+        Self::byte_step::<1, N, T>(&mut sums, quads, codes, &x);
+        Self::byte_step::<2, N, T>(&mut sums, quads, codes, &x);
+        Self::byte_step::<3, N, T>(&mut sums, quads, codes, &x);
+        for (token, sums) in sums.iter().enumerate() {
+            for (n, [low, high]) in sums.iter().enumerate() {
+                add(token, n, to_f32(add_pairs_i32(*low, *high)));
+            }
+        }
     }
 
-    fn mat_mul<E: Tiles>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
-        tiles::mat_mul(tiles, w, x, y);
+    #[inline(always)]
+    fn q8(self, bytes: &[u8], x: Operand<'_>) -> Rows {
+        decode::plain::q8(bytes, x)
+    }
+
+    #[inline(always)]
+    fn q4(self, bytes: &[u8], x: Operand<'_>) -> Rows {
+        decode::plain::q4(bytes, x)
+    }
+
+    #[inline(always)]
+    fn q4_g64(self, bytes: &[u8], x: Operand<'_>) -> Rows {
+        decode::plain::q4_g64(bytes, x)
     }
 }

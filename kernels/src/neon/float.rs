@@ -1,7 +1,8 @@
 //! F32 and F16: four lines a tile, line `k` holding column `k` of 16 rows.
 
+use super::decode;
 use super::lanes::*;
-use super::tiles::{Rows, TOKENS, Tiles};
+use super::tiles::{Rows, TOKENS, Tiles, map};
 use crate::activations::Operand;
 use pith_format::encoding::{F16Tile, F32Tile, Tile};
 
@@ -11,12 +12,22 @@ pub struct F32;
 
 impl Tiles for F32 {
     const TOKENS: usize = TOKENS;
-    const ALIKE: usize = 2;
+    const WHOLE_TOKENS: usize = 2;
 
     #[inline(always)]
-    fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
+    fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows {
+        decode::float::f32(bytes, x)
+    }
+
+    #[inline(always)]
+    fn quads<const N: usize, const T: usize>(
+        self,
+        bytes: &[u8],
+        x: [Operand<'_>; T],
+        quads: [usize; N],
+    ) -> [[F32x4; N]; T] {
         let (tiles, _) = bytes.as_chunks::<{ F32Tile::BYTES }>();
-        multiply(tiles, x, |tile, column| {
+        multiply(tiles, x, quads, |tile, column| {
             let (values, _) = tile.as_chunks::<16>();
             [0, 1, 2, 3].map(|q| float(load_u8(&values[4 * column + q])))
         })
@@ -29,38 +40,57 @@ pub struct F16;
 
 impl Tiles for F16 {
     const TOKENS: usize = TOKENS;
-    const ALIKE: usize = 2;
+    const WHOLE_TOKENS: usize = 2;
 
     #[inline(always)]
-    fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
+    fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows {
+        decode::float::f16(bytes, x)
+    }
+
+    #[inline(always)]
+    fn quads<const N: usize, const T: usize>(
+        self,
+        bytes: &[u8],
+        x: [Operand<'_>; T],
+        quads: [usize; N],
+    ) -> [[F32x4; N]; T] {
         let (tiles, _) = bytes.as_chunks::<{ F16Tile::BYTES }>();
-        multiply(tiles, x, |tile, column| widen_sixteen(&tile.as_chunks::<32>().0[column]))
+        multiply(tiles, x, quads, |tile, column| widen_sixteen(&tile.as_chunks::<32>().0[column]))
     }
 }
 
-/// `line(tile, k)`: column `k` of a tile. For few tokens odd and even columns are summed apart: a chain of dependent
-/// additions would take longer than its loads. More tokens have chains enough, and no registers left.
+/// `line(tile, k)`: column `k` of a tile. Odd and even columns are summed apart: for one token a single chain of
+/// dependent additions would take longer than its loads, and more tokens add in the same order.
 #[inline(always)]
-fn multiply<const BYTES: usize, const T: usize>(
+fn multiply<const BYTES: usize, const N: usize, const T: usize>(
     tiles: &[[u8; BYTES]],
     x: [Operand<'_>; T],
+    quads: [usize; N],
     line: impl Fn(&[u8; BYTES], usize) -> Rows,
-) -> [Rows; T] {
-    let x = x.map(|x| &x.floats.as_chunks::<4>().0[..tiles.len()]);
-    let mut even = [[splat(0.0); 4]; T];
+) -> [[F32x4; N]; T] {
+    let line = |tile, column| {
+        let rows = line(tile, column);
+        quads.map(|q| rows[q])
+    };
+    let x = map(x, |x| &x.floats.as_chunks::<4>().0[..tiles.len()]);
+    let mut even = [[splat(0.0); N]; T];
     let mut odd = even;
     for (index, tile) in tiles.iter().enumerate() {
-        let x = x.map(|x| load_f32(&x[index]));
-        add_column::<0, T>(&mut even, line(tile, 0), &x);
-        add_column::<1, T>(if T < 3 { &mut odd } else { &mut even }, line(tile, 1), &x);
-        add_column::<2, T>(&mut even, line(tile, 2), &x);
-        add_column::<3, T>(if T < 3 { &mut odd } else { &mut even }, line(tile, 3), &x);
+        let x = map(x, |x| load_f32(&x[index]));
+        add_column::<0, N, T>(&mut even, line(tile, 0), &x);
+        add_column::<1, N, T>(&mut odd, line(tile, 1), &x);
+        add_column::<2, N, T>(&mut even, line(tile, 2), &x);
+        add_column::<3, N, T>(&mut odd, line(tile, 3), &x);
     }
     std::array::from_fn(|token| std::array::from_fn(|q| add(even[token][q], odd[token][q])))
 }
 
 #[inline(always)]
-fn add_column<const COLUMN: i32, const T: usize>(sums: &mut [Rows; T], weights: Rows, x: &[F32x4; T]) {
+fn add_column<const COLUMN: i32, const N: usize, const T: usize>(
+    sums: &mut [[F32x4; N]; T],
+    weights: [F32x4; N],
+    x: &[F32x4; T],
+) {
     for (sums, x) in sums.iter_mut().zip(x) {
         for (sum, weights) in sums.iter_mut().zip(weights) {
             *sum = mul_add_lane::<COLUMN>(*sum, weights, *x);

@@ -45,6 +45,8 @@ instructions! {
     float_of_bits(a: I32x4) -> F32x4 = vreinterpretq_f32_s32;
 
     splat_i32(value: i32) -> I32x4 = vdupq_n_s32;
+    splat_i8(value: i8) -> I8x16 = vdupq_n_s8;
+    sub_i8(a: I8x16, b: I8x16) -> I8x16 = vsubq_s8;
     add_i32(a: I32x4, b: I32x4) -> I32x4 = vaddq_s32;
     sub_i32(a: I32x4, b: I32x4) -> I32x4 = vsubq_s32;
     halve_i32(a: I32x4) -> I32x4 = vshrq_n_s32::<1>;
@@ -63,7 +65,21 @@ instructions! {
     words_of(a: I8x16) -> I32x4 = vreinterpretq_s32_s8;
     bytes_of(a: I32x4) -> I8x16 = vreinterpretq_s8_s32;
 
+    // The first halves of a and b; the last ones.
+    low_halves(a: F32x4, b: F32x4) -> F32x4 =
+        |a, b| vreinterpretq_f32_f64(vzip1q_f64(vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b)));
+    high_halves(a: F32x4, b: F32x4) -> F32x4 =
+        |a, b| vreinterpretq_f32_f64(vzip2q_f64(vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b)));
+    low_eight(a: I8x16, b: I8x16) -> I8x16 =
+        |a, b| vreinterpretq_s8_s64(vzip1q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
+    high_eight(a: I8x16, b: I8x16) -> I8x16 =
+        |a, b| vreinterpretq_s8_s64(vzip2q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
+    // Four bytes of a, four of b, in turn: of their first halves, of their last ones.
+    zip_low_words(a: I8x16, b: I8x16) -> I8x16 = |a, b| bytes_of(vzip1q_s32(words_of(a), words_of(b)));
+    zip_high_words(a: I8x16, b: I8x16) -> I8x16 = |a, b| bytes_of(vzip2q_s32(words_of(a), words_of(b)));
+
     load_f32(from: &[f32; 4]) -> F32x4 = |from: &[f32; 4]| vld1q_f32(from.as_ptr());
+    load_i32(from: &[i32; 4]) -> I32x4 = |from: &[i32; 4]| vld1q_s32(from.as_ptr());
     load_u8(from: &[u8; 16]) -> U8x16 = |from: &[u8; 16]| vld1q_u8(from.as_ptr());
     load_i8(from: &[i8; 16]) -> I8x16 = |from: &[i8; 16]| vld1q_s8(from.as_ptr());
     store_f32(to: &mut [f32; 4], value: F32x4) -> () = |to: &mut [f32; 4], value| vst1q_f32(to.as_mut_ptr(), value);
@@ -137,17 +153,29 @@ pub fn mul_add_lane<const LANE: i32>(sum: F32x4, a: F32x4, b: F32x4) -> F32x4 {
     unsafe { vfmaq_laneq_f32::<LANE>(sum, a, b) }
 }
 
-/// The same reference, of which the compiler does not know that it is the same.
+/// The same reference, of which the compiler does not know that it is the same: what is read through it is read
+/// where it stands, and not kept in registers from before.
 #[inline(always)]
 #[expect(clippy::pointers_in_nomem_asm_block, reason = "the address passes through and is not followed")]
 pub fn again<T>(reference: &T) -> &T {
     let mut address: *const T = reference;
-    // SAFETY: no instruction, and the register keeps its value.
+    // SAFETY: no instruction, and the register keeps its value. Not `pure`: the compiler would do it once for all.
     unsafe {
-        asm!("/* {0} */", inout(reg) address, options(pure, nomem, nostack, preserves_flags));
+        asm!("/* {0} */", inout(reg) address, options(nomem, nostack, preserves_flags));
     }
     // SAFETY: the address of `reference`.
     unsafe { &*address }
+}
+
+/// The same value, computed here and not later: the compiler would put off what nothing waits for, and hold its parts
+/// in registers.
+#[inline(always)]
+pub fn settled(mut value: F32x4) -> F32x4 {
+    // SAFETY: no instruction, and the register keeps its value.
+    unsafe {
+        asm!("/* {0:v} */", inout(vreg) value, options(nomem, nostack, preserves_flags));
+    }
+    value
 }
 
 /// Sixteen f16 from a tile, row after row.

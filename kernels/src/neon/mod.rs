@@ -1,63 +1,77 @@
-//! Kernels for aarch64: `neon` for every core, `neon-dotprod` for cores with `sdot`.
+//! Kernels for aarch64: `neon` for every core, `neon-dotprod` for cores with `sdot`, `neon-i8mm` for those with
+//! `smmla` too.
 //!
 //! ```text
-//! lanes      instructions as safe functions: the unsafe of this folder lies here and in `dot`
+//! lanes      instructions as safe functions: the unsafe of this folder lies here and where an instruction is wrapped
+//! sets       the three sets: what the CPU must have, and how each takes a product apart
 //! dot        sums of int8 products: smull and smlal (Cortex-A53, A72) or sdot (A76 on)
-//! tiles      walks the row blocks and tokens of a product, whatever the encoding
+//! tiles      few tokens: walks the row blocks and tokens of a product, whatever the encoding
 //! float, q4, q8   one row block, by encoding
+//! decode     one row block and one token: a function by encoding and set
+//! panel, panel_sdot, panel_smmla   many tokens: weights expanded once, tiles of 8 rows × 4 tokens
 //! vector     quantize, softmax, activations
 //! attention  scores and mix over the KV cache
 //! ```
 //! Norms and rope keep their provided bodies: NEON belongs to every aarch64 target, so `wide` and the compiler's
-//! own vectors already use it there.
+//! own vectors already use it there. Nothing computes in f16: a sum of products in f16, or a rounding of the activations
+//! to it, would leave the bounds of the contract.
 
 mod attention;
+mod decode;
 mod dot;
 mod float;
 mod lanes;
+mod panel;
+mod panel_sdot;
+mod panel_smmla;
 pub(crate) mod probe;
 mod q4;
 mod q8;
+mod sets;
 mod tiles;
 mod vector;
 
 use crate::activations::Operand;
 use crate::{Kernels, KvRows, portable};
-use dot::{Dot, Sdot, Smull};
 use pith_format::{ActivationFunction, Encoding, Matrix};
+use sets::{Dotprod, I8mm, Plain, Set};
 use std::sync::OnceLock;
 
 /// The kernels of this folder that the CPU can run, slowest first.
 pub fn available() -> Vec<&'static dyn Kernels> {
-    static SMULL: Neon<Smull> = Neon(Smull);
-    static SDOT: OnceLock<Option<Neon<Sdot>>> = OnceLock::new();
-    let mut list: Vec<&'static dyn Kernels> = vec![&SMULL];
-    if let Some(kernels) = SDOT.get_or_init(|| Sdot::detect().map(Neon)) {
+    static PLAIN: Neon<Plain> = Neon(Plain);
+    static DOTPROD: OnceLock<Option<Neon<Dotprod>>> = OnceLock::new();
+    static I8MM: OnceLock<Option<Neon<I8mm>>> = OnceLock::new();
+    let mut list: Vec<&'static dyn Kernels> = vec![&PLAIN];
+    if let Some(kernels) = DOTPROD.get_or_init(|| Dotprod::detect().map(Neon)) {
+        list.push(kernels);
+    }
+    if let Some(kernels) = I8MM.get_or_init(|| I8mm::detect().map(Neon)) {
         list.push(kernels);
     }
     list
 }
 
-/// NEON with one way to sum products of int8.
-struct Neon<D>(D);
+/// NEON with one way to multiply int8.
+struct Neon<S>(S);
 
-impl<D: Dot> Neon<D> {
+impl<S: Set> Neon<S> {
     fn multiply(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
-        let dot = self.0;
+        let (set, dot) = (self.0, self.0.dot());
         match w.encoding() {
             Encoding::F32 => tiles::mat_mul(float::F32, w, x, y),
             Encoding::F16 => tiles::mat_mul(float::F16, w, x, y),
-            Encoding::Q8 => dot.mat_mul(q8::Q8(dot), w, x, y),
-            Encoding::Q4 => dot.mat_mul(q4::Q4(dot), w, x, y),
-            Encoding::Q4G64 => dot.mat_mul(q4::Q4G64(dot), w, x, y),
+            Encoding::Q8 => set.mat_mul(q8::Q8(dot), w, x, y),
+            Encoding::Q4 => set.mat_mul(q4::Q4(dot), w, x, y),
+            Encoding::Q4G64 => set.mat_mul(q4::Q4G64(dot), w, x, y),
             _ => portable::mat_mul(w, x, y),
         }
     }
 }
 
-impl<D: Dot> Kernels for Neon<D> {
+impl<S: Set> Kernels for Neon<S> {
     fn name(&self) -> &'static str {
-        D::NAME
+        S::NAME
     }
 
     fn mat_vec(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {

@@ -3,7 +3,8 @@
 
 use super::dot::{Codes, Dot};
 use super::lanes::*;
-use super::tiles::{Rounded, Rows, Tiles, add_scaled};
+use super::panel::{Grouped, Micro, Strips};
+use super::tiles::{Rounded, Rows, Tiles, add_scaled, map};
 use crate::activations::Operand;
 use pith_format::encoding::{Q8Tile, Tile};
 
@@ -17,24 +18,47 @@ pub struct Q8<D>(pub D);
 
 impl<D: Dot> Tiles for Q8<D> {
     const TOKENS: usize = D::TOKENS;
+    const WHOLE_TOKENS: usize = D::WHOLE_TOKENS;
 
     #[inline(always)]
-    fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
+    fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows {
+        self.0.q8(bytes, x)
+    }
+
+    #[inline(always)]
+    fn quads<const N: usize, const T: usize>(
+        self,
+        bytes: &[u8],
+        x: [Operand<'_>; T],
+        quads: [usize; N],
+    ) -> [[F32x4; N]; T] {
         let (tiles, _) = bytes.as_chunks::<{ Q8Tile::BYTES }>();
-        let x = x.map(|x| Rounded::<GROUPS>::new(x, tiles.len()));
-        let mut rows = [[splat(0.0); 4]; T];
+        let x = map(x, |x| Rounded::<GROUPS>::new(x, tiles.len()));
+        let mut rows = [[splat(0.0); N]; T];
         for (index, tile) in tiles.iter().enumerate() {
             let (codes, rest) = tile.as_chunks::<GROUP_BYTES>();
             let (scales, _) = rest.as_chunks::<32>();
             for group in 0..GROUPS {
-                let products = self.0.bytes(Bytes(&codes[group]), x.map(|x| x.codes(index, group)));
                 let weight_scales = widen_sixteen(&scales[group]);
-                for (token, rows) in rows.iter_mut().enumerate() {
-                    add_scaled(rows, products[token], weight_scales, x[token].scale(index, group));
-                }
+                let add = |token: usize, n: usize, products| {
+                    let scale = x[token].scale(index, group);
+                    add_scaled(&mut rows[token][n], products, weight_scales[quads[n]], scale);
+                };
+                self.0.bytes(quads, Bytes(&codes[group]), map(x, |x| x.codes(index, group)), add);
             }
         }
         rows
+    }
+}
+
+impl<D: Dot> Grouped for Q8<D> {
+    const BYTES: usize = Q8Tile::BYTES;
+    const GROUPS: usize = GROUPS;
+
+    #[inline(always)]
+    fn expand<M: Micro>(tile: &[u8], group: usize, out: Strips<'_, M>) {
+        let (codes, rest) = tile.as_chunks::<GROUP_BYTES>();
+        M::weights(Bytes(&codes[group]), widen_sixteen(&rest.as_chunks().0[group]), out);
     }
 }
 
@@ -43,6 +67,8 @@ impl<D: Dot> Tiles for Q8<D> {
 struct Bytes<'a>(&'a [u8; GROUP_BYTES]);
 
 impl Codes for Bytes<'_> {
+    const OFFSET: i8 = 0;
+
     #[inline(always)]
     fn pair(self, index: usize, q: usize) -> [I8x16; 2] {
         let (registers, _) = self.0.as_chunks::<16>();

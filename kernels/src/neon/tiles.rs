@@ -2,7 +2,6 @@
 
 use super::dot::Group;
 use super::lanes::*;
-use crate::FEW_TOKENS;
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use pith_format::{Matrix, TILE_ROWS};
 
@@ -16,13 +15,33 @@ pub const TOKENS: usize = 4;
 pub trait Tiles: Copy {
     /// Tokens that one call takes at most, up to [`TOKENS`].
     const TOKENS: usize;
+    /// Tokens up to which the sums of 16 rows fit the registers.
+    const WHOLE_TOKENS: usize;
 
-    /// Most tokens that one call takes whose sums have the bits that each would have alone; no more are taken where
-    /// there are fewer than [`FEW_TOKENS`].
-    const ALIKE: usize = Self::TOKENS;
+    /// [`Tiles::block`] of one token, in a function of its own.
+    fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows;
 
-    /// `out[t][r] = Σ_c w[r,c] · x[t,c]`; `bytes` is one block of the encoding that this stands for.
-    fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T];
+    /// `out[t][n]`: `Σ_c w[r,c] · x[t,c]` of rows `4·q..4·q + 4` for each `q = quads[n]`; `bytes` is one block of the
+    /// encoding that this stands for.
+    fn quads<const N: usize, const T: usize>(
+        self,
+        bytes: &[u8],
+        x: [Operand<'_>; T],
+        quads: [usize; N],
+    ) -> [[F32x4; N]; T];
+
+    /// All 16 rows, in two passes where their sums do not fit the registers.
+    #[inline(always)]
+    fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
+        if T <= Self::WHOLE_TOKENS {
+            return self.quads(bytes, x, [0, 1, 2, 3]);
+        }
+        let (first, last) = (self.quads(bytes, x, [0, 1]), self.quads(bytes, x, [2, 3]));
+        std::array::from_fn(|token| {
+            let ([a, b], [c, d]) = (first[token], last[token]);
+            [a, b, c, d]
+        })
+    }
 }
 
 /// See [`Kernels::mat_mul`](crate::Kernels::mat_mul). A block stays in the first-level cache while all tokens pass.
@@ -30,18 +49,20 @@ pub trait Tiles: Copy {
 pub fn mat_mul<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
     let (rows, tokens) = (w.rows(), x.tokens());
     x.assert_product(w, y);
-    let most = if tokens < FEW_TOKENS { E::ALIKE } else { E::TOKENS };
     for block_index in 0..w.block_count() {
         let bytes = w.block(block_index);
         let first_row = block_index * TILE_ROWS;
         let mut token = 0;
         while token < tokens {
             let out = &mut y[token..];
-            token += match (tokens - token).min(most) {
+            token += match (tokens - token).min(E::TOKENS) {
                 4 => run::<E, 4>(tiles, bytes, x, token, rows, first_row, out),
                 3 => run::<E, 3>(tiles, bytes, x, token, rows, first_row, out),
                 2 => run::<E, 2>(tiles, bytes, x, token, rows, first_row, out),
-                _ => run::<E, 1>(tiles, bytes, x, token, rows, first_row, out),
+                _ => {
+                    let sums = tiles.one(bytes, x.token(token));
+                    write([sums], rows, first_row, out)
+                }
             };
         }
     }
@@ -59,6 +80,12 @@ fn run<E: Tiles, const T: usize>(
     out: &mut [&mut [f32]],
 ) -> usize {
     let sums = tiles.block::<T>(bytes, std::array::from_fn(|offset| x.token(token + offset)));
+    write(sums, rows, first_row, out)
+}
+
+/// Writes the rows of a block that the matrix has. Returns `T`.
+#[inline(always)]
+fn write<const T: usize>(sums: [Rows; T], rows: usize, first_row: usize, out: &mut [&mut [f32]]) -> usize {
     let count = TILE_ROWS.min(rows - first_row);
     for (sums, out) in sums.iter().zip(out) {
         let mut values = [[0.0f32; 4]; 4];
@@ -91,9 +118,8 @@ impl<'a, const G: usize> Rounded<'a, G> {
 
     /// The codes of one group.
     #[inline(always)]
-    pub fn codes(&self, tile: usize, group: usize) -> Group {
-        let (halves, _) = self.codes[tile][group].as_chunks::<16>();
-        [load_i8(&halves[0]), load_i8(&halves[1])]
+    pub fn codes(&self, tile: usize, group: usize) -> Group<'a> {
+        &self.codes[tile][group]
     }
 
     /// Their scale.
@@ -111,8 +137,17 @@ impl<'a, const G: usize> Rounded<'a, G> {
 
 /// `rows += products · (weight_scales · scale)`.
 #[inline(always)]
-pub fn add_scaled(rows: &mut Rows, products: [I32x4; 4], weight_scales: [F32x4; 4], scale: f32) {
-    for (q, row) in rows.iter_mut().enumerate() {
-        *row = mul_add(*row, to_f32(products[q]), mul_scalar(weight_scales[q], scale));
+pub fn add_scaled(rows: &mut F32x4, products: F32x4, weight_scales: F32x4, scale: f32) {
+    *rows = mul_add(*rows, products, mul_scalar(weight_scales, scale));
+}
+
+/// [`array::map`](https://doc.rust-lang.org/std/primitive.array.html#method.map), which the compiler leaves a call
+/// in large loops. `T` is not 0.
+#[inline(always)]
+pub fn map<A: Copy, B: Copy, const T: usize>(values: [A; T], f: impl Fn(A) -> B) -> [B; T] {
+    let mut results = [f(values[0]); T];
+    for index in 1..T {
+        results[index] = f(values[index]);
     }
+    results
 }

@@ -190,6 +190,14 @@ fn mat_mul_holds_and_equals_mat_vecs() {
         (33, 16, 256),
         (12, 49, 1100),
         (20, 16, 2304),
+        // Where a kernel turns to panels, and their edges: 4 tokens, 8 rows, 32 rows, 512 columns.
+        (7, 9, 65),
+        (8, 24, 32),
+        (11, 40, 129),
+        (23, 17, 96),
+        (24, 7, 512),
+        (26, 41, 513),
+        (27, 8, 1100),
     ];
     for &encoding in Encoding::ALL {
         for (tokens, rows, cols) in shapes {
@@ -212,6 +220,55 @@ fn mat_mul_holds_and_equals_mat_vecs() {
                     };
                     let expected: Vec<_> = y.iter().zip(expected).map(around).collect();
                     assert_within(&format!("{what}, token {token} alone"), &alone, &expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn many_tokens_hold_at_the_extremes() {
+    type Value = fn(usize, usize) -> f32;
+    let inputs: [(&str, Value); 3] = [
+        ("all −127", |_, _| -1.0),
+        ("±127", |token, col| if (token + col) % 2 == 0 { 1.0 } else { -1.0 }),
+        ("large", |token, col| 1e24 * (90.0 - col as f32 + token as f32)),
+    ];
+    let (tokens, rows, cols) = (24, 9, 68);
+    for fill in [Fill::Bytes(0x00), Fill::Bytes(0x80), Fill::Bytes(0xff), Fill::Tiny, Fill::Large] {
+        for &encoding in Encoding::ALL {
+            let bytes = tiles(encoding, rows, cols, fill, &mut Rng::new(11));
+            let w = Matrix::new(encoding, rows, cols, &bytes).unwrap();
+            for (name, value) in inputs {
+                let inputs = Inputs::new(tokens, cols, value);
+                let expected = bound::mat_mul(w, inputs.operand());
+                for kernel in available() {
+                    let what = format!("{} {encoding}, weights {fill:?}, activations {name}", kernel.name());
+                    assert_within(&what, &mat_mul(kernel, w, inputs.operand()), &expected);
+                }
+            }
+        }
+    }
+}
+
+/// Each kernel of aarch64 adds the same products in the same order, however many tokens there are.
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn a_token_among_others_has_the_bits_of_one_alone() {
+    for &encoding in Encoding::ALL {
+        for (tokens, rows, cols) in [(3, 17, 200), (6, 16, 128), (9, 25, 300), (29, 41, 650)] {
+            let mut rng = Rng::new((tokens * 10000 + rows * 100 + cols) as u64);
+            let bytes = tiles(encoding, rows, cols, Fill::Random, &mut rng);
+            let w = Matrix::new(encoding, rows, cols, &bytes).unwrap();
+            let inputs = random_inputs(tokens, cols, &mut rng);
+            for kernel in available().into_iter().filter(|kernel| kernel.name().starts_with("neon")) {
+                let y = mat_mul(kernel, w, inputs.operand());
+                for (token, together) in y.chunks_exact(rows).enumerate() {
+                    let alone = mat_vec(kernel, w, inputs.operand().token(token));
+                    let bits =
+                        |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+                    let what = format!("{} {encoding} {tokens} × {rows} × {cols}, {token}", kernel.name());
+                    assert_eq!(bits(together), bits(&alone), "{what}");
                 }
             }
         }

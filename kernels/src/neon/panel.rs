@@ -1,0 +1,150 @@
+//! Products with many tokens: the weights of a few row blocks and some hundred columns are brought once into int8,
+//! in the order that the instruction wants, and stay in the first-level cache while all tokens pass.
+//!
+//! ```text
+//! panel   2 row blocks × 512 columns, 4 strips of 8 rows
+//! tile    1 strip × 4 tokens: 8 registers of products, 8 of sums
+//! ```
+//! The products of a group are whole numbers, and groups are added in the order of the columns as for one token
+//! alone: the results are the same to the last bit. Sums wait in `y` from one panel to the next.
+
+use super::dot::Codes;
+use super::lanes::F32x4;
+use super::tiles::Tiles;
+use crate::activations::{ACTIVATION_GROUP, Operand};
+use pith_format::{Matrix, TILE_ROWS};
+
+/// Rows that one tile multiplies.
+pub const STRIP_ROWS: usize = 8;
+/// Tokens that one tile multiplies.
+pub const TILE_TOKENS: usize = 4;
+/// Groups of 32 columns in a panel.
+const GROUPS: usize = 16;
+/// Row blocks in a panel: int8 codes and f32 scales of both take some 20 KB.
+const BLOCKS: usize = 2;
+const STRIPS: usize = BLOCKS * STRIPS_IN_BLOCK;
+const STRIPS_IN_BLOCK: usize = TILE_ROWS / STRIP_ROWS;
+
+/// Sums of a tile: `[token][row]`.
+pub type Sums = [[f32; STRIP_ROWS]; TILE_TOKENS];
+
+/// Where 16 rows × 32 columns go: 8 rows, and 8 more.
+pub type Strips<'a, M> = [&'a mut <M as Micro>::Weights; STRIPS_IN_BLOCK];
+
+/// An encoding whose codes fit int8.
+pub trait Grouped: Tiles {
+    /// Bytes of a tile.
+    const BYTES: usize;
+    /// Groups of 32 columns in a tile; divides the groups of a panel.
+    const GROUPS: usize;
+
+    /// Brings the `group`-th 32 columns of a tile into `M`'s order.
+    fn expand<M: Micro>(tile: &[u8], group: usize, out: Strips<'_, M>);
+}
+
+/// Some groups of a token.
+#[derive(Clone, Copy)]
+pub struct Columns<'a> {
+    /// Codes of each group.
+    pub codes: &'a [[i8; ACTIVATION_GROUP]],
+    /// Their scales.
+    pub scales: &'a [f32],
+}
+
+/// A way to multiply a tile; a value of it proves that the CPU can.
+pub trait Micro: Copy {
+    /// 8 rows × 32 columns.
+    type Weights: Copy + Default;
+    /// What it needs to bring tokens into its order.
+    type Scratch: Copy + Default;
+    /// 4 tokens in its order.
+    type Tokens<'a>: Copy;
+
+    /// The weights of 16 rows.
+    fn weights<C: Codes>(codes: C, scales: [F32x4; 4], out: Strips<'_, Self>);
+
+    /// Four tokens; `scratch` has room for as many groups.
+    fn tokens<'a>(x: [Columns<'a>; TILE_TOKENS], scratch: &'a mut [Self::Scratch]) -> Self::Tokens<'a>;
+
+    /// `sums[t][r] += Σ_c weights[r,c] · tokens[t,c]`, group by group.
+    fn tile(self, weights: &[Self::Weights], tokens: Self::Tokens<'_>, sums: &mut Sums);
+}
+
+/// See [`Kernels::mat_mul`](crate::Kernels::mat_mul).
+pub fn mat_mul<E: Grouped, M: Micro>(micro: M, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+    x.assert_product(w, y);
+    let group_count = w.cols().next_multiple_of(E::GROUPS * ACTIVATION_GROUP) / ACTIVATION_GROUP;
+    let mut weights = [[M::Weights::default(); GROUPS]; STRIPS];
+    let mut scratch = [M::Scratch::default(); GROUPS];
+    for first_block in (0..w.block_count()).step_by(BLOCKS) {
+        let block_count = BLOCKS.min(w.block_count() - first_block);
+        for first_group in (0..group_count).step_by(GROUPS) {
+            let count = GROUPS.min(group_count - first_group);
+            for index in 0..block_count {
+                let (_, tiles) = w.block(first_block + index).split_at(first_group / E::GROUPS * E::BYTES);
+                let strips = &mut weights[index * STRIPS_IN_BLOCK..];
+                expand::<E, M>(&tiles[..count / E::GROUPS * E::BYTES], strips);
+            }
+            for token in (0..x.tokens()).step_by(TILE_TOKENS) {
+                let columns = std::array::from_fn(|offset| columns(x, token + offset, first_group, count));
+                let tokens = M::tokens(columns, &mut scratch[..count]);
+                for (index, weights) in weights[..block_count * STRIPS_IN_BLOCK].iter().enumerate() {
+                    let row = first_block * TILE_ROWS + index * STRIP_ROWS;
+                    if row < w.rows() {
+                        let y = &mut y[token..];
+                        let mut sums = if first_group == 0 { Sums::default() } else { read(y, row) };
+                        micro.tile(&weights[..count], tokens, &mut sums);
+                        write(y, row, &sums);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Brings whole tiles into the two strips of their block.
+#[inline(always)]
+fn expand<E: Grouped, M: Micro>(tiles: &[u8], strips: &mut [[M::Weights; GROUPS]]) {
+    let [first, second] = strips.first_chunk_mut().expect("the strips of a block");
+    let groups = first.chunks_exact_mut(E::GROUPS).zip(second.chunks_exact_mut(E::GROUPS));
+    for (tile, (first, second)) in tiles.chunks_exact(E::BYTES).zip(groups) {
+        for (group, out) in first.iter_mut().zip(second).enumerate() {
+            E::expand::<M>(tile, group, out.into());
+        }
+    }
+}
+
+/// Some groups of a token; behind the last one that one again, whose results are not kept.
+#[inline(always)]
+fn columns(x: Operand<'_>, token: usize, first_group: usize, count: usize) -> Columns<'_> {
+    let token = x.token(token.min(x.tokens() - 1));
+    let (codes, _) = token.codes.as_chunks();
+    Columns { codes: &codes[first_group..][..count], scales: &token.scales[first_group..][..count] }
+}
+
+/// What the first tokens of `y` hold for the strip at `row`; zeros behind the last row and token.
+#[inline(always)]
+fn read(y: &[&mut [f32]], row: usize) -> Sums {
+    let mut sums = Sums::default();
+    for (sums, y) in sums.iter_mut().zip(y) {
+        match y[row..].first_chunk() {
+            Some(whole) => *sums = *whole,
+            None => sums[..y.len() - row].copy_from_slice(&y[row..]),
+        }
+    }
+    sums
+}
+
+/// The way back.
+#[inline(always)]
+fn write(y: &mut [&mut [f32]], row: usize, sums: &Sums) {
+    for (sums, y) in sums.iter().zip(y) {
+        match y[row..].first_chunk_mut() {
+            Some(whole) => *whole = *sums,
+            None => {
+                let count = y.len() - row;
+                y[row..].copy_from_slice(&sums[..count]);
+            }
+        }
+    }
+}
