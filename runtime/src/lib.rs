@@ -38,6 +38,7 @@ mod resolve;
 mod rope;
 mod sampler;
 mod session;
+mod snapshot;
 mod stop;
 
 pub use cache::KvType;

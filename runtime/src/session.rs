@@ -41,18 +41,20 @@ pub struct SessionOptions {
 
 /// One sequence of tokens over a model. Everything it needs is allocated when it is made.
 pub struct Session {
-    model: Arc<Model>,
+    pub(crate) model: Arc<Model>,
     exec: Exec,
-    caches: Vec<LayerCache>,
+    pub(crate) caches: Vec<LayerCache>,
     buffers: Buffers,
-    logits: Vec<f32>,
+    pub(crate) logits: Vec<f32>,
+    /// How many tokens the logits come after; they are the sequence's while it has as many, 0 is never.
+    pub(crate) logits_position: usize,
     /// Logits of several tokens, once they were asked for.
     all_logits: Vec<f32>,
     /// What is in the cache, in order; room for the whole context.
-    tokens: Vec<u32>,
-    context_len: usize,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) context_len: usize,
     batch: usize,
-    kv_type: KvType,
+    pub(crate) kv_type: KvType,
     last_traffic: Traffic,
 }
 
@@ -82,6 +84,7 @@ impl Session {
             caches,
             buffers,
             logits,
+            logits_position: 0,
             all_logits: Vec::new(),
             tokens,
             context_len,
@@ -107,6 +110,7 @@ impl Session {
             }
             self.tokens.extend_from_slice(chunk);
         }
+        self.logits_position = self.tokens.len();
         self.last_traffic = self.exec.traffic.since(before);
         Ok(&self.logits)
     }
@@ -183,6 +187,9 @@ impl Session {
     /// Forgets all tokens from `position` on; nothing if there are no more.
     pub fn truncate(&mut self, position: usize) {
         self.tokens.truncate(position);
+        if position < self.logits_position {
+            self.logits_position = 0;
+        }
     }
 
     /// Forgets all tokens.

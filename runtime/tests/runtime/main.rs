@@ -4,6 +4,7 @@ mod errors;
 mod generation;
 mod logits;
 mod oracle;
+mod snapshot;
 #[path = "../support/mod.rs"]
 mod support;
 mod traffic;
