@@ -219,6 +219,16 @@ impl KvType {
     /// Every type.
     pub const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8];
 
+    /// Bytes of one position of a layer: keys and values of all heads.
+    pub(crate) fn position_bytes(self, layer: &LayerConfig) -> u64 {
+        let row_bytes = match self {
+            KvType::F32 => 4 * layer.head_dim,
+            KvType::F16 => 2 * layer.head_dim,
+            KvType::Q8 => layer.head_dim + 2,
+        };
+        2 * layer.kv_heads as u64 * row_bytes as u64
+    }
+
     /// Number in a session file.
     pub(crate) fn tag(self) -> u32 {
         match self {
@@ -296,6 +306,7 @@ mod tests {
                 assert!((values.get(position, dim) - expected - 0.1).abs() <= error + 1e-6, "{kind}");
             }
             assert_eq!((cache.position_bytes(), cache.bytes()), (bytes, 5 * bytes));
+            assert_eq!(kind.position_bytes(&config()), bytes);
         }
     }
 

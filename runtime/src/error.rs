@@ -83,6 +83,27 @@ pub enum RuntimeError {
         /// How much; `u64::MAX` where the number is larger than can be counted.
         bytes: u64,
     },
+    /// The memory allowed is less than a session needs with every layer read from the disk.
+    #[error(
+        "{memory_bytes} bytes of memory are too few: at least {least_bytes} are needed; a shorter context needs less"
+    )]
+    MemoryLimit {
+        /// What is allowed.
+        memory_bytes: u64,
+        /// What would do.
+        least_bytes: u64,
+    },
+    /// The system does not permit to keep weights in memory.
+    #[error(
+        "cannot lock {bytes} bytes of weights in memory: {source}; raise the limit (ulimit -l) or do not lock"
+    )]
+    Lock {
+        /// How much was to be locked.
+        bytes: u64,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
     /// The system does not give the threads.
     #[error("cannot start {threads} threads: {source}; ask for fewer")]
     Threads {

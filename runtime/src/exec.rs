@@ -2,6 +2,7 @@
 
 use crate::ledger::Traffic;
 use crate::model::{Norm, Vector};
+use crate::placement::Stream;
 use crate::pool::{MAX_THREADS, Pool};
 use pith_format::{Matrix, TILE_ROWS};
 use pith_kernels::{Kernels, Operand};
@@ -24,6 +25,8 @@ pub(crate) struct Exec {
     /// Room for the parts of a product's results, and for what is left to part; empty between calls.
     parts: Vec<&'static mut [f32]>,
     rests: Vec<&'static mut [f32]>,
+    /// Reads weights that are not kept in memory.
+    pub stream: Option<Stream>,
     /// What was touched since the session began.
     pub traffic: Traffic,
 }
@@ -38,6 +41,7 @@ impl Exec {
             pool,
             parts: Vec::with_capacity(parts),
             rests: Vec::with_capacity(rests),
+            stream: None,
             traffic: Traffic::default(),
         }
     }

@@ -31,6 +31,7 @@ mod map;
 mod memory;
 mod meter;
 mod model;
+mod placement;
 #[allow(unsafe_code)]
 mod pool;
 mod random;
@@ -48,6 +49,7 @@ pub use generate::{GenerateOptions, Outcome, StopReason, generate};
 pub use ledger::{Ledger, Phase, TokenCost, Totals, Traffic};
 pub use meter::{Joules, Kind, Meter, MeterError, Reading, Scope};
 pub use model::Model;
+pub use placement::{DiskRate, Part, Placement};
 pub use pool::MAX_THREADS;
 pub use sampler::{Sampler, SamplerOptions};
 pub use session::{DEFAULT_BATCH, DEFAULT_CONTEXT_LEN, Session, SessionOptions};
