@@ -62,6 +62,17 @@ impl Map {
         let _ = range;
     }
 
+    /// Whether `range` is to be read in the largest pages there are when it is touched. False where the system cannot.
+    pub fn huge(&self, range: Range<usize>, huge: bool) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Some(map) = self.map_of(&range) {
+            let advice = if huge { memmap2::Advice::HugePage } else { memmap2::Advice::NoHugePage };
+            return map.advise_range(advice, range.start, range.len()).is_ok();
+        }
+        let _ = (range, huge);
+        false
+    }
+
     /// Waits until `range` is in memory, by reading a byte of each page.
     pub fn touch(&self, range: Range<usize>) {
         let pages = self.get(range).unwrap_or_default().iter().step_by(PAGE_BYTES);
@@ -159,6 +170,8 @@ mod tests {
         let map = Map::open(&path).unwrap();
         for range in [0..content.len(), 4096..8192, 5..6, 70_000..100_000, 7..7, 5..usize::MAX] {
             map.random(range.clone());
+            assert!(!map.huge(range.clone(), true) || range.end <= content.len());
+            map.huge(range.clone(), false);
             map.touch(range.clone());
             // Whether it is permitted is the system's affair.
             let locked = map.lock(range.clone()).is_ok();

@@ -105,7 +105,7 @@ fn too_little_memory_names_both_numbers() {
     };
     let message = error.to_string();
     assert!(message.contains("12345678") && message.contains(&least_bytes.to_string()), "{message}");
-    assert!(least_bytes > (16 + 6) << 20, "the reserve and the largest part");
+    assert!(least_bytes > (24 + 6) << 20, "the reserve and the largest part");
 }
 
 #[test]

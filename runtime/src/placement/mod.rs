@@ -13,13 +13,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 pub(crate) use stream::Stream;
-use stream::{Circle, pieces};
+use stream::{Ahead, Circle, pieces};
 
 /// Pages beside each other are asked for at once, even with a vector or some padding between them.
 const MERGE_BYTES: usize = 1 << 16;
 
-/// Stacks, page tables and the allocator's reserves.
-const SLACK_BYTES: u64 = 16 << 20;
+/// Stacks, the allocator's reserves, and large pages that a kept part shares with a streamed one.
+const SLACK_BYTES: u64 = 24 << 20;
 
 /// What a process without `/proc` is taken to hold already.
 const PROCESS_BYTES: u64 = 64 << 20;
@@ -42,6 +42,7 @@ pub struct Placement {
     pub parts: Vec<Part>,
     /// What reading the streamed parts was measured to give, if it was.
     pub disk: Option<DiskRate>,
+    ahead: Ahead,
 }
 
 /// A part of a model's weights.
@@ -96,7 +97,15 @@ impl Placement {
             .map_err(|least_bytes| RuntimeError::MemoryLimit { memory_bytes, least_bytes })?;
         let parts = parts.into_iter().zip(streamed).map(|(part, streamed)| Part { streamed, ..part });
         let parts = parts.collect();
-        Ok(Self { memory_bytes, kv_bytes, working_bytes, window_bytes: window, parts, disk: None })
+        Ok(Self {
+            memory_bytes,
+            kv_bytes,
+            working_bytes,
+            window_bytes: window,
+            parts,
+            disk: None,
+            ahead: Ahead::Announced,
+        })
     }
 
     /// Bytes that stay in memory.
@@ -115,13 +124,31 @@ impl Placement {
         Some(self.disk?.bytes_per_second() / streamed as f64)
     }
 
-    /// Measures the disk on what is to be streamed: for half a second at most, less where there is less.
+    /// Measures the disk on what is to be streamed: for half a second at most, less where there is less. Reading ahead
+    /// goes two ways, and the faster one is kept.
     pub fn measure(&mut self, model: &Arc<Model>) {
         let ranges = self.streamed_ranges();
-        if !ranges.is_empty() {
-            let (bytes, seconds) = Circle::new(Arc::clone(model), ranges, self.window_bytes).time(PROBE_TIME);
-            self.disk = Some(DiskRate { bytes, seconds });
+        if ranges.is_empty() {
+            return;
         }
+        let time = |ahead| {
+            let circle = Circle::new(Arc::clone(model), ranges.iter().cloned(), ahead, self.window_bytes);
+            let (bytes, seconds) = circle.time(PROBE_TIME / 2);
+            (ahead, DiskRate { bytes, seconds })
+        };
+        let mut best = time(Ahead::Announced);
+        if ranges.iter().all(|range| model.map().huge(range.clone(), true)) {
+            let large = time(Ahead::Large);
+            if large.1.bytes_per_second() > best.1.bytes_per_second() {
+                best = large;
+            }
+        }
+        if best.0 == Ahead::Announced {
+            ranges.iter().for_each(|range| {
+                model.map().huge(range.clone(), false);
+            });
+        }
+        (self.ahead, self.disk) = (best.0, Some(best.1));
     }
 
     /// Reads what is kept and locks it where the system permits, then starts to read what is streamed.
@@ -138,18 +165,18 @@ impl Placement {
         if streams {
             // A row of an embedding that is looked up must not bring megabytes around it.
             model.map().random(model.embedding.range.clone());
+            self.measure(model);
         }
         if streams || must_lock {
             let kept = self.parts.iter().filter(|part| !part.streamed);
-            pins.load(kept.flat_map(|part| part.ranges.iter().cloned()), must_lock)?;
+            pins.load(kept.flat_map(|part| part.ranges.iter().cloned()), self.ahead, must_lock)?;
         }
         if !streams {
             return Ok((None, pins));
         }
-        self.measure(model);
         let ranges = |part: &Part| part.streamed.then(|| part.ranges.clone());
         let parts: Vec<_> = self.parts.iter().map(ranges).collect();
-        Ok((Some(Stream::start(model, &parts, self.window_bytes)?), pins))
+        Ok((Some(Stream::start(model, &parts, self.ahead, self.window_bytes)?), pins))
     }
 
     fn streamed_ranges(&self) -> Vec<Range<usize>> {
@@ -168,18 +195,23 @@ impl Pins {
     fn load(
         &mut self,
         ranges: impl Iterator<Item = Range<usize>>,
+        ahead: Ahead,
         must_lock: bool,
     ) -> Result<(), RuntimeError> {
         let pieces: Vec<_> = ranges.flat_map(pieces).collect();
         let map = self.model.map();
+        if ahead == Ahead::Large {
+            pieces.iter().for_each(|piece| {
+                map.huge(piece.clone(), true);
+            });
+        }
         let mut permitted = true;
         for (index, piece) in pieces.iter().enumerate() {
             // The disk works on the next ones meanwhile.
-            let ahead =
-                if index == 0 { 0..pieces.len().min(8) } else { index + 7..pieces.len().min(index + 8) };
-            pieces[ahead.start.min(ahead.end)..ahead.end]
-                .iter()
-                .for_each(|piece| map.will_need(piece.clone()));
+            let from = if index == 0 { 0 } else { index + 7 };
+            if ahead == Ahead::Announced {
+                pieces.iter().take(index + 8).skip(from).for_each(|piece| map.will_need(piece.clone()));
+            }
             if permitted {
                 match map.lock(piece.clone()) {
                     Ok(()) => self.locked.push(piece.clone()),

@@ -12,16 +12,34 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// The largest page that a file is cached in, as far as it matters here.
+const LARGE_PAGE_BYTES: usize = 2 << 20;
+
+/// What lies between two parts that are beside each other: padding.
+const NEIGHBOUR_BYTES: usize = 1 << 16;
+
 /// A circle of pieces, numbered on and on: piece `n` is `pieces[n % pieces.len()]`.
 pub(super) struct Circle {
     model: Arc<Model>,
     pieces: Vec<Range<usize>>,
+    ahead: Ahead,
     /// Most bytes that are asked for and not yet given back.
     window: u64,
 }
 
+/// How pages come before they are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    /// Every piece of the window is announced to the system, then touched.
+    Announced,
+    /// Touching is enough: the system reads ahead by itself, in large pages where the file system has them. Where it
+    /// does, the disk and the system have much less to do.
+    Large,
+}
+
 /// The forward pass's side of it.
 pub(crate) struct Stream {
+    circle: Arc<Circle>,
     shared: Arc<Shared>,
     worker: Option<JoinHandle<()>>,
     /// Pieces of each part within a round; of a part that is kept, none, where the next streamed one begins.
@@ -49,8 +67,19 @@ struct Progress {
 
 impl Circle {
     /// A circle of these ranges of the file, which are not empty.
-    pub fn new(model: Arc<Model>, ranges: impl IntoIterator<Item = Range<usize>>, window: u64) -> Self {
-        Self { model, pieces: ranges.into_iter().flat_map(pieces).collect(), window }
+    pub fn new(
+        model: Arc<Model>,
+        ranges: impl IntoIterator<Item = Range<usize>>,
+        ahead: Ahead,
+        window: u64,
+    ) -> Self {
+        Self { model, pieces: ranges.into_iter().flat_map(pieces).collect(), ahead, window }
+    }
+
+    fn announce(&self, number: u64) {
+        if self.ahead == Ahead::Announced {
+            self.model.map().will_need(self.piece(number));
+        }
     }
 
     fn piece(&self, number: u64) -> Range<usize> {
@@ -58,10 +87,19 @@ impl Circle {
     }
 
     /// Lets go of these pieces, neighbours at once.
+    ///
+    /// A large page that the piece before shares could not go with it; it goes now.
     fn release(&self, numbers: Range<u64>) {
         // A round is everything.
         let end = numbers.end.min(numbers.start + self.pieces.len() as u64);
         let mut run: Option<Range<usize>> = None;
+        if numbers.start < end && numbers.start > 0 {
+            let (before, first) = (self.piece(numbers.start - 1), self.piece(numbers.start));
+            let page = first.start / LARGE_PAGE_BYTES * LARGE_PAGE_BYTES;
+            if before.end.next_multiple_of(NEIGHBOUR_BYTES) >= first.start && before.end <= first.start {
+                run = Some(page.max(before.start)..first.start);
+            }
+        }
         for piece in (numbers.start..end).map(|number| self.piece(number)) {
             match &mut run {
                 Some(run) if run.end == piece.start => run.end = piece.end,
@@ -85,7 +123,7 @@ impl Circle {
         let (mut asked, mut held, mut bytes) = (0, 0, 0);
         for number in 0..count {
             while asked < count && self.has_room(held, self.piece(asked)) {
-                self.model.map().will_need(self.piece(asked));
+                self.announce(asked);
                 held += self.piece(asked).len() as u64;
                 asked += 1;
             }
@@ -123,14 +161,13 @@ impl Circle {
             let done = progress.done;
             drop(progress);
             if done > released {
-                self.release(released..done.min(asked));
-                held -=
-                    (released..done.min(asked)).map(|number| self.piece(number).len() as u64).sum::<u64>();
+                let given_back = released..done.min(asked);
+                held -= given_back.map(|number| self.piece(number).len() as u64).sum::<u64>();
                 // What was skipped was never asked for.
                 (released, asked, ready) = (done, asked.max(done), ready.max(done));
             }
             while self.has_room(held, self.piece(asked)) {
-                self.model.map().will_need(self.piece(asked));
+                self.announce(asked);
                 held += self.piece(asked).len() as u64;
                 asked += 1;
             }
@@ -151,10 +188,11 @@ impl Stream {
     pub fn start(
         model: &Arc<Model>,
         parts: &[Option<Vec<Range<usize>>>],
+        ahead: Ahead,
         window: u64,
     ) -> Result<Self, RuntimeError> {
         let streamed = || parts.iter().flatten().flatten().cloned();
-        let circle = Circle::new(Arc::clone(model), streamed(), window);
+        let circle = Arc::new(Circle::new(Arc::clone(model), streamed(), ahead, window));
         let mut end = 0;
         let parts = parts.iter().map(|ranges| {
             let count: usize = ranges.iter().flatten().map(|range| pieces(range.clone()).count()).sum();
@@ -164,15 +202,16 @@ impl Stream {
         let parts = parts.collect();
         circle.release(0..circle.pieces.len() as u64);
         let shared = Arc::new(Shared { progress: Mutex::default(), changed: Condvar::new() });
-        let (pieces_a_round, theirs) = (circle.pieces.len() as u64, Arc::clone(&shared));
+        let pieces_a_round = circle.pieces.len() as u64;
+        let (ours, theirs) = (Arc::clone(&circle), Arc::clone(&shared));
         let worker = std::thread::Builder::new().name("pith-read".into()).spawn(move || {
             let stop = StopAtEnd(&theirs);
-            circle.run(stop.0);
-            circle.release(0..circle.pieces.len() as u64);
+            ours.run(stop.0);
+            ours.release(0..pieces_a_round);
         });
         let worker = worker.map_err(|source| RuntimeError::Threads { threads: 1, source })?;
         let layer_count = model.config().layers.len();
-        Ok(Self { shared, worker: Some(worker), parts, pieces_a_round, layer_count, position: 0 })
+        Ok(Self { circle, shared, worker: Some(worker), parts, pieces_a_round, layer_count, position: 0 })
     }
 
     /// Gives back what was read before a layer and waits until the layer is there.
@@ -197,12 +236,14 @@ impl Stream {
         if first < self.position {
             first += self.pieces_a_round;
         }
-        self.position = first;
-        let mut progress = self.shared.lock();
-        if progress.done < first {
-            progress.done = first;
+        // Not by the thread, which is to keep the disk busy.
+        if first > self.position {
+            self.circle.release(self.position..first);
+            self.shared.lock().done = first;
             self.shared.changed.notify_all();
         }
+        self.position = first;
+        let mut progress = self.shared.lock();
         while !progress.stop && progress.ready < first + (part.end - part.start) {
             progress = self.shared.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
@@ -239,8 +280,26 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
-/// A range in pieces of [`PIECE_BYTES`] at most.
+/// A range in pieces of [`PIECE_BYTES`] at most, which end where large pages do.
 pub(super) fn pieces(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let end = range.end;
-    range.step_by(PIECE_BYTES as usize).map(move |start| start..end.min(start + PIECE_BYTES as usize))
+    let piece_bytes = PIECE_BYTES as usize;
+    let cut = move |index: usize| (index * piece_bytes).clamp(range.start, range.end);
+    (range.start / piece_bytes..range.end.div_ceil(piece_bytes)).map(move |index| cut(index)..cut(index + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_the_range_and_end_on_large_pages() {
+        let piece = PIECE_BYTES as usize;
+        for range in [0..1, 5..piece, 3..piece + 1, piece..3 * piece, piece - 7..5 * piece + 9] {
+            let pieces: Vec<_> = pieces(range.clone()).collect();
+            assert_eq!((pieces[0].start, pieces[pieces.len() - 1].end), (range.start, range.end));
+            assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start && pair[0].end % piece == 0));
+            assert!(pieces.iter().all(|part| !part.is_empty() && part.len() <= piece));
+        }
+        assert_eq!(pieces(7..7).count(), 0);
+    }
 }
