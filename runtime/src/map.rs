@@ -91,11 +91,10 @@ impl Map {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
             use std::os::fd::AsRawFd;
-            let (offset, len) = (range.start as libc::off64_t, range.len() as libc::off64_t);
+            let (offset, len) = (range.start as libc::off_t, range.len() as libc::off_t);
             // SAFETY: the descriptor is open as long as `self` lives; the call takes numbers only, and is advice.
-            let _ = unsafe {
-                libc::posix_fadvise64(self.file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED)
-            };
+            let _ =
+                unsafe { libc::posix_fadvise(self.file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
         }
         let _ = (&self.file, range);
     }

@@ -24,6 +24,9 @@ const SLACK_BYTES: u64 = 24 << 20;
 /// What a process without `/proc` is taken to hold already.
 const PROCESS_BYTES: u64 = 64 << 20;
 
+/// How much faster announcing pieces must be to be preferred.
+const CLEARLY_FASTER: f64 = 1.25;
+
 /// Longest time that the disk is measured.
 const PROBE_TIME: Duration = Duration::from_millis(500);
 
@@ -124,31 +127,39 @@ impl Placement {
         Some(self.disk?.bytes_per_second() / streamed as f64)
     }
 
-    /// Measures the disk on what is to be streamed: for half a second at most, less where there is less. Reading ahead
-    /// goes two ways, and the faster one is kept.
+    /// Measures the disk on what is to be streamed: for half a second at most, less where there is less.
+    ///
+    /// Reading ahead goes two ways, which take turns, since a disk's rate is not the same from moment to moment. The
+    /// way that gives the system less work is kept unless the other is clearly faster.
     pub fn measure(&mut self, model: &Arc<Model>) {
         let ranges = self.streamed_ranges();
         if ranges.is_empty() {
             return;
         }
+        let huge = |yes: bool| ranges.iter().all(|range| model.map().huge(range.clone(), yes));
         let time = |ahead| {
             let circle = Circle::new(Arc::clone(model), ranges.iter().cloned(), ahead, self.window_bytes);
-            let (bytes, seconds) = circle.time(PROBE_TIME / 2);
-            (ahead, DiskRate { bytes, seconds })
+            let (bytes, seconds) = circle.time(PROBE_TIME / 4);
+            DiskRate { bytes, seconds }
         };
-        let mut best = time(Ahead::Announced);
-        if ranges.iter().all(|range| model.map().huge(range.clone(), true)) {
-            let large = time(Ahead::Large);
-            if large.1.bytes_per_second() > best.1.bytes_per_second() {
-                best = large;
+        let sum =
+            |[a, b]: [DiskRate; 2]| DiskRate { bytes: a.bytes + b.bytes, seconds: a.seconds + b.seconds };
+        let (mut large, mut announced) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            if huge(true) {
+                large.push(time(Ahead::Large));
             }
+            huge(false);
+            announced.push(time(Ahead::Announced));
         }
-        if best.0 == Ahead::Announced {
-            ranges.iter().for_each(|range| {
-                model.map().huge(range.clone(), false);
-            });
+        let [large, announced] = [large, announced].map(|rates| <[_; 2]>::try_from(rates).ok().map(sum));
+        let fastest = |rate: Option<DiskRate>| rate.map_or(0.0, DiskRate::bytes_per_second);
+        if large.is_some() && fastest(announced) < CLEARLY_FASTER * fastest(large) {
+            huge(true);
+            (self.ahead, self.disk) = (Ahead::Large, large);
+        } else {
+            (self.ahead, self.disk) = (Ahead::Announced, announced);
         }
-        (self.ahead, self.disk) = (best.0, Some(best.1));
     }
 
     /// Reads what is kept and locks it where the system permits, then starts to read what is streamed.
@@ -260,7 +271,8 @@ fn parts(model: &Model) -> Vec<Part> {
     parts.extend((0..count).map(|band| {
         let blocks = head_band(blocks, band, count);
         let at = |block: usize| head.range.start + block * block_bytes;
-        part(format!("head {}/{count}", band + 1), vec![at(blocks.start)..at(blocks.end)])
+        let range = at(blocks.start)..at(blocks.end);
+        part(format!("head {}/{count}", band + 1), std::iter::once(range).collect())
     }));
     parts
 }
