@@ -284,7 +284,8 @@ impl Drop for StopAtEnd<'_> {
 pub(super) fn pieces(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let piece_bytes = PIECE_BYTES as usize;
     let cut = move |index: usize| (index * piece_bytes).clamp(range.start, range.end);
-    (range.start / piece_bytes..range.end.div_ceil(piece_bytes)).map(move |index| cut(index)..cut(index + 1))
+    let pieces = range.start / piece_bytes..range.end.div_ceil(piece_bytes);
+    pieces.map(move |index| cut(index)..cut(index + 1)).filter(|piece| !piece.is_empty())
 }
 
 #[cfg(test)]
