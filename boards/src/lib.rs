@@ -5,6 +5,8 @@
 
 mod cpu;
 mod machine;
+mod memory;
 
 pub use cpu::{Cache, CacheKind, Processor};
 pub use machine::{Machine, MachineError};
+pub use memory::{available_memory, available_memory_below};

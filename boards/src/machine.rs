@@ -1,6 +1,7 @@
 //! The machine as a whole.
 
 use crate::cpu::{self, Cache, Processor};
+use crate::memory::meminfo;
 use std::path::{Path, PathBuf};
 
 /// A machine. What the system does not tell is `None` or empty, never a guess.
@@ -53,7 +54,7 @@ impl Machine {
             board: board(root)?,
             processors: cpu::processors(root)?,
             caches: cpu::caches(root)?,
-            memory_bytes: memory_bytes(root)?,
+            memory_bytes: meminfo(root, "MemTotal:")?,
         })
     }
 
@@ -75,17 +76,6 @@ fn board(root: &Path) -> Result<Option<String>, MachineError> {
         }
     }
     Ok(None)
-}
-
-fn memory_bytes(root: &Path) -> Result<Option<u64>, MachineError> {
-    let path = root.join("proc/meminfo");
-    let Some(text) = read(&path)? else { return Ok(None) };
-    let Some(line) = text.lines().find_map(|line| line.strip_prefix("MemTotal:")) else { return Ok(None) };
-    let kibibytes = line.trim().strip_suffix("kB").and_then(|count| count.trim().parse::<u64>().ok());
-    match kibibytes.and_then(|count| count.checked_mul(1024)) {
-        Some(bytes) => Ok(Some(bytes)),
-        None => Err(MachineError::Value { path, found: line.trim().to_string(), expected: "a number of kB" }),
-    }
 }
 
 /// A small file of the system; `None` where it does not exist or may not be read.

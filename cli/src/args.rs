@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::output;
 use crate::speculate::ReplyArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
@@ -92,9 +93,29 @@ pub struct InspectArgs {
     /// Read every byte and compare all checksums
     #[arg(long)]
     pub verify: bool,
+    /// Say which weights would stay in memory, which would be read for every token, and how fast that can be
+    #[arg(long, conflicts_with_all = ["cpu", "verify"])]
+    pub plan: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub session: PlanArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// For whom a plan is made.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Memory to take, as in 600M or 2GiB [default: what is available]
+    #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes, requires = "plan")]
+    pub memory: Option<u64>,
+    /// Longest sequence in tokens [default: the model's, at most 4096]
+    #[arg(short, long, value_name = "TOKENS", requires = "plan")]
+    pub context: Option<usize>,
+    /// How keys and values are cached
+    #[arg(long, value_enum, default_value_t = KvArg::F16, requires = "plan")]
+    pub kv: KvArg,
 }
 
 /// How a model is run.
@@ -118,6 +139,26 @@ pub struct SessionArgs {
     /// Prompt tokens worked on together [default: 128]
     #[arg(long, value_name = "TOKENS")]
     pub batch: Option<usize>,
+    /// Memory to take, as in 600M or 2GiB; weights beyond it are read for every token [default: what is available]
+    #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
+    pub memory: Option<u64>,
+    /// Lock the weights in memory
+    #[arg(long)]
+    pub mlock: bool,
+}
+
+/// What of a prompt is kept between calls.
+#[derive(Debug, Args)]
+pub struct PromptCacheArgs {
+    /// Keep what was computed of the prompt in this file, and what it has of a prompt is not computed again
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub session: Option<PathBuf>,
+    /// Only read the --session file
+    #[arg(long, requires = "session")]
+    pub session_ro: bool,
+    /// Keep what was written too
+    #[arg(long, requires = "session", conflicts_with = "session_ro")]
+    pub session_all: bool,
 }
 
 /// Type of the cache.
@@ -201,6 +242,9 @@ pub struct RunArgs {
     pub json: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub cache: PromptCacheArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub sampler: SamplerArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -231,6 +275,9 @@ pub struct ChatArgs {
     /// Print statistics after every reply
     #[arg(long)]
     pub stats: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub cache: PromptCacheArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sampler: SamplerArgs,
@@ -285,6 +332,9 @@ pub struct BenchArgs {
     /// Prompt tokens worked on together [default: 128]
     #[arg(long, value_name = "TOKENS")]
     pub batch: Option<usize>,
+    /// Memory to take, as in 600M or 2GiB; weights beyond it are read for every token [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
+    pub memory: Option<u64>,
     /// Form of the result
     #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
     pub output: TableFormat,

@@ -3,6 +3,7 @@
 use crate::args::{BenchArgs, TableFormat};
 use crate::inspect::short_name;
 use crate::output::{self, Table, rounded};
+use crate::plan;
 use crate::session::open_model;
 use pith_runtime::{Model, Session, SessionOptions, Traffic};
 use serde_json::Value;
@@ -64,9 +65,13 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
                 threads,
                 kernels: args.kernels.clone(),
                 batch: args.batch,
+                memory: args.memory,
                 ..SessionOptions::default()
             };
             let mut session = Session::new(Arc::clone(&model), options)?;
+            if let Some(summary) = session.placement().and_then(plan::summary) {
+                eprintln!("{summary}");
+            }
             for test in &tests {
                 eprintln!("{}: {}, {} threads", path.display(), test.name(), session.threads());
                 table.push(measure(&args, &model, &mut session, test)?);

@@ -1,7 +1,7 @@
 //! `pith chat`
 
 use crate::args::ChatArgs;
-use crate::{interrupt, run, session, speculate};
+use crate::{interrupt, prompt_cache, run, session, speculate};
 use anyhow::Context;
 use pith_runtime::{
     ChatTemplate, Drafter, GenerateOptions, Ledger, Message, Model, Sampler, Session, generate_with,
@@ -22,8 +22,15 @@ pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
     let template = template(&args, &model)?;
     interrupt::listen()?;
     let system = args.system.iter().map(|text| Message::new("system", text)).collect::<Vec<_>>();
-    let mut conversation =
-        Conversation { model: &model, session, drafter, sampler, template, messages: system.clone() };
+    let mut conversation = Conversation {
+        model: &model,
+        session,
+        drafter,
+        sampler,
+        template,
+        messages: system.clone(),
+        begun: false,
+    };
     let mut lines = Lines::open()?;
     while let Some(line) = lines.next()? {
         match line.trim() {
@@ -33,6 +40,9 @@ pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
             "/clear" => conversation.clear(&system),
             text => conversation.turn(text, &args)?,
         }
+    }
+    if conversation.begun {
+        prompt_cache::save_all(&args.cache, &conversation.session)?;
     }
     Ok(())
 }
@@ -61,6 +71,8 @@ struct Conversation<'a> {
     sampler: Sampler,
     template: ChatTemplate,
     messages: Vec<Message>,
+    /// Whether anything was asked yet: the first prompt is what a session file is for.
+    begun: bool,
 }
 
 impl Conversation<'_> {
@@ -85,6 +97,11 @@ impl Conversation<'_> {
         self.messages.push(Message::new("user", text));
         let prompt = self.template.render(&self.messages, true)?;
         let tokens = self.model.tokenizer()?.encode(&prompt, false)?;
+        let first = !std::mem::replace(&mut self.begun, true);
+        let restored = match first {
+            true => prompt_cache::restore(&args.cache, &mut self.session, &tokens)?,
+            false => 0,
+        };
         let options = GenerateOptions {
             max_tokens: Some(args.max_tokens),
             stops: args.stop.clone(),
@@ -114,6 +131,9 @@ impl Conversation<'_> {
         written?;
         writeln!(out)?;
         interrupt::clear();
+        if first {
+            prompt_cache::save_prompt(&args.cache, &self.session, tokens.len(), restored)?;
+        }
         if args.stats {
             eprint!("{}", run::statistics(&outcome, &ledger));
         }

@@ -1,20 +1,23 @@
 //! `pith inspect`
 
-use crate::args::{InspectArgs, TableFormat};
+use crate::args::{InspectArgs, PlanArgs, TableFormat};
 use crate::output::{self, Table};
-use crate::session::open_model;
+use crate::plan;
+use crate::session::{self, open_model};
 use pith_boards::{CacheKind, Machine};
 use pith_format::{Entry, Kind, ModelConfig};
-use pith_runtime::Model;
+use pith_runtime::{Model, Placement, SessionOptions};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Shows a file, a checkpoint or this machine.
 pub fn inspect(args: InspectArgs) -> anyhow::Result<()> {
     let (text, json) = match &args.model {
         None => inspect_cpu()?,
         Some(path) if is_checkpoint(path) => inspect_checkpoint(path)?,
+        Some(path) if args.plan => inspect_plan(path, &args.session)?,
         Some(path) => inspect_file(path, args.verify)?,
     };
     output::print(&if args.json { format!("{json:#}\n") } else { text })?;
@@ -65,6 +68,19 @@ fn inspect_file(path: &Path, verify: bool) -> anyhow::Result<(String, Value)> {
         "tensors": tensors,
     });
     Ok((text, json))
+}
+
+fn inspect_plan(path: &Path, args: &PlanArgs) -> anyhow::Result<(String, Value)> {
+    let model = Arc::new(open_model(path)?);
+    let options = SessionOptions {
+        memory: session::memory(args.memory),
+        context_len: args.context,
+        kv_type: args.kv.into(),
+        ..SessionOptions::default()
+    };
+    let mut placement = Placement::new(&model, &options)?;
+    placement.measure(&model);
+    Ok((plan::text(&placement), plan::json(&placement)))
 }
 
 fn encoding_name(entry: &Entry) -> &'static str {

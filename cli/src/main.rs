@@ -12,6 +12,8 @@ mod interrupt;
 mod logits;
 mod output;
 mod perplexity;
+mod plan;
+mod prompt_cache;
 mod run;
 mod session;
 mod speculate;

@@ -14,6 +14,27 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
+/// Bytes from `600M`, `1.5GB` (decimal), `2GiB` (binary) or `1000`.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("\"{text}\" is not a size such as 600M, 1.5GB or 2GiB");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let exponent = |power: i32| match unit.trim().to_ascii_lowercase().as_str() {
+        unit if unit.ends_with("ib") || unit.ends_with('i') => 1024f64.powi(power),
+        _ => 1000f64.powi(power),
+    };
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" | "ki" | "kib" => exponent(1),
+        "m" | "mb" | "mi" | "mib" => exponent(2),
+        "g" | "gb" | "gi" | "gib" => exponent(3),
+        "t" | "tb" | "ti" | "tib" => exponent(4),
+        _ => return Err(wrong()),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| wrong())? * factor;
+    if bytes.is_finite() && bytes < u64::MAX as f64 { Ok(bytes.round() as u64) } else { Err(wrong()) }
+}
+
 /// A table of rows with the same columns.
 pub struct Table {
     columns: Vec<&'static str>,
@@ -170,6 +191,16 @@ mod tests {
             assert_eq!(bytes.len() % 64, 0);
             assert_eq!(usize::from(u16::from_le_bytes([bytes[8], bytes[9]])), bytes.len() - 10);
             assert!(String::from_utf8_lossy(&bytes).contains(&format!("({rows}, {cols})")));
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        let sizes =
+            ["1000", "600M", "1.5gb", "2GiB", "64 KiB", "1t", "0"].map(|text| parse_bytes(text).unwrap());
+        assert_eq!(sizes, [1000, 600_000_000, 1_500_000_000, 2 << 30, 64 << 10, 1_000_000_000_000, 0]);
+        for text in ["", "M", "1.2.3", "5X", "-1", "1e3", "99999999999T"] {
+            assert!(parse_bytes(text).unwrap_err().contains(text), "{text}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! `pith run`
 
 use crate::args::{RunArgs, SamplerArgs};
-use crate::{interrupt, output, session, speculate, tokenize};
+use crate::{interrupt, output, prompt_cache, session, speculate, tokenize};
 use anyhow::Context;
 use pith_runtime::{
     FullContext, GenerateOptions, Ledger, Outcome, Phase, Sampler, SamplerOptions, StopReason, generate_with,
@@ -32,6 +32,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         tokens.len(),
         session.context_len()
     );
+    let restored = prompt_cache::restore(&args.cache, &mut session, &tokens)?;
     let options = GenerateOptions {
         max_tokens: Some(args.max_tokens),
         stops: args.stop.clone(),
@@ -59,6 +60,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             }
         })?;
     written?;
+    prompt_cache::save_prompt(&args.cache, &session, tokens.len(), restored)?;
+    prompt_cache::save_all(&args.cache, &session)?;
     if let Some(path) = &args.ledger {
         write_ledger(path, &ledger)?;
     }
@@ -183,6 +186,7 @@ fn to_json(prompt: &str, outcome: &Outcome, ledger: &Ledger) -> Value {
         "text": outcome.text,
         "ids": outcome.tokens,
         "prompt_tokens": outcome.prompt_tokens,
+        "reused_tokens": outcome.reused_tokens,
         "stopped": reason_name(&outcome.reason),
         "prefill": ledger.totals(Phase::Prefill),
         "decode": ledger.totals(Phase::Decode),

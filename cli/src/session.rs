@@ -1,7 +1,8 @@
 //! From options to a session.
 
 use crate::args::{KvArg, SessionArgs};
-use pith_runtime::{KvType, Model, Session, SessionOptions};
+use crate::plan;
+use pith_runtime::{KvType, Model, RuntimeError, Session, SessionOptions};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ impl From<KvArg> for KvType {
 }
 
 /// Opens a file and a session over it.
+///
+/// Without a limit given, what the system has available is one; where that is too little for any plan, there is none.
 pub fn open(path: &Path, args: &SessionArgs) -> anyhow::Result<(Arc<Model>, Session)> {
     let model = Arc::new(open_model(path)?);
     let options = SessionOptions {
@@ -25,10 +28,26 @@ pub fn open(path: &Path, args: &SessionArgs) -> anyhow::Result<(Arc<Model>, Sess
         kernels: args.kernels.clone(),
         batch: args.batch,
         beyond_model: args.beyond_model,
+        memory: memory(args.memory),
+        lock: args.mlock,
         ..SessionOptions::default()
     };
-    let session = Session::new(Arc::clone(&model), options)?;
+    let session = match Session::new(Arc::clone(&model), options.clone()) {
+        Err(error @ RuntimeError::MemoryLimit { .. }) if args.memory.is_none() => {
+            eprintln!("note: {error}; running without a limit");
+            Session::new(Arc::clone(&model), SessionOptions { memory: None, ..options })?
+        }
+        session => session?,
+    };
+    if let Some(summary) = session.placement().and_then(plan::summary) {
+        eprintln!("{summary}");
+    }
     Ok((model, session))
+}
+
+/// The limit given, or what is available; a system that does not tell, or tells nonsense, sets none.
+pub fn memory(given: Option<u64>) -> Option<u64> {
+    given.or_else(|| pith_boards::available_memory().ok().flatten())
 }
 
 /// Opens a file; a checkpoint in its place gets the command that converts it.

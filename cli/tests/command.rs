@@ -398,3 +398,101 @@ fn a_killed_conversion_leaves_no_wrong_file() {
         }
     }
 }
+
+#[test]
+fn a_session_file_spares_the_prompt() {
+    let (folder, path) = converted("q8");
+    let file = folder.path().join("prompt.session").display().to_string();
+    let prompt = "Question: How many days does a week have, and which of them is the first?";
+    let run = |more: &[&str]| {
+        let args = ["run", &path, "--greedy", "-n", "12", "--json", "--prompt", prompt];
+        json(&pith(&[&args[..], more].concat()))
+    };
+    let plain = run(&[]);
+    let first = run(&["--session", &file]);
+    let saved = std::fs::read(&file).unwrap();
+    let again = run(&["--session", &file]);
+    assert_eq!((&plain["ids"], &plain["ids"]), (&first["ids"], &again["ids"]));
+    let tokens = plain["prompt_tokens"].as_u64().unwrap();
+    assert_eq!(
+        (first["reused_tokens"].as_u64(), again["reused_tokens"].as_u64()),
+        (Some(0), Some(tokens - 1))
+    );
+    assert_eq!(again["prefill"]["tokens"].as_u64(), Some(1));
+    assert_eq!(std::fs::read(&file).unwrap(), saved, "nothing new, nothing written");
+
+    // Everything that was written is kept where that is asked for, and nothing where it is not.
+    run(&["--session", &file, "--session-all"]);
+    let longer = std::fs::read(&file).unwrap();
+    assert!(longer.len() > saved.len());
+    let args = ["run", &path, "-n", "2", "--json", "--prompt", "Question: Who", "--session", &file];
+    let other = json(&pith(&[&args[..], &["--session-ro"]].concat()));
+    assert!(other["reused_tokens"].as_u64().unwrap() > 0);
+    assert_eq!(std::fs::read(&file).unwrap(), longer);
+
+    // A damaged file and one of another cache are errors with the file's name.
+    let failed = pith(&[&args[..], &["--kv", "q8"]].concat());
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(stderr(&failed).contains("prompt.session") && stderr(&failed).contains("cache type"));
+    std::fs::write(&file, &longer[..longer.len() - 1]).unwrap();
+    let failed = pith(&args);
+    assert!(stderr(&failed).contains("truncated"), "{}", stderr(&failed));
+    let missing = pith(&["run", &path, "--prompt", "a", "--session", "/nowhere/x", "--session-ro"]);
+    assert!(stderr(&missing).contains("/nowhere/x: open"), "{}", stderr(&missing));
+}
+
+#[test]
+fn chat_keeps_its_first_prompt_in_a_session_file() {
+    use std::io::Write;
+    let (folder, path) = converted("q8");
+    let file = folder.path().join("chat.session").display().to_string();
+    let talk = |more: &[&str]| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_pith"))
+            .args(["chat", &path, "--greedy", "-n", "8", "--stats", "--session", &file])
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"Who are you?\nWhy?\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        let statistics = stderr(&output);
+        let prompt = statistics.lines().find(|line| line.starts_with("prompt")).unwrap().to_string();
+        let tokens = prompt.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+        (stdout(&output), tokens, std::fs::metadata(&file).unwrap().len())
+    };
+    let (text, tokens, bytes) = talk(&[]);
+    assert!(tokens > 1);
+    let (again, computed, _) = talk(&[]);
+    assert_eq!((again, computed), (text, 1));
+    let (_, _, all) = talk(&["--session-all"]);
+    assert!(all > bytes);
+}
+
+#[test]
+fn a_plan_says_what_is_kept_and_what_is_read() {
+    let (_folder, path) = converted("q8");
+    let value = json(&pith(&["inspect", &path, "--plan", "--memory", "8GiB", "--context", "64", "--json"]));
+    assert_eq!(value["streamed_bytes"], 0);
+    assert_eq!(value["memory_bytes"].as_u64(), Some(8 << 30));
+    let parts = value["parts"].as_array().unwrap();
+    let bytes: u64 = parts.iter().map(|part| part["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(value["kept_bytes"].as_u64(), Some(bytes));
+    let text = stdout(&pith(&["inspect", &path, "--plan", "--memory", "8GiB"]));
+    assert!(text.contains("kept") && !text.contains("streamed"), "{text}");
+    // The least is named, for people who give less.
+    for args in
+        [&["inspect", &path, "--plan", "--memory", "1M"][..], &["run", &path, "-p", "a", "--memory", "1M"]]
+    {
+        let failed = pith(args);
+        assert_eq!(failed.status.code(), Some(1));
+        assert!(
+            stderr(&failed).contains("1000000 bytes of memory are too few: at least"),
+            "{}",
+            stderr(&failed)
+        );
+    }
+    assert_eq!(pith(&["run", &path, "-p", "a", "--memory", "lots"]).status.code(), Some(2));
+    assert_eq!(pith(&["inspect", &path, "--memory", "1G"]).status.code(), Some(2), "a limit without --plan");
+}

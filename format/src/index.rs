@@ -73,6 +73,11 @@ impl Index {
         self.positions.get(&id).map(|&position| &self.entries[position])
     }
 
+    /// The header's checksum. The directory is part of it and holds each tensor's, so it tells files apart.
+    pub fn checksum(&self) -> u64 {
+        self.header.checksum
+    }
+
     /// Length of the file.
     pub fn file_bytes(&self) -> u64 {
         self.header.file_bytes

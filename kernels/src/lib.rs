@@ -10,6 +10,7 @@
 //! [`available`] lists what this CPU can run, slowest first; [`probe`] says what it could give at most.
 
 mod activations;
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 has tiles yet"))]
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -69,6 +69,34 @@ impl LayerCache {
         self.values.view(self.rows(head, positions), self.head_dim)
     }
 
+    /// Appends the keys and values of `positions` to `out`, [`LayerCache::position_bytes`] each: for every position the
+    /// keys of all heads, then the values of all heads, little-endian, whatever the cache's own layout is.
+    pub fn export(&self, positions: Range<usize>, out: &mut Vec<u8>) {
+        assert!(positions.end <= self.context_len);
+        for position in positions {
+            for rows in [&self.keys, &self.values] {
+                for head in 0..self.kv_heads {
+                    rows.export(head * self.context_len + position, self.head_dim, out);
+                }
+            }
+        }
+    }
+
+    /// Stores what [`LayerCache::export`] gave, from position `first` on. `bytes` are whole positions.
+    pub fn import(&mut self, first: usize, bytes: &[u8]) {
+        let row_bytes = self.keys.row_bytes(self.head_dim);
+        let positions = bytes.chunks_exact(2 * self.kv_heads * row_bytes);
+        assert!(positions.remainder().is_empty() && positions.len() <= self.context_len - first);
+        for (position, bytes) in (first..).zip(positions) {
+            let mut rows = bytes.chunks_exact(row_bytes);
+            for stored in [&mut self.keys, &mut self.values] {
+                for (head, bytes) in (0..self.kv_heads).zip(&mut rows) {
+                    stored.import(head * self.context_len + position, self.head_dim, bytes);
+                }
+            }
+        }
+    }
+
     /// Bytes of one position: keys and values of all heads.
     pub fn position_bytes(&self) -> u64 {
         2 * self.kv_heads as u64 * self.keys.row_bytes(self.head_dim) as u64
@@ -123,6 +151,42 @@ impl Rows {
         }
     }
 
+    /// Appends a row: its numbers, little-endian, then its scale where it has one.
+    fn export(&self, row: usize, head_dim: usize, out: &mut Vec<u8>) {
+        let range = row * head_dim..(row + 1) * head_dim;
+        match self {
+            Rows::F32(rows) => out.extend(rows[range].iter().flat_map(|value| value.to_le_bytes())),
+            Rows::F16(rows) => out.extend(rows[range].iter().flat_map(|value| value.to_le_bytes())),
+            Rows::Q8 { codes, scales } => {
+                out.extend(codes[range].iter().map(|code| code.cast_unsigned()));
+                out.extend(scales[row].to_le_bytes());
+            }
+        }
+    }
+
+    fn import(&mut self, row: usize, head_dim: usize, bytes: &[u8]) {
+        let range = row * head_dim..(row + 1) * head_dim;
+        match self {
+            Rows::F32(rows) => {
+                for (value, bytes) in rows[range].iter_mut().zip(bytes.as_chunks().0) {
+                    *value = f32::from_le_bytes(*bytes);
+                }
+            }
+            Rows::F16(rows) => {
+                for (value, bytes) in rows[range].iter_mut().zip(bytes.as_chunks().0) {
+                    *value = u16::from_le_bytes(*bytes);
+                }
+            }
+            Rows::Q8 { codes, scales } => {
+                let (values, scale) = bytes.split_at(head_dim);
+                for (code, byte) in codes[range].iter_mut().zip(values) {
+                    *code = byte.cast_signed();
+                }
+                scales[row] = u16::from_le_bytes([scale[0], scale[1]]);
+            }
+        }
+    }
+
     fn view(&self, rows: Range<usize>, head_dim: usize) -> KvRows<'_> {
         let range = rows.start * head_dim..rows.end * head_dim;
         match self {
@@ -154,6 +218,25 @@ fn saturating_f16(value: f32) -> f16 {
 impl KvType {
     /// Every type.
     pub const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8];
+
+    /// Bytes of one position of a layer: keys and values of all heads.
+    pub(crate) fn position_bytes(self, layer: &LayerConfig) -> u64 {
+        let row_bytes = match self {
+            KvType::F32 => 4 * layer.head_dim,
+            KvType::F16 => 2 * layer.head_dim,
+            KvType::Q8 => layer.head_dim + 2,
+        };
+        2 * layer.kv_heads as u64 * row_bytes as u64
+    }
+
+    /// Number in a session file.
+    pub(crate) fn tag(self) -> u32 {
+        match self {
+            KvType::F32 => 0,
+            KvType::F16 => 1,
+            KvType::Q8 => 2,
+        }
+    }
 
     /// Name on the command line and in reports.
     pub fn name(self) -> &'static str {
@@ -223,6 +306,34 @@ mod tests {
                 assert!((values.get(position, dim) - expected - 0.1).abs() <= error + 1e-6, "{kind}");
             }
             assert_eq!((cache.position_bytes(), cache.bytes()), (bytes, 5 * bytes));
+            assert_eq!(kind.position_bytes(&config()), bytes);
+        }
+    }
+
+    #[test]
+    fn positions_move_to_a_longer_cache_as_they_are() {
+        for kind in KvType::ALL {
+            let mut cache = LayerCache::new(&config(), 5, kind).unwrap();
+            for position in 0..5 {
+                let at = |offset: usize| -> Vec<f32> {
+                    (0..6).map(|dim| (position * 6 + dim + offset) as f32 / 7.0 - 2.0).collect()
+                };
+                cache.store(position, &at(0), &at(50));
+            }
+            let mut bytes = Vec::new();
+            cache.export(1..4, &mut bytes);
+            assert_eq!(bytes.len() as u64, 3 * cache.position_bytes());
+            let mut longer = LayerCache::new(&config(), 9, kind).unwrap();
+            longer.import(6, &bytes);
+            let mut again = Vec::new();
+            longer.export(6..9, &mut again);
+            assert_eq!(bytes, again);
+            for (position, head, dim) in [(0, 0, 0), (1, 1, 2), (2, 0, 1)] {
+                let (old, new) = (cache.keys(head, 1..4), longer.keys(head, 6..9));
+                assert_eq!(old.get(position, dim), new.get(position, dim), "{kind}");
+                let (old, new) = (cache.values(head, 1..4), longer.values(head, 6..9));
+                assert_eq!(old.get(position, dim), new.get(position, dim), "{kind}");
+            }
         }
     }
 

@@ -83,6 +83,27 @@ pub enum RuntimeError {
         /// How much; `u64::MAX` where the number is larger than can be counted.
         bytes: u64,
     },
+    /// The memory allowed is less than a session needs with every layer read from the disk.
+    #[error(
+        "{memory_bytes} bytes of memory are too few: at least {least_bytes} are needed; a shorter context needs less"
+    )]
+    MemoryLimit {
+        /// What is allowed.
+        memory_bytes: u64,
+        /// What would do.
+        least_bytes: u64,
+    },
+    /// The system does not permit to keep weights in memory.
+    #[error(
+        "cannot lock {bytes} bytes of weights in memory: {source}; raise the limit (ulimit -l) or do not lock"
+    )]
+    Lock {
+        /// How much was to be locked.
+        bytes: u64,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
     /// The system does not give the threads.
     #[error("cannot start {threads} threads: {source}; ask for fewer")]
     Threads {
@@ -136,6 +157,82 @@ pub enum RuntimeError {
     NoLogit {
         /// Size of the vocabulary.
         vocab_len: usize,
+    },
+    /// A file that is no saved session.
+    #[error("{path}: not a session file: it begins with {found:02x?}")]
+    SessionMagic {
+        /// The file.
+        path: String,
+        /// The bytes found, fewer where the file is shorter.
+        found: Vec<u8>,
+    },
+    /// A saved session of another version of this program.
+    #[error("{path}: session file of version {found}, this program reads version 1; save it anew")]
+    SessionVersion {
+        /// The file.
+        path: String,
+        /// Its version.
+        found: u32,
+    },
+    /// A saved session that is shorter or longer than its header says.
+    #[error(
+        "{path}: the session file should have {expected_bytes} bytes and has {found_bytes}; it was truncated or altered"
+    )]
+    SessionSize {
+        /// The file.
+        path: String,
+        /// What the header says.
+        expected_bytes: u64,
+        /// What there is.
+        found_bytes: u64,
+    },
+    /// A saved session that does not match a checksum.
+    #[error(
+        "{path}: checksum of the session's {part} is {found:016x}, expected {expected:016x}; the file is damaged"
+    )]
+    SessionDamaged {
+        /// The file.
+        path: String,
+        /// What the checksum covers.
+        part: &'static str,
+        /// What the file says.
+        expected: u64,
+        /// What the bytes give.
+        found: u64,
+    },
+    /// A number in a saved session cannot be.
+    #[error("{path}: {field} is {found}, expected {expected}")]
+    SessionField {
+        /// The file.
+        path: String,
+        /// The number's name.
+        field: &'static str,
+        /// Its value.
+        found: u64,
+        /// What it must be.
+        expected: String,
+    },
+    /// Keys and values that this session would not have computed.
+    #[error("{place}: the session was made with {what} {found}, this one has {expected}")]
+    SessionMismatch {
+        /// The file, or the other session.
+        place: String,
+        /// What differs.
+        what: &'static str,
+        /// There.
+        found: String,
+        /// Here.
+        expected: String,
+    },
+    /// A saved sequence that the context has no room for.
+    #[error("{path}: {token_count} tokens do not fit in a context of {context_len}; ask for a longer one")]
+    SessionTooLong {
+        /// The file, or the other session.
+        path: String,
+        /// Its tokens.
+        token_count: u64,
+        /// What the session holds.
+        context_len: usize,
     },
     /// A chat template that cannot be rendered.
     #[error("chat template, line {line}: {message}")]

@@ -2,6 +2,7 @@
 
 use crate::ledger::Traffic;
 use crate::model::{Norm, Vector};
+use crate::placement::Stream;
 use crate::pool::{MAX_THREADS, Pool};
 use pith_format::{Matrix, TILE_ROWS};
 use pith_kernels::{Activations, Kernels, Operand, PACKED_TOKENS, Part};
@@ -26,6 +27,8 @@ pub(crate) struct Exec {
     rests: Vec<&'static mut [f32]>,
     /// The same for the parts of an operand.
     operands: Vec<Part<'static>>,
+    /// Reads weights that are not kept in memory.
+    pub stream: Option<Stream>,
     /// What was touched since the session began.
     pub traffic: Traffic,
 }
@@ -41,6 +44,7 @@ impl Exec {
             parts: Vec::with_capacity(parts),
             rests: Vec::with_capacity(rests),
             operands: Vec::with_capacity(batch.div_ceil(PACKED_TOKENS)),
+            stream: None,
             traffic: Traffic::default(),
         }
     }

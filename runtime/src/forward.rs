@@ -7,8 +7,9 @@ use crate::error::RuntimeError;
 use crate::exec::Exec;
 use crate::memory::{probe, product, zeros};
 use crate::model::{Layer, Linear, Model, Norm, Vector};
+use crate::placement::head_band;
 use crate::rope::Rotation;
-use pith_format::{ActivationFunction, LayerConfig, ModelConfig, NormKind};
+use pith_format::{ActivationFunction, LayerConfig, ModelConfig, NormKind, TILE_ROWS};
 use pith_kernels::{Activations, Kernels, Operand};
 
 /// Everything a call computes with, for as many tokens as a call may have.
@@ -108,26 +109,44 @@ impl<'a> Call<'a> {
             rotation.set(self.first, self.tokens);
         }
         for (layer_index, cache) in caches.iter_mut().enumerate() {
-            if self.first == 0 {
-                self.model.will_need(layer_index + 1);
+            match &mut self.exec.stream {
+                Some(stream) => stream.enter_layer(layer_index),
+                None if self.first == 0 => self.model.will_need(layer_index + 1),
+                None => {}
             }
             self.layer(layer_index, cache, buffers);
         }
     }
 
     /// Logits of `count` of the call's tokens from `start` on, `count × vocab_len`, after [`Call::run`].
+    ///
+    /// A head that is read from the disk for every token comes in bands, unless it is for several tokens: then it
+    /// comes when it is touched.
     pub fn project(&mut self, buffers: &mut Buffers, start: usize, count: usize, logits: &mut [f32]) {
         let config = self.model.config();
         let x = &buffers.x[start * config.hidden_len..][..count * config.hidden_len];
         let x = self.normalized(&self.model.output_norm, x, &mut buffers.operand);
-        let head = self.model.head.as_ref().unwrap_or(&self.model.embedding);
+        let head = self.model.head_matrix().of(self.model.bytes());
         let bias = self.model.head_bias.as_ref().map(|bias| self.exec.vector(bias));
-        self.exec.multiply(x, [head.of(self.model.bytes())], [logits], |_, [first], [logits]| {
-            add_part(bias, first, logits);
-            if let Some(cap) = config.logit_softcap {
-                softcap(cap, logits);
+        let bands = match (&self.exec.stream, count) {
+            (Some(stream), 1) => stream.head_bands(),
+            _ => 1,
+        };
+        let mut rest = logits;
+        for band in 0..bands {
+            if let Some(stream) = &mut self.exec.stream {
+                stream.enter_head(band);
             }
-        });
+            let blocks = head_band(head.block_count(), band, bands);
+            let (row, part) = (blocks.start * TILE_ROWS, head.band(blocks));
+            let logits = rest.split_off_mut(..count * part.rows()).expect("as many as the head has rows");
+            self.exec.multiply(x, [part], [logits], |_, [first], [logits]| {
+                add_part(bias, row + first, logits);
+                if let Some(cap) = config.logit_softcap {
+                    softcap(cap, logits);
+                }
+            });
+        }
     }
 
     fn embed(&mut self, tokens: &[u32], buffers: &mut Buffers) {

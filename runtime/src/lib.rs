@@ -33,6 +33,7 @@ mod map;
 mod memory;
 mod meter;
 mod model;
+mod placement;
 #[allow(unsafe_code)]
 mod pool;
 mod random;
@@ -41,6 +42,7 @@ mod resolve;
 mod rope;
 mod sampler;
 mod session;
+mod snapshot;
 mod speculate;
 mod stop;
 
@@ -53,6 +55,7 @@ pub use generate::{GenerateOptions, Outcome, Speculation, StopReason, generate, 
 pub use ledger::{Ledger, Phase, TokenCost, Totals, Traffic};
 pub use meter::{Joules, Kind, Meter, MeterError, Reading, Scope};
 pub use model::Model;
+pub use placement::{DiskRate, Part, Placement};
 pub use pool::MAX_THREADS;
 pub use sampler::{Sampler, SamplerOptions};
 pub use session::{DEFAULT_BATCH, DEFAULT_CONTEXT_LEN, Session, SessionOptions};

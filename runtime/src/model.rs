@@ -187,13 +187,30 @@ impl Model {
         embeddings.map(|stored| stored.of(&self.map).block_bytes() as u64).sum()
     }
 
+    /// The file, mapped.
+    pub(crate) fn map(&self) -> &Map {
+        &self.map
+    }
+
+    /// The matrix that gives logits.
+    pub(crate) fn head_matrix(&self) -> &Stored {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// Where a layer's matrices lie.
+    pub(crate) fn layer_ranges(&self, layer_index: usize) -> Vec<Range<usize>> {
+        let layer = &self.layers[layer_index];
+        let each = [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down];
+        each.into_iter().chain(&layer.gate).map(|linear| linear.weight.range.clone()).collect()
+    }
+
     /// Tells the system that a layer's weights will be read soon; beyond the last layer, the head's.
     pub(crate) fn will_need(&self, layer_index: usize) {
         let of_layer = |index: usize| {
             let layer = self.layers.get(index)?;
             Some(layer.query.weight.range.start..layer.down.weight.range.end)
         };
-        let head = || self.head.as_ref().unwrap_or(&self.embedding).range.clone();
+        let head = || self.head_matrix().range.clone();
         self.map.will_need(of_layer(layer_index).unwrap_or_else(head));
     }
 }

@@ -14,12 +14,17 @@ pub(crate) struct Rotation {
     sin: Vec<f32>,
 }
 
+/// Chooses the table's frequencies by the session's context, as llama.cpp does: they cannot change between tokens whose
+/// keys are already cached.
+pub(crate) fn frequencies(table: &RopeTable, context_len: usize) -> &[f32] {
+    let long = table.long_from.is_some_and(|long_from| context_len > long_from);
+    table.long_inv_freq.as_ref().filter(|_| long).unwrap_or(&table.inv_freq)
+}
+
 impl Rotation {
-    /// Chooses the table's frequencies by the session's context, as llama.cpp does: they cannot change between
-    /// tokens whose keys are already cached.
+    /// Room for the angles of `max_tokens`, with the frequencies for that context.
     pub fn new(table: &RopeTable, context_len: usize, max_tokens: usize) -> Result<Self, RuntimeError> {
-        let long = table.long_from.is_some_and(|long_from| context_len > long_from);
-        let inv_freq = table.long_inv_freq.as_ref().filter(|_| long).unwrap_or(&table.inv_freq).clone();
+        let inv_freq = frequencies(table, context_len).to_vec();
         let count = product(&[max_tokens, inv_freq.len()]).unwrap_or(usize::MAX);
         let what = "the table of positions";
         Ok(Self { inv_freq, magnitude: table.magnitude, cos: zeros(what, count)?, sin: zeros(what, count)? })

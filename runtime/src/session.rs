@@ -7,6 +7,7 @@ use crate::forward::{Buffers, Call};
 use crate::ledger::Traffic;
 use crate::memory::{product, zeros};
 use crate::model::Model;
+use crate::placement::{Pins, Placement};
 use crate::pool::{MAX_THREADS, Pool};
 use pith_kernels::Kernels;
 use std::sync::Arc;
@@ -37,22 +38,51 @@ pub struct SessionOptions {
     pub kernels: Option<String>,
     /// Prompt tokens that go through the layers together; [`DEFAULT_BATCH`].
     pub batch: Option<usize>,
+    /// Memory that the process may take, in bytes. Weights that do not fit in it with everything else are read from
+    /// the file for every token, by a thread that reads ahead; see [`Placement`]. No limit: the system decides what
+    /// stays in memory. For one session of a model at a time: others would take its pages away.
+    pub memory: Option<u64>,
+    /// Locks the weights that are to stay in memory there; an error where the system does not permit it.
+    pub lock: bool,
+}
+
+/// Options with a value for each.
+pub(crate) struct Resolved {
+    pub context_len: usize,
+    pub batch: usize,
+    pub threads: usize,
+}
+
+impl SessionOptions {
+    /// Fills in what was left open.
+    pub(crate) fn resolve(&self, model: &Model) -> Result<Resolved, RuntimeError> {
+        let context_len = context_len(model, self)?;
+        let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let threads = at_least_one("threads", self.threads.unwrap_or(cpus.min(MAX_THREADS)), MAX_THREADS)?;
+        let batch = at_least_one("batch", self.batch.unwrap_or(DEFAULT_BATCH), usize::MAX)?.min(context_len);
+        Ok(Resolved { context_len, batch, threads })
+    }
 }
 
 /// One sequence of tokens over a model. Everything it needs is allocated when it is made.
 pub struct Session {
-    model: Arc<Model>,
+    pub(crate) model: Arc<Model>,
     exec: Exec,
-    caches: Vec<LayerCache>,
+    /// Where the weights are, if there is a limit.
+    placement: Option<Placement>,
+    pins: Option<Pins>,
+    pub(crate) caches: Vec<LayerCache>,
     buffers: Buffers,
-    logits: Vec<f32>,
+    pub(crate) logits: Vec<f32>,
+    /// How many tokens the logits come after; they are the sequence's while it has as many, 0 is never.
+    pub(crate) logits_position: usize,
     /// Logits of several tokens, once they were asked for.
     all_logits: Vec<f32>,
     /// What is in the cache, in order; room for the whole context.
-    tokens: Vec<u32>,
-    context_len: usize,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) context_len: usize,
     batch: usize,
-    kv_type: KvType,
+    pub(crate) kv_type: KvType,
     last_traffic: Traffic,
 }
 
@@ -60,11 +90,7 @@ impl Session {
     /// Allocates cache and activations and starts the threads.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, RuntimeError> {
         let config = model.config();
-        let context_len = context_len(&model, &options)?;
-        let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
-        let threads = at_least_one("threads", options.threads.unwrap_or(cpus.min(MAX_THREADS)), MAX_THREADS)?;
-        let batch =
-            at_least_one("batch", options.batch.unwrap_or(DEFAULT_BATCH), usize::MAX)?.min(context_len);
+        let Resolved { context_len, batch, threads } = options.resolve(&model)?;
         let kernels = kernels(options.kernels.as_deref())?;
         let caches = config
             .layers
@@ -77,11 +103,22 @@ impl Session {
         tokens.clear();
         let pool = Pool::new(threads, options.pin_threads)
             .map_err(|source| RuntimeError::Threads { threads, source })?;
+        let mut exec = Exec::new(kernels, pool, batch);
+        let (mut placement, mut pins) = (None, None);
+        if options.memory.is_some() || options.lock {
+            let mut plan = Placement::new(&model, &options)?;
+            let (stream, kept) = plan.enact(&model, options.lock)?;
+            exec.stream = stream;
+            (placement, pins) = (Some(plan), Some(kept));
+        }
         Ok(Self {
-            exec: Exec::new(kernels, pool, batch),
+            exec,
+            placement,
+            pins,
             caches,
             buffers,
             logits,
+            logits_position: 0,
             all_logits: Vec::new(),
             tokens,
             context_len,
@@ -107,6 +144,7 @@ impl Session {
             }
             self.tokens.extend_from_slice(chunk);
         }
+        self.logits_position = self.tokens.len();
         self.last_traffic = self.exec.traffic.since(before);
         Ok(&self.logits)
     }
@@ -211,6 +249,9 @@ impl Session {
     /// Forgets all tokens from `position` on; nothing if there are no more.
     pub fn truncate(&mut self, position: usize) {
         self.tokens.truncate(position);
+        if position < self.logits_position {
+            self.logits_position = 0;
+        }
     }
 
     /// Forgets all tokens.
@@ -236,6 +277,16 @@ impl Session {
     /// Bytes of the whole cache; pages that no position has reached take no memory yet.
     pub fn kv_bytes(&self) -> u64 {
         self.caches.iter().map(LayerCache::bytes).sum()
+    }
+
+    /// Which weights are kept and which are read for every token, where [`SessionOptions::memory`] is limited.
+    pub fn placement(&self) -> Option<&Placement> {
+        self.placement.as_ref()
+    }
+
+    /// Bytes of weights that are locked in memory.
+    pub fn locked_bytes(&self) -> u64 {
+        self.pins.as_ref().map_or(0, Pins::locked_bytes)
     }
 
     /// The model.

@@ -5,6 +5,7 @@ mod errors;
 mod generation;
 mod logits;
 mod oracle;
+mod snapshot;
 mod speculation;
 #[path = "../support/mod.rs"]
 mod support;

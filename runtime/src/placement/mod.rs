@@ -1,0 +1,322 @@
+//! Models larger than memory: what is kept, what is read for every token, and how fast that can be.
+
+mod plan;
+mod stream;
+
+use crate::error::RuntimeError;
+use crate::memory::product;
+use crate::model::Model;
+use crate::session::SessionOptions;
+use pith_format::TILE_ROWS;
+use plan::{Choice, Sizes, place};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+pub(crate) use stream::Stream;
+use stream::{Ahead, Circle, pieces};
+
+/// Pages beside each other are asked for at once, even with a vector or some padding between them.
+const MERGE_BYTES: usize = 1 << 16;
+
+/// Stacks, the allocator's reserves, and large pages that a kept part shares with a streamed one.
+const SLACK_BYTES: u64 = 24 << 20;
+
+/// What a process without `/proc` is taken to hold already.
+const PROCESS_BYTES: u64 = 64 << 20;
+
+/// How much faster announcing pieces must be to be preferred.
+const CLEARLY_FASTER: f64 = 1.25;
+
+/// Longest time that the disk is measured.
+const PROBE_TIME: Duration = Duration::from_millis(500);
+
+/// Where the weights of a session are: some kept in memory, the others read from the file for every token.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// Memory that everything together may take.
+    pub memory_bytes: u64,
+    /// Keys and values of the whole context.
+    pub kv_bytes: u64,
+    /// Activations, what the process holds already, and some reserve.
+    pub working_bytes: u64,
+    /// Room for what is streamed: the part in use and what is read ahead of it.
+    pub window_bytes: u64,
+    /// What a token reads, in order: the layers, then the head, cut into bands no larger than the largest layer.
+    pub parts: Vec<Part>,
+    /// What reading the streamed parts was measured to give, if it was.
+    pub disk: Option<DiskRate>,
+    ahead: Ahead,
+}
+
+/// A part of a model's weights.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// `layer 3` or `head 1/4`.
+    pub name: String,
+    /// Bytes of its matrices.
+    pub bytes: u64,
+    /// Read from the file for every token; otherwise kept.
+    pub streamed: bool,
+    ranges: Vec<Range<usize>>,
+}
+
+/// What a disk gave: cold pages of the model's own file, read in order through the map with read-ahead.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskRate {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Time it took.
+    pub seconds: f64,
+}
+
+impl DiskRate {
+    /// Bytes a second.
+    pub fn bytes_per_second(self) -> f64 {
+        self.bytes as f64 / self.seconds.max(1e-9)
+    }
+}
+
+impl Placement {
+    /// Decides for a session of `options`, of which [`SessionOptions::memory`] is the limit; without one everything is
+    /// kept.
+    pub fn new(model: &Model, options: &SessionOptions) -> Result<Self, RuntimeError> {
+        let config = model.config();
+        let needs = options.resolve(model)?;
+        let memory_bytes = options.memory.unwrap_or(u64::MAX);
+        let layer_kv = config.layers.iter().map(|layer| options.kv_type.position_bytes(layer));
+        let kv_bytes = layer_kv.sum::<u64>().saturating_mul(needs.context_len as u64);
+        // Read now, so that it is among what the process holds; an error comes back when it is used.
+        let _ = model.tokenizer();
+        let parts = parts(model);
+        let weight_bytes: u64 = parts.iter().map(|part| part.bytes).sum();
+        let working_bytes = activation_bytes(model, needs.context_len, needs.batch, needs.threads)
+            .saturating_add(resident_bytes().unwrap_or(PROCESS_BYTES))
+            // A page's entry in the process's table is a 512th of it.
+            .saturating_add(SLACK_BYTES + weight_bytes / 512);
+        let bytes: Vec<u64> = parts.iter().map(|part| part.bytes).collect();
+        let (layers, head_bands) = bytes.split_at(config.layers.len());
+        let fixed = kv_bytes.saturating_add(working_bytes);
+        let Choice { streamed, window } = place(&Sizes { layers, head_bands, fixed }, memory_bytes)
+            .map_err(|least_bytes| RuntimeError::MemoryLimit { memory_bytes, least_bytes })?;
+        let parts = parts.into_iter().zip(streamed).map(|(part, streamed)| Part { streamed, ..part });
+        let parts = parts.collect();
+        Ok(Self {
+            memory_bytes,
+            kv_bytes,
+            working_bytes,
+            window_bytes: window,
+            parts,
+            disk: None,
+            ahead: Ahead::Announced,
+        })
+    }
+
+    /// Bytes that stay in memory.
+    pub fn kept_bytes(&self) -> u64 {
+        self.parts.iter().filter(|part| !part.streamed).map(|part| part.bytes).sum()
+    }
+
+    /// Bytes that are read for every token, or for every batch of a prompt.
+    pub fn streamed_bytes(&self) -> u64 {
+        self.parts.iter().filter(|part| part.streamed).map(|part| part.bytes).sum()
+    }
+
+    /// Tokens a second that the disk allows; `None` where nothing is streamed or the disk was not measured.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        let streamed = Some(self.streamed_bytes()).filter(|&bytes| bytes > 0)?;
+        Some(self.disk?.bytes_per_second() / streamed as f64)
+    }
+
+    /// Measures the disk on what is to be streamed: for half a second at most, less where there is less.
+    ///
+    /// Reading ahead goes two ways, which take turns, since a disk's rate is not the same from moment to moment. The
+    /// way that gives the system less work is kept unless the other is clearly faster.
+    pub fn measure(&mut self, model: &Arc<Model>) {
+        let ranges = self.streamed_ranges();
+        if ranges.is_empty() {
+            return;
+        }
+        let huge = |yes: bool| ranges.iter().all(|range| model.map().huge(range.clone(), yes));
+        let time = |ahead| {
+            let circle = Circle::new(Arc::clone(model), ranges.iter().cloned(), ahead, self.window_bytes);
+            let (bytes, seconds) = circle.time(PROBE_TIME / 4);
+            DiskRate { bytes, seconds }
+        };
+        let sum =
+            |[a, b]: [DiskRate; 2]| DiskRate { bytes: a.bytes + b.bytes, seconds: a.seconds + b.seconds };
+        let (mut large, mut announced) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            if huge(true) {
+                large.push(time(Ahead::Large));
+            }
+            huge(false);
+            announced.push(time(Ahead::Announced));
+        }
+        let [large, announced] = [large, announced].map(|rates| <[_; 2]>::try_from(rates).ok().map(sum));
+        let fastest = |rate: Option<DiskRate>| rate.map_or(0.0, DiskRate::bytes_per_second);
+        if large.is_some() && fastest(announced) < CLEARLY_FASTER * fastest(large) {
+            huge(true);
+            (self.ahead, self.disk) = (Ahead::Large, large);
+        } else {
+            (self.ahead, self.disk) = (Ahead::Announced, announced);
+        }
+    }
+
+    /// Reads what is kept and locks it where the system permits, then starts to read what is streamed.
+    ///
+    /// `must_lock`: an error where it does not permit. Everything that is kept is then locked, also where nothing
+    /// is streamed; otherwise only where something is.
+    pub(crate) fn enact(
+        &mut self,
+        model: &Arc<Model>,
+        must_lock: bool,
+    ) -> Result<(Option<Stream>, Pins), RuntimeError> {
+        let streams = self.parts.iter().any(|part| part.streamed);
+        let mut pins = Pins { model: Arc::clone(model), locked: Vec::new() };
+        if streams {
+            // A row of an embedding that is looked up must not bring megabytes around it.
+            model.map().random(model.embedding.range.clone());
+            self.measure(model);
+        }
+        if streams || must_lock {
+            let kept = self.parts.iter().filter(|part| !part.streamed);
+            pins.load(kept.flat_map(|part| part.ranges.iter().cloned()), self.ahead, must_lock)?;
+        }
+        if !streams {
+            return Ok((None, pins));
+        }
+        let ranges = |part: &Part| part.streamed.then(|| part.ranges.clone());
+        let parts: Vec<_> = self.parts.iter().map(ranges).collect();
+        Ok((Some(Stream::start(model, &parts, self.ahead, self.window_bytes)?), pins))
+    }
+
+    fn streamed_ranges(&self) -> Vec<Range<usize>> {
+        let streamed = self.parts.iter().filter(|part| part.streamed);
+        streamed.flat_map(|part| part.ranges.iter().cloned()).collect()
+    }
+}
+
+/// Ranges of a model that are locked in memory for as long as this lives.
+pub(crate) struct Pins {
+    model: Arc<Model>,
+    locked: Vec<Range<usize>>,
+}
+
+impl Pins {
+    fn load(
+        &mut self,
+        ranges: impl Iterator<Item = Range<usize>>,
+        ahead: Ahead,
+        must_lock: bool,
+    ) -> Result<(), RuntimeError> {
+        let pieces: Vec<_> = ranges.flat_map(pieces).collect();
+        let map = self.model.map();
+        if ahead == Ahead::Large {
+            pieces.iter().for_each(|piece| {
+                map.huge(piece.clone(), true);
+            });
+        }
+        let mut permitted = true;
+        for (index, piece) in pieces.iter().enumerate() {
+            // The disk works on the next ones meanwhile.
+            let from = if index == 0 { 0 } else { index + 7 };
+            if ahead == Ahead::Announced {
+                pieces.iter().take(index + 8).skip(from).for_each(|piece| map.will_need(piece.clone()));
+            }
+            if permitted {
+                match map.lock(piece.clone()) {
+                    Ok(()) => self.locked.push(piece.clone()),
+                    Err(source) if must_lock => {
+                        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+                        return Err(RuntimeError::Lock { bytes, source });
+                    }
+                    Err(_) => permitted = false,
+                }
+            }
+            if !permitted {
+                map.touch(piece.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that are locked.
+    pub fn locked_bytes(&self) -> u64 {
+        self.locked.iter().map(|range| range.len() as u64).sum()
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        self.locked.drain(..).for_each(|range| self.model.map().unlock(range));
+    }
+}
+
+/// Layers, then the head in bands of whole blocks.
+fn parts(model: &Model) -> Vec<Part> {
+    let part = |name: String, ranges: Vec<Range<usize>>| Part {
+        name,
+        bytes: ranges.iter().map(|range| range.len() as u64).sum(),
+        streamed: false,
+        ranges,
+    };
+    let mut parts: Vec<Part> = (0..model.layers.len())
+        .map(|index| part(format!("layer {index}"), merged(model.layer_ranges(index))))
+        .collect();
+    let largest = parts.iter().map(|part| part.bytes).max().unwrap_or(u64::MAX);
+    let head = model.head_matrix();
+    let blocks = head.rows.div_ceil(TILE_ROWS);
+    let count = (head.range.len() as u64).div_ceil(largest.max(1)).clamp(1, blocks as u64) as usize;
+    let block_bytes = head.range.len() / blocks;
+    parts.extend((0..count).map(|band| {
+        let blocks = head_band(blocks, band, count);
+        let at = |block: usize| head.range.start + block * block_bytes;
+        let range = at(blocks.start)..at(blocks.end);
+        part(format!("head {}/{count}", band + 1), std::iter::once(range).collect())
+    }));
+    parts
+}
+
+/// Blocks of the `band`-th of `count` bands of a matrix.
+pub(crate) fn head_band(blocks: usize, band: usize, count: usize) -> Range<usize> {
+    blocks * band / count..blocks * (band + 1) / count
+}
+
+/// Sorted, and what is hardly apart as one.
+fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<usize>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end + MERGE_BYTES => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// What a session allocates besides its cache, about.
+fn activation_bytes(model: &Model, context_len: usize, batch: usize, threads: usize) -> u64 {
+    let config = model.config();
+    let largest =
+        |len: fn(&pith_format::LayerConfig) -> usize| config.layers.iter().map(len).max().unwrap_or(0);
+    let heads_len = largest(|layer| layer.heads * layer.head_dim);
+    let kv_len = largest(|layer| layer.kv_heads * layer.head_dim);
+    let ffn_len = largest(|layer| layer.ffn_len);
+    let widest = config.hidden_len.max(heads_len).max(ffn_len);
+    // The operand is floats, codes, scales and sums; panels and angles take less than as much again.
+    let token = 2 * config.hidden_len + 2 * heads_len + 2 * kv_len + 2 * ffn_len + 3 * widest;
+    let group = largest(|layer| layer.heads / layer.kv_heads);
+    let scores = product(&[threads, group, context_len]);
+    let values = product(&[batch, token]).zip(scores).and_then(|(a, b)| a.checked_add(b));
+    values
+        .and_then(|values| values.checked_mul(4))
+        .map_or(u64::MAX, |bytes| bytes as u64 + 4 * config.vocab_len as u64)
+}
+
+/// What this process holds that no file backs; `None` where the system does not tell.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}

@@ -1,0 +1,243 @@
+//! Writing and reading of session files.
+
+use super::header::{HEADER_BYTES, Header, Identity};
+use crate::cache::LayerCache;
+use crate::error::RuntimeError;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use xxhash_rust::xxh3::Xxh3;
+
+/// Bytes that are moved at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A file being written under a temporary name; dropped before [`Writer::finish`] it leaves nothing.
+pub(super) struct Writer {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: BufWriter<File>,
+    hash: Xxh3,
+    chunk: Vec<u8>,
+}
+
+impl Writer {
+    pub fn create(path: &Path) -> Result<Self, RuntimeError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let temporary = path.with_file_name(format!(".{name}.{}-{count}.partial", std::process::id()));
+        let file = File::create(&temporary).map_err(|source| io(&temporary, "create", source))?;
+        let mut file = BufWriter::with_capacity(CHUNK_BYTES, file);
+        // The header's place; it goes in last, so that a file without it is no session file.
+        file.write_all(&[0; HEADER_BYTES]).map_err(|source| io(&temporary, "write", source))?;
+        Ok(Self { path: path.to_path_buf(), temporary, file, hash: Xxh3::new(), chunk: Vec::new() })
+    }
+
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), RuntimeError> {
+        self.hash.update(bytes);
+        self.file.write_all(bytes).map_err(|source| io(&self.temporary, "write", source))
+    }
+
+    /// The first `count` positions of a layer.
+    pub fn put_layer(&mut self, cache: &LayerCache, count: usize) -> Result<(), RuntimeError> {
+        let step = positions_a_chunk(cache);
+        let mut chunk = std::mem::take(&mut self.chunk);
+        for first in (0..count).step_by(step) {
+            chunk.clear();
+            cache.export(first..count.min(first + step), &mut chunk);
+            self.put(&chunk)?;
+        }
+        self.chunk = chunk;
+        Ok(())
+    }
+
+    /// Writes the header, syncs, and gives the file its name. Returns its length in bytes.
+    pub fn finish(mut self, mut header: Header) -> Result<u64, RuntimeError> {
+        header.body_checksum = self.hash.digest();
+        let temporary = self.temporary.clone();
+        let failed = |action| {
+            let temporary = &temporary;
+            move |source| io(temporary, action, source)
+        };
+        self.file.flush().map_err(failed("write"))?;
+        let file = self.file.get_mut();
+        file.sync_all().map_err(failed("sync"))?;
+        file.seek(SeekFrom::Start(0)).map_err(failed("seek"))?;
+        file.write_all(&header.to_bytes()).map_err(failed("write"))?;
+        file.sync_all().map_err(failed("sync"))?;
+        fs::rename(&self.temporary, &self.path).map_err(|source| io(&self.path, "rename", source))?;
+        sync_folder(&self.path)?;
+        Ok(header.file_bytes().expect("its bytes were written"))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // After a rename the temporary name is gone and this finds nothing.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// A file whose every byte was checked; nothing of a session was touched for it.
+pub(super) struct Verified {
+    pub header: Header,
+    /// The first tokens of the file, as many as were asked for.
+    pub tokens: Vec<u32>,
+    path: String,
+    file: BufReader<File>,
+}
+
+impl Verified {
+    /// Opens a file for a session of `identity` with `vocab_len` logits and reads it whole, a chunk at a time.
+    ///
+    /// `limit` is what keeps the tokens read from taking more memory than the caller's own sequence does.
+    pub fn open(
+        path: &Path,
+        identity: &Identity,
+        vocab_len: usize,
+        limit: Limit,
+    ) -> Result<Self, RuntimeError> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|source| io(path, "open", source))?;
+        let metadata = file.metadata().map_err(|source| io(path, "read the length", source))?;
+        if metadata.is_dir() {
+            return Err(io(path, "open", std::io::ErrorKind::IsADirectory.into()));
+        }
+        let mut first = Vec::with_capacity(HEADER_BYTES);
+        let read = (&file).take(HEADER_BYTES as u64).read_to_end(&mut first);
+        read.map_err(|source| io(path, "read", source))?;
+        let header = Header::parse(&name, &first, metadata.len())?;
+        header.identity.check(&name, identity)?;
+        if ![0, vocab_len as u64].contains(&header.logit_count) {
+            return Err(RuntimeError::SessionField {
+                path: name,
+                field: "logit_count",
+                found: header.logit_count,
+                expected: format!("0 or {vocab_len}"),
+            });
+        }
+        let kept = match limit {
+            Limit::Whole { context_len } if header.token_count > context_len as u64 => {
+                let token_count = header.token_count;
+                return Err(RuntimeError::SessionTooLong { path: name, token_count, context_len });
+            }
+            Limit::Whole { .. } => header.token_count as usize,
+            Limit::First(count) => header.token_count.min(count as u64) as usize,
+        };
+        let mut verified = Self {
+            header,
+            tokens: Vec::with_capacity(kept),
+            path: name,
+            file: BufReader::with_capacity(CHUNK_BYTES, file),
+        };
+        verified.read_all(kept, vocab_len)?;
+        Ok(verified)
+    }
+
+    /// Compares the body's checksum and keeps the first `kept` tokens.
+    fn read_all(&mut self, kept: usize, vocab_len: usize) -> Result<(), RuntimeError> {
+        let mut hash = Xxh3::new();
+        let mut wrong = None;
+        for _ in 0..kept {
+            let mut bytes = [0; 4];
+            self.read(&mut bytes)?;
+            hash.update(&bytes);
+            let token = u32::from_le_bytes(bytes);
+            if token as usize >= vocab_len {
+                wrong.get_or_insert(token);
+            }
+            self.tokens.push(token);
+        }
+        loop {
+            let bytes = self.file.fill_buf().map_err(|source| io(Path::new(&self.path), "read", source))?;
+            if bytes.is_empty() {
+                break;
+            }
+            hash.update(bytes);
+            let count = bytes.len();
+            self.file.consume(count);
+        }
+        let (expected, found) = (self.header.body_checksum, hash.digest());
+        if found != expected {
+            let path = self.path.clone();
+            return Err(RuntimeError::SessionDamaged { path, part: "contents", expected, found });
+        }
+        match wrong {
+            None => Ok(()),
+            Some(token) => Err(RuntimeError::SessionField {
+                path: self.path.clone(),
+                field: "token",
+                found: u64::from(token),
+                expected: format!("less than {vocab_len}"),
+            }),
+        }
+    }
+
+    /// Reads the logits, where the file has them.
+    pub fn logits(&mut self, logits: &mut [f32]) -> Result<(), RuntimeError> {
+        assert_eq!(logits.len() as u64, self.header.logit_count);
+        self.seek(HEADER_BYTES as u64 + 4 * self.header.token_count)?;
+        for logit in logits {
+            let mut bytes = [0; 4];
+            self.read(&mut bytes)?;
+            *logit = f32::from_le_bytes(bytes);
+        }
+        Ok(())
+    }
+
+    /// Reads the first `count` positions of every layer.
+    pub fn layers(&mut self, caches: &mut [LayerCache], count: usize) -> Result<(), RuntimeError> {
+        let mut offset = HEADER_BYTES as u64 + 4 * (self.header.token_count + self.header.logit_count);
+        let mut chunk = Vec::new();
+        for cache in caches {
+            self.seek(offset)?;
+            let step = positions_a_chunk(cache);
+            for first in (0..count).step_by(step) {
+                let positions = step.min(count - first);
+                chunk.resize(positions * cache.position_bytes() as usize, 0);
+                self.read(&mut chunk)?;
+                cache.import(first, &chunk);
+            }
+            offset += self.header.token_count * cache.position_bytes();
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), RuntimeError> {
+        self.file.read_exact(bytes).map_err(|source| io(Path::new(&self.path), "read", source))
+    }
+
+    fn seek(&mut self, offset: u64) -> Result<(), RuntimeError> {
+        let sought = self.file.seek(SeekFrom::Start(offset));
+        sought.map(drop).map_err(|source| io(Path::new(&self.path), "seek", source))
+    }
+}
+
+/// How many of a file's tokens are of use.
+#[derive(Clone, Copy)]
+pub(super) enum Limit {
+    /// All; more than the context holds are an error.
+    Whole { context_len: usize },
+    /// The first so many.
+    First(usize),
+}
+
+/// As many positions as a chunk holds, at least one.
+pub(super) fn positions_a_chunk(cache: &LayerCache) -> usize {
+    (CHUNK_BYTES / cache.position_bytes() as usize).max(1)
+}
+
+/// Makes a rename last through a power cut. Systems that cannot open a folder sync it by themselves.
+fn sync_folder(path: &Path) -> Result<(), RuntimeError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if cfg!(unix) {
+        let file = File::open(folder).map_err(|source| io(folder, "open", source))?;
+        file.sync_all().map_err(|source| io(folder, "sync", source))?;
+    }
+    Ok(())
+}
+
+fn io(path: &Path, action: &'static str, source: std::io::Error) -> RuntimeError {
+    RuntimeError::Io { path: path.display().to_string(), action, source }
+}

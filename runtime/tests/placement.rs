@@ -1,0 +1,124 @@
+//! Models larger than the memory allowed, against the same models in memory. A binary of its own, since what the
+//! process holds is part of the sum.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use pith_format::Role;
+use pith_runtime::{Model, Placement, RuntimeError, Session, SessionOptions};
+use std::sync::{Arc, Mutex, MutexGuard};
+use support::{Built, llama, tokens};
+
+/// One test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap()
+}
+
+/// Layers of 6 MB and a head of 16, so that the head takes several bands.
+fn large() -> Built {
+    let mut plan = llama();
+    plan.config.hidden_len = 512;
+    plan.config.vocab_len = 8000;
+    plan.config.layers.iter_mut().for_each(|layer| layer.ffn_len = 1024);
+    plan.roles.push(Role::HeadBias);
+    plan.weight = |role, row, col| match role {
+        Role::OutputNorm => None,
+        _ => Some(((row * 7919 + col * 104_729 + row * col) % 2003) as f32 / 20_000.0 - 0.05),
+    };
+    plan.build()
+}
+
+fn options(memory: Option<u64>) -> SessionOptions {
+    SessionOptions { memory, threads: Some(2), batch: Some(8), ..SessionOptions::default() }
+}
+
+/// The least memory that a session says it needs, and a little for what the process comes to hold meanwhile.
+fn least(model: &Model) -> u64 {
+    match Placement::new(model, &options(Some(1))) {
+        Err(RuntimeError::MemoryLimit { memory_bytes: 1, least_bytes }) => least_bytes + (2 << 20),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Everything a session does, and the logits it gives.
+fn logits(session: &mut Session) -> Vec<Vec<f32>> {
+    let text = tokens(30, 8000);
+    let mut all = vec![session.prefill(&text[..19]).unwrap().to_vec()];
+    for token in &text[19..] {
+        all.push(session.step(*token).unwrap().to_vec());
+    }
+    session.truncate(7);
+    session.logits_of(&text[..3], |_, logits| all.push(logits.to_vec())).unwrap();
+    session.reset();
+    all.push(session.step(5).unwrap().to_vec());
+    all
+}
+
+#[test]
+fn streamed_weights_give_the_same_bits() {
+    let _alone = alone();
+    let built = large();
+    let model = built.open();
+    let mut plain = Session::new(Arc::clone(&model), options(None)).unwrap();
+    assert!(plain.placement().is_none());
+    let expected = logits(&mut plain);
+    let least = least(&model);
+    for (more, streamed) in [(0, 6), (8 << 20, 5), (1 << 32, 0)] {
+        let mut session = Session::new(Arc::clone(&model), options(Some(least + more))).unwrap();
+        let placement = session.placement().unwrap().clone();
+        let names: Vec<_> = placement.parts.iter().map(|part| part.name.as_str()).collect();
+        assert_eq!(names, ["layer 0", "layer 1", "layer 2", "head 1/3", "head 2/3", "head 3/3"]);
+        let count = placement.parts.iter().filter(|part| part.streamed).count();
+        assert!(count.abs_diff(streamed) <= 1 && (count == 0) == (streamed == 0), "{count} of {streamed}");
+        let weights: u64 = placement.parts.iter().map(|part| part.bytes).sum();
+        assert_eq!(placement.kept_bytes() + placement.streamed_bytes(), weights);
+        assert_eq!(placement.disk.is_some(), count > 0);
+        assert_eq!(placement.tokens_per_second().is_some(), count > 0);
+        assert!(logits(&mut session) == expected, "{count} streamed");
+        assert_eq!(session.traffic().weight_bytes, plain.traffic().weight_bytes);
+        assert!(session.locked_bytes() <= placement.kept_bytes());
+    }
+}
+
+#[test]
+fn sessions_end_while_they_read_ahead() {
+    let _alone = alone();
+    let built = large();
+    let model = built.open();
+    let least = least(&model);
+    for steps in 0..6 {
+        let mut session = Session::new(Arc::clone(&model), options(Some(least))).unwrap();
+        for token in 0..steps {
+            session.step(token).unwrap();
+        }
+    }
+}
+
+#[test]
+fn too_little_memory_names_both_numbers() {
+    let _alone = alone();
+    let built = large();
+    let error = Session::new(built.open(), options(Some(12_345_678))).err().unwrap();
+    let RuntimeError::MemoryLimit { memory_bytes: 12_345_678, least_bytes } = error else {
+        panic!("{error}")
+    };
+    let message = error.to_string();
+    assert!(message.contains("12345678") && message.contains(&least_bytes.to_string()), "{message}");
+    assert!(least_bytes > (24 + 6) << 20, "the reserve and the largest part");
+}
+
+#[test]
+fn weights_are_locked_where_the_system_permits() {
+    let _alone = alone();
+    let built = large();
+    let options = SessionOptions { lock: true, ..options(None) };
+    match Session::new(built.open(), options) {
+        Ok(session) => {
+            let placement = session.placement().unwrap();
+            assert_eq!(placement.streamed_bytes(), 0);
+            assert_eq!(session.locked_bytes(), placement.kept_bytes());
+        }
+        Err(error) => assert!(error.to_string().contains("ulimit -l"), "{error}"),
+    }
+}
