@@ -145,12 +145,12 @@ pub fn attention(task: &Attention<'_>) -> Vec<Bounded> {
         let total: f64 = weights.iter().sum();
         let total_error: f64 =
             weights.iter().zip(&scores).map(|(weight, &score)| weight * relative(score)).sum::<f64>() / total;
-        for dim in 0..head_dim {
+        for (dim, record) in record.iter().enumerate().take(head_dim) {
             let terms = weights.iter().zip(&scores).enumerate().map(|(position, (weight, &score))| {
                 let value = f64::from(values.get(position, dim)).abs();
                 value * (weight / total * (relative(score) + total_error) + SMALLEST)
             });
-            let value = record[dim] / total;
+            let value = record / total;
             out.push(Bounded { value, error: terms.sum::<f64>() + ulp(value) });
         }
     }
