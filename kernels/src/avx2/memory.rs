@@ -19,9 +19,15 @@ const AHEAD: usize = 4096;
 /// lines under way.
 #[inline(always)]
 pub fn prefetch_ahead(tile: &[u8]) {
+    prefetch_behind(tile, AHEAD);
+}
+
+/// Asks for what lies `distance` bytes behind the beginning of `tile`, as many bytes.
+#[inline(always)]
+pub fn prefetch_behind(tile: &[u8], distance: usize) {
     for line in tile.chunks(64) {
         // SAFETY: a hint, which reads nothing; an address behind the matrix does no harm.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(AHEAD).cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(distance).cast()) }
     }
 }
 

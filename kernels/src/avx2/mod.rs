@@ -12,7 +12,7 @@ mod q4;
 mod q8;
 mod quantize;
 
-pub use memory::{prefetch, prefetch_ahead};
+pub use memory::{prefetch, prefetch_ahead, prefetch_behind};
 
 use crate::activations::Operand;
 use crate::attention::Tiles;

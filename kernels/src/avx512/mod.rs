@@ -4,6 +4,7 @@
 //! Vectors go the way of [`avx2`](crate::avx2): they are a small part of a token.
 
 mod attention;
+mod few;
 mod float;
 mod memory;
 mod panel;
@@ -65,9 +66,9 @@ impl Kernels for Avx512 {
         match w.encoding() {
             Encoding::F32 => mat_mul(float::F32(*self), w, x, y),
             Encoding::F16 => mat_mul(float::F16(*self), w, x, y),
-            Encoding::Q8 => mat_mul(q8::Q8(*self), w, x, y),
-            Encoding::Q4 => mat_mul(q4::Q4(*self), w, x, y),
-            Encoding::Q4G64 => mat_mul(q4::Q4G64(*self), w, x, y),
+            Encoding::Q8 => few::mat_mul::<panels::Q8>(*self, w, x, y),
+            Encoding::Q4 => few::mat_mul::<panels::Q4>(*self, w, x, y),
+            Encoding::Q4G64 => few::mat_mul::<panels::Q4G64>(*self, w, x, y),
             _ => portable::mat_mul(w, x, y),
         }
     }

@@ -1,0 +1,165 @@
+//! Products of a few tokens, as in verifying a draft: 32 rows at a time, so that an activation that was fetched meets
+//! two lines of weights. Every token gets the bits that it has alone.
+
+use super::Avx512;
+use super::memory::{broadcast, load_halves, load_line, store_all};
+use crate::activations::{ACTIVATION_GROUP, Operand};
+use crate::avx2::prefetch_behind;
+use crate::blocks::{Groups, Sums};
+use crate::panels::{Expand, Q4, Q4G64, Q8};
+use pith_format::encoding::Tile;
+use pith_format::{Matrix, TILE_ROWS};
+use std::arch::x86_64::*;
+use std::array::from_fn;
+
+/// Most tokens at a time: integer and float sums of 32 rows then take 24 registers.
+const TOKENS: usize = 6;
+
+/// Codes as `vpdpbusd` wants its weights, unsigned.
+pub trait Unsigned: Expand {
+    /// Codes are too large by `1 << OFFSET_BITS`.
+    const OFFSET_BITS: u32;
+
+    /// Columns `4 · four ..` of a group of 32.
+    fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i;
+}
+
+impl Unsigned for Q4 {
+    const OFFSET_BITS: u32 = 3;
+
+    #[inline(always)]
+    fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i {
+        let line = &tile.as_chunks().0[4 * group + four % 4];
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        unsafe { nibbles(line, four >= 4) }
+    }
+}
+
+impl Unsigned for Q4G64 {
+    const OFFSET_BITS: u32 = 3;
+
+    #[inline(always)]
+    fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i {
+        let line = &tile.as_chunks().0[8 * (group / 2) + four];
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        unsafe { nibbles(line, group % 2 == 1) }
+    }
+}
+
+impl Unsigned for Q8 {
+    const OFFSET_BITS: u32 = 7;
+
+    #[inline(always)]
+    fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i {
+        let line = &tile.as_chunks().0[8 * group + four];
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        unsafe { _mm512_xor_si512(load_line(line), _mm512_set1_epi8(i8::MIN)) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn nibbles(line: &[u8; 64], high: bool) -> __m512i {
+    let line = load_line(line);
+    let line = if high { _mm512_srli_epi16::<4>(line) } else { line };
+    _mm512_and_si512(line, _mm512_set1_epi8(15))
+}
+
+/// See [`Kernels::mat_mul`](crate::Kernels::mat_mul).
+pub fn mat_mul<E: Unsigned>(kernel: Avx512, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+    x.assert_product(w, y);
+    for block in (0..w.block_count()).step_by(2) {
+        for (first, y) in (0..x.tokens()).step_by(TOKENS).zip(y.chunks_mut(TOKENS)) {
+            match y.len() {
+                6 => multiply::<E, 6>(kernel, w, block, x, first, y),
+                5 => multiply::<E, 5>(kernel, w, block, x, first, y),
+                4 => multiply::<E, 4>(kernel, w, block, x, first, y),
+                3 => multiply::<E, 3>(kernel, w, block, x, first, y),
+                2 => multiply::<E, 2>(kernel, w, block, x, first, y),
+                _ => multiply::<E, 1>(kernel, w, block, x, first, y),
+            }
+        }
+    }
+}
+
+/// Two blocks, or the last one, for the `N` tokens from `first` on.
+fn multiply<E: Unsigned, const N: usize>(
+    kernel: Avx512,
+    w: Matrix<'_>,
+    block: usize,
+    x: Operand<'_>,
+    first: usize,
+    y: &mut [&mut [f32]],
+) {
+    let x = from_fn(|token| Groups::new(x.token(first + token), w.cols().div_ceil(ACTIVATION_GROUP)));
+    let mut put = |block: usize, sums: Sums<N>| {
+        let row = block * TILE_ROWS;
+        let count = TILE_ROWS.min(w.rows() - row);
+        for (sums, y) in sums.iter().zip(y.iter_mut()) {
+            y[row..][..count].copy_from_slice(&sums[..count]);
+        }
+    };
+    if block + 1 < w.block_count() {
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        let sums = unsafe { add::<E, 2, N>(kernel, [w.block(block), w.block(block + 1)], x) };
+        put(block, sums[0]);
+        put(block + 1, sums[1]);
+    } else {
+        // SAFETY: as above.
+        put(block, unsafe { add::<E, 1, N>(kernel, [w.block(block)], x) }[0]);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn add<E: Unsigned, const B: usize, const N: usize>(
+    kernel: Avx512,
+    blocks: [&[u8]; B],
+    x: [Groups<'_>; N],
+) -> [Sums<N>; B] {
+    let groups_a_tile = E::Tile::COLS / ACTIVATION_GROUP;
+    let (tile_bytes, group_count) = (E::Tile::BYTES, x[0].scales.len());
+    let lengths = |x: &Groups<'_>| (x.codes.len(), x.scales.len(), x.sums.len());
+    assert!(x.iter().all(|x| lengths(x) == (group_count, group_count, group_count)));
+    let mut floats = [[_mm512_setzero_ps(); N]; B];
+    for tile_index in 0..group_count.div_ceil(groups_a_tile) {
+        let tiles = blocks.map(|block| &block[tile_index * tile_bytes..][..tile_bytes]);
+        // The blocks that come next.
+        for (tile, block) in tiles.iter().zip(blocks) {
+            prefetch_behind(tile, B * block.len());
+        }
+        let groups = tile_index * groups_a_tile..group_count.min((tile_index + 1) * groups_a_tile);
+        for group in groups.clone() {
+            let mut whole = [[_mm512_setzero_si512(); N]; B];
+            for token in 0..N {
+                // SAFETY: `group < group_count`, the length of `sums`.
+                let sum = _mm512_set1_epi32(*unsafe { x[token].sums.get_unchecked(group) });
+                let sum = _mm512_sll_epi32(sum, _mm_cvtsi32_si128(E::OFFSET_BITS.cast_signed()));
+                for whole in &mut whole {
+                    whole[token] = _mm512_sub_epi32(_mm512_setzero_si512(), sum);
+                }
+            }
+            for four in 0..ACTIVATION_GROUP / 4 {
+                let lines = tiles.map(|tile| E::line(kernel, tile, group - groups.start, four));
+                for token in 0..N {
+                    // SAFETY: `group < group_count`, the length of `codes`.
+                    let codes = unsafe { x[token].codes.get_unchecked(group) };
+                    let codes = broadcast(&codes.as_chunks().0[four]);
+                    for (whole, line) in whole.iter_mut().zip(lines) {
+                        whole[token] = _mm512_dpbusd_epi32(whole[token], line, codes);
+                    }
+                }
+            }
+            let scales = tiles.map(|tile| load_halves(E::scales(tile, group - groups.start)));
+            for token in 0..N {
+                // SAFETY: `group < group_count`, the length of `scales`.
+                let scale = _mm512_set1_ps(*unsafe { x[token].scales.get_unchecked(group) });
+                for block in 0..B {
+                    let scale = _mm512_mul_ps(scales[block], scale);
+                    let whole = _mm512_cvtepi32_ps(whole[block][token]);
+                    floats[block][token] = _mm512_fmadd_ps(whole, scale, floats[block][token]);
+                }
+            }
+        }
+    }
+    floats.map(|floats| store_all(floats))
+}
