@@ -1,7 +1,7 @@
 //! The cache of keys and values: for every layer and key head, one row a position.
 
 use crate::error::RuntimeError;
-use crate::memory::{product, zeros};
+use crate::memory::{Zeros, product};
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use pith_format::LayerConfig;
@@ -34,9 +34,9 @@ pub(crate) struct LayerCache {
 
 /// `kv_heads × context_len` rows of `head_dim`. Zeros at first: pages that no position has reached take no memory.
 enum Rows {
-    F32(Vec<f32>),
-    F16(Vec<u16>),
-    Q8 { codes: Vec<i8>, scales: Vec<u16> },
+    F32(Zeros<f32>),
+    F16(Zeros<u16>),
+    Q8 { codes: Zeros<i8>, scales: Zeros<u16> },
 }
 
 impl LayerCache {
@@ -118,9 +118,9 @@ impl Rows {
         let what = "the cache of keys and values";
         let count = product(&[rows, head_dim]).unwrap_or(usize::MAX);
         Ok(match kind {
-            KvType::F32 => Rows::F32(zeros(what, count)?),
-            KvType::F16 => Rows::F16(zeros(what, count)?),
-            KvType::Q8 => Rows::Q8 { codes: zeros(what, count)?, scales: zeros(what, rows)? },
+            KvType::F32 => Rows::F32(Zeros::new(what, count)?),
+            KvType::F16 => Rows::F16(Zeros::new(what, count)?),
+            KvType::Q8 => Rows::Q8 { codes: Zeros::new(what, count)?, scales: Zeros::new(what, rows)? },
         })
     }
 

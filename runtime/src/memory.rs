@@ -1,6 +1,42 @@
 //! Large allocations that fail with an error instead of ending the process.
 
 use crate::error::RuntimeError;
+use bytemuck::Pod;
+use memmap2::MmapMut;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+/// Zeros in pages of their own: one that is never touched takes no memory, whatever the allocator did before.
+#[derive(Debug)]
+pub(crate) struct Zeros<T> {
+    map: MmapMut,
+    values: PhantomData<T>,
+}
+
+impl<T: Pod> Zeros<T> {
+    /// `count` zeros, one at least.
+    pub fn new(what: &'static str, count: usize) -> Result<Self, RuntimeError> {
+        let bytes = count.max(1).checked_mul(size_of::<T>());
+        let refused = || RuntimeError::Memory { what, bytes: bytes.map_or(u64::MAX, |bytes| bytes as u64) };
+        // The system's calls take a signed length.
+        let bytes = bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or_else(refused)?;
+        Ok(Self { map: MmapMut::map_anon(bytes).map_err(|_| refused())?, values: PhantomData })
+    }
+}
+
+impl<T: Pod> Deref for Zeros<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        bytemuck::cast_slice(&self.map)
+    }
+}
+
+impl<T: Pod> DerefMut for Zeros<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(&mut self.map)
+    }
+}
 
 /// `count` default values (zeros), fresh from the system where possible: pages that are never touched take no memory.
 ///
@@ -32,6 +68,11 @@ mod tests {
         let error = zeros::<f32>("the test", usize::MAX / 2).unwrap_err().to_string();
         assert!(error.contains(&u64::MAX.to_string()), "{error}");
         assert_eq!(zeros::<u16>("the test", 3).unwrap(), [0; 3]);
+        let error = Zeros::<f32>::new("the test", usize::MAX / 2).unwrap_err().to_string();
+        assert!(error.starts_with("the test needs"), "{error}");
+        let error = Zeros::<f32>::new("the test", usize::MAX / 8).unwrap_err().to_string();
+        assert!(error.starts_with("the test needs"), "{error}");
+        assert_eq!(*Zeros::<u16>::new("the test", 3).unwrap(), [0; 3]);
         assert_eq!((product(&[3, 4]), product(&[usize::MAX, 2])), (Some(12), None));
     }
 }
