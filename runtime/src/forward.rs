@@ -16,17 +16,9 @@ use pith_kernels::{Activations, Kernels, Operand};
 pub(crate) struct Buffers {
     /// The residual stream, `tokens × hidden_len`.
     x: Vec<f32>,
-    /// `tokens × heads × head_dim`; attention's result takes the place of `mixed`.
-    queries: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    mixed: Vec<f32>,
-    /// What a block adds to the residual stream, `tokens × hidden_len`.
-    delta: Vec<f32>,
-    /// `tokens × ffn_len`.
-    gate: Vec<f32>,
-    /// `tokens × ffn_len`.
-    up: Vec<f32>,
+    /// What a block computes in turn: queries, keys, values and their mix, or gate and up; then what it adds to the
+    /// residual stream. A parallel layer has the first two beside each other.
+    shared: Vec<f32>,
     /// One token, or one head of it, while it is normalised.
     row: Vec<f32>,
     /// What the next matrices read.
@@ -47,20 +39,17 @@ impl Buffers {
         let largest = |len: fn(&LayerConfig) -> usize| config.layers.iter().map(len).max().unwrap_or(0);
         let values = |len: usize| zeros(what, product(&[batch, len]).unwrap_or(usize::MAX));
         let heads_len = largest(|layer| layer.heads * layer.head_dim);
-        let kv_len = largest(|layer| layer.kv_heads * layer.head_dim);
         let ffn_len = largest(|layer| layer.ffn_len);
         let hidden_len = config.hidden_len;
+        let shared_len = config.layers.iter().map(|layer| {
+            let [attention, ffn] = areas(layer, hidden_len);
+            if layer.parallel { attention + ffn } else { attention.max(ffn) }
+        });
         let widest = hidden_len.max(heads_len).max(ffn_len);
         probe(what, Activations::bytes(batch, widest))?;
         Ok(Self {
             x: values(hidden_len)?,
-            queries: values(heads_len)?,
-            keys: values(kv_len)?,
-            values: values(kv_len)?,
-            mixed: values(heads_len)?,
-            delta: values(hidden_len)?,
-            gate: values(ffn_len)?,
-            up: values(ffn_len)?,
+            shared: values(shared_len.max().unwrap_or(0))?,
             row: vec![0.0; hidden_len.max(largest(|layer| layer.head_dim))],
             operand: Activations::new(batch, widest),
             attention: AttentionBuffers::new(config, context_len, batch, threads)?,
@@ -176,14 +165,16 @@ impl<'a> Call<'a> {
         let heads_len = self.tokens * dims.heads * dims.head_dim;
         let kv_len = self.tokens * dims.kv_heads * dims.head_dim;
         let ffn_len = self.tokens * dims.ffn_len;
-        let Buffers { queries, keys, values, mixed, gate, up, operand, row, .. } = buffers;
-        let (queries, mixed) = (&mut queries[..heads_len], &mut mixed[..heads_len]);
-        let (keys, values) = (&mut keys[..kv_len], &mut values[..kv_len]);
-        let (gate, up) = (&mut gate[..ffn_len], &mut up[..ffn_len]);
-        let (x, delta) = (&mut buffers.x, &mut buffers.delta);
         let hidden_len = self.tokens * self.model.config().hidden_len;
-        let (x, delta) = (&mut x[..hidden_len], &mut delta[..hidden_len]);
+        let Buffers { x, shared, operand, row, .. } = buffers;
+        let x = &mut x[..hidden_len];
+        let [attention_area, _] = areas(dims, self.model.config().hidden_len);
+        // The areas of parallel layers must not overlap.
+        let (area, beside) =
+            shared.split_at_mut(if dims.parallel { self.tokens * attention_area } else { 0 });
+        let (area, beside) = if dims.parallel { (area, beside) } else { (beside, area) };
 
+        let [queries, keys, values, mixed] = split(area, [heads_len, kv_len, kv_len, heads_len]);
         let mut input = self.normalized(&layer.attention_norm, x, operand);
         self.linear(
             input,
@@ -193,6 +184,7 @@ impl<'a> Call<'a> {
             if let Some(norm) = &layer.ffn_norm {
                 input = self.normalized(norm, x, operand);
             }
+            let [gate, up] = split(beside, [ffn_len; 2]);
             self.enter_ffn(layer, dims.activation, input, gate, up);
         }
         self.normalize_heads(layer.query_norm.as_ref(), dims.head_dim, row, queries);
@@ -204,9 +196,12 @@ impl<'a> Call<'a> {
         self.store(cache, keys, values);
         attend(self.exec, dims, cache, self.first, queries, &mut buffers.attention, mixed);
         let input = self.operand(mixed, operand);
+        let delta = &mut area[..hidden_len];
         self.linear(input, [(&layer.output, &mut *delta)]);
         self.add_to_stream(layer.attention_post_norm.as_ref(), delta, row, x);
 
+        let area = if dims.parallel { beside } else { area };
+        let [gate, up] = split(area, [ffn_len; 2]);
         if !dims.parallel {
             let norm = layer.ffn_norm.as_ref().expect("only parallel layers can do without");
             let input = self.normalized(norm, x, operand);
@@ -214,6 +209,7 @@ impl<'a> Call<'a> {
         }
         let inner = if layer.gate.is_some() { gate } else { up };
         let input = self.operand(inner, operand);
+        let delta = &mut area[..hidden_len];
         self.linear(input, [(&layer.down, &mut *delta)]);
         self.add_to_stream(layer.ffn_post_norm.as_ref(), delta, row, x);
     }
@@ -325,6 +321,22 @@ fn add_part(bias: Option<&[f32]>, first: usize, x: &mut [f32]) {
     if let Some(bias) = bias {
         add(x, &bias[first..]);
     }
+}
+
+/// Values a token of the attention's part of the shared buffer, and of the feed-forward block's.
+fn areas(layer: &LayerConfig, hidden_len: usize) -> [usize; 2] {
+    let attention = 2 * (layer.heads + layer.kv_heads) * layer.head_dim;
+    [attention.max(hidden_len), (2 * layer.ffn_len).max(hidden_len)]
+}
+
+/// The first values of `data` in parts of these lengths.
+fn split<const N: usize>(data: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {
+    let mut rest = data;
+    lengths.map(|length| {
+        let (part, tail) = std::mem::take(&mut rest).split_at_mut(length);
+        rest = tail;
+        part
+    })
 }
 
 fn normalize(
