@@ -92,27 +92,29 @@ impl Exec {
         let threads = self.threads_for(bytes.saturating_mul(tokens));
         let kernels = self.kernels;
         if tokens == 1 {
+            let cut = Bands { count: threads, unit: 1 };
             let mut bands: [[&mut [f32]; N]; MAX_THREADS] = from_fn(|_| from_fn(|_| &mut [][..]));
             let bands = &mut bands[..threads];
             for (matrix, (weight, mut rest)) in weights.iter().zip(outputs).enumerate() {
                 for (index, band) in bands.iter_mut().enumerate() {
-                    (band[matrix], rest) = rest.split_at_mut(band_rows(weight, index, threads).len());
+                    (band[matrix], rest) = rest.split_at_mut(cut.rows(weight, index).len());
                 }
             }
             self.pool.for_chunks(threads, bands, 1, &mut [(); MAX_THREADS], |index, band, _| {
                 let band = &mut band[0];
                 for (weight, output) in weights.iter().zip(band.iter_mut()) {
-                    let blocks = band_blocks(weight, index, threads);
+                    let blocks = cut.blocks(weight, index);
                     if !blocks.is_empty() {
                         kernels.mat_vec(weight.band(blocks), x, output);
                     }
                 }
-                let first = weights.each_ref().map(|weight| band_rows(weight, index, threads).start);
+                let first = weights.each_ref().map(|weight| cut.rows(weight, index).start);
                 finish(kernels, first, band.each_mut().map(|part| &mut **part));
             });
             return;
         }
         let count = if threads == 1 { 1 } else { BANDS_PER_THREAD * threads };
+        let cut = Bands { count, unit: 2 };
         // Band by band, matrix by matrix, token by token.
         let (mut parts, mut rests) = (recycled(&mut self.parts), recycled(&mut self.rests));
         for (weight, output) in weights.iter().zip(outputs) {
@@ -120,7 +122,7 @@ impl Exec {
         }
         for index in 0..count {
             for (weight, rests) in weights.iter().zip(rests.chunks_exact_mut(tokens)) {
-                let rows = band_rows(weight, index, count).len();
+                let rows = cut.rows(weight, index).len();
                 for rest in rests {
                     let (part, tail) = std::mem::take(rest).split_at_mut(rows);
                     parts.push(part);
@@ -130,12 +132,12 @@ impl Exec {
         }
         self.pool.for_chunks(threads, &mut parts, N * tokens, &mut [(); MAX_THREADS], |index, band, _| {
             for (weight, output) in weights.iter().zip(band.chunks_exact_mut(tokens)) {
-                let blocks = band_blocks(weight, index, count);
+                let blocks = cut.blocks(weight, index);
                 if !blocks.is_empty() {
                     kernels.mat_mul(weight.band(blocks), x, output);
                 }
             }
-            let first = weights.each_ref().map(|weight| band_rows(weight, index, count).start);
+            let first = weights.each_ref().map(|weight| cut.rows(weight, index).start);
             for token in 0..tokens {
                 let mut results = band.iter_mut().skip(token).step_by(tokens);
                 let results = from_fn(|_| &mut **results.next().expect("a part of every matrix"));
@@ -209,16 +211,27 @@ pub(crate) fn recycled<A, B>(list: &mut Vec<A>) -> Vec<B> {
     list.into_iter().map(|_| unreachable!("the list is empty")).collect()
 }
 
-/// Blocks of the `index`-th of `count` bands; empty where there are more bands than blocks.
-fn band_blocks(weight: &Matrix<'_>, index: usize, count: usize) -> Range<usize> {
-    let blocks = weight.block_count();
-    blocks * index / count..blocks * (index + 1) / count
+/// A matrix cut into bands of whole blocks.
+#[derive(Clone, Copy)]
+struct Bands {
+    count: usize,
+    /// Blocks that stay together but for the last: kernels of several tokens take two at a time.
+    unit: usize,
 }
 
-fn band_rows(weight: &Matrix<'_>, index: usize, count: usize) -> Range<usize> {
-    let blocks = band_blocks(weight, index, count);
-    let row = |block: usize| (block * TILE_ROWS).min(weight.rows());
-    row(blocks.start)..row(blocks.end)
+impl Bands {
+    /// Blocks of the `index`-th band; empty where there are more bands than blocks.
+    fn blocks(self, weight: &Matrix<'_>, index: usize) -> Range<usize> {
+        let units = weight.block_count().div_ceil(self.unit);
+        let block = |index: usize| (units * index / self.count * self.unit).min(weight.block_count());
+        block(index)..block(index + 1)
+    }
+
+    fn rows(self, weight: &Matrix<'_>, index: usize) -> Range<usize> {
+        let blocks = self.blocks(weight, index);
+        let row = |block: usize| (block * TILE_ROWS).min(weight.rows());
+        row(blocks.start)..row(blocks.end)
+    }
 }
 
 #[cfg(test)]
