@@ -4,6 +4,7 @@
 //! reference   f64, one line a formula, never fast: what the others are tested against
 //! portable    `wide`: runs everywhere; the trait's provided bodies
 //! avx2        x86-64 with AVX2, FMA and F16C
+//! avxvnni     x86-64 with AVX-VNNI besides
 //! avx512      x86-64 with AVX-512 F/BW/VL/VNNI
 //! neon        aarch64: `neon` for every core (Cortex-A53, A72), `neon-dotprod` (A76), `neon-i8mm` (A510, A710 on)
 //! ```
@@ -16,6 +17,8 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
 mod kv;
@@ -151,8 +154,9 @@ pub fn available() -> Vec<&'static dyn Kernels> {
     #[cfg(target_arch = "x86_64")]
     let list = {
         let avx2 = avx2::Avx2::detect().map(|kernels| kernels as &dyn Kernels);
+        let avx_vnni = avxvnni::AvxVnni::detect().map(|kernels| kernels as &dyn Kernels);
         let avx512 = avx512::Avx512::detect().map(|kernels| kernels as &dyn Kernels);
-        list.into_iter().chain(avx2).chain(avx512).collect::<Vec<_>>()
+        list.into_iter().chain(avx2).chain(avx_vnni).chain(avx512).collect::<Vec<_>>()
     };
     #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]
     let list = [list, neon::available()].concat();

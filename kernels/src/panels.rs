@@ -1,10 +1,15 @@
 //! Products of many tokens: a panel of weight rows becomes signed bytes once and is multiplied with all tokens while it
 //! is in the nearest cache.
 //!
-//! A panel is a few blocks of 16 rows × up to [`COLS`] columns, whatever the encoding: one inner loop serves them all.
-//! Its codes are rounded anew, to 8 bits with one scale a row, so that a sum over 32 columns needs one factor, its
-//! activations' scale, and not a product of two. For 4-bit weights that is a third of a percent of the error they have
-//! already.
+//! A panel is a few blocks of 16 rows × up to [`COLS`] columns, whatever the encoding. What is in it suits the
+//! multiplication of the instruction set:
+//!
+//! With `vpdpbusd` one inner loop serves all encodings ([`PanelGroup`]). Codes are rounded anew, to 8 bits with one scale
+//! a row, so that a sum over 32 columns needs one factor, its activations' scale, and not a product of two. For 4-bit
+//! weights that is a third of a percent of the error they have already.
+//!
+//! Without it sums of 8-bit products outgrow 16 bits at once, those of 4-bit codes do not: these codes and their scales
+//! stay what they are.
 //!
 //! The inner loop reads packed activations, whose bytes are 128 too large, and so starts its sums at `−128 · Σ codes`
 //! of the row.
@@ -24,13 +29,19 @@ const GROUPS: usize = COLS / ACTIVATION_GROUP;
 /// Four columns of 16 rows.
 pub type Line = [u8; 64];
 
-/// 32 columns of a panel of `B` blocks.
+/// 32 columns of a panel of `B` blocks for `vpdpbusd`.
 #[derive(Clone, Copy)]
+#[repr(align(64))]
 pub struct PanelGroup<const B: usize> {
     /// Signed codes of every four columns, block by block.
     pub lines: [[Line; B]; 8],
     /// `−128 · Σ codes` of every row.
     pub starts: [[i32; TILE_ROWS]; B],
+}
+
+impl<const B: usize> PanelGroup<B> {
+    /// Zeros.
+    pub const ZEROS: Self = Self { lines: [[[0; 64]; B]; 8], starts: [[0; TILE_ROWS]; B] };
 }
 
 /// One scale a row.
@@ -131,13 +142,18 @@ fn high_codes(line: &Line) -> Line {
 
 /// An instruction set's part: `B` blocks to a panel.
 pub trait Panel<const B: usize> {
-    /// Writes the tiles of one block into its place in a panel, and the scales of its rows. The last tile may have
-    /// more groups than the panel.
+    /// 32 columns of a panel.
+    type Group: Copy;
+    /// Zeros.
+    const ZEROS: Self::Group;
+
+    /// Writes the tiles of one block into its place in a panel, and the scales of its rows, where they have but one. The
+    /// last tile may have more groups than the panel.
     fn expand<E: Expand>(
         &self,
         tiles: &[u8],
         block: usize,
-        panel: &mut [PanelGroup<B>],
+        panel: &mut [Self::Group],
         scales: &mut [f32; TILE_ROWS],
     );
 
@@ -145,20 +161,19 @@ pub trait Panel<const B: usize> {
     fn prefetch(&self, bytes: &[u8]);
 
     /// `sums[t][b][r] += Σ w · x[t]`; `panel` and `x` are of one length.
-    fn add(&self, panel: &[PanelGroup<B>], scales: &Scales<B>, x: &[PackedGroup], sums: &mut Sums<B>);
+    fn add(&self, panel: &[Self::Group], scales: &Scales<B>, x: &[PackedGroup], sums: &mut Sums<B>);
 }
 
 /// See [`Kernels::mat_mul`](crate::Kernels::mat_mul); `x` is packed.
-pub fn mat_mul<const B: usize, E: Expand>(
-    kernel: &impl Panel<B>,
+pub fn mat_mul<const B: usize, E: Expand, P: Panel<B>>(
+    kernel: &P,
     w: Matrix<'_>,
     x: Operand<'_>,
     y: &mut [&mut [f32]],
 ) {
     x.assert_product(w, y);
     let tile_count = w.cols().div_ceil(E::Tile::COLS);
-    let zeros = PanelGroup { lines: [[[0; 64]; B]; 8], starts: [[0; TILE_ROWS]; B] };
-    let (mut panel, mut scales) = ([zeros; GROUPS], [[0.0; TILE_ROWS]; B]);
+    let (mut panel, mut scales) = ([P::ZEROS; GROUPS], [[0.0; TILE_ROWS]; B]);
     let (tiles_a_panel, groups_a_tile) = (COLS / E::Tile::COLS, E::Tile::COLS / ACTIVATION_GROUP);
     let used_groups = w.cols().div_ceil(ACTIVATION_GROUP);
     let group_count = x.stride() / ACTIVATION_GROUP;
@@ -200,9 +215,9 @@ pub fn mat_mul<const B: usize, E: Expand>(
 
 /// Adds the products of `groups` of a few tokens with a panel, or sets them where these are the first groups.
 #[inline(always)]
-fn multiply<const B: usize>(
-    kernel: &impl Panel<B>,
-    (panel, scales): (&[PanelGroup<B>], &Scales<B>),
+fn multiply<const B: usize, P: Panel<B>>(
+    kernel: &P,
+    (panel, scales): (&[P::Group], &Scales<B>),
     first_row: usize,
     groups: Range<usize>,
     x: &[PackedGroup],

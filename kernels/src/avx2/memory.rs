@@ -2,6 +2,7 @@
 
 use crate::KvRows;
 use half::f16;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Asks for `bytes` from memory, for the second-level cache.
@@ -97,6 +98,65 @@ pub fn store_floats(from: __m256, to: &mut [f32; 8]) {
 pub fn store_codes(from: __m256i, to: &mut [i8; 32]) {
     // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn store_bytes(from: __m256i, to: &mut [u8; 32]) {
+    // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
+}
+
+/// 8 i32, one a row.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn load_integers(rows: &[i32; 8]) -> __m256i {
+    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
+    unsafe { _mm256_loadu_si256(rows.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn store_integers(from: __m256i, to: &mut [i32; 8]) {
+    // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
+}
+
+/// 16 i16, two a row.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn load_pairs(pairs: &[i16; 16]) -> __m256i {
+    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
+    unsafe { _mm256_loadu_si256(pairs.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn store_pairs(from: __m256i, to: &mut [i16; 16]) {
+    // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
+}
+
+/// `sum` as it is, through an instruction that is none: the compiler would else reorder additions of 16 bits until the
+/// sums of all tokens no longer fit the registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn in_turn(mut sum: __m256i) -> __m256i {
+    // SAFETY: nothing is done.
+    unsafe { asm!("/* {} */", inout(ymm_reg) sum, options(nomem, nostack, preserves_flags)) }
+    sum
+}
+
+/// The halves of a line or of 16 numbers: 8 rows each.
+#[inline(always)]
+pub fn halves<T, const N: usize, const HALF: usize>(whole: &[T; N]) -> &[[T; HALF]; 2] {
+    whole.as_chunks().0.first_chunk().expect("twice a half")
+}
+
+/// The same, to write to.
+#[inline(always)]
+pub fn halves_mut<T, const N: usize, const HALF: usize>(whole: &mut [T; N]) -> &mut [[T; HALF]; 2] {
+    whole.as_chunks_mut().0.first_chunk_mut().expect("twice a half")
 }
 
 /// Up to 7 values and `fill` behind them.

@@ -5,10 +5,11 @@
 mod attention;
 mod exp;
 mod float;
-mod memory;
+pub mod memory;
 mod norm;
+mod panel;
 pub(crate) mod probe;
-mod q4;
+pub mod q4;
 mod q8;
 mod quantize;
 
@@ -17,6 +18,7 @@ pub use memory::{prefetch, prefetch_ahead, prefetch_behind};
 use crate::activations::Operand;
 use crate::attention::Tiles;
 use crate::blocks::{mat_mul, mat_vec};
+use crate::panels;
 use crate::{Attention, AttentionScratch, Kernels, attention as tiles, portable};
 pub use memory::fetch;
 use pith_format::{ActivationFunction, Encoding, Matrix};
@@ -52,6 +54,13 @@ impl Kernels for Avx2 {
     }
 
     fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+        if !x.packed.is_empty() {
+            match w.encoding() {
+                Encoding::Q4 => return panels::mat_mul::<1, panels::Q4, _>(self, w, x, y),
+                Encoding::Q4G64 => return panels::mat_mul::<1, panels::Q4G64, _>(self, w, x, y),
+                _ => {}
+            }
+        }
         match w.encoding() {
             Encoding::F32 => mat_mul(float::F32(*self), w, x, y),
             Encoding::F16 => mat_mul(float::F16(*self), w, x, y),
@@ -60,6 +69,10 @@ impl Kernels for Avx2 {
             Encoding::Q4G64 => mat_mul(q4::Q4G64(*self), w, x, y),
             _ => portable::mat_mul(w, x, y),
         }
+    }
+
+    fn packs(&self) -> bool {
+        true
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {

@@ -121,7 +121,7 @@ fn add_group(sum: &mut __m256, pairs: __m256i, scale: __m256, x: Groups<'_>, gro
 /// The low and the high codes.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn nibbles(line: __m256i) -> (__m256i, __m256i) {
+pub fn nibbles(line: __m256i) -> (__m256i, __m256i) {
     let mask = _mm256_set1_epi8(15);
     (_mm256_and_si256(line, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(line), mask))
 }

@@ -57,9 +57,9 @@ impl Kernels for Avx512 {
     fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         if !x.packed.is_empty() {
             match w.encoding() {
-                Encoding::Q8 => return panels::mat_mul::<BLOCKS, panels::Q8>(self, w, x, y),
-                Encoding::Q4 => return panels::mat_mul::<BLOCKS, panels::Q4>(self, w, x, y),
-                Encoding::Q4G64 => return panels::mat_mul::<BLOCKS, panels::Q4G64>(self, w, x, y),
+                Encoding::Q8 => return panels::mat_mul::<BLOCKS, panels::Q8, _>(self, w, x, y),
+                Encoding::Q4 => return panels::mat_mul::<BLOCKS, panels::Q4, _>(self, w, x, y),
+                Encoding::Q4G64 => return panels::mat_mul::<BLOCKS, panels::Q4G64, _>(self, w, x, y),
                 _ => {}
             }
         }

@@ -15,6 +15,9 @@ use std::arch::x86_64::*;
 pub const BLOCKS: usize = 2;
 
 impl Panel<BLOCKS> for Avx512 {
+    type Group = PanelGroup<BLOCKS>;
+    const ZEROS: Self::Group = PanelGroup::ZEROS;
+
     fn expand<E: Expand>(
         &self,
         tiles: &[u8],

@@ -34,5 +34,6 @@ fn detected_instruction_sets_are_available() {
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512vnni");
     assert_eq!(names.contains(&"avx2"), avx2, "{names:?}");
+    assert_eq!(names.contains(&"avx-vnni"), avx2 && is_x86_feature_detected!("avxvnni"), "{names:?}");
     assert_eq!(names.contains(&"avx512-vnni"), avx2 && avx512, "{names:?}");
 }

@@ -1,0 +1,139 @@
+//! Panels of 16 rows with `vpdpbusd`: tiles of 16 rows × 3 tokens, whose integer and float sums take 12 registers.
+
+use super::AvxVnni;
+use crate::activations::{ACTIVATION_GROUP, PACKED_TOKENS, PackedGroup};
+use crate::avx2::memory::{
+    halves, halves_mut, load_bytes, load_floats, load_half_bytes, load_integers, prefetch, store_bytes,
+    store_floats, store_integers,
+};
+use crate::panels::{Expand, Panel, PanelGroup, Scales, Sums};
+use pith_format::TILE_ROWS;
+use pith_format::encoding::Tile;
+use std::arch::x86_64::*;
+
+/// Tokens of a tile.
+const TOKENS: usize = PACKED_TOKENS / 2;
+
+impl Panel<1> for AvxVnni {
+    type Group = PanelGroup<1>;
+    const ZEROS: Self::Group = PanelGroup::ZEROS;
+
+    fn expand<E: Expand>(
+        &self,
+        tiles: &[u8],
+        _: usize,
+        panel: &mut [PanelGroup<1>],
+        scales: &mut [f32; TILE_ROWS],
+    ) {
+        // SAFETY: a value of `AvxVnni` exists only where `detect` found the features.
+        unsafe { expand::<E>(tiles, panel, scales) }
+    }
+
+    fn prefetch(&self, bytes: &[u8]) {
+        prefetch(bytes);
+    }
+
+    fn add(&self, panel: &[PanelGroup<1>], scales: &Scales<1>, x: &[PackedGroup], sums: &mut Sums<1>) {
+        for first in (0..PACKED_TOKENS).step_by(TOKENS) {
+            // SAFETY: a value of `AvxVnni` exists only where `detect` found the features.
+            unsafe { add(panel, &scales[0], x, first, sums) }
+        }
+    }
+}
+
+/// The largest scale of a row becomes 127 for the largest byte; `vpmulhrsw` brings the others to it, rounding to nearest.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn expand<E: Expand>(tiles: &[u8], panel: &mut [PanelGroup<1>], scales: &mut [f32; TILE_ROWS]) {
+    let groups_a_tile = E::Tile::COLS / ACTIVATION_GROUP;
+    for (tile, groups) in tiles.chunks_exact(E::Tile::BYTES).zip(panel.chunks_mut(groups_a_tile)) {
+        E::lines(tile, |group, four, line| {
+            if let Some(group) = groups.get_mut(group) {
+                group.lines[four][0] = line;
+            }
+        });
+    }
+    for (side, scales) in halves_mut(scales).iter_mut().enumerate() {
+        round::<E>(tiles, side, panel, scales);
+    }
+}
+
+/// Rounds the codes of 8 rows to one scale each.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn round<E: Expand>(tiles: &[u8], side: usize, panel: &mut [PanelGroup<1>], scales: &mut [f32; 8]) {
+    let groups_a_tile = E::Tile::COLS / ACTIVATION_GROUP;
+    let tiles = tiles.chunks_exact(E::Tile::BYTES);
+    let mut largest = _mm256_setzero_ps();
+    for (tile, groups) in tiles.clone().zip(panel.chunks(groups_a_tile)) {
+        for group in 0..groups.len() {
+            let scales = load_half_bytes(&halves(E::scales(tile, group))[side]);
+            largest = _mm256_max_ps(largest, _mm256_andnot_ps(_mm256_set1_ps(-0.0), scales));
+        }
+    }
+    store_floats(_mm256_mul_ps(largest, _mm256_set1_ps(128.0 / 127.0 / E::UNIT)), scales);
+    // Rows of zeros have no scale to be brought to.
+    let factor = _mm256_div_ps(_mm256_set1_ps(127.0 / 128.0 * 32768.0), largest);
+    let factor = _mm256_and_ps(factor, _mm256_cmp_ps::<_CMP_GT_OQ>(largest, _mm256_setzero_ps()));
+    for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
+        for (index, group) in groups.iter_mut().enumerate() {
+            let factors = _mm256_mul_ps(load_half_bytes(&halves(E::scales(tile, index))[side]), factor);
+            let factors = _mm256_cvtps_epi32(factors);
+            // Twice in every row's four bytes, then four times, for the low and the high half of each lane.
+            let factors = _mm256_blend_epi16::<0xaa>(factors, _mm256_slli_epi32::<16>(factors));
+            let low = _mm256_unpacklo_epi32(factors, factors);
+            let high = _mm256_unpackhi_epi32(factors, factors);
+            let mut sums = _mm256_setzero_si256();
+            for [line] in &mut group.lines {
+                let line = &mut halves_mut(line)[side];
+                let codes = load_bytes(line);
+                let widened = [_mm256_unpacklo_epi8(codes, codes), _mm256_unpackhi_epi8(codes, codes)];
+                let [first, second] = widened.map(|bytes| _mm256_srai_epi16::<8>(bytes));
+                let first = _mm256_mulhrs_epi16(first, low);
+                let codes = _mm256_packs_epi16(first, _mm256_mulhrs_epi16(second, high));
+                sums = _mm256_dpbusd_avx_epi32(sums, _mm256_set1_epi8(1), codes);
+                store_bytes(codes, line);
+            }
+            let starts = _mm256_slli_epi32::<7>(_mm256_sub_epi32(_mm256_setzero_si256(), sums));
+            store_integers(starts, &mut halves_mut(&mut group.starts[0])[side]);
+        }
+    }
+}
+
+/// Tokens from `first` on. At most 255 · 127 · 32 in size: exact in i32.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn add(
+    panel: &[PanelGroup<1>],
+    scales: &[f32; TILE_ROWS],
+    x: &[PackedGroup],
+    first: usize,
+    sums: &mut Sums<1>,
+) {
+    assert!(panel.len() == x.len() && first + TOKENS <= PACKED_TOKENS);
+    let mut floats = [[_mm256_setzero_ps(); 2]; TOKENS];
+    for (group, x) in panel.iter().zip(x) {
+        let starts = halves(&group.starts[0]).each_ref().map(|starts| load_integers(starts));
+        let mut whole = [starts; TOKENS];
+        let (words, x_scales) = x.as_chunks::<PACKED_TOKENS>().0.split_at(8);
+        for ([line], words) in group.lines.iter().zip(words) {
+            let line = halves(line).each_ref().map(|half| load_bytes(half));
+            for (whole, &word) in whole.iter_mut().zip(&words[first..]) {
+                let x = _mm256_set1_epi32(word.cast_signed());
+                for (whole, codes) in whole.iter_mut().zip(line) {
+                    *whole = _mm256_dpbusd_avx_epi32(*whole, x, codes);
+                }
+            }
+        }
+        for ((floats, whole), &scale) in floats.iter_mut().zip(whole).zip(&x_scales[0][first..]) {
+            let scale = _mm256_set1_ps(f32::from_bits(scale));
+            for (floats, whole) in floats.iter_mut().zip(whole) {
+                *floats = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, *floats);
+            }
+        }
+    }
+    let scales = halves(scales).each_ref().map(|scales| load_floats(scales));
+    for (floats, sums) in floats.into_iter().zip(&mut sums[first..]) {
+        for ((floats, scale), sums) in floats.into_iter().zip(scales).zip(halves_mut(&mut sums[0])) {
+            store_floats(_mm256_fmadd_ps(floats, scale, load_floats(sums)), sums);
+        }
+    }
+}
