@@ -70,7 +70,7 @@ fn who_is_late_is_left_out_for_a_while() {
     };
     assert_eq!(threads_of(true), 3);
     let left = Instant::now();
-    assert!(threads_of(false) < 3);
+    assert!(cfg!(miri) || threads_of(false) < 3);
     while threads_of(false) < 3 {
         assert!(left.elapsed() < 100 * LEAVE[1], "it never comes back");
     }
