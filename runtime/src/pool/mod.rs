@@ -183,11 +183,9 @@ impl Pool {
         let begin = Instant::now();
         let present =
             self.workers.iter().zip(&shared.signals).filter(|(worker, _)| worker.leave_until.is_none());
-        let mut rank = 1;
-        for (worker, signal) in present.take(threads - 1) {
+        for (rank, (worker, signal)) in (1..threads).zip(present) {
             signal.0.rank.store(rank, Ordering::SeqCst);
             signal.0.begin(worker.handle.thread());
-            rank += 1;
         }
         let own = catch_unwind(AssertUnwindSafe(|| job(0)));
         let parked = shared.wait_for_workers();
