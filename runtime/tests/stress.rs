@@ -22,6 +22,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// A round that takes longer hangs.
 const LONGEST_ROUND: Duration = Duration::from_secs(60);
 
+/// How often the watchdog looks.
+const TICK: Duration = Duration::from_millis(200);
+
 const VOCAB_LEN: usize = 400;
 
 /// Large enough that threads get work, small enough for many tokens a second.
@@ -94,16 +97,20 @@ impl Watchdog {
         let present: Arc<Mutex<Option<(u64, Instant)>>> = Arc::default();
         let watched = Arc::downgrade(&present);
         std::thread::spawn(move || {
+            // Counts its own ticks: a process that is stopped for a while, or a machine that sleeps, hangs nowhere.
+            let (mut last, mut ticks) = (None, 0);
             while let Some(present) = watched.upgrade() {
                 let round = *present.lock().unwrap_or_else(PoisonError::into_inner);
                 drop(present);
-                if let Some((seed, begin)) = round
-                    && begin.elapsed() > LONGEST_ROUND
+                ticks = if round == last { ticks + 1 } else { 0 };
+                last = round;
+                if let Some((seed, _)) = round
+                    && TICK * ticks > LONGEST_ROUND
                 {
                     eprintln!("a round hangs: PITH_STRESS_SEED={seed}");
                     std::process::abort();
                 }
-                std::thread::sleep(Duration::from_millis(200));
+                std::thread::sleep(TICK);
             }
         });
         Self { present }
