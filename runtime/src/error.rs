@@ -152,6 +152,12 @@ pub enum RuntimeError {
         /// What it is in the other.
         expected: String,
     },
+    /// A thread panicked while it computed: a bug, or memory that failed.
+    #[error("computing failed: {message}; the tokens were not appended")]
+    Panic {
+        /// What the thread said.
+        message: String,
+    },
     /// No logit is a number, so there is nothing to choose from.
     #[error("none of the {vocab_len} logits is a number; the model's weights may be damaged")]
     NoLogit {

@@ -17,9 +17,14 @@
 //! is counted as [`Traffic`].
 #![deny(unsafe_code)]
 
+/// The small models of the tests are made by the public interface.
+#[cfg(test)]
+extern crate self as pith_runtime;
+
 mod attention;
 mod cache;
 mod chat;
+mod contain;
 mod context;
 mod date;
 mod distribution;

@@ -67,7 +67,7 @@ impl SessionOptions {
 /// One sequence of tokens over a model. Everything it needs is allocated when it is made.
 pub struct Session {
     pub(crate) model: Arc<Model>,
-    exec: Exec,
+    pub(crate) exec: Exec,
     /// Where the weights are, if there is a limit.
     placement: Option<Placement>,
     pins: Option<Pins>,
@@ -136,14 +136,17 @@ impl Session {
         self.check(tokens, self.position())?;
         let before = self.exec.traffic;
         let last_chunk = (tokens.len() - 1) / self.batch;
-        for (index, chunk) in tokens.chunks(self.batch).enumerate() {
-            let mut call = Call::new(&self.model, &mut self.exec, self.tokens.len(), chunk.len());
-            call.run(chunk, &mut self.caches, &mut self.buffers);
-            if index == last_chunk {
-                call.project(&mut self.buffers, chunk.len() - 1, 1, &mut self.logits);
+        self.contain(self.position(), |session| {
+            for (index, chunk) in tokens.chunks(session.batch).enumerate() {
+                let first = session.tokens.len();
+                let mut call = Call::new(&session.model, &mut session.exec, first, chunk.len());
+                call.run(chunk, &mut session.caches, &mut session.buffers);
+                if index == last_chunk {
+                    call.project(&mut session.buffers, chunk.len() - 1, 1, &mut session.logits);
+                }
+                session.tokens.extend_from_slice(chunk);
             }
-            self.tokens.extend_from_slice(chunk);
-        }
+        })?;
         self.logits_position = self.tokens.len();
         self.last_traffic = self.exec.traffic.since(before);
         Ok(&self.logits)
@@ -157,7 +160,7 @@ impl Session {
     /// Makes `tokens` the whole sequence, keeping from the present one what both begin with. Returns how many tokens
     /// were kept; the logits of what follows are in [`Session::logits`].
     ///
-    /// On an error the session is as it was.
+    /// On an error the session is as it was; after [`RuntimeError::Panic`] it has what both begin with.
     pub fn resume(&mut self, tokens: &[u32]) -> Result<usize, RuntimeError> {
         self.check(tokens, 0)?;
         let common = self.tokens.iter().zip(tokens).take_while(|(old, new)| old == new).count();
@@ -183,14 +186,28 @@ impl Session {
         let largest = Buffers::largest_product(self.model.config(), self.batch).unwrap_or(0);
         let group = (largest / vocab_len).clamp(1, self.batch);
         self.reserve_logits(group)?;
+        let position = self.position();
         for chunk in tokens.chunks(self.batch) {
             let first = self.position();
-            let mut call = Call::new(&self.model, &mut self.exec, self.tokens.len(), chunk.len());
-            call.run(chunk, &mut self.caches, &mut self.buffers);
+            self.contain(position, |session| {
+                Call::new(&session.model, &mut session.exec, first, chunk.len()).run(
+                    chunk,
+                    &mut session.caches,
+                    &mut session.buffers,
+                );
+            })?;
             for start in (0..chunk.len()).step_by(group) {
                 let count = group.min(chunk.len() - start);
-                let logits = &mut self.all_logits[..count * vocab_len];
-                call.project(&mut self.buffers, start, count, logits);
+                self.contain(position, |session| {
+                    let logits = &mut session.all_logits[..count * vocab_len];
+                    Call::new(&session.model, &mut session.exec, first, chunk.len()).project(
+                        &mut session.buffers,
+                        start,
+                        count,
+                        logits,
+                    );
+                })?;
+                let logits = &self.all_logits[..count * vocab_len];
                 for (index, logits) in logits.chunks_exact(vocab_len).enumerate() {
                     each(first + start + index, logits);
                 }
@@ -211,15 +228,18 @@ impl Session {
         let before = self.exec.traffic;
         let vocab_len = self.model.config().vocab_len;
         self.reserve_logits(tokens.len())?;
-        let mut rows = &mut self.all_logits[..tokens.len() * vocab_len];
-        for chunk in tokens.chunks(self.batch) {
-            let mut call = Call::new(&self.model, &mut self.exec, self.tokens.len(), chunk.len());
-            call.run(chunk, &mut self.caches, &mut self.buffers);
-            let (logits, rest) = std::mem::take(&mut rows).split_at_mut(chunk.len() * vocab_len);
-            call.project(&mut self.buffers, 0, chunk.len(), logits);
-            rows = rest;
-            self.tokens.extend_from_slice(chunk);
-        }
+        self.contain(self.position(), |session| {
+            let mut rows = &mut session.all_logits[..tokens.len() * vocab_len];
+            for chunk in tokens.chunks(session.batch) {
+                let first = session.tokens.len();
+                let mut call = Call::new(&session.model, &mut session.exec, first, chunk.len());
+                call.run(chunk, &mut session.caches, &mut session.buffers);
+                let (logits, rest) = std::mem::take(&mut rows).split_at_mut(chunk.len() * vocab_len);
+                call.project(&mut session.buffers, 0, chunk.len(), logits);
+                rows = rest;
+                session.tokens.extend_from_slice(chunk);
+            }
+        })?;
         self.last_traffic = self.exec.traffic.since(before);
         Ok(())
     }

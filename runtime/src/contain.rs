@@ -1,0 +1,225 @@
+//! A panic while computing ends the call, not the program that made it.
+
+use crate::error::RuntimeError;
+use crate::session::Session;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+impl Session {
+    /// Runs `compute`. A panic in it, on whichever thread, is an error; the session then has its first `keep` tokens
+    /// and can be used on.
+    ///
+    /// What was left half done is computed anew before it is read: rows of the cache from `keep` on, buffers, the lists
+    /// of [`Exec`](crate::exec::Exec). Only the logits could be taken for those of the sequence.
+    pub(crate) fn contain(
+        &mut self,
+        keep: usize,
+        compute: impl FnOnce(&mut Self),
+    ) -> Result<(), RuntimeError> {
+        catch_unwind(AssertUnwindSafe(|| compute(self))).map_err(|payload| {
+            self.tokens.truncate(keep);
+            self.logits_position = 0;
+            RuntimeError::Panic { message: message(&*payload) }
+        })
+    }
+}
+
+/// What `panic!` was given.
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::Exec;
+    use crate::model::Model;
+    use crate::pool::Pool;
+    use crate::session::SessionOptions;
+    use pith_format::Matrix;
+    use pith_kernels::{Kernels, Operand, by_name};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    const THREADS: usize = 3;
+    const BATCH: usize = 4;
+
+    /// Portable kernels of which one call fails.
+    #[derive(Default)]
+    struct Faulty {
+        /// Calls so far, and which of them fails; number 0 never comes.
+        calls: AtomicUsize,
+        fatal: AtomicUsize,
+        /// Only calls on threads of the pool's own count.
+        on_worker: AtomicBool,
+    }
+
+    impl Faulty {
+        /// Begins to count.
+        fn arm(&self, fatal: usize, on_worker: bool) {
+            self.on_worker.store(on_worker, Ordering::SeqCst);
+            self.calls.store(0, Ordering::SeqCst);
+            self.fatal.store(fatal, Ordering::SeqCst);
+        }
+
+        /// Calls since.
+        fn disarm(&self) -> usize {
+            self.fatal.store(0, Ordering::SeqCst);
+            self.calls.load(Ordering::SeqCst)
+        }
+
+        fn call(&self) {
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or_default();
+            if self.on_worker.load(Ordering::SeqCst) && !name.starts_with("pith-") {
+                return;
+            }
+            if self.calls.fetch_add(1, Ordering::SeqCst) + 1 == self.fatal.load(Ordering::SeqCst) {
+                panic!("the kernel failed on {name}");
+            }
+        }
+    }
+
+    impl Kernels for Faulty {
+        fn name(&self) -> &'static str {
+            "faulty"
+        }
+
+        fn mat_vec(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
+            self.call();
+            by_name("portable").unwrap().mat_vec(w, x, y);
+        }
+
+        fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+            self.call();
+            by_name("portable").unwrap().mat_mul(w, x, y);
+        }
+
+        fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+            self.call();
+            by_name("portable").unwrap().rms_norm(x, weight, epsilon, out);
+        }
+    }
+
+    fn session(model: &Arc<Model>, kernels: &'static dyn Kernels) -> Session {
+        let options =
+            SessionOptions { threads: Some(THREADS), batch: Some(BATCH), ..SessionOptions::default() };
+        let mut session = Session::new(Arc::clone(model), options).unwrap();
+        session.exec = Exec::new(kernels, Pool::new(THREADS, false).unwrap(), BATCH);
+        session
+    }
+
+    /// Everything that computes, and what it gives. All begin behind six tokens and append nine, in three chunks.
+    type Operation = fn(&mut Session, &[u32]) -> Result<Vec<f32>, RuntimeError>;
+
+    const OPERATIONS: [(&str, Operation); 5] = [
+        ("prefill", |session, tokens| session.prefill(&tokens[6..]).map(<[f32]>::to_vec)),
+        ("step", |session, tokens| {
+            for &token in &tokens[6..14] {
+                session.step(token)?;
+            }
+            session.step(tokens[14]).map(<[f32]>::to_vec)
+        }),
+        ("resume", |session, tokens| {
+            assert_eq!(session.resume(tokens)?, 6);
+            Ok(session.logits().to_vec())
+        }),
+        ("logits_of", |session, tokens| {
+            let mut all = Vec::new();
+            session.logits_of(&tokens[6..], |_, logits| all.extend_from_slice(logits)).map(|()| all)
+        }),
+        ("step_all", |session, tokens| {
+            session.step_all(&tokens[6..])?;
+            Ok((0..9).flat_map(|index| session.logits_at(index).to_vec()).collect())
+        }),
+    ];
+
+    /// A session behind the first six tokens.
+    fn begin(session: &mut Session, tokens: &[u32]) {
+        session.reset();
+        session.prefill(&tokens[..6]).unwrap();
+    }
+
+    #[test]
+    fn a_panic_in_any_kernel_call_is_an_error_and_the_session_goes_on() {
+        let model = support::llama().build().open();
+        let tokens = support::tokens(15, 301);
+        let faulty: &'static Faulty = Box::leak(Box::default());
+        let (mut session, mut sound) =
+            (session(&model, faulty), session(&model, by_name("portable").unwrap()));
+        for (name, operation) in OPERATIONS {
+            begin(&mut sound, &tokens);
+            let expected = operation(&mut sound, &tokens).unwrap();
+            begin(&mut session, &tokens);
+            faulty.arm(0, false);
+            operation(&mut session, &tokens).unwrap();
+            let calls = faulty.disarm();
+            assert!(calls > 100, "{name}: {calls} calls");
+            // Every seventh: each matrix, layer and chunk has its turn.
+            for call in (1..=calls).step_by(7).chain([calls]) {
+                begin(&mut session, &tokens);
+                faulty.arm(call, false);
+                let error = operation(&mut session, &tokens).expect_err("the panic was swallowed");
+                assert!(faulty.disarm() >= call);
+                assert!(matches!(error, RuntimeError::Panic { .. }), "{name}, call {call}: {error}");
+                assert!(error.to_string().starts_with("computing failed: the kernel failed on "), "{error}");
+                let kept = session.position();
+                assert!(if name == "step" { (6..15).contains(&kept) } else { kept == 6 }, "{name}: {kept}");
+                assert_eq!(session.tokens(), &tokens[..kept]);
+                session.truncate(6);
+                assert_eq!(operation(&mut session, &tokens).unwrap(), expected, "{name} after call {call}");
+                assert_eq!(session.tokens(), &tokens);
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_on_another_thread_is_the_callers_error() {
+        let model = support::llama().build().open();
+        let tokens = support::tokens(15, 301);
+        let faulty: &'static Faulty = Box::leak(Box::default());
+        let mut session = session(&model, faulty);
+        for (name, operation) in OPERATIONS {
+            let started = Instant::now();
+            // The pool leaves threads out for a while where the machine is busy.
+            let error = loop {
+                begin(&mut session, &tokens);
+                faulty.arm(1, true);
+                if let Err(error) = operation(&mut session, &tokens) {
+                    break error.to_string();
+                }
+                assert!(started.elapsed() < Duration::from_secs(60), "{name}: no other thread ever had work");
+            };
+            faulty.disarm();
+            assert!(error.starts_with("computing failed: the kernel failed on pith-"), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn logits_of_a_call_that_failed_are_not_saved() {
+        let model = support::llama().build().open();
+        let tokens = support::tokens(15, 301);
+        let faulty: &'static Faulty = Box::leak(Box::default());
+        let mut session = session(&model, faulty);
+        begin(&mut session, &tokens);
+        assert_eq!(session.logits_position, 6);
+        faulty.arm(1, false);
+        session.step(tokens[6]).unwrap_err();
+        assert_eq!((session.position(), session.logits_position), (6, 0));
+    }
+
+    #[test]
+    fn every_panic_has_a_message() {
+        let caught = |panic: fn()| message(&*catch_unwind(panic).unwrap_err());
+        assert_eq!(caught(|| panic!("plain")), "plain");
+        assert_eq!(caught(|| panic!("number {}", 7)), "number 7");
+        assert_eq!(caught(|| std::panic::panic_any(7)), "a panic without a message");
+    }
+}
