@@ -145,6 +145,9 @@ pub struct SessionArgs {
     /// Lock the weights in memory
     #[arg(long)]
     pub mlock: bool,
+    /// Read the file into memory, in large pages, instead of mapping it: faster, and not shared with other processes
+    #[arg(long, visible_alias = "no-mmap", conflicts_with = "memory")]
+    pub huge_pages: bool,
 }
 
 /// What of a prompt is kept between calls.
@@ -335,6 +338,9 @@ pub struct BenchArgs {
     /// Memory to take, as in 600M or 2GiB; weights beyond it are read for every token [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
     pub memory: Option<u64>,
+    /// Read the file into memory, in large pages, instead of mapping it: faster, and not shared with other processes
+    #[arg(long, visible_alias = "no-mmap", conflicts_with = "memory")]
+    pub huge_pages: bool,
     /// Form of the result
     #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
     pub output: TableFormat,

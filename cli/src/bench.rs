@@ -4,7 +4,7 @@ use crate::args::{BenchArgs, TableFormat};
 use crate::inspect::short_name;
 use crate::output::{self, Table, rounded};
 use crate::plan;
-use crate::session::open_model;
+use crate::session::open_or_load;
 use pith_runtime::{Model, Session, SessionOptions, Traffic};
 use serde_json::Value;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
         if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
     let mut table = Table::new(&COLUMNS);
     for path in &args.models {
-        let model = Arc::new(open_model(path)?);
+        let model = Arc::new(open_or_load(path, args.huge_pages)?);
         for &threads in &threads {
             let options = SessionOptions {
                 context_len: tests.iter().map(|test| test.depth + test.tokens).max(),

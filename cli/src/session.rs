@@ -20,7 +20,7 @@ impl From<KvArg> for KvType {
 ///
 /// Without a limit given, what the system has available is one; where that is too little for any plan, there is none.
 pub fn open(path: &Path, args: &SessionArgs) -> anyhow::Result<(Arc<Model>, Session)> {
-    let model = Arc::new(open_model(path)?);
+    let model = Arc::new(open_or_load(path, args.huge_pages)?);
     let options = SessionOptions {
         context_len: args.context,
         kv_type: args.kv.into(),
@@ -28,7 +28,7 @@ pub fn open(path: &Path, args: &SessionArgs) -> anyhow::Result<(Arc<Model>, Sess
         kernels: args.kernels.clone(),
         batch: args.batch,
         beyond_model: args.beyond_model,
-        memory: memory(args.memory),
+        memory: if args.huge_pages { None } else { memory(args.memory) },
         lock: args.mlock,
         ..SessionOptions::default()
     };
@@ -52,9 +52,14 @@ pub fn memory(given: Option<u64>) -> Option<u64> {
 
 /// Opens a file; a checkpoint in its place gets the command that converts it.
 pub fn open_model(path: &Path) -> anyhow::Result<Model> {
+    open_or_load(path, false)
+}
+
+/// [`open_model`], or a copy of the file in memory.
+pub fn open_or_load(path: &Path, huge_pages: bool) -> anyhow::Result<Model> {
     if path.is_dir() || path.extension().is_some_and(|extension| extension == "gguf") {
         let path = path.display();
         anyhow::bail!("{path} is a checkpoint; convert it first: pith convert {path} MODEL.pith");
     }
-    Ok(Model::open(path)?)
+    Ok(if huge_pages { Model::load(path)? } else { Model::open(path)? })
 }

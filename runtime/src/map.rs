@@ -1,9 +1,9 @@
 //! A file as bytes, mapped.
 
 use crate::error::RuntimeError;
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::ops::{Deref, Range};
 use std::path::Path;
 
@@ -13,6 +13,8 @@ pub(crate) struct Map {
     /// `None` for an empty file, which cannot be mapped everywhere.
     map: Option<Mmap>,
     file: File,
+    /// Whether it is a copy in memory: what is given up of it is lost.
+    copied: bool,
 }
 
 /// At most the size of a page of any system, so that a step of it touches each.
@@ -24,20 +26,33 @@ impl Map {
     /// The file must not be changed while it is mapped; a converter replaces a file by renaming, which leaves the
     /// mapped one as it was.
     pub fn open(path: &Path) -> Result<Self, RuntimeError> {
-        let failed =
-            |action| move |source| RuntimeError::Io { path: path.display().to_string(), action, source };
-        let file = File::open(path).map_err(failed("open"))?;
-        let metadata = file.metadata().map_err(failed("read the length"))?;
-        if metadata.is_dir() {
-            return Err(failed("open")(std::io::ErrorKind::IsADirectory.into()));
-        }
-        if metadata.len() == 0 {
-            return Ok(Self { map: None, file });
+        let failed = |action| failed(path, action);
+        let (file, len) = open(path)?;
+        if len == 0 {
+            return Ok(Self { map: None, file, copied: false });
         }
         // SAFETY: the map is read-only and private; that nobody truncates or rewrites the file under it is what the
         // doc above asks of whoever owns the file, as for any program's executable.
         let map = unsafe { Mmap::map(&file) }.map_err(failed("map"))?;
-        Ok(Self { map: Some(map), file })
+        Ok(Self { map: Some(map), file, copied: false })
+    }
+
+    /// Reads the whole file into memory, in large pages where the system has them.
+    pub fn copy(path: &Path) -> Result<Self, RuntimeError> {
+        let (mut file, len) = open(path)?;
+        if len == 0 {
+            return Ok(Self { map: None, file, copied: true });
+        }
+        let refused = || RuntimeError::Memory { what: "a copy of the file", bytes: len };
+        let bytes =
+            usize::try_from(len).ok().filter(|&len| isize::try_from(len).is_ok()).ok_or_else(refused)?;
+        let mut map = MmapMut::map_anon(bytes).map_err(|_| refused())?;
+        // Advice: where it cannot be taken, pages are small.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        file.read_exact(&mut map).map_err(failed(path, "read"))?;
+        let map = map.make_read_only().map_err(failed(path, "protect the copy"))?;
+        Ok(Self { map: Some(map), file, copied: true })
     }
 
     /// Tells the system that `range` will be read soon, so that a cold file is read ahead in large pieces.
@@ -81,6 +96,9 @@ impl Map {
 
     /// Tells the system that `range` will not be read soon. Where another program reads the file too it stays.
     pub fn release(&self, range: Range<usize>) {
+        if self.copied {
+            return;
+        }
         #[cfg(unix)]
         if let Some(map) = self.map_of(&range) {
             let (offset, len) = (range.start, range.len());
@@ -135,6 +153,20 @@ impl Map {
     }
 }
 
+/// A file and its length.
+fn open(path: &Path) -> Result<(File, u64), RuntimeError> {
+    let file = File::open(path).map_err(failed(path, "open"))?;
+    let metadata = file.metadata().map_err(failed(path, "read the length"))?;
+    if metadata.is_dir() {
+        return Err(failed(path, "open")(io::ErrorKind::IsADirectory.into()));
+    }
+    Ok((file, metadata.len()))
+}
+
+fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> RuntimeError {
+    move |source| RuntimeError::Io { path: path.display().to_string(), action, source }
+}
+
 impl Deref for Map {
     type Target = [u8];
 
@@ -157,6 +189,9 @@ mod tests {
             map.will_need(0..content.len());
             map.will_need(1..usize::MAX);
             assert_eq!(&map[..], content);
+            let copy = Map::copy(&path).unwrap();
+            copy.release(0..content.len());
+            assert_eq!(&copy[..], content);
         }
     }
 
@@ -186,6 +221,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing.pith");
         let message = Map::open(&missing).unwrap_err().to_string();
+        assert!(message.contains("missing.pith: open:"), "{message}");
+        let message = Map::copy(&missing).unwrap_err().to_string();
         assert!(message.contains("missing.pith: open:"), "{message}");
         let message = Map::open(folder.path()).unwrap_err().to_string();
         assert!(message.contains("directory"), "{message}");

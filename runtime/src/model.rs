@@ -85,7 +85,16 @@ impl Model {
     ///
     /// Takes milliseconds whatever the size of the file. `pith inspect --verify` reads the weights too.
     pub fn open(path: &Path) -> Result<Self, RuntimeError> {
-        let map = Map::open(path)?;
+        Self::check(path, Map::open(path)?)
+    }
+
+    /// [`Model::open`] of a copy of the file in memory, in large pages where the system has them: reading them takes
+    /// fewer look-ups of addresses. The copy takes as much memory as the file and is shared with no other process.
+    pub fn load(path: &Path) -> Result<Self, RuntimeError> {
+        Self::check(path, Map::copy(path)?)
+    }
+
+    fn check(path: &Path, map: Map) -> Result<Self, RuntimeError> {
         let wrong = |source| RuntimeError::Format { path: path.display().to_string(), source };
         let index = Index::parse(&map).map_err(wrong)?;
         let config = &index.metadata().model;

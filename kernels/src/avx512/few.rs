@@ -53,8 +53,14 @@ impl Unsigned for Q8 {
     fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i {
         let line = &tile.as_chunks().0[8 * group + four];
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
-        unsafe { _mm512_xor_si512(load_line(line), _mm512_set1_epi8(i8::MIN)) }
+        unsafe { bytes(line) }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn bytes(line: &[u8; 64]) -> __m512i {
+    _mm512_xor_si512(load_line(line), _mm512_set1_epi8(i8::MIN))
 }
 
 #[inline]
