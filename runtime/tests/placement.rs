@@ -6,13 +6,13 @@ mod support;
 
 use pith_format::Role;
 use pith_runtime::{Model, Placement, RuntimeError, Session, SessionOptions};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use support::{Built, llama, tokens};
 
 /// One test at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap()
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Layers of 6 MB and a head of 16, so that the head takes several bands.
@@ -36,7 +36,7 @@ fn options(memory: Option<u64>) -> SessionOptions {
 /// The least memory that a session says it needs, and a little for what the process comes to hold meanwhile.
 fn least(model: &Model) -> u64 {
     match Placement::new(model, &options(Some(1))) {
-        Err(RuntimeError::MemoryLimit { memory_bytes: 1, least_bytes }) => least_bytes + (2 << 20),
+        Err(RuntimeError::MemoryLimit { memory_bytes: 1, least_bytes }) => least_bytes + (4 << 20),
         other => panic!("{other:?}"),
     }
 }
@@ -63,9 +63,10 @@ fn streamed_weights_give_the_same_bits() {
     let mut plain = Session::new(Arc::clone(&model), options(None)).unwrap();
     assert!(plain.placement().is_none());
     let expected = logits(&mut plain);
-    let least = least(&model);
     for (more, streamed) in [(0, 6), (8 << 20, 5), (1 << 32, 0)] {
-        let mut session = Session::new(Arc::clone(&model), options(Some(least + more))).unwrap();
+        // Each time anew: an emulator's code is part of the process too, and grows.
+        let memory = Some(least(&model) + more);
+        let mut session = Session::new(Arc::clone(&model), options(memory)).unwrap();
         let placement = session.placement().unwrap().clone();
         let names: Vec<_> = placement.parts.iter().map(|part| part.name.as_str()).collect();
         assert_eq!(names, ["layer 0", "layer 1", "layer 2", "head 1/3", "head 2/3", "head 3/3"]);
@@ -86,9 +87,9 @@ fn sessions_end_while_they_read_ahead() {
     let _alone = alone();
     let built = large();
     let model = built.open();
-    let least = least(&model);
     for steps in 0..6 {
-        let mut session = Session::new(Arc::clone(&model), options(Some(least))).unwrap();
+        let memory = Some(least(&model));
+        let mut session = Session::new(Arc::clone(&model), options(memory)).unwrap();
         for token in 0..steps {
             session.step(token).unwrap();
         }
