@@ -64,7 +64,8 @@ pub struct ConvertArgs {
     /// Encoding of the token embedding [default: q8, or --encoding where that is wider]
     #[arg(long)]
     pub embedding: Option<String>,
-    /// Encoding of the head [default: as the embedding]
+    /// Encoding of the head; two joined by + for one in two parts [default: as the embedding; large ones of 8 bits
+    /// q4-g64+q4, of which decoding reads little more than the first part]
     #[arg(long)]
     pub head: Option<String>,
     /// Name of the model in the file [default: the source's]
@@ -199,6 +200,10 @@ pub struct SamplerArgs {
     /// How many recent tokens the penalty looks at
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub repeat_last: usize,
+    /// Compute every token's logit exactly; where a file's head is in two parts and the sampler looks at the 40 most
+    /// likely tokens at most, the others' are rough otherwise
+    #[arg(long)]
+    pub exact_logits: bool,
     /// Seed of the sampler [default: from the clock]
     #[arg(short, long)]
     pub seed: Option<u64>,
@@ -341,6 +346,9 @@ pub struct BenchArgs {
     /// Read the file into memory, in large pages, instead of mapping it: faster, and not shared with other processes
     #[arg(long, visible_alias = "no-mmap", conflicts_with = "memory")]
     pub huge_pages: bool,
+    /// Compute every token's logit exactly, where a file's head is in two parts
+    #[arg(long)]
+    pub exact_logits: bool,
     /// Form of the result
     #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
     pub output: TableFormat,

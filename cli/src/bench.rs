@@ -66,6 +66,7 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
                 kernels: args.kernels.clone(),
                 batch: args.batch,
                 memory: args.memory,
+                two_stage_logits: !args.exact_logits,
                 ..SessionOptions::default()
             };
             let mut session = Session::new(Arc::clone(&model), options)?;

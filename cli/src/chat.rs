@@ -17,7 +17,7 @@ const HELP: &str =
 /// Talks until the input ends.
 pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
     let sampler = run::sampler(&args.sampler)?;
-    let (model, session) = session::open(&args.model, &args.session)?;
+    let (model, session) = session::open(&args.model, &args.session, session::two_stage(&args.sampler))?;
     let drafter = speculate::drafter(&args.reply, &args.session, &session)?;
     let template = template(&args, &model)?;
     interrupt::listen()?;

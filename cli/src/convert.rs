@@ -44,7 +44,7 @@ fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
         ),
     };
     recipe.embedding = args.embedding.as_deref().map(|name| encoding(name, "--embedding")).transpose()?;
-    recipe.head = args.head.as_deref().map(|name| encoding(name, "--head")).transpose()?;
+    recipe.head = args.head.as_deref().map(|head| head.parse().context("--head")).transpose()?;
     Ok(recipe)
 }
 

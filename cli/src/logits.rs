@@ -9,7 +9,7 @@ use std::io::{BufWriter, Write};
 /// Writes the logits after every token of a sequence.
 pub fn logits(args: LogitsArgs) -> anyhow::Result<()> {
     let tokens = tokenize::parse_ids(&args.tokens)?;
-    let (model, mut session) = session::open(&args.model, &args.session)?;
+    let (model, mut session) = session::open(&args.model, &args.session, false)?;
     let mut rows = Vec::with_capacity(tokens.len() * model.config().vocab_len);
     if args.one_by_one {
         for &token in &tokens {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 /// Scores a text in windows of the session's context, each beginning with the model's first token where it has one.
 pub fn perplexity(args: PerplexityArgs) -> anyhow::Result<()> {
-    let (model, mut session) = session::open(&args.model, &args.session)?;
+    let (model, mut session) = session::open(&args.model, &args.session, false)?;
     let text = read_text(&args)?;
     let tokens = model.tokenizer()?.encode(&text, false)?;
     let first = model.config().bos;

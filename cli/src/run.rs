@@ -17,7 +17,7 @@ use std::time::SystemTime;
 /// Continues a prompt on standard output; statistics go to standard error.
 pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut sampler = sampler(&args.sampler)?;
-    let (model, mut session) = session::open(&args.model, &args.session)?;
+    let (model, mut session) = session::open(&args.model, &args.session, session::two_stage(&args.sampler))?;
     let mut drafter = speculate::drafter(&args.reply, &args.session, &session)?;
     let prompt = prompt(&args)?;
     anyhow::ensure!(!prompt.is_empty(), "the prompt is empty; give --prompt, --file or standard input");

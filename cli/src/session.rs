@@ -1,8 +1,8 @@
 //! From options to a session.
 
-use crate::args::{KvArg, SessionArgs};
+use crate::args::{KvArg, SamplerArgs, SessionArgs};
 use crate::plan;
-use pith_runtime::{KvType, Model, RuntimeError, Session, SessionOptions};
+use pith_runtime::{EXACT_TOKENS, KvType, Model, RuntimeError, Session, SessionOptions};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ impl From<KvArg> for KvType {
 /// Opens a file and a session over it.
 ///
 /// Without a limit given, what the system has available is one; where that is too little for any plan, there is none.
-pub fn open(path: &Path, args: &SessionArgs) -> anyhow::Result<(Arc<Model>, Session)> {
+/// `two_stage`: see [`SessionOptions::two_stage_logits`].
+pub fn open(path: &Path, args: &SessionArgs, two_stage: bool) -> anyhow::Result<(Arc<Model>, Session)> {
     let model = Arc::new(open_or_load(path, args.huge_pages)?);
     let options = SessionOptions {
         context_len: args.context,
@@ -30,6 +31,7 @@ pub fn open(path: &Path, args: &SessionArgs) -> anyhow::Result<(Arc<Model>, Sess
         beyond_model: args.beyond_model,
         memory: if args.huge_pages { None } else { memory(args.memory) },
         lock: args.mlock,
+        two_stage_logits: two_stage,
         ..SessionOptions::default()
     };
     let session = match Session::new(Arc::clone(&model), options.clone()) {
@@ -43,6 +45,12 @@ pub fn open(path: &Path, args: &SessionArgs) -> anyhow::Result<(Arc<Model>, Sess
         eprintln!("{summary}");
     }
     Ok((model, session))
+}
+
+/// Whether replies can come of two-stage logits: whether the sampler looks at no more tokens than have exact ones.
+pub fn two_stage(args: &SamplerArgs) -> bool {
+    let looks_at_few = args.greedy || args.temperature == 0.0 || (1..=EXACT_TOKENS).contains(&args.top_k);
+    !args.exact_logits && args.repeat_penalty == 1.0 && looks_at_few
 }
 
 /// The limit given, or what is available; a system that does not tell, or tells nonsense, sets none.

@@ -10,7 +10,7 @@ use pith_format::{
 use crate::arch::{Architecture, Binding};
 use crate::encode::{Deviation, Encoder};
 use crate::error::ConvertError;
-use crate::recipe::{Recipe, is_carried};
+use crate::recipe::Recipe;
 use crate::report::{Progress, Report, TensorReport};
 use crate::source::{Checkpoint, SourceKind};
 use crate::vocabulary::Vocabulary;
@@ -79,10 +79,14 @@ pub fn convert(
         None => name_of(&checkpoint)?,
     };
     let vocabulary = Vocabulary::of(&checkpoint, model.vocab_len, &mut warnings)?;
-    let plan = plan(&model, &bindings, vocabulary.tokenizer.as_deref(), options);
+    let head = bindings.iter().find(|binding| binding.id == head_id(&model)).expect("every model has a head");
+    let recipe = options.recipe.with_head(head.dtype, head.rows * head.cols);
+    let plan = plan(&model, &bindings, vocabulary.tokenizer.as_deref(), &recipe);
     let mut writer = Writer::create(output, &plan)?;
     let source_bytes = bindings.iter().map(Binding::source_bytes).sum();
-    progress.begin(source_bytes);
+    // What the head's second part is made of is read again.
+    let rest = plan.iter().find(|plan| plan.id.role == Role::HeadRest);
+    progress.begin(source_bytes + rest.map_or(0, |_| head.source_bytes()));
     let mut tensors = Vec::with_capacity(plan.len());
     if let Some(blob) = &vocabulary.tokenizer {
         let id = TensorId::model(Role::Tokenizer);
@@ -97,14 +101,21 @@ pub fn convert(
     }
     for (binding, plan) in bindings.iter().zip(&plan[tensors.len()..]) {
         progress.tensor(&binding.tensor);
-        tensors.push(write_tensor(&checkpoint, binding, plan, options.measure, &mut writer, progress)?);
+        let encoder = plan.encoding.map(|encoding| Encoder::new(binding, encoding, options.measure));
+        tensors.push(write_tensor(&checkpoint, binding, plan.id, encoder, &mut writer, progress)?);
+    }
+    if let Some(rest) = rest {
+        progress.tensor(&head.tensor);
+        let encodings = recipe.head.map(|head| head.first).zip(rest.encoding);
+        let encoder = encodings.map(|(first, rest)| Encoder::rest(head, first, rest, options.measure));
+        tensors.push(write_tensor(&checkpoint, head, rest.id, encoder, &mut writer, progress)?);
     }
     let family = model.family.clone();
     let name = model.name.clone();
     let metadata = Metadata {
         model,
         chat_template: vocabulary.chat_template,
-        provenance: provenance(&checkpoint, source_bytes, &options.recipe)?,
+        provenance: provenance(&checkpoint, source_bytes, &recipe)?,
     };
     let file_bytes = writer.finish(&metadata)?;
     Ok(Report { family, name, source_bytes, file_bytes, elapsed: started.elapsed(), tensors, warnings })
@@ -114,7 +125,7 @@ fn plan(
     model: &ModelConfig,
     bindings: &[Binding],
     tokenizer: Option<&[u8]>,
-    options: &ConvertOptions,
+    recipe: &Recipe,
 ) -> Vec<TensorPlan> {
     let tokenizer = tokenizer.map(|blob| TensorPlan {
         id: TensorId::model(Role::Tokenizer),
@@ -125,36 +136,41 @@ fn plan(
     let tensors = bindings.iter().map(|binding| TensorPlan {
         id: binding.id,
         encoding: (binding.id.role.kind() == Kind::Matrix)
-            .then(|| options.recipe.encoding(binding.id.role, binding.dtype, model.tied_head)),
+            .then(|| recipe.encoding(binding.id.role, binding.dtype, model.tied_head)),
         rows: binding.rows,
         cols: binding.cols,
     });
-    tokenizer.into_iter().chain(tensors).collect()
+    let rest = recipe.head.and_then(|head| head.rest).map(|rest| TensorPlan {
+        id: TensorId::model(Role::HeadRest),
+        encoding: Some(rest),
+        rows: model.vocab_len,
+        cols: model.hidden_len,
+    });
+    tokenizer.into_iter().chain(tensors).chain(rest).collect()
 }
 
+/// The matrix that gives logits.
+fn head_id(model: &ModelConfig) -> TensorId {
+    TensorId::model(if model.tied_head { Role::TokenEmbedding } else { Role::Head })
+}
+
+/// `encoder`: `None` for a vector.
 fn write_tensor(
     checkpoint: &Checkpoint,
     binding: &Binding,
-    plan: &TensorPlan,
-    measured: bool,
+    id: TensorId,
+    encoder: Option<Encoder<'_>>,
     writer: &mut Writer,
     progress: &dyn Progress,
 ) -> Result<TensorReport, ConvertError> {
-    let Some(encoding) = plan.encoding else {
+    let Some(encoder) = encoder else {
         let values = read_vector(checkpoint, binding)?;
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        writer.write(binding.id, &bytes)?;
+        writer.write(id, &bytes)?;
         progress.advance(binding.source_bytes());
         let bytes = bytes.len() as u64;
-        return Ok(TensorReport {
-            id: binding.id,
-            encoding: None,
-            bytes,
-            carried: false,
-            relative_error: None,
-        });
+        return Ok(TensorReport { id, encoding: None, bytes, carried: false, relative_error: None });
     };
-    let encoder = Encoder::new(binding, encoding, measured);
     let band_rows = (BAND_VALUES / binding.cols / TILE_ROWS * TILE_ROWS).max(TILE_ROWS);
     let (mut encoded, mut deviation, mut bytes) = (Vec::new(), Deviation::default(), 0);
     for first in (0..binding.rows).step_by(band_rows) {
@@ -162,16 +178,16 @@ fn write_tensor(
         let stored = read_rows(checkpoint, binding, rows.clone())?;
         encoded.resize(rows.len().div_ceil(TILE_ROWS) * encoder.block_bytes(), 0);
         deviation = deviation.add(encoder.encode(first, &stored, &mut encoded)?);
-        writer.write(binding.id, &encoded)?;
+        writer.write(id, &encoded)?;
         bytes += encoded.len() as u64;
         progress.advance(stored.len() as u64);
     }
     Ok(TensorReport {
-        id: binding.id,
-        encoding: Some(encoding),
+        id,
+        encoding: Some(encoder.encoding()),
         bytes,
-        carried: is_carried(binding, encoding),
-        relative_error: measured.then(|| deviation.relative()),
+        carried: encoder.is_carried(),
+        relative_error: encoder.is_measured().then(|| deviation.relative()),
     })
 }
 

@@ -38,6 +38,8 @@ impl Deviation {
 pub(crate) struct Encoder<'a> {
     binding: &'a Binding,
     encoding: Encoding,
+    /// What is encoded is what this encoding leaves of the weights.
+    first: Option<Encoding>,
     carried: bool,
     measured: bool,
 }
@@ -45,7 +47,27 @@ pub(crate) struct Encoder<'a> {
 impl<'a> Encoder<'a> {
     /// `measured`: decode what was encoded and compare.
     pub(crate) fn new(binding: &'a Binding, encoding: Encoding, measured: bool) -> Self {
-        Self { binding, encoding, carried: is_carried(binding, encoding), measured }
+        Self { binding, encoding, first: None, carried: is_carried(binding, encoding), measured }
+    }
+
+    /// Encodes what `first` leaves of the weights.
+    pub(crate) fn rest(binding: &'a Binding, first: Encoding, encoding: Encoding, measured: bool) -> Self {
+        Self { binding, encoding, first: Some(first), carried: false, measured }
+    }
+
+    /// What the tiles are.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Whether the source's codes become the file's.
+    pub(crate) fn is_carried(&self) -> bool {
+        self.carried
+    }
+
+    /// Whether what was encoded is compared.
+    pub(crate) fn is_measured(&self) -> bool {
+        self.measured
     }
 
     /// Bytes of a block of 16 rows.
@@ -85,11 +107,27 @@ impl<'a> Encoder<'a> {
             weights.iter_mut().for_each(|weight| *weight += self.binding.offset);
         }
         self.check(first_row, weights)?;
+        let squared_weight = weights.iter().map(|&weight| f64::from(weight).powi(2)).sum();
+        if let Some(encoding) = self.first {
+            let mut bytes = vec![0; self.binding.cols.div_ceil(encoding.tile_cols()) * encoding.tile_bytes()];
+            Encoder::new(self.binding, encoding, false).pack(stored, weights, &mut bytes);
+            subtract(encoding, self.binding.cols, &bytes, weights);
+        }
+        self.pack(stored, weights, out);
+        if !self.measured {
+            return Ok(Deviation::default());
+        }
+        subtract(self.encoding, self.binding.cols, out, weights);
+        let squared_error = weights.iter().map(|&error| f64::from(error).powi(2)).sum();
+        Ok(Deviation { squared_error, squared_weight })
+    }
+
+    /// `weights` as tiles, the source's own codes where they can stay.
+    fn pack(&self, stored: &[u8], weights: &[f32], out: &mut [u8]) {
         // A code of −128, which ggml never writes, has no place in Q8: such a block is rounded anew.
         if !(self.carried && self.carry(stored, out)) {
             encode_block(self.encoding, weights, self.binding.cols, out);
         }
-        Ok(if self.measured { self.measure(weights, out) } else { Deviation::default() })
     }
 
     /// Every value must be finite, and within f16 where that is what is stored.
@@ -134,23 +172,19 @@ impl<'a> Encoder<'a> {
         }
         true
     }
+}
 
-    fn measure(&self, weights: &[f32], bytes: &[u8]) -> Deviation {
-        let (cols, tile_cols) = (self.binding.cols, self.encoding.tile_cols());
-        let mut tile = vec![0.0f32; TILE_ROWS * tile_cols];
-        let mut sums = Deviation::default();
-        for (index, bytes) in bytes.chunks_exact(self.encoding.tile_bytes()).enumerate() {
-            self.encoding.decode_tile(bytes, &mut tile);
-            let start = index * tile_cols;
-            let width = tile_cols.min(cols - start);
-            for (row, decoded) in weights.chunks_exact(cols).zip(tile.chunks_exact(tile_cols)) {
-                for (&weight, &value) in row[start..start + width].iter().zip(decoded) {
-                    sums.squared_error += f64::from(weight - value).powi(2);
-                    sums.squared_weight += f64::from(weight).powi(2);
-                }
-            }
+/// Takes what the tiles of a block of rows hold from its weights, `rows × cols`.
+fn subtract(encoding: Encoding, cols: usize, bytes: &[u8], weights: &mut [f32]) {
+    let tile_cols = encoding.tile_cols();
+    let mut tile = vec![0.0f32; TILE_ROWS * tile_cols];
+    for (index, bytes) in bytes.chunks_exact(encoding.tile_bytes()).enumerate() {
+        encoding.decode_tile(bytes, &mut tile);
+        let start = index * tile_cols;
+        let width = tile_cols.min(cols - start);
+        for (row, decoded) in weights.chunks_exact_mut(cols).zip(tile.chunks_exact(tile_cols)) {
+            row[start..start + width].iter_mut().zip(decoded).for_each(|(weight, value)| *weight -= value);
         }
-        sums
     }
 }
 

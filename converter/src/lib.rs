@@ -13,7 +13,7 @@ mod weights;
 
 pub use convert::{ConvertOptions, SourceSummary, convert, inspect_source};
 pub use error::ConvertError;
-pub use recipe::Recipe;
+pub use recipe::{HeadEncoding, Recipe};
 pub use report::{EncodingTotal, Progress, Report, TensorReport};
 pub use source::SourceError;
 pub use vocabulary::load_tokenizer;

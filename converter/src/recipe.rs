@@ -1,11 +1,26 @@
 //! Which encoding each matrix gets.
 
 use std::fmt;
+use std::str::FromStr;
 
-use pith_format::{Encoding, Role};
+use pith_format::{Encoding, Role, UnknownEncoding};
 
 use crate::arch::Binding;
 use crate::source::SourceType;
+
+/// Heads of so many weights are stored in two parts, unless asked otherwise: below that a second stage costs more than
+/// the bytes it saves.
+const SPLIT_FROM: usize = 8 << 20;
+
+/// How a head is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadEncoding {
+    /// The matrix, or the first part of two.
+    pub first: Encoding,
+    /// What the weights are more than the first part, as a matrix of its own: one token's logits can then come of half
+    /// the bytes, see `SessionOptions::two_stage_logits` of the runtime.
+    pub rest: Option<Encoding>,
+}
 
 /// The encodings of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +29,9 @@ pub struct Recipe {
     pub matrices: Encoding,
     /// Embeddings; `None` is [`Recipe::outer`].
     pub embedding: Option<Encoding>,
-    /// The head, and the embedding that serves as one; `None` is `embedding`.
-    pub head: Option<Encoding>,
+    /// The head, and the embedding that serves as one; `None` is `embedding`. Where neither is given and
+    /// [`Recipe::outer`] would be 8 bits, large heads are stored in two parts of 4 bits.
+    pub head: Option<HeadEncoding>,
     /// Matrices whose type in the source has an encoding of its own (F32, F16, Q4_0, Q8_0) keep it without loss; the
     /// encodings above are for the others.
     pub keep: bool,
@@ -32,6 +48,22 @@ impl Recipe {
         if self.matrices.bits_per_weight() < 8.0 { Encoding::Q8 } else { self.matrices }
     }
 
+    /// This recipe with the encoding that a head of `weights` values, `dtype` in the source, gets by it.
+    pub(crate) fn with_head(self, dtype: SourceType, weights: usize) -> Self {
+        let head = match (self.head, self.embedding, same(dtype)) {
+            (_, _, Some(encoding)) if self.keep => encoding.into(),
+            (Some(head), _, _) => head,
+            (None, Some(embedding), _) => embedding.into(),
+            // Eight bits that are there already are carried over as they are.
+            (None, None, Some(Encoding::Q8)) => self.outer().into(),
+            (None, None, _) if self.outer() == Encoding::Q8 && weights >= SPLIT_FROM => {
+                HeadEncoding { first: Encoding::Q4G64, rest: Some(Encoding::Q4) }
+            }
+            (None, None, _) => self.outer().into(),
+        };
+        Self { head: Some(head), ..self }
+    }
+
     /// The encoding of a matrix that is `dtype` in the source.
     pub(crate) fn encoding(&self, role: Role, dtype: SourceType, tied_head: bool) -> Encoding {
         if let (true, Some(encoding)) = (self.keep, same(dtype)) {
@@ -40,7 +72,7 @@ impl Recipe {
         let embedding = self.embedding.unwrap_or(self.outer());
         match role {
             Role::TokenEmbedding if !tied_head => embedding,
-            Role::TokenEmbedding | Role::Head => self.head.unwrap_or(embedding),
+            Role::TokenEmbedding | Role::Head => self.head.map_or(embedding, |head| head.first),
             Role::PositionEmbedding => embedding,
             _ => self.matrices,
         }
@@ -56,9 +88,36 @@ impl Default for Recipe {
 impl fmt::Display for Recipe {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let embedding = self.embedding.unwrap_or(self.outer());
-        let head = self.head.unwrap_or(embedding);
+        let head = self.head.unwrap_or(embedding.into());
         let keep = if self.keep { "keep, else " } else { "" };
         write!(formatter, "{keep}{}, embedding {embedding}, head {head}", self.matrices)
+    }
+}
+
+impl From<Encoding> for HeadEncoding {
+    fn from(first: Encoding) -> Self {
+        Self { first, rest: None }
+    }
+}
+
+impl fmt::Display for HeadEncoding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rest {
+            Some(rest) => write!(formatter, "{}+{rest}", self.first),
+            None => self.first.fmt(formatter),
+        }
+    }
+}
+
+impl FromStr for HeadEncoding {
+    type Err = UnknownEncoding;
+
+    /// `q8`, or `q4-g64+q4` for two parts.
+    fn from_str(text: &str) -> Result<Self, UnknownEncoding> {
+        Ok(match text.split_once('+') {
+            Some((first, rest)) => Self { first: first.parse()?, rest: Some(rest.parse()?) },
+            None => Self { first: text.parse()?, rest: None },
+        })
     }
 }
 
@@ -93,13 +152,32 @@ mod tests {
 
     #[test]
     fn a_tied_matrix_is_encoded_as_a_head() {
-        let recipe = Recipe { head: Some(Encoding::F16), embedding: Some(Encoding::Q4), ..Recipe::default() };
+        let recipe =
+            Recipe { head: Some(Encoding::F16.into()), embedding: Some(Encoding::Q4), ..Recipe::default() };
         let encoding = |role, tied| recipe.encoding(role, SourceType::F32, tied);
         assert_eq!(encoding(Role::TokenEmbedding, true), Encoding::F16);
         assert_eq!(encoding(Role::TokenEmbedding, false), Encoding::Q4);
         assert_eq!(encoding(Role::PositionEmbedding, true), Encoding::Q4);
         assert_eq!(encoding(Role::Query, true), Encoding::Q4);
         assert_eq!(recipe.to_string(), "q4, embedding q4, head f16");
+    }
+
+    #[test]
+    fn large_heads_are_split_unless_someone_says_otherwise() {
+        let head =
+            |recipe: Recipe, dtype, weights| recipe.with_head(dtype, weights).head.unwrap().to_string();
+        let (q4, q8) = (Recipe::default(), Recipe::new(Encoding::Q8));
+        assert_eq!(head(q4, SourceType::Bf16, SPLIT_FROM), "q4-g64+q4");
+        assert_eq!(head(q8, SourceType::Q6K, SPLIT_FROM), "q4-g64+q4");
+        assert_eq!(head(q4, SourceType::Bf16, SPLIT_FROM - 1), "q8");
+        assert_eq!(head(q4, SourceType::Q8_0, SPLIT_FROM), "q8");
+        assert_eq!(head(Recipe::new(Encoding::F16), SourceType::Bf16, SPLIT_FROM), "f16");
+        assert_eq!(head(Recipe { embedding: Some(Encoding::Q8), ..q4 }, SourceType::Bf16, SPLIT_FROM), "q8");
+        assert_eq!(head(Recipe { keep: true, ..q4 }, SourceType::Q4_0, SPLIT_FROM), "q4");
+        assert_eq!(head(Recipe { keep: true, ..q4 }, SourceType::Q6K, SPLIT_FROM), "q4-g64+q4");
+        let asked = Recipe { head: Some("Q4+q8".parse().unwrap()), ..q4 };
+        assert_eq!(asked.with_head(SourceType::Bf16, 1).to_string(), "q4, embedding q8, head q4+q8");
+        assert!("q4+".parse::<HeadEncoding>().is_err());
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub struct TensorReport {
     pub bytes: u64,
     /// The source's codes became the file's.
     pub carried: bool,
-    /// √(Σ(w − ŵ)² / Σw²) over the weights `w` of the source, where it was asked for; `None` for what is no matrix.
+    /// √(Σ(w − ŵ)² / Σw²) over the weights `w` of the source, where it was asked for; `None` for what is no matrix. Of
+    /// a head's second part it is the error of both parts together.
     pub relative_error: Option<f64>,
 }
 

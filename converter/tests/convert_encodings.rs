@@ -96,3 +96,36 @@ fn a_measured_error_is_the_true_one() {
         file.report.tensors.iter().find(|tensor| tensor.id == DOWN).unwrap().relative_error.unwrap();
     assert!((reported - expected).abs() < 1e-9 * expected, "{reported} is not {expected}");
 }
+
+/// Both parts of a head together are about as exact as 8 bits, in what is reported and in what is stored.
+#[test]
+fn a_head_in_two_parts_adds_up_to_its_weights() {
+    for (name, id, tensor) in [
+        ("mistral", TensorId::model(Role::Head), "lm_head.weight"),
+        ("gemma2", EMBEDDING, "model.embed_tokens.weight"),
+    ] {
+        let recipe = Recipe { head: Some("q4-g64+q4".parse().unwrap()), ..Recipe::default() };
+        let options = ConvertOptions { measure: true, ..with(recipe) };
+        let file = Converted::new(&source(name), &options).unwrap();
+        let rest = TensorId::model(Role::HeadRest);
+        let encoding = |id| file.index.entry(id).unwrap().encoding;
+        assert_eq!((encoding(id), encoding(rest)), (Some(Encoding::Q4G64), Some(Encoding::Q4)), "{name}");
+        assert_eq!(file.index.entries().last().unwrap().id, rest, "read last, stored last");
+        assert!(file.index.metadata().provenance.recipe.ends_with("head q4-g64+q4"));
+
+        let weights = stored(name, tensor);
+        let parts = file.matrix(id).into_iter().zip(file.matrix(rest));
+        let square = |value: f32| f64::from(value).powi(2);
+        let error: f64 = weights.iter().zip(parts).map(|(w, (first, rest))| square(w - (first + rest))).sum();
+        let expected = (error / weights.iter().map(|&w| square(w)).sum::<f64>()).sqrt();
+        let reported = |id| file.report.tensors.iter().find(|t| t.id == id).unwrap().relative_error.unwrap();
+        assert!((reported(rest) - expected).abs() < 1e-3 * expected, "{} is not {expected}", reported(rest));
+        let eight = Converted::new(
+            &source(name),
+            &ConvertOptions { measure: true, ..with(Recipe::new(Encoding::Q8)) },
+        );
+        let eight = eight.unwrap().report.tensors.into_iter().find(|tensor| tensor.id == id).unwrap();
+        assert!(reported(rest) < 1.6 * eight.relative_error.unwrap(), "{name}: {expected}");
+        assert!(reported(id) > 8.0 * reported(rest), "{name}: the first part alone is rough");
+    }
+}

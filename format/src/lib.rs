@@ -20,7 +20,7 @@ pub use config::{
     SourceRecord,
 };
 pub use directory::{Entry, Kind};
-pub use encoding::{Encoding, Operation, TILE_ROWS};
+pub use encoding::{Encoding, Operation, TILE_ROWS, UnknownEncoding};
 pub use error::FormatError;
 pub use header::{DATA_ALIGN_BYTES, HEADER_BYTES, LAYER_ALIGN_BYTES, MAGIC, VERSION};
 pub use index::{Index, Verified};

@@ -102,6 +102,9 @@ roles! {
     51 => OutputNormBias, Model, Vector, "output.norm.bias", "Bias of the last norm.", |m, _| Some((m.hidden_len, 1));
     52 => Head, Model, Matrix, "output.head", "Projection to logits.", |m, _| Some((m.vocab_len, m.hidden_len));
     53 => HeadBias, Model, Vector, "output.head.bias", "Bias of the logits.", |m, _| Some((m.vocab_len, 1));
+    54 => HeadRest, Model, Matrix, "output.head.rest",
+        "What the head's weights, or the tied embedding's, are more than that matrix says: the two are added.",
+        |m, _| Some((m.vocab_len, m.hidden_len));
 }
 
 /// A role and the layer it plays it in.

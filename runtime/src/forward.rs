@@ -1,16 +1,17 @@
 //! The forward pass: one for all families, for one token and for many. What a model does is in its configuration and
 //! in which tensors it has.
 
-use crate::attention::{AttentionBuffers, attend, softcap};
+use crate::attention::{AttentionBuffers, attend};
 use crate::cache::LayerCache;
 use crate::error::RuntimeError;
 use crate::exec::Exec;
+use crate::head::Head;
 use crate::memory::{probe, product, zeros};
 use crate::model::{Layer, Linear, Model, Norm, Vector};
-use crate::placement::head_band;
 use crate::rope::Rotation;
-use pith_format::{ActivationFunction, LayerConfig, ModelConfig, NormKind, TILE_ROWS};
+use pith_format::{ActivationFunction, LayerConfig, ModelConfig, NormKind};
 use pith_kernels::{Activations, Kernels, Operand};
+use std::ops::Range;
 
 /// Everything a call computes with, for as many tokens as a call may have.
 pub(crate) struct Buffers {
@@ -107,35 +108,20 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Logits of `count` of the call's tokens from `start` on, `count × vocab_len`, after [`Call::run`].
-    ///
-    /// A head that is read from the disk for every token comes in bands, unless it is for several tokens: then it
-    /// comes when it is touched.
-    pub fn project(&mut self, buffers: &mut Buffers, start: usize, count: usize, logits: &mut [f32]) {
-        let config = self.model.config();
-        let x = &buffers.x[start * config.hidden_len..][..count * config.hidden_len];
+    /// Logits of the call's tokens of these indices, `tokens × vocab_len`, after [`Call::run`]. `staged`: of one token,
+    /// in two stages if the session asked for them.
+    pub fn project(
+        &mut self,
+        buffers: &mut Buffers,
+        tokens: Range<usize>,
+        head: &mut Head,
+        staged: bool,
+        logits: &mut [f32],
+    ) {
+        let len = self.model.config().hidden_len;
+        let x = &buffers.x[tokens.start * len..tokens.end * len];
         let x = self.normalized(&self.model.output_norm, x, &mut buffers.operand);
-        let head = self.model.head_matrix().of(self.model.bytes());
-        let bias = self.model.head_bias.as_ref().map(|bias| self.exec.vector(bias));
-        let bands = match (&self.exec.stream, count) {
-            (Some(stream), 1) => stream.head_bands(),
-            _ => 1,
-        };
-        let mut rest = logits;
-        for band in 0..bands {
-            if let Some(stream) = &mut self.exec.stream {
-                stream.enter_head(band);
-            }
-            let blocks = head_band(head.block_count(), band, bands);
-            let (row, part) = (blocks.start * TILE_ROWS, head.band(blocks));
-            let logits = rest.split_off_mut(..count * part.rows()).expect("as many as the head has rows");
-            self.exec.multiply(x, [part], [logits], |_, [first], [logits]| {
-                add_part(bias, row + first, logits);
-                if let Some(cap) = config.logit_softcap {
-                    softcap(cap, logits);
-                }
-            });
-        }
+        head.logits(self.model, self.exec, x, staged, logits);
     }
 
     fn embed(&mut self, tokens: &[u32], buffers: &mut Buffers) {
@@ -145,6 +131,10 @@ impl<'a> Call<'a> {
         let rows = buffers.x.chunks_exact_mut(config.hidden_len);
         for ((position, &token), x) in (self.first..).zip(tokens).zip(rows) {
             self.exec.look_up(model.embedding.of(model.bytes()), token as usize, x);
+            if let Some(rest) = model.head_rest.as_ref().filter(|_| config.tied_head) {
+                self.exec.look_up(rest.of(model.bytes()), token as usize, row);
+                add(x, row);
+            }
             if config.embedding_scale != 1.0 {
                 x.iter_mut().for_each(|x| *x *= config.embedding_scale);
             }

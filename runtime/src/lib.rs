@@ -32,6 +32,7 @@ mod error;
 mod exec;
 mod forward;
 mod generate;
+mod head;
 mod ledger;
 #[allow(unsafe_code)]
 mod map;
@@ -57,6 +58,7 @@ pub use context::FullContext;
 pub use distribution::Distribution;
 pub use error::RuntimeError;
 pub use generate::{GenerateOptions, Outcome, Speculation, StopReason, generate, generate_with};
+pub use head::EXACT_TOKENS;
 pub use ledger::{Ledger, Phase, TokenCost, Totals, Traffic};
 pub use meter::{Joules, Kind, Meter, MeterError, Reading, Scope};
 pub use model::Model;

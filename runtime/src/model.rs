@@ -25,6 +25,8 @@ pub struct Model {
     /// `None` where it is the embedding.
     pub(crate) head: Option<Stored>,
     pub(crate) head_bias: Option<Vector>,
+    /// What the head's matrix, or the tied embedding, lacks of its weights.
+    pub(crate) head_rest: Option<Stored>,
 }
 
 /// Where a matrix lies.
@@ -115,6 +117,7 @@ impl Model {
             false => Some(resolver.matrix(Role::Head).map_err(wrong)?),
         };
         let head_bias = resolver.optional_vector(Role::HeadBias).map_err(wrong)?;
+        let head_rest = resolver.optional_matrix(Role::HeadRest).map_err(wrong)?;
         let has_tokenizer = resolver.tokenizer();
         if let Some((entry, reason)) = resolver.unused() {
             let (path, tensor) = (path.display().to_string(), entry.id);
@@ -131,6 +134,7 @@ impl Model {
             output_norm,
             head,
             head_bias,
+            head_rest,
             map,
             index,
         })
@@ -178,7 +182,8 @@ impl Model {
     }
 
     /// Bytes of all tensors that a decoded token streams: every one of the directory but the tokenizer and the
-    /// embeddings that are only looked up.
+    /// embeddings that are only looked up. With [two-stage logits](crate::SessionOptions::two_stage_logits) a token
+    /// streams a small part of [`Role::HeadRest`] only.
     pub fn streamed_bytes(&self) -> u64 {
         let tied = self.config().tied_head;
         let streamed = |role: Role| match role {
@@ -192,7 +197,8 @@ impl Model {
 
     /// Bytes of embedding that a token looks up: the blocks of 16 rows that its rows lie in.
     pub fn looked_up_bytes(&self) -> u64 {
-        let embeddings = std::iter::once(&self.embedding).chain(&self.positions);
+        let rest = self.head_rest.iter().filter(|_| self.config().tied_head);
+        let embeddings = std::iter::once(&self.embedding).chain(rest).chain(&self.positions);
         embeddings.map(|stored| stored.of(&self.map).block_bytes() as u64).sum()
     }
 

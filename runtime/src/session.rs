@@ -4,6 +4,7 @@ use crate::cache::{KvType, LayerCache};
 use crate::error::RuntimeError;
 use crate::exec::Exec;
 use crate::forward::{Buffers, Call};
+use crate::head::Head;
 use crate::ledger::Traffic;
 use crate::memory::{product, zeros};
 use crate::model::Model;
@@ -44,6 +45,11 @@ pub struct SessionOptions {
     pub memory: Option<u64>,
     /// Locks the weights that are to stay in memory there; an error where the system does not permit it.
     pub lock: bool,
+    /// Where the head is stored in two parts, logits come of the first alone, but for those tokens that may be among the
+    /// [`EXACT_TOKENS`](crate::EXACT_TOKENS) most likely, within four standard errors of the first part: theirs are exact.
+    /// Almost half of the head's bytes are not read then. For generation, never for evaluation; calls that give
+    /// the logits of several tokens give exact ones. Without effect where the head is stored as one.
+    pub two_stage_logits: bool,
 }
 
 /// Options with a value for each.
@@ -73,6 +79,7 @@ pub struct Session {
     pins: Option<Pins>,
     pub(crate) caches: Vec<LayerCache>,
     buffers: Buffers,
+    head: Head,
     pub(crate) logits: Vec<f32>,
     /// How many tokens the logits come after; they are the sequence's while it has as many, 0 is never.
     pub(crate) logits_position: usize,
@@ -99,6 +106,7 @@ impl Session {
             .collect::<Result<_, _>>()?;
         let buffers = Buffers::new(config, context_len, batch, threads)?;
         let logits = zeros("the logits", config.vocab_len)?;
+        let head = Head::new(&model, options.two_stage_logits)?;
         let mut tokens = zeros("the tokens", context_len)?;
         tokens.clear();
         let pool = Pool::new(threads, options.pin_threads)
@@ -117,6 +125,7 @@ impl Session {
             pins,
             caches,
             buffers,
+            head,
             logits,
             logits_position: 0,
             all_logits: Vec::new(),
@@ -142,7 +151,8 @@ impl Session {
                 let mut call = Call::new(&session.model, &mut session.exec, first, chunk.len());
                 call.run(chunk, &mut session.caches, &mut session.buffers);
                 if index == last_chunk {
-                    call.project(&mut session.buffers, chunk.len() - 1, 1, &mut session.logits);
+                    let last = chunk.len() - 1..chunk.len();
+                    call.project(&mut session.buffers, last, &mut session.head, true, &mut session.logits);
                 }
                 session.tokens.extend_from_slice(chunk);
             }
@@ -202,8 +212,9 @@ impl Session {
                     let logits = &mut session.all_logits[..count * vocab_len];
                     Call::new(&session.model, &mut session.exec, first, chunk.len()).project(
                         &mut session.buffers,
-                        start,
-                        count,
+                        start..start + count,
+                        &mut session.head,
+                        false,
                         logits,
                     );
                 })?;
@@ -235,7 +246,7 @@ impl Session {
                 let mut call = Call::new(&session.model, &mut session.exec, first, chunk.len());
                 call.run(chunk, &mut session.caches, &mut session.buffers);
                 let (logits, rest) = std::mem::take(&mut rows).split_at_mut(chunk.len() * vocab_len);
-                call.project(&mut session.buffers, 0, chunk.len(), logits);
+                call.project(&mut session.buffers, 0..chunk.len(), &mut session.head, false, logits);
                 rows = rest;
                 session.tokens.extend_from_slice(chunk);
             }
@@ -340,6 +351,7 @@ impl Session {
         if self.all_logits.len() < tokens * vocab_len {
             let room = product(&[tokens, vocab_len]).unwrap_or(usize::MAX);
             self.all_logits = zeros("the logits of several tokens", room)?;
+            self.head.reserve(&self.model, tokens)?;
         }
         Ok(())
     }

@@ -4,8 +4,9 @@ mod plan;
 mod stream;
 
 use crate::error::RuntimeError;
+use crate::head::has_stages;
 use crate::memory::product;
-use crate::model::Model;
+use crate::model::{Model, Stored};
 use crate::session::SessionOptions;
 use pith_format::TILE_ROWS;
 use plan::{Choice, Sizes, place};
@@ -87,7 +88,7 @@ impl Placement {
         let kv_bytes = layer_kv.sum::<u64>().saturating_mul(needs.context_len as u64);
         // Read now, so that it is among what the process holds; an error comes back when it is used.
         let _ = model.tokenizer();
-        let parts = parts(model);
+        let parts = parts(model, options.two_stage_logits && has_stages(model));
         let weight_bytes: u64 = parts.iter().map(|part| part.bytes).sum();
         let working_bytes = activation_bytes(model, needs.context_len, needs.batch, needs.threads)
             .saturating_add(resident_bytes().unwrap_or(PROCESS_BYTES))
@@ -252,8 +253,9 @@ impl Drop for Pins {
     }
 }
 
-/// Layers, then the head in bands of whole blocks.
-fn parts(model: &Model) -> Vec<Part> {
+/// Layers, then the head in bands of whole blocks. In two stages little of a head's second part is read; that is not
+/// kept.
+fn parts(model: &Model, two_stage: bool) -> Vec<Part> {
     let part = |name: String, ranges: Vec<Range<usize>>| Part {
         name,
         bytes: ranges.iter().map(|range| range.len() as u64).sum(),
@@ -264,15 +266,18 @@ fn parts(model: &Model) -> Vec<Part> {
         .map(|index| part(format!("layer {index}"), merged(model.layer_ranges(index))))
         .collect();
     let largest = parts.iter().map(|part| part.bytes).max().unwrap_or(u64::MAX);
-    let head = model.head_matrix();
-    let blocks = head.rows.div_ceil(TILE_ROWS);
-    let count = (head.range.len() as u64).div_ceil(largest.max(1)).clamp(1, blocks as u64) as usize;
-    let block_bytes = head.range.len() / blocks;
+    let rest = model.head_rest.as_ref().filter(|_| !two_stage);
+    let head: Vec<&Stored> = std::iter::once(model.head_matrix()).chain(rest).collect();
+    let blocks = head[0].rows.div_ceil(TILE_ROWS);
+    let bytes: u64 = head.iter().map(|matrix| matrix.range.len() as u64).sum();
+    let count = bytes.div_ceil(largest.max(1)).clamp(1, blocks as u64) as usize;
     parts.extend((0..count).map(|band| {
-        let blocks = head_band(blocks, band, count);
-        let at = |block: usize| head.range.start + block * block_bytes;
-        let range = at(blocks.start)..at(blocks.end);
-        part(format!("head {}/{count}", band + 1), std::iter::once(range).collect())
+        let blocks_of_band = head_band(blocks, band, count);
+        let range = |matrix: &&Stored| {
+            let at = |block: usize| matrix.range.start + block * (matrix.range.len() / blocks);
+            at(blocks_of_band.start)..at(blocks_of_band.end)
+        };
+        part(format!("head {}/{count}", band + 1), head.iter().map(range).collect())
     }));
     parts
 }

@@ -15,6 +15,11 @@ const MECHANISMS: &[(&str, Change)] = &[
     ("nothing", |_| ()),
     ("16-bit weights", |p| p.encoding = Encoding::F16),
     ("untied head", |p| p.config.tied_head = false),
+    ("tied head in two parts", |p| p.roles.push(Role::HeadRest)),
+    ("untied head in two parts", |p| {
+        p.config.tied_head = false;
+        p.roles.push(Role::HeadRest);
+    }),
     ("head bias", |p| p.roles.push(Role::HeadBias)),
     ("embedding scale", |p| p.config.embedding_scale = 1.7),
     ("embedding norm", |p| p.roles.push(Role::EmbeddingNorm)),

@@ -3,6 +3,7 @@
 mod context;
 mod errors;
 mod generation;
+mod head;
 mod logits;
 mod oracle;
 mod snapshot;

@@ -35,6 +35,9 @@ impl Oracle<'_> {
 
     fn embed(&self, position: usize, token: u32) -> Vec<f64> {
         let mut x = self.row(Role::TokenEmbedding, token as usize).unwrap();
+        if let (true, Some(rest)) = (self.config.tied_head, self.row(Role::HeadRest, token as usize)) {
+            x = sum(&x, &rest);
+        }
         x.iter_mut().for_each(|x| *x *= f64::from(self.config.embedding_scale));
         if let Some(row) = self.row(Role::PositionEmbedding, position) {
             x = sum(&x, &row);
@@ -46,6 +49,9 @@ impl Oracle<'_> {
         let x = self.norm(x, Role::OutputNorm, Some(Role::OutputNormBias));
         let head = if self.config.tied_head { Role::TokenEmbedding } else { Role::Head };
         let mut logits = self.linear(&x, head, Role::HeadBias);
+        if self.get(Role::HeadRest).is_some() {
+            logits = sum(&logits, &self.linear(&x, Role::HeadRest, Role::Tokenizer));
+        }
         if let Some(cap) = self.config.logit_softcap.map(f64::from) {
             logits.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
         }
@@ -123,6 +129,7 @@ impl Oracle<'_> {
         if self.get(norm).is_some() { self.norm(&x, norm, None) } else { x }
     }
 
+    /// A product, and a bias where there is one.
     fn linear(&self, x: &[f64], weight: Role, bias: Role) -> Vec<f64> {
         let rows = self.get(weight).unwrap().chunks(x.len());
         let product: Vec<f64> = rows.map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect();

@@ -41,6 +41,7 @@ fn a_decoded_token_streams_exactly_the_directorys_tensors() {
             assert_eq!(model.streamed_bytes(), expected);
             let block =
                 |role| model.index().matrix(model.bytes(), TensorId::model(role)).unwrap().block_bytes();
+            // Its head is in two parts, and its embedding is not the head.
             let looked_up = block(Role::TokenEmbedding) + block(Role::PositionEmbedding);
             assert_eq!(session.last_traffic().embedding_bytes, looked_up as u64);
             assert_eq!(model.looked_up_bytes(), looked_up as u64);
