@@ -4,10 +4,10 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use pith_format::Role;
+use pith_format::{Role, TensorId};
 use pith_runtime::{Model, Placement, RuntimeError, Session, SessionOptions};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use support::{Built, llama, tokens};
+use support::{Built, Plan, llama, tokens};
 
 /// One test at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -17,6 +17,10 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// Layers of 6 MB and a head of 16, so that the head takes several bands.
 fn large() -> Built {
+    plan().build()
+}
+
+fn plan() -> Plan {
     let mut plan = llama();
     plan.config.hidden_len = 512;
     plan.config.vocab_len = 8000;
@@ -26,7 +30,7 @@ fn large() -> Built {
         Role::OutputNorm => None,
         _ => Some(((row * 7919 + col * 104_729 + row * col) % 2003) as f32 / 20_000.0 - 0.05),
     };
-    plan.build()
+    plan
 }
 
 fn options(memory: Option<u64>) -> SessionOptions {
@@ -79,6 +83,35 @@ fn streamed_weights_give_the_same_bits() {
         assert!(logits(&mut session) == expected, "{count} streamed");
         assert_eq!(session.traffic().weight_bytes, plain.traffic().weight_bytes);
         assert!(session.locked_bytes() <= placement.kept_bytes());
+    }
+}
+
+/// In one stage both parts of a head are streamed beside each other; in two, only the first is.
+#[test]
+fn a_head_in_two_parts_is_streamed() {
+    let _alone = alone();
+    let mut plan = plan();
+    plan.roles.push(Role::HeadRest);
+    plan.weight = |role, row, col| match role {
+        Role::OutputNorm => None,
+        Role::HeadRest => Some(((row * 31 + col * 17) % 101) as f32 / 100_000.0 - 0.0005),
+        _ => Some(((row * 7919 + col * 104_729 + row * col) % 2003) as f32 / 20_000.0 - 0.05),
+    };
+    let built = plan.build();
+    let model = built.open();
+    let head_bytes = |placement: &Placement| -> u64 {
+        placement.parts.iter().filter(|part| part.name.starts_with("head")).map(|part| part.bytes).sum()
+    };
+    let rest = model.index().entry(TensorId::model(Role::HeadRest)).unwrap().bytes;
+    let first = model.index().entry(TensorId::model(Role::TokenEmbedding)).unwrap().bytes;
+    for (two_stage_logits, kept) in [(false, first + rest), (true, first)] {
+        let of = |memory| SessionOptions { two_stage_logits, ..options(memory) };
+        let mut plain = Session::new(Arc::clone(&model), of(None)).unwrap();
+        let mut session = Session::new(Arc::clone(&model), of(Some(least(&model)))).unwrap();
+        let placement = session.placement().unwrap().clone();
+        assert_eq!(head_bytes(&placement), kept);
+        assert!(placement.parts.iter().any(|part| part.streamed && part.name.starts_with("head")));
+        assert!(logits(&mut session) == logits(&mut plain), "two stages: {two_stage_logits}");
     }
 }
 
