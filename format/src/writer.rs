@@ -12,6 +12,9 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
+/// What is written at a time, from a multiple of it on: where a system has large pages it then keeps the file in them.
+const WRITE_BYTES: usize = 2 << 20;
+
 /// A tensor that will be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorPlan {
@@ -49,7 +52,7 @@ impl Writer {
         let mut writer = Self {
             path: path.to_path_buf(),
             temporary,
-            file: Some(BufWriter::with_capacity(1 << 20, file)),
+            file: Some(BufWriter::with_capacity(WRITE_BYTES, file)),
             entries,
             next: 0,
             written: 0,
@@ -150,10 +153,16 @@ impl Writer {
         Ok(())
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+    fn put(&mut self, mut bytes: &[u8]) -> Result<(), FormatError> {
         let file = self.file.as_mut().expect("open until commit");
-        file.write_all(bytes).map_err(|source| io(&self.temporary, "write", source))?;
-        self.position += bytes.len() as u64;
+        while !bytes.is_empty() {
+            // The buffer is full where such a piece ends, and is written as a whole.
+            let room = WRITE_BYTES - (self.position % WRITE_BYTES as u64) as usize;
+            let (piece, rest) = bytes.split_at(room.min(bytes.len()));
+            file.write_all(piece).map_err(|source| io(&self.temporary, "write", source))?;
+            self.position += piece.len() as u64;
+            bytes = rest;
+        }
         Ok(())
     }
 }

@@ -219,6 +219,17 @@ impl Model {
         each.into_iter().chain(&layer.gate).map(|linear| linear.weight.range.clone()).collect()
     }
 
+    /// Tells the system that what every token streams is best kept in large pages: reading takes fewer look-ups of
+    /// addresses. Serves where the file is not in memory yet, or was written in large pieces.
+    pub(crate) fn prefer_large_pages(&self) {
+        let layers = (0..self.layers.len()).flat_map(|index| self.layer_ranges(index));
+        let head =
+            std::iter::once(self.head_matrix()).chain(&self.head_rest).map(|stored| stored.range.clone());
+        layers.chain(head).for_each(|range| {
+            self.map.huge(range, true);
+        });
+    }
+
     /// Tells the system that a layer's weights will be read soon; beyond the last layer, the head's.
     pub(crate) fn will_need(&self, layer_index: usize) {
         let of_layer = |index: usize| {

@@ -119,6 +119,9 @@ impl Session {
             exec.stream = stream;
             (placement, pins) = (Some(plan), Some(kept));
         }
+        if exec.stream.is_none() {
+            model.prefer_large_pages();
+        }
         Ok(Self {
             exec,
             placement,
