@@ -95,6 +95,8 @@ fn attend(
             window: usize::MAX,
             scale: 0.1,
             softcap: None,
+            few: tokens < pith_kernels::FEW_TOKENS,
+            next: None,
         };
         kernel.attention(&task, scratch, &mut records[..tokens * GROUP * task.record_len()]);
     }

@@ -65,6 +65,11 @@ pub struct Attention<'a> {
     pub scale: f32,
     /// `score ← cap · tanh(score / cap)`
     pub softcap: Option<f32>,
+    /// Whether the call has few tokens: keys and values may then be read where they lie, since bringing them into another
+    /// form would take longer than what is computed with them. A record's last bits may depend on it.
+    pub few: bool,
+    /// Keys that will be needed next, in the same form: they may be fetched meanwhile.
+    pub next: Option<KvRows<'a>>,
 }
 
 impl<'a> Attention<'a> {
@@ -190,6 +195,33 @@ pub(crate) trait Tiles: Copy {
     fn blend(self, total: &mut [f32], a: f32, part: &[f32], b: f32);
 }
 
+/// The inner loops of one instruction set for few tokens, which read keys and values where they lie. Up to [`ROWS`]
+/// queries at a time.
+pub(crate) trait Rows: Tiles {
+    /// `out[q][start + p] = Σ_d queries[q][d] · keys[p][d]`; `queries` is row after row. What is behind the last
+    /// position up to the next multiple of 16 may be anything. Meanwhile the rows `ahead` are fetched, which are
+    /// needed soon.
+    fn row_scores(
+        self,
+        queries: &[f32],
+        keys: KvRows<'_>,
+        ahead: Option<KvRows<'_>>,
+        start: usize,
+        out: &mut [[f32; ATTENTION_SPAN]],
+    );
+
+    /// `mixed[q][d] += Σ_p weights[q][start + p] · values[p][d]`; the weights are no longer needed then. Meanwhile the
+    /// rows `ahead` are fetched.
+    fn row_mix(
+        self,
+        weights: &mut [[f32; ATTENTION_SPAN]],
+        start: usize,
+        values: KvRows<'_>,
+        ahead: Option<KvRows<'_>>,
+        mixed: &mut [f32],
+    );
+}
+
 /// [`Kernels::attention`](crate::Kernels::attention) in tiles.
 pub(crate) fn attention<T: Tiles>(
     tiles: T,
@@ -197,59 +229,102 @@ pub(crate) fn attention<T: Tiles>(
     scratch: &mut AttentionScratch,
     records: &mut [f32],
 ) {
-    task.check(scratch, records);
-    let mut parts = scratch.parts(task.keys.head_dim());
-    for (index, records) in records.chunks_mut(ATTENTION_QUERIES * task.record_len()).enumerate() {
-        queries(tiles, task, index * ATTENTION_QUERIES, &mut parts, records);
-    }
-}
-
-/// As many queries as the scratch has room for, from `first` on; query `n` is head `n % group` of token `n / group`.
-fn queries<T: Tiles>(
-    tiles: T,
-    task: &Attention<'_>,
-    first: usize,
-    parts: &mut Parts<'_>,
-    records: &mut [f32],
-) {
-    let (head_dim, count) = (task.keys.head_dim(), records.len() / task.record_len());
-    let visible = |query: usize| task.visible((first + query) / task.group);
-    let span = visible(0).start..visible(count - 1).end;
-    if span.is_empty() {
-        return;
-    }
-    let Parts { scores, tile, queries, mixed, padded } = parts;
-    let (scores, mixed, padded) = (&mut scores[..count], &mut mixed[..count * *padded], *padded);
-    pack(task, first, count, queries);
-    let steps = || span.clone().step_by(TILE).map(|start| start..span.end.min(start + TILE));
-    for step in steps() {
-        let keys = &mut tile.as_chunks_mut().0[..head_dim];
-        tiles.announce(task.keys, step.end..span.end.min(step.end + TILE));
+    let head_dim = task.keys.head_dim();
+    let score = |step: Range<usize>, start: usize, parts: &mut Parts<'_>, count: usize| {
+        let keys = &mut parts.tile.as_chunks_mut().0[..head_dim];
+        tiles.announce(task.keys, step.end..task.keys.positions().min(step.end + TILE));
         tiles.transpose(task.keys, step.clone(), keys);
         tiles.announce(task.values, step.clone());
-        for (scores, queries) in scores.chunks_mut(ROWS).zip(queries.chunks(head_dim)) {
-            tiles.scores(queries, keys, step.start - span.start, step.len(), scores);
+        let scores = parts.scores[..count].chunks_mut(ROWS);
+        for (scores, queries) in scores.zip(parts.queries.chunks(head_dim)) {
+            tiles.scores(queries, keys, start, step.len(), scores);
         }
-    }
-    let mut sums = [(0.0, 0.0); ATTENTION_QUERIES];
-    for (query, (scores, sum)) in scores.iter_mut().zip(&mut sums).enumerate() {
-        let Range { start, end } = visible(query);
-        let scores = &mut scores[..span.len().next_multiple_of(LINE)];
-        let visible = start - span.start..end - span.start;
-        *sum = tiles.powers(scores, visible, task.softcap, (task.start + span.start) % LINE);
-    }
-    mixed.fill(0.0);
-    for step in steps() {
-        let values = &mut tile[..step.len() * padded];
-        tiles.widen(task.values, step.clone(), padded, values);
-        for (weights, mixed) in scores.chunks(ROWS).zip(mixed.chunks_mut(ROWS * padded)) {
-            tiles.mix(weights, step.start - span.start, values, padded, mixed);
+    };
+    let mix = |step: Range<usize>, start: usize, parts: &mut Parts<'_>, count: usize| {
+        let padded = parts.padded;
+        let values = &mut parts.tile[..step.len() * padded];
+        tiles.widen(task.values, step, padded, values);
+        let mixed = parts.mixed[..count * padded].chunks_mut(ROWS * padded);
+        for (weights, mixed) in parts.scores[..count].chunks(ROWS).zip(mixed) {
+            tiles.mix(weights, start, values, padded, mixed);
         }
-    }
-    let records = records.chunks_exact_mut(task.record_len());
-    for ((record, mixed), (exponent, sum)) in records.zip(mixed.chunks_exact(padded)).zip(sums) {
-        let blend = |total: &mut [f32], a, part: &[f32], b| tiles.blend(total, a, part, b);
-        add(record, &mixed[..head_dim], exponent, sum, blend);
+    };
+    in_steps(tiles, task, scratch, records, pack, score, mix);
+}
+
+/// [`Kernels::attention`](crate::Kernels::attention) where keys and values lie; `head_dim` is a multiple of 16.
+pub(crate) fn attention_in_rows<'a, T: Rows>(
+    rows: T,
+    task: &Attention<'a>,
+    scratch: &mut AttentionScratch,
+    records: &mut [f32],
+) {
+    let head_dim = task.keys.head_dim();
+    assert!(head_dim.is_multiple_of(LINE));
+    let score = |step: Range<usize>, start: usize, parts: &mut Parts<'_>, count: usize| {
+        let mut ahead = Some(task.values.slice(step.clone()));
+        let queries = &parts.queries.as_flattened()[..count * head_dim];
+        let scores = parts.scores[..count].chunks_mut(ROWS);
+        for (scores, queries) in scores.zip(queries.chunks(ROWS * head_dim)) {
+            rows.row_scores(queries, task.keys.slice(step.clone()), ahead.take(), start, scores);
+        }
+    };
+    let mix = |step: Range<usize>, start: usize, parts: &mut Parts<'_>, count: usize| {
+        let soon =
+            |next: KvRows<'a>| next.slice(step.start.min(next.positions())..step.end.min(next.positions()));
+        let mut ahead = task.next.map(soon);
+        let mixed = parts.mixed[..count * head_dim].chunks_mut(ROWS * head_dim);
+        for (weights, mixed) in parts.scores[..count].chunks_mut(ROWS).zip(mixed) {
+            rows.row_mix(weights, start, task.values.slice(step.clone()), ahead.take(), mixed);
+        }
+    };
+    in_steps(rows, task, scratch, records, pack_rows, score, mix);
+}
+
+/// Attention of as many queries at a time as the scratch has room for. `pack` brings them into the scratch; `score` and
+/// `mix` work on some positions, whose scores begin at the second argument, for so many queries.
+fn in_steps<T: Tiles>(
+    tiles: T,
+    task: &Attention<'_>,
+    scratch: &mut AttentionScratch,
+    records: &mut [f32],
+    pack: fn(&Attention<'_>, usize, usize, &mut [[f32; ROWS]]),
+    score: impl Fn(Range<usize>, usize, &mut Parts<'_>, usize),
+    mix: impl Fn(Range<usize>, usize, &mut Parts<'_>, usize),
+) {
+    task.check(scratch, records);
+    let head_dim = task.keys.head_dim();
+    let mut parts = scratch.parts(head_dim);
+    for (index, records) in records.chunks_mut(ATTENTION_QUERIES * task.record_len()).enumerate() {
+        let (first, count) = (index * ATTENTION_QUERIES, records.len() / task.record_len());
+        // Query `n` is head `n % group` of token `n / group`.
+        let visible = |query: usize| task.visible((first + query) / task.group);
+        let span = visible(0).start..visible(count - 1).end;
+        if span.is_empty() {
+            continue;
+        }
+        let padded = parts.padded;
+        pack(task, first, count, parts.queries);
+        let steps = || span.clone().step_by(TILE).map(|start| start..span.end.min(start + TILE));
+        for step in steps() {
+            score(step.clone(), step.start - span.start, &mut parts, count);
+        }
+        let mut sums = [(0.0, 0.0); ATTENTION_QUERIES];
+        for (query, (scores, sum)) in parts.scores[..count].iter_mut().zip(&mut sums).enumerate() {
+            let Range { start, end } = visible(query);
+            let scores = &mut scores[..span.len().next_multiple_of(LINE)];
+            let visible = start - span.start..end - span.start;
+            *sum = tiles.powers(scores, visible, task.softcap, (task.start + span.start) % LINE);
+        }
+        parts.mixed[..count * padded].fill(0.0);
+        for step in steps() {
+            mix(step.clone(), step.start - span.start, &mut parts, count);
+        }
+        let records = records.chunks_exact_mut(task.record_len());
+        for ((record, mixed), (exponent, sum)) in records.zip(parts.mixed.chunks_exact(padded)).zip(sums) {
+            let blend = |total: &mut [f32], a, part: &[f32], b| tiles.blend(total, a, part, b);
+            add(record, &mixed[..head_dim], exponent, sum, blend);
+        }
     }
 }
 
@@ -263,6 +338,16 @@ fn pack(task: &Attention<'_>, first: usize, count: usize, out: &mut [[f32; ROWS]
         for (out, value) in out.iter_mut().zip(query) {
             out[index % ROWS] = scale * value;
         }
+    }
+}
+
+/// Queries row after row, times the scale and log₂ e.
+fn pack_rows(task: &Attention<'_>, first: usize, count: usize, out: &mut [[f32; ROWS]]) {
+    let (head_dim, scale) = (task.keys.head_dim(), task.scale * std::f32::consts::LOG2_E);
+    for (index, out) in out.as_flattened_mut().chunks_exact_mut(head_dim).take(count).enumerate() {
+        let (token, head) = ((first + index) / task.group, (first + index) % task.group);
+        let query = &task.token(token)[head * head_dim..];
+        out.iter_mut().zip(query).for_each(|(out, value)| *out = scale * value);
     }
 }
 

@@ -75,7 +75,7 @@ pub(crate) fn attend(
     out: &mut [f32],
 ) {
     let tokens = out.len() / (config.heads * config.head_dim);
-    let call = Call { config, cache, first, queries };
+    let call = Call { config, cache, first, queries, few: tokens < pith_kernels::FEW_TOKENS };
     if tokens <= FEW_TOKENS {
         call.few_tokens(exec, tokens, buffers, out);
     } else {
@@ -102,6 +102,8 @@ struct Call<'a> {
     cache: &'a LayerCache,
     first: usize,
     queries: &'a [f32],
+    /// See [`Attention::few`].
+    few: bool,
 }
 
 impl Call<'_> {
@@ -121,7 +123,13 @@ impl Call<'_> {
             |kernels, index, records, scratch| {
                 let (kv_head, run) = (index / runs.len(), runs.start + index % runs.len());
                 records.fill(0.0);
-                kernels.attention(&self.task(kv_head, 0..tokens, run), &mut scratch.kernels, records);
+                // What follows in the list is most often this thread's too.
+                let (next_head, next_run) =
+                    if run + 1 < runs.end { (kv_head, run + 1) } else { (kv_head + 1, runs.start) };
+                let next = (next_head < self.config.kv_heads)
+                    .then(|| self.task(next_head, 0..tokens, next_run).keys);
+                let task = Attention { next, ..self.task(kv_head, 0..tokens, run) };
+                kernels.attention(&task, &mut scratch.kernels, records);
             },
         );
         let (parts, bytes) = (&*parts, size_of_val(parts));
@@ -214,6 +222,8 @@ impl Call<'_> {
             window: config.window.unwrap_or(usize::MAX),
             scale: config.attention_scale,
             softcap: config.attention_softcap,
+            few: self.few,
+            next: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 pub fn prefetch(bytes: &[u8]) {
     for line in bytes.chunks(64) {
         // SAFETY: a hint, which reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast()) }
     }
 }
 
@@ -193,9 +193,9 @@ pub fn fetch(rows: KvRows<'_>) {
 }
 
 fn fetch_slice<T>(values: &[T]) {
-    for line in values.chunks(64 / size_of::<T>()) {
+    for line in values.iter().step_by(64 / size_of::<T>()) {
         // SAFETY: a prefetch is a hint: whatever the address, it neither faults nor changes anything; SSE is part of
         // x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast()) }
     }
 }

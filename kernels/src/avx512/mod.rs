@@ -11,6 +11,7 @@ mod panel;
 pub(crate) mod probe;
 mod q4;
 mod q8;
+mod rows;
 
 use crate::activations::Operand;
 use crate::attention::Tiles;
@@ -106,6 +107,9 @@ impl Kernels for Avx512 {
     }
 
     fn attention(&self, task: &Attention<'_>, scratch: &mut AttentionScratch, records: &mut [f32]) {
+        if task.few && task.keys.head_dim().is_multiple_of(16) {
+            return tiles::attention_in_rows(*self, task, scratch, records);
+        }
         tiles::attention(*self, task, scratch, records)
     }
 

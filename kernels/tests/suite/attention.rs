@@ -162,6 +162,8 @@ impl Shape {
             window: self.window,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
             softcap: self.softcap,
+            few: false,
+            next: None,
         }
     }
 }
@@ -214,7 +216,9 @@ fn attention_holds() {
         for ((form, keys), (_, values)) in keys.forms().into_iter().zip(values.forms()) {
             let task = shape.task(keys, values, &queries);
             let expected = bound::attention(&task);
-            for kernel in available() {
+            let ways = available().into_iter().flat_map(|kernel| [(kernel, false), (kernel, true)]);
+            for (kernel, few) in ways {
+                let task = Attention { few, ..task };
                 let records = records(kernel, &task, 0..shape.tokens, false);
                 let found: Vec<f32> = records
                     .chunks_exact(task.record_len())
@@ -223,7 +227,7 @@ fn attention_holds() {
                         mixed.iter().map(move |mixed| mixed / sum)
                     })
                     .collect();
-                assert_within(&format!("{} {form}, {shape:?}", kernel.name()), &found, &expected);
+                assert_within(&format!("{} {form}, {shape:?}, few: {few}", kernel.name()), &found, &expected);
             }
         }
     }
@@ -238,8 +242,10 @@ fn attention_is_the_same_however_it_is_cut() {
         let queries = queries(shape, &mut rng);
         for (form, rows) in cache.forms() {
             let task = shape.task(rows, rows, &queries);
-            for kernel in available() {
-                let what = format!("{} {form}, {shape:?}", kernel.name());
+            let ways = available().into_iter().flat_map(|kernel| [(kernel, false), (kernel, true)]);
+            for (kernel, few) in ways {
+                let task = Attention { few, next: few.then_some(rows), ..task };
+                let what = format!("{} {form}, {shape:?}, few: {few}", kernel.name());
                 let whole = records(kernel, &task, 0..shape.tokens, false);
                 assert!(whole == records(kernel, &task, 0..shape.tokens, true), "{what}, merged");
                 let token_len = task.group * task.record_len();
