@@ -14,6 +14,16 @@ use super::tiles::{Rows, TOKENS, map};
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use std::arch::asm;
 
+/// A loop written out: the compiler may leave a short one a loop, with the sums in memory.
+macro_rules! written_out {
+    ($n:ident: $($value:literal),*; $body:expr) => {
+        $({
+            const $n: usize = $value;
+            $body
+        })*
+    };
+}
+
 /// The codes of 16 rows × 32 columns.
 pub trait Codes: Copy {
     /// What codes are above the number that they stand for.
@@ -111,11 +121,11 @@ impl Sdot {
         self.step::<1, N, T>(&mut sums, quads, codes, &x);
         self.step::<2, N, T>(&mut sums, quads, codes, &x);
         self.step::<3, N, T>(&mut sums, quads, codes, &x);
-        for (n, sums) in sums.iter().enumerate() {
-            for (token, sum) in sums.iter().enumerate() {
-                add(token, n, exact(*sum));
+        written_out!(Q: 0, 1, 2, 3; if Q < N {
+            for (token, sum) in sums[Q].iter().enumerate() {
+                add(token, Q, exact(*sum));
             }
-        }
+        });
     }
 
     #[inline(always)]
@@ -271,12 +281,13 @@ impl Smull {
     ) {
         let pairs = pairs(codes, LANE as usize, quads);
         for (sums, x) in sums.iter_mut().zip(x) {
-            for half in 0..2 {
-                let x = repeat_four::<LANE>(x[half]);
-                for (sums, pair) in sums.iter_mut().zip(pairs) {
-                    *sums = multiply_add(*sums, pair[half], x);
-                }
-            }
+            let x = [repeat_four::<LANE>(x[0]), repeat_four::<LANE>(x[1])];
+            written_out!(Q: 0, 1, 2, 3; if Q < N {
+                sums[Q] = multiply_add(sums[Q], pairs[Q][0], x[0]);
+            });
+            written_out!(Q: 0, 1, 2, 3; if Q < N {
+                sums[Q] = multiply_add(sums[Q], pairs[Q][1], x[1]);
+            });
         }
     }
 

@@ -13,6 +13,8 @@ pub struct Kernel {
     /// `neon` or `neon-dotprod`.
     pub kernels: &'static str,
     pub encoding: &'static str,
+    /// Whether its function is one of those for a single token, `kernels/src/neon/decode.rs`.
+    pub one_token: bool,
     /// Products of a weight and an activation in a turn.
     pub products: usize,
     /// Bytes that a turn loads.
@@ -32,14 +34,10 @@ pub fn kernels(functions: &[Function], sources: &mut Sources) -> Vec<Kernel> {
     functions.iter().flat_map(|function| of_function(function, sources)).collect()
 }
 
-/// Of the kernels of one encoding the one for a single token: it loads the most for a product.
+/// Of the kernels of one encoding the one for a single token: of the loops in its own function the longest.
 pub fn mat_vec<'a>(kernels: &'a [Kernel], name: &str, encoding: &str) -> Option<&'a Kernel> {
-    let of = kernels.iter().filter(|kernel| kernel.kernels == name && kernel.encoding == encoding);
-    let loads = |kernel: &Kernel| kernel.loaded_bytes as f64 / kernel.products as f64;
-    of.fold(None, |best: Option<&Kernel>, kernel| match best {
-        Some(best) if loads(best) >= loads(kernel) => Some(best),
-        _ => Some(kernel),
-    })
+    let of = |kernel: &&Kernel| kernel.one_token && kernel.kernels == name && kernel.encoding == encoding;
+    kernels.iter().filter(of).max_by_key(|kernel| kernel.products)
 }
 
 fn of_function(function: &Function, sources: &mut Sources) -> Vec<Kernel> {
@@ -59,12 +57,15 @@ fn kernel(function: &Function, range: Loop, sources: &mut Sources) -> Option<Ker
     // The compiler forgets where some come from when it moves them.
     let named = |multiply: &&Instruction| sources.encoding(function.chain(multiply), &function.symbol);
     let encoding = multiplies.iter().find_map(named)?;
+    let one_token = function.symbol.contains("decode");
+    let encoding = of_function_name(&function.symbol).filter(|_| one_token).unwrap_or(encoding);
     let count = |wanted: &dyn Fn(&Instruction) -> bool| {
         instructions.iter().filter(|instruction| wanted(instruction)).count()
     };
     Some(Kernel {
         kernels: if multiplies[0].name() == "sdot" { "neon-dotprod" } else { "neon" },
         encoding,
+        one_token,
         products: instructions.iter().map(products).sum(),
         loaded_bytes: instructions.iter().map(loaded_bytes).sum(),
         spills: count(&is_spill),
@@ -155,6 +156,17 @@ impl Sources {
     }
 }
 
+/// The encoding that a mangled symbol's last name stands for.
+fn of_function_name(symbol: &str) -> Option<&'static str> {
+    let plain = symbol.replace('_', "-");
+    let ends = |encoding: &&&str| {
+        // The length of the name stands before it; older symbols have a hash behind it.
+        let name = format!("{}{encoding}", encoding.len());
+        plain.ends_with(&name) || plain.contains(&format!("{name}17h"))
+    };
+    ENCODINGS.iter().find(ends).copied()
+}
+
 /// The encoding whose name a text holds, as `Q4G64`, `q4_g64` or `q4g64`, and only one.
 fn named(text: &str) -> Option<&'static str> {
     let mut plain = text.to_lowercase().replace(['_', '-'], "");
@@ -232,15 +244,18 @@ impl<D: Dot> Tiles for Q4G64<D> {
     }
 
     #[test]
-    fn the_loop_for_one_token_loads_the_most() {
+    fn the_loop_for_one_token_is_in_a_function_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let sdot = "\tsdot\tv1.4s, v2.16b, v3.4b[0]\n";
-        let one = assembly("one", 3, &format!("\tldp\tq1, q2, [x1]\n{sdot}"));
-        let four = assembly("four", 3, &format!("\tldp\tq1, q2, [x1]\n{sdot}{sdot}{sdot}{sdot}"));
-        let found = kernels(&functions(&(four + &one)), &mut sources(folder.path()));
-        assert_eq!(found.len(), 2);
+        let one = assembly("_RNvNtNtNtCs1_7kernels4neon6decode7dotprod2q4", 3, sdot);
+        let wide = assembly("_RNvNtNtNtCs1_7kernels4neon6decode7dotprod6q4_g64", 3, &sdot.repeat(2));
+        let four = assembly("four", 3, &format!("\tldp\tq1, q2, [x1]\n{sdot}{sdot}"));
+        let found = kernels(&functions(&(four + &one + &wide)), &mut sources(folder.path()));
+        assert_eq!(found.len(), 3);
         assert_eq!(mat_vec(&found, "neon-dotprod", "q4").unwrap().products, 16);
+        assert_eq!(mat_vec(&found, "neon-dotprod", "q4-g64").unwrap().products, 32);
         assert_eq!(mat_vec(&found, "neon-dotprod", "q8"), None);
+        assert_eq!(of_function_name("_ZN4neon6decode5plain2q817h0123456789abcdefE"), Some("q8"));
     }
 
     #[test]

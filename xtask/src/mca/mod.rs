@@ -199,6 +199,7 @@ mod tests {
         Kernel {
             kernels,
             encoding,
+            one_token: true,
             products: 512,
             loaded_bytes: 300,
             spills: 0,
