@@ -31,12 +31,13 @@ pub mod probe;
 pub mod reference;
 
 pub use activations::{
-    ACTIVATION_GROUP, Activations, MIN_PACKED, Operand, PACKED_TOKENS, PackedGroup, Part, padded_len,
+    ACTIVATION_GROUP, Activations, Form, MIN_PACKED, Operand, PACKED_TOKENS, PackedGroup, Part, pack_rows,
+    padded_len,
 };
 pub use attention::{ATTENTION_QUERIES, ATTENTION_SPAN, ATTENTION_TAIL, Attention, AttentionScratch};
 pub use kv::KvRows;
 
-use pith_format::{ActivationFunction, Matrix};
+use pith_format::{ActivationFunction, Encoding, Matrix};
 
 /// Fewer tokens than this in one [`Kernels::mat_mul`] get the bits that [`Kernels::mat_vec`] gives for each of them:
 /// what is computed for tokens that were guessed is what will be computed for them.
@@ -70,6 +71,11 @@ pub trait Kernels: Send + Sync {
 
     /// Whether products of many tokens are faster with [packed](Operand::packed) activations.
     fn packs(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Self::mat_mul`] reads packed activations alone, where there are any, with a matrix of this encoding.
+    fn reads_packed(&self, _encoding: Encoding) -> bool {
         false
     }
 

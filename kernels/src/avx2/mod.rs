@@ -13,7 +13,7 @@ pub mod q4;
 mod q8;
 mod quantize;
 
-pub use memory::{prefetch, prefetch_ahead, prefetch_behind};
+pub use memory::{prefetch, prefetch_ahead, prefetch_behind, prefetch_group};
 
 use crate::activations::Operand;
 use crate::attention::Tiles;
@@ -73,6 +73,10 @@ impl Kernels for Avx2 {
 
     fn packs(&self) -> bool {
         true
+    }
+
+    fn reads_packed(&self, encoding: Encoding) -> bool {
+        matches!(encoding, Encoding::Q4 | Encoding::Q4G64)
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {

@@ -5,7 +5,7 @@ use super::memory::{
     load_floats_of, load_halves, load_integers, load_line, store_floats, store_integers, store_line,
 };
 use crate::activations::{ACTIVATION_GROUP, PACKED_TOKENS, PackedGroup};
-use crate::avx2::prefetch;
+use crate::avx2::{prefetch, prefetch_group};
 use crate::panels::{Expand, Panel, PanelGroup, Scales, Sums};
 use pith_format::TILE_ROWS;
 use pith_format::encoding::Tile;
@@ -38,10 +38,12 @@ impl Panel<BLOCKS> for Avx512 {
         panel: &[PanelGroup<BLOCKS>],
         scales: &Scales<BLOCKS>,
         x: &[PackedGroup],
+        next: &[PackedGroup],
+        fresh: bool,
         sums: &mut Sums<BLOCKS>,
     ) {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
-        unsafe { add(panel, scales, x, sums) }
+        unsafe { add(panel, scales, x, next, fresh, sums) }
     }
 }
 
@@ -96,10 +98,18 @@ fn expand<E: Expand>(
 
 /// At most 255 · 127 · 32 in size: exact in i32.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn add(panel: &[PanelGroup<BLOCKS>], scales: &Scales<BLOCKS>, x: &[PackedGroup], sums: &mut Sums<BLOCKS>) {
-    assert_eq!(panel.len(), x.len());
+fn add(
+    panel: &[PanelGroup<BLOCKS>],
+    scales: &Scales<BLOCKS>,
+    x: &[PackedGroup],
+    next: &[PackedGroup],
+    fresh: bool,
+    sums: &mut Sums<BLOCKS>,
+) {
+    assert!(panel.len() == x.len() && panel.len() == next.len());
     let mut floats = [[_mm512_setzero_ps(); BLOCKS]; PACKED_TOKENS];
-    for (group, x) in panel.iter().zip(x) {
+    for ((group, x), next) in panel.iter().zip(x).zip(next) {
+        prefetch_group(next);
         let mut whole = [group.starts.each_ref().map(|starts| load_integers(starts)); PACKED_TOKENS];
         let (words, x_scales) = x.as_chunks::<PACKED_TOKENS>().0.split_at(8);
         for (lines, words) in group.lines.iter().zip(words) {
@@ -121,7 +131,8 @@ fn add(panel: &[PanelGroup<BLOCKS>], scales: &Scales<BLOCKS>, x: &[PackedGroup],
     let scales = scales.each_ref().map(|scales| load_floats_of(scales));
     for (floats, sums) in floats.into_iter().zip(sums) {
         for ((floats, scale), sums) in floats.into_iter().zip(scales).zip(sums) {
-            store_floats(_mm512_fmadd_ps(floats, scale, load_floats_of(sums)), sums);
+            let before = if fresh { _mm512_setzero_ps() } else { load_floats_of(sums) };
+            store_floats(_mm512_fmadd_ps(floats, scale, before), sums);
         }
     }
 }
