@@ -64,7 +64,7 @@ pub trait Kernels: Send + Sync {
     /// `y[t][r] = Σ_c w[r,c] · x[t,c]` for every token `t` of `x`; one slice of `rows` a token, so that bands of a
     /// larger matrix write to where their results belong. As exact as [`Self::mat_vec`], but for
     /// [packed](Operand::packed) activations: there weights may be rounded again, to 8 bits with one scale for a row and
-    /// at least 1024 columns. The same to the bit for fewer than [`FEW_TOKENS`] tokens.
+    /// hundreds of columns. The same to the bit for fewer than [`FEW_TOKENS`] tokens.
     fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         portable::mat_mul(w, x, y)
     }

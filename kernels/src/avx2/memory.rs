@@ -1,7 +1,6 @@
 //! Loads and stores of whole registers, made safe by the types of what they read and write.
 
 use crate::KvRows;
-use crate::activations::PackedGroup;
 use half::f16;
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -11,15 +10,6 @@ pub fn prefetch(bytes: &[u8]) {
     for line in bytes.chunks(64) {
         // SAFETY: a hint, which reads nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast()) }
-    }
-}
-
-/// Asks for activations, for the first-level cache.
-#[inline(always)]
-pub fn prefetch_group(group: &PackedGroup) {
-    for line in group.chunks(16) {
-        // SAFETY: a hint, which reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
     }
 }
 

@@ -13,7 +13,7 @@ pub mod q4;
 mod q8;
 mod quantize;
 
-pub use memory::{prefetch, prefetch_ahead, prefetch_behind, prefetch_group};
+pub use memory::{prefetch, prefetch_ahead, prefetch_behind};
 
 use crate::activations::Operand;
 use crate::attention::Tiles;

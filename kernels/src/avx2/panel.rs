@@ -47,15 +47,7 @@ impl Panel<1> for Avx2 {
         prefetch(bytes);
     }
 
-    fn add(
-        &self,
-        panel: &[Group],
-        _: &Scales<1>,
-        x: &[PackedGroup],
-        _: &[PackedGroup],
-        fresh: bool,
-        sums: &mut Sums<1>,
-    ) {
+    fn add(&self, panel: &[Group], _: &Scales<1>, x: &[PackedGroup], fresh: bool, sums: &mut Sums<1>) {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
         unsafe { add::<0>(panel, x, fresh, sums) }
         // SAFETY: as above.

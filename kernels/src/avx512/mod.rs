@@ -12,6 +12,7 @@ mod panel;
 pub(crate) mod probe;
 mod q4;
 mod q8;
+mod quantize;
 mod rows;
 
 use crate::activations::Operand;
@@ -84,7 +85,8 @@ impl Kernels for Avx512 {
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-        self.0.quantize(x, codes, scales, sums)
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        unsafe { quantize::quantize(x, codes, scales, sums) }
     }
 
     fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {

@@ -38,7 +38,6 @@ impl Panel<1> for AvxVnni {
         panel: &[PanelGroup<1>],
         scales: &Scales<1>,
         x: &[PackedGroup],
-        _: &[PackedGroup],
         fresh: bool,
         sums: &mut Sums<1>,
     ) {
