@@ -38,6 +38,18 @@ pub struct Activations {
     packed: Vec<PackedGroup>,
     /// Groups of `packed` that belong to what was last set: all or none.
     packed_len: usize,
+    /// What was last set.
+    form: Form,
+}
+
+/// What there is of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Floats and codes; for many tokens also packed, where the kernels [pack](Kernels::packs).
+    Whole,
+    /// Packed alone, where they can be packed: enough for matrices of encodings of which kernels
+    /// [say so](Kernels::reads_packed).
+    Packed,
 }
 
 /// A view of [`Activations`]: `tokens × cols`, each token [`Operand::stride`] values apart.
@@ -45,7 +57,7 @@ pub struct Activations {
 pub struct Operand<'a> {
     tokens: usize,
     cols: usize,
-    /// `tokens × stride`.
+    /// `tokens × stride`. Empty, like codes, scales and sums, where there are packed activations alone.
     pub floats: &'a [f32],
     /// `tokens × stride`: `x ≈ scale · code`.
     pub codes: &'a [i8],
@@ -68,6 +80,7 @@ pub struct Part<'a> {
     scales: &'a mut [f32],
     sums: &'a mut [i32],
     packed: &'a mut [PackedGroup],
+    form: Form,
 }
 
 impl Activations {
@@ -75,6 +88,17 @@ impl Activations {
     pub fn new(max_tokens: usize, max_cols: usize) -> Self {
         let len = max_tokens * padded_len(max_cols);
         let groups = len / ACTIVATION_GROUP;
+        Self {
+            floats: vec![0.0; len],
+            codes: vec![0; len],
+            scales: vec![0.0; groups],
+            sums: vec![0; groups],
+            ..Self::packed(max_tokens, max_cols)
+        }
+    }
+
+    /// Room for packed activations alone, of up to `max_tokens` of up to `max_cols` values.
+    pub fn packed(max_tokens: usize, max_cols: usize) -> Self {
         let packed = match max_tokens {
             ..MIN_PACKED => 0,
             _ => max_tokens.div_ceil(PACKED_TOKENS) * padded_len(max_cols) / ACTIVATION_GROUP,
@@ -82,12 +106,13 @@ impl Activations {
         Self {
             tokens: 0,
             cols: 0,
-            floats: vec![0.0; len],
-            codes: vec![0; len],
-            scales: vec![0.0; groups],
-            sums: vec![0; groups],
+            floats: Vec::new(),
+            codes: Vec::new(),
+            scales: Vec::new(),
+            sums: Vec::new(),
             packed: vec![[0; _]; packed],
             packed_len: 0,
+            form: Form::Packed,
         }
     }
 
@@ -101,7 +126,8 @@ impl Activations {
         groups.checked_mul(rounded + packed)
     }
 
-    /// Takes `tokens × cols` values through `write`, which fills one padded-free token at a time, then rounds them.
+    /// Takes `tokens × cols` values through `write`, which fills one padded-free token at a time, then rounds them:
+    /// [whole](Form::Whole).
     ///
     /// Panics if they do not fit.
     pub fn set(
@@ -111,7 +137,7 @@ impl Activations {
         cols: usize,
         mut write: impl FnMut(usize, &mut [f32]),
     ) -> Operand<'_> {
-        for mut part in self.parts(kernels, tokens, cols) {
+        for mut part in self.parts(kernels, tokens, cols, Form::Whole) {
             part.set(kernels, &mut write);
         }
         self.operand()
@@ -126,6 +152,7 @@ impl Activations {
         kernels: &dyn Kernels,
         tokens: usize,
         cols: usize,
+        form: Form,
     ) -> impl Iterator<Item = Part<'_>> {
         let stride = padded_len(cols);
         let (len, groups) = (tokens * stride, tokens * stride / ACTIVATION_GROUP);
@@ -133,6 +160,8 @@ impl Activations {
         (self.tokens, self.cols) = (tokens, cols);
         let packs = kernels.packs() && tokens >= MIN_PACKED;
         self.packed_len = if packs { tokens.div_ceil(PACKED_TOKENS) * stride / ACTIVATION_GROUP } else { 0 };
+        self.form = if packs { form } else { Form::Whole };
+        let form = self.form;
         let (part_len, part_groups) = (PACKED_TOKENS * stride, PACKED_TOKENS * stride / ACTIVATION_GROUP);
         let mut packed = self.packed[..self.packed_len].chunks_mut(stride / ACTIVATION_GROUP);
         let floats = self.floats[..len].chunks_mut(part_len).zip(self.codes[..len].chunks_mut(part_len));
@@ -147,12 +176,27 @@ impl Activations {
             scales,
             sums,
             packed: packed.next().unwrap_or_default(),
+            form,
         })
+    }
+
+    /// The packed groups of what is to become `tokens × cols` activations, packed alone: pack by pack, those of
+    /// [`padded_len`] columns each. All that have columns below `cols` must be set, by [`pack_rows`].
+    ///
+    /// Panics if they do not fit, or are too few to be packed.
+    pub fn packed_mut(&mut self, tokens: usize, cols: usize) -> &mut [PackedGroup] {
+        let len = tokens.div_ceil(PACKED_TOKENS) * padded_len(cols) / ACTIVATION_GROUP;
+        assert!(tokens >= MIN_PACKED && len <= self.packed.len(), "{tokens} tokens of {cols} do not fit");
+        (self.tokens, self.cols, self.packed_len, self.form) = (tokens, cols, len, Form::Packed);
+        &mut self.packed[..len]
     }
 
     /// What was last set.
     pub fn operand(&self) -> Operand<'_> {
-        let len = self.tokens * padded_len(self.cols);
+        let len = match self.form {
+            Form::Whole => self.tokens * padded_len(self.cols),
+            Form::Packed => 0,
+        };
         Operand {
             tokens: self.tokens,
             cols: self.cols,
@@ -169,30 +213,75 @@ impl Part<'_> {
     /// Takes the values of every token through `write`, which gets the token's number, then rounds them.
     pub fn set(&mut self, kernels: &dyn Kernels, mut write: impl FnMut(usize, &mut [f32])) {
         let stride = padded_len(self.cols);
-        for (index, floats) in self.floats.chunks_exact_mut(stride).enumerate() {
-            write(self.first + index, &mut floats[..self.cols]);
+        let groups = stride / ACTIVATION_GROUP;
+        let tokens = self.floats.len() / stride;
+        if tokens < PACKED_TOKENS {
+            self.packed.fill(NO_TOKENS);
+        }
+        for token in 0..tokens {
+            // All tokens in turn in the place of the first, while it is in the nearest cache, if nobody reads it there.
+            let place = if self.form == Form::Whole { token } else { 0 };
+            let floats = &mut self.floats[place * stride..][..stride];
+            write(self.first + token, &mut floats[..self.cols]);
             floats[self.cols..].fill(0.0);
+            let codes = &mut self.codes[place * stride..][..stride];
+            let scales = &mut self.scales[place * groups..][..groups];
+            kernels.quantize(floats, codes, scales, &mut self.sums[place * groups..][..groups]);
+            pack(codes, scales, token, self.packed);
         }
-        kernels.quantize(self.floats, self.codes, self.scales, self.sums);
-        self.pack(stride);
     }
+}
 
-    fn pack(&mut self, stride: usize) {
-        let group_count = stride / ACTIVATION_GROUP;
-        let (codes, scales) = (self.codes.as_chunks::<4>().0, &self.scales);
-        for (index, packed) in self.packed.iter_mut().enumerate() {
-            let (words, packed_scales) = packed.split_at_mut(PACKED_TOKENS * (ACTIVATION_GROUP / 4));
-            words.fill(0x8080_8080);
-            packed_scales.fill(0);
-            for token in 0..self.codes.len() / stride {
-                let codes =
-                    &codes[(token * group_count + index) * (ACTIVATION_GROUP / 4)..][..ACTIVATION_GROUP / 4];
-                for (words, codes) in words.chunks_exact_mut(PACKED_TOKENS).zip(codes) {
-                    words[token] = u32::from_le_bytes(codes.map(|code| code as u8)) ^ 0x8080_8080;
-                }
-                packed_scales[token] = scales[token * group_count + index].to_bits();
-            }
+/// A pack of zeros.
+const NO_TOKENS: PackedGroup = {
+    let mut group = [0x8080_8080; _];
+    let mut token = 0;
+    while token < PACKED_TOKENS {
+        group[PACKED_TOKENS * (ACTIVATION_GROUP / 4) + token] = 0;
+        token += 1;
+    }
+    group
+};
+
+/// Columns that are rounded together.
+const PACKED_COLS: usize = 8 * ACTIVATION_GROUP;
+
+/// Rounds and packs some columns of up to [`PACKED_TOKENS`] tokens: `rows` is `tokens × cols`, and `packed` gets zeros behind
+/// the last column.
+pub fn pack_rows(kernels: &dyn Kernels, rows: &[f32], cols: usize, packed: &mut [PackedGroup]) {
+    assert!(rows.len() <= PACKED_TOKENS * cols && cols <= packed.len() * ACTIVATION_GROUP);
+    if rows.len() < PACKED_TOKENS * cols {
+        packed.fill(NO_TOKENS);
+    }
+    let mut padded = [0.0; PACKED_COLS];
+    let mut codes = [0; PACKED_COLS];
+    let (mut scales, mut sums) = ([0.0; PACKED_COLS / ACTIVATION_GROUP], [0; PACKED_COLS / ACTIVATION_GROUP]);
+    for (token, row) in rows.chunks_exact(cols).enumerate() {
+        for (row, packed) in row.chunks(PACKED_COLS).zip(packed.chunks_mut(PACKED_COLS / ACTIVATION_GROUP)) {
+            let groups = row.len().div_ceil(ACTIVATION_GROUP);
+            let (codes, scales) = (&mut codes[..groups * ACTIVATION_GROUP], &mut scales[..groups]);
+            let row = if row.len() == codes.len() {
+                row
+            } else {
+                padded[..row.len()].copy_from_slice(row);
+                padded[row.len()..].fill(0.0);
+                &padded[..codes.len()]
+            };
+            kernels.quantize(row, codes, scales, &mut sums[..groups]);
+            pack(codes, scales, token, packed);
         }
+    }
+}
+
+/// Puts the codes and scales of one token into its place in packed groups.
+fn pack(codes: &[i8], scales: &[f32], token: usize, packed: &mut [PackedGroup]) {
+    let groups = codes.as_chunks::<ACTIVATION_GROUP>().0.iter().zip(scales);
+    for ((codes, scale), packed) in groups.zip(packed) {
+        let (words, packed_scales) = packed.split_at_mut(PACKED_TOKENS * (ACTIVATION_GROUP / 4));
+        for (words, codes) in words.chunks_exact_mut(PACKED_TOKENS).zip(codes.as_chunks::<4>().0) {
+            words[token] = u32::from_le_bytes(codes.map(|code| code as u8)) ^ 0x8080_8080;
+        }
+        packed_scales[token] = scale.to_bits();
     }
 }
 
@@ -200,6 +289,14 @@ impl<'a> Operand<'a> {
     /// Tokens.
     pub fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// What there is of it.
+    pub fn form(&self) -> Form {
+        match self.floats.is_empty() && !self.packed.is_empty() {
+            true => Form::Packed,
+            false => Form::Whole,
+        }
     }
 
     /// Values of a token, padding left out.
@@ -216,7 +313,10 @@ impl<'a> Operand<'a> {
 
     /// Panics unless every slice has the length that the shape asks for: the slices are public, and kernels rely on it.
     pub(crate) fn assert_whole(&self) {
-        let len = self.tokens * self.stride();
+        let len = match self.form() {
+            Form::Whole => self.tokens * self.stride(),
+            Form::Packed => 0,
+        };
         let group_count = len / ACTIVATION_GROUP;
         assert_eq!((self.floats.len(), self.codes.len()), (len, len), "values of activations");
         assert_eq!((self.scales.len(), self.sums.len()), (group_count, group_count), "groups of activations");

@@ -31,12 +31,13 @@ pub mod probe;
 pub mod reference;
 
 pub use activations::{
-    ACTIVATION_GROUP, Activations, MIN_PACKED, Operand, PACKED_TOKENS, PackedGroup, Part, padded_len,
+    ACTIVATION_GROUP, Activations, Form, MIN_PACKED, Operand, PACKED_TOKENS, PackedGroup, Part, pack_rows,
+    padded_len,
 };
 pub use attention::{ATTENTION_QUERIES, ATTENTION_SPAN, ATTENTION_TAIL, Attention, AttentionScratch};
 pub use kv::KvRows;
 
-use pith_format::{ActivationFunction, Matrix};
+use pith_format::{ActivationFunction, Encoding, Matrix};
 
 /// Fewer tokens than this in one [`Kernels::mat_mul`] get the bits that [`Kernels::mat_vec`] gives for each of them:
 /// what is computed for tokens that were guessed is what will be computed for them.
@@ -63,13 +64,18 @@ pub trait Kernels: Send + Sync {
     /// `y[t][r] = Σ_c w[r,c] · x[t,c]` for every token `t` of `x`; one slice of `rows` a token, so that bands of a
     /// larger matrix write to where their results belong. As exact as [`Self::mat_vec`], but for
     /// [packed](Operand::packed) activations: there weights may be rounded again, to 8 bits with one scale for a row and
-    /// at least 1024 columns. The same to the bit for fewer than [`FEW_TOKENS`] tokens.
+    /// hundreds of columns. The same to the bit for fewer than [`FEW_TOKENS`] tokens.
     fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         portable::mat_mul(w, x, y)
     }
 
     /// Whether products of many tokens are faster with [packed](Operand::packed) activations.
     fn packs(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Self::mat_mul`] reads packed activations alone, where there are any, with a matrix of this encoding.
+    fn reads_packed(&self, _encoding: Encoding) -> bool {
         false
     }
 

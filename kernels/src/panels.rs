@@ -1,7 +1,7 @@
 //! Products of many tokens: a panel of weight rows becomes signed bytes once and is multiplied with all tokens while it
 //! is in the nearest cache.
 //!
-//! A panel is a few blocks of 16 rows × up to [`COLS`] columns, whatever the encoding. What is in it suits the
+//! A panel is a few blocks of 16 rows × up to [`MAX_COLS`] columns, whatever the encoding. What is in it suits the
 //! multiplication of the instruction set:
 //!
 //! With `vpdpbusd` one inner loop serves all encodings ([`PanelGroup`]). Codes are rounded anew, to 8 bits with one scale
@@ -18,13 +18,15 @@ use crate::activations::{ACTIVATION_GROUP, Operand, PACKED_TOKENS, PackedGroup};
 use pith_format::encoding::{Q4G64Tile, Q4Tile, Q8Tile, Tile};
 use pith_format::{Matrix, TILE_ROWS};
 use std::array::from_fn;
-use std::ops::Range;
 
-/// Columns of a panel: 32 rows of them take two thirds of a first-level cache of 48 KB.
-pub const COLS: usize = 1024;
+/// Most columns of a panel.
+pub const MAX_COLS: usize = 1024;
 
-/// Groups of 32 columns in a panel.
-const GROUPS: usize = COLS / ACTIVATION_GROUP;
+/// Most groups of 32 columns in a panel.
+const MAX_GROUPS: usize = MAX_COLS / ACTIVATION_GROUP;
+
+/// Packs of tokens that pass over a panel: their sums wait in the second-level cache for the rows' other columns.
+const PACKS: usize = 86;
 
 /// Four columns of 16 rows.
 pub type Line = [u8; 64];
@@ -146,6 +148,9 @@ pub trait Panel<const B: usize> {
     type Group: Copy;
     /// Zeros.
     const ZEROS: Self::Group;
+    /// Columns of a panel at most: what leaves room in the nearest cache for the activations that pass by. A multiple of
+    /// all tiles' columns up to [`MAX_COLS`].
+    const COLS: usize = MAX_COLS;
 
     /// Writes the tiles of one block into its place in a panel, and the scales of its rows, where they have but one. The
     /// last tile may have more groups than the panel.
@@ -160,8 +165,15 @@ pub trait Panel<const B: usize> {
     /// Fetches `bytes` from memory while something else is computed.
     fn prefetch(&self, bytes: &[u8]);
 
-    /// `sums[t][b][r] += Σ w · x[t]`; `panel` and `x` are of one length.
-    fn add(&self, panel: &[Self::Group], scales: &Scales<B>, x: &[PackedGroup], sums: &mut Sums<B>);
+    /// `sums[t][b][r] += Σ w · x[t]`, or `=` where `fresh`; `panel` and `x` are of one length.
+    fn add(
+        &self,
+        panel: &[Self::Group],
+        scales: &Scales<B>,
+        x: &[PackedGroup],
+        fresh: bool,
+        sums: &mut Sums<B>,
+    );
 }
 
 /// See [`Kernels::mat_mul`](crate::Kernels::mat_mul); `x` is packed.
@@ -172,67 +184,70 @@ pub fn mat_mul<const B: usize, E: Expand, P: Panel<B>>(
     y: &mut [&mut [f32]],
 ) {
     x.assert_product(w, y);
+    let packs = x.packed.chunks(PACKS * (x.stride() / ACTIVATION_GROUP));
+    for (packs, y) in packs.zip(y.chunks_mut(PACKS * PACKED_TOKENS)) {
+        multiply::<B, E, P>(kernel, w, packs, y);
+    }
+}
+
+/// Up to [`PACKS`] packs of tokens.
+fn multiply<const B: usize, E: Expand, P: Panel<B>>(
+    kernel: &P,
+    w: Matrix<'_>,
+    x: &[PackedGroup],
+    y: &mut [&mut [f32]],
+) {
     let tile_count = w.cols().div_ceil(E::Tile::COLS);
-    let (mut panel, mut scales) = ([P::ZEROS; GROUPS], [[0.0; TILE_ROWS]; B]);
-    let (tiles_a_panel, groups_a_tile) = (COLS / E::Tile::COLS, E::Tile::COLS / ACTIVATION_GROUP);
+    let (mut panel, mut scales) = ([P::ZEROS; MAX_GROUPS], [[0.0; TILE_ROWS]; B]);
+    // Panels of a row are about as wide as each other.
+    let tiles_a_panel = tile_count.div_ceil(w.cols().div_ceil(P::COLS));
+    let groups_a_tile = E::Tile::COLS / ACTIVATION_GROUP;
     let used_groups = w.cols().div_ceil(ACTIVATION_GROUP);
-    let group_count = x.stride() / ACTIVATION_GROUP;
+    let pack_count = y.len().div_ceil(PACKED_TOKENS);
+    let group_count = x.len() / pack_count;
+    let tiles_of = |first_block: usize, first_tile: usize| -> [&[u8]; B] {
+        from_fn(|block| match first_block + block < w.block_count() {
+            true => {
+                let bytes = &w.block(first_block + block)[first_tile * E::Tile::BYTES..];
+                &bytes[..bytes.len().min(tiles_a_panel * E::Tile::BYTES)]
+            }
+            false => &[],
+        })
+    };
+    for bytes in tiles_of(0, 0) {
+        kernel.prefetch(bytes);
+    }
+    let mut sums = [[[[0.0; TILE_ROWS]; B]; PACKED_TOKENS]; PACKS];
     for first_block in (0..w.block_count()).step_by(B) {
         for first_tile in (0..tile_count).step_by(tiles_a_panel) {
             let tiles = first_tile..tile_count.min(first_tile + tiles_a_panel);
             // What pads the last tile is left out.
             let groups = tiles.start * groups_a_tile..used_groups.min(tiles.end * groups_a_tile);
-            for (block, scales) in scales.iter_mut().take(w.block_count() - first_block).enumerate() {
-                let bytes = tiles.start * E::Tile::BYTES..tiles.end * E::Tile::BYTES;
-                let panel = &mut panel[..groups.len()];
-                kernel.expand::<E>(&w.block(first_block + block)[bytes], block, panel, scales);
+            let panel = &mut panel[..groups.len()];
+            for (block, bytes) in tiles_of(first_block, first_tile).into_iter().enumerate() {
+                if !bytes.is_empty() {
+                    kernel.expand::<E>(bytes, block, panel, &mut scales[block]);
+                }
             }
             // While the tokens pass over this panel, the next one comes from memory: all tokens share out its lines.
-            let (next_block, next_tile) = match tiles.end < tile_count {
-                true => (first_block, tiles.end),
-                false => (first_block + B, 0),
+            let ahead = match tiles.end < tile_count {
+                true => tiles_of(first_block, tiles.end),
+                false => tiles_of(first_block + B, 0),
             };
-            let next: [&[u8]; B] = from_fn(|block| match next_block + block < w.block_count() {
-                true => {
-                    let bytes = &w.block(next_block + block)[next_tile * E::Tile::BYTES..];
-                    &bytes[..bytes.len().min(tiles_a_panel * E::Tile::BYTES)]
+            let lines = (tiles_a_panel * E::Tile::BYTES).div_ceil(64 * pack_count) * 64;
+            for (pack, sums) in sums[..pack_count].iter_mut().enumerate() {
+                for bytes in ahead {
+                    kernel.prefetch(bytes.chunks(lines).nth(pack).unwrap_or_default());
                 }
-                false => &[],
-            });
-            let lines =
-                (tiles_a_panel * E::Tile::BYTES).div_ceil(64 * x.tokens().div_ceil(PACKED_TOKENS)) * 64;
-            for (index, (x, y)) in
-                x.packed.chunks_exact(group_count).zip(y.chunks_mut(PACKED_TOKENS)).enumerate()
-            {
-                for next in next {
-                    kernel.prefetch(next.chunks(lines).nth(index).unwrap_or_default());
-                }
-                multiply(kernel, (&panel, &scales), first_block * TILE_ROWS, groups.clone(), x, y);
+                let x = &x[pack * group_count..][groups.clone()];
+                kernel.add(panel, &scales, x, groups.start == 0, sums);
             }
         }
-    }
-}
-
-/// Adds the products of `groups` of a few tokens with a panel, or sets them where these are the first groups.
-#[inline(always)]
-fn multiply<const B: usize, P: Panel<B>>(
-    kernel: &P,
-    (panel, scales): (&[P::Group], &Scales<B>),
-    first_row: usize,
-    groups: Range<usize>,
-    x: &[PackedGroup],
-    y: &mut [&mut [f32]],
-) {
-    let mut sums = [[[0.0; TILE_ROWS]; B]; PACKED_TOKENS];
-    let rows = first_row..y[0].len().min(first_row + B * TILE_ROWS);
-    if groups.start > 0 {
-        for (sums, y) in sums.iter_mut().zip(y.iter()) {
-            copy::<B>(&y[rows.clone()], sums.as_flattened_mut());
+        let first_row = first_block * TILE_ROWS;
+        let rows = first_row..w.rows().min(first_row + B * TILE_ROWS);
+        for (sums, y) in sums.as_flattened().iter().zip(y.iter_mut()) {
+            copy::<B>(sums.as_flattened(), &mut y[rows.clone()]);
         }
-    }
-    kernel.add(&panel[..groups.len()], scales, &x[groups], &mut sums);
-    for (sums, y) in sums.iter().zip(y) {
-        copy::<B>(sums.as_flattened(), &mut y[rows.clone()]);
     }
 }
 

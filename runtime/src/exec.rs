@@ -1,11 +1,14 @@
 //! The one place where weights are read: splits the work over the threads, counts the bytes, calls the kernels.
 
+mod fused;
+
 use crate::ledger::Traffic;
 use crate::model::{Norm, Vector};
 use crate::placement::Stream;
 use crate::pool::{MAX_THREADS, Pool};
+use fused::Scratch;
 use pith_format::{Matrix, TILE_ROWS};
-use pith_kernels::{Activations, Kernels, Operand, PACKED_TOKENS, Part};
+use pith_kernels::{Activations, Form, Kernels, Operand, PACKED_TOKENS, PackedGroup, Part};
 use std::array::from_fn;
 use std::ops::Range;
 
@@ -27,6 +30,11 @@ pub(crate) struct Exec {
     rests: Vec<&'static mut [f32]>,
     /// The same for the parts of an operand.
     operands: Vec<Part<'static>>,
+    /// And for the parts of a packed one, and what is left to part.
+    packs: Vec<&'static mut [PackedGroup]>,
+    pack_rests: Vec<&'static mut [PackedGroup]>,
+    /// One a thread.
+    scratch: Vec<Scratch>,
     /// Reads weights that are not kept in memory.
     pub stream: Option<Stream>,
     /// What was touched since the session began.
@@ -38,12 +46,16 @@ impl Exec {
     pub fn new(kernels: &'static dyn Kernels, pool: Pool, batch: usize) -> Self {
         let rests = MAX_MATRICES * batch;
         let parts = rests * BANDS_PER_THREAD * pool.threads();
+        let packs = batch.div_ceil(PACKED_TOKENS);
         Self {
             kernels,
-            pool,
             parts: Vec::with_capacity(parts),
             rests: Vec::with_capacity(rests),
-            operands: Vec::with_capacity(batch.div_ceil(PACKED_TOKENS)),
+            operands: Vec::with_capacity(packs),
+            packs: Vec::new(),
+            pack_rests: Vec::with_capacity(packs),
+            scratch: (0..pool.threads()).map(|_| Scratch::new(batch)).collect(),
+            pool,
             stream: None,
             traffic: Traffic::default(),
         }
@@ -73,6 +85,16 @@ impl Exec {
     pub fn look_up(&mut self, embedding: Matrix<'_>, row: usize, out: &mut [f32]) {
         self.traffic.embedding_bytes += embedding.block_bytes() as u64;
         embedding.decode_row(row, out);
+    }
+
+    /// Those rows of an embedding, one after the other.
+    pub fn look_up_all(&mut self, embedding: Matrix<'_>, rows: &[u32], out: &mut [f32]) {
+        let bytes = rows.len() * embedding.block_bytes();
+        self.traffic.embedding_bytes += bytes as u64;
+        let threads = self.threads_for(bytes);
+        self.pool.for_chunks(threads, out, embedding.cols(), &mut [(); MAX_THREADS], |index, out, _| {
+            embedding.decode_row(rows[index] as usize, out);
+        });
     }
 
     /// `outputs[i] = weights[i] · x`, `tokens × rows` each: all matrices that read `x`, in one go.
@@ -147,21 +169,25 @@ impl Exec {
         (self.parts, self.rests) = (recycled(&mut parts), recycled(&mut rests));
     }
 
-    /// Makes `tokens × cols` values the operand of the next products; `write` fills one token at a time.
+    /// Makes `tokens × cols` values the operand of the next products; `write` fills one token at a time. Matrices of
+    /// encodings that do not [read packed activations](Kernels::reads_packed) need all of it.
     pub fn set<'b>(
         &mut self,
         operand: &'b mut Activations,
-        tokens: usize,
-        cols: usize,
+        (tokens, cols): (usize, usize),
+        form: Form,
         write: impl Fn(&dyn Kernels, usize, &mut [f32]) + Sync,
     ) -> Operand<'b> {
         let kernels = self.kernels;
         let threads = self.threads_for(tokens * cols * size_of::<f32>());
         if threads == 1 {
-            return operand.set(kernels, tokens, cols, |token, out| write(kernels, token, out));
+            for mut part in operand.parts(kernels, tokens, cols, form) {
+                part.set(kernels, |token, out| write(kernels, token, out));
+            }
+            return operand.operand();
         }
         let mut parts = recycled(&mut self.operands);
-        parts.extend(operand.parts(kernels, tokens, cols));
+        parts.extend(operand.parts(kernels, tokens, cols, form));
         self.pool.for_chunks(
             threads,
             &mut parts,
@@ -197,7 +223,12 @@ impl Exec {
     }
 
     fn count(&mut self, x: Operand<'_>, weights: &[Matrix<'_>]) {
-        let operand = size_of_val(x.floats) + x.codes.len() + size_of_val(x.scales) + size_of_val(x.sums);
+        let operand = match x.form() {
+            Form::Packed => size_of_val(x.packed),
+            Form::Whole => {
+                size_of_val(x.floats) + x.codes.len() + size_of_val(x.scales) + size_of_val(x.sums)
+            }
+        };
         let rows: usize = weights.iter().map(|weight| weight.rows()).sum();
         self.traffic.activation_bytes += (operand + x.tokens() * rows * size_of::<f32>()) as u64;
         self.traffic.weight_bytes += weights.iter().map(|weight| weight.bytes().len() as u64).sum::<u64>();

@@ -9,8 +9,8 @@ use crate::head::Head;
 use crate::memory::{probe, product, zeros};
 use crate::model::{Layer, Linear, Model, Norm, Vector};
 use crate::rope::Rotation;
-use pith_format::{ActivationFunction, LayerConfig, ModelConfig, NormKind};
-use pith_kernels::{Activations, Kernels, Operand};
+use pith_format::{ActivationFunction, LayerConfig, Matrix, ModelConfig, NormKind};
+use pith_kernels::{Activations, Form, Kernels, Operand};
 use std::ops::Range;
 
 /// Everything a call computes with, for as many tokens as a call may have.
@@ -24,6 +24,8 @@ pub(crate) struct Buffers {
     row: Vec<f32>,
     /// What the next matrices read.
     operand: Activations,
+    /// What the last matrix of a layer reads, where it is packed.
+    inner: Activations,
     attention: AttentionBuffers,
     rotations: Vec<Rotation>,
 }
@@ -53,6 +55,7 @@ impl Buffers {
             shared: values(shared_len.max().unwrap_or(0))?,
             row: vec![0.0; hidden_len.max(largest(|layer| layer.head_dim))],
             operand: Activations::new(batch, widest),
+            inner: Activations::packed(batch, ffn_len),
             attention: AttentionBuffers::new(config, context_len, batch, threads)?,
             rotations: config
                 .rope
@@ -120,7 +123,7 @@ impl<'a> Call<'a> {
     ) {
         let len = self.model.config().hidden_len;
         let x = &buffers.x[tokens.start * len..tokens.end * len];
-        let x = self.normalized(&self.model.output_norm, x, &mut buffers.operand);
+        let x = self.normalized(&self.model.output_norm, x, Form::Whole, &mut buffers.operand);
         head.logits(self.model, self.exec, x, staged, logits);
     }
 
@@ -128,9 +131,9 @@ impl<'a> Call<'a> {
         let (model, config) = (self.model, self.model.config());
         let row = &mut buffers.row[..config.hidden_len];
         let norm = model.embedding_norm.as_ref().map(|norm| self.exec.norm(norm));
-        let rows = buffers.x.chunks_exact_mut(config.hidden_len);
-        for ((position, &token), x) in (self.first..).zip(tokens).zip(rows) {
-            self.exec.look_up(model.embedding.of(model.bytes()), token as usize, x);
+        let x = &mut buffers.x[..tokens.len() * config.hidden_len];
+        self.exec.look_up_all(model.embedding.of(model.bytes()), tokens, x);
+        for ((position, &token), x) in (self.first..).zip(tokens).zip(x.chunks_exact_mut(config.hidden_len)) {
             if let Some(rest) = model.head_rest.as_ref().filter(|_| config.tied_head) {
                 self.exec.look_up(rest.of(model.bytes()), token as usize, row);
                 add(x, row);
@@ -156,7 +159,7 @@ impl<'a> Call<'a> {
         let kv_len = self.tokens * dims.kv_heads * dims.head_dim;
         let ffn_len = self.tokens * dims.ffn_len;
         let hidden_len = self.tokens * self.model.config().hidden_len;
-        let Buffers { x, shared, operand, row, .. } = buffers;
+        let Buffers { x, shared, operand, inner, row, .. } = buffers;
         let x = &mut x[..hidden_len];
         let [attention_area, _] = areas(dims, self.model.config().hidden_len);
         // The areas of parallel layers must not overlap.
@@ -165,14 +168,18 @@ impl<'a> Call<'a> {
         let (area, beside) = if dims.parallel { (area, beside) } else { (beside, area) };
 
         let [queries, keys, values, mixed] = split(area, [heads_len, kv_len, kv_len, heads_len]);
-        let mut input = self.normalized(&layer.attention_norm, x, operand);
+        let form = match dims.parallel {
+            true => Form::Whole,
+            false => self.form(&[&layer.query, &layer.key, &layer.value]),
+        };
+        let mut input = self.normalized(&layer.attention_norm, x, form, operand);
         self.linear(
             input,
             [(&layer.query, &mut *queries), (&layer.key, &mut *keys), (&layer.value, &mut *values)],
         );
         if dims.parallel {
             if let Some(norm) = &layer.ffn_norm {
-                input = self.normalized(norm, x, operand);
+                input = self.normalized(norm, x, Form::Whole, operand);
             }
             let [gate, up] = split(beside, [ffn_len; 2]);
             self.enter_ffn(layer, dims.activation, input, gate, up);
@@ -185,23 +192,39 @@ impl<'a> Call<'a> {
         }
         self.store(cache, keys, values);
         attend(self.exec, dims, cache, self.first, queries, &mut buffers.attention, mixed);
-        let input = self.operand(mixed, operand);
+        let input = self.operand(mixed, self.form(&[&layer.output]), operand);
         let delta = &mut area[..hidden_len];
-        self.linear(input, [(&layer.output, &mut *delta)]);
-        self.add_to_stream(layer.attention_post_norm.as_ref(), delta, row, x);
+        self.add_product(&layer.output, layer.attention_post_norm.as_ref(), input, delta, row, x);
 
         let area = if dims.parallel { beside } else { area };
-        let [gate, up] = split(area, [ffn_len; 2]);
+        let mut packed = None;
         if !dims.parallel {
             let norm = layer.ffn_norm.as_ref().expect("only parallel layers can do without");
-            let input = self.normalized(norm, x, operand);
-            self.enter_ffn(layer, dims.activation, input, gate, up);
+            let form = self.form(&[layer.gate.as_ref().unwrap_or(&layer.up), &layer.up]);
+            let input = self.normalized(norm, x, form, operand);
+            if input.form() == Form::Packed && self.form(&[&layer.down]) == Form::Packed {
+                packed = Some(self.enter_ffn_packed(layer, dims.activation, input, inner));
+            } else {
+                let [gate, up] = split(area, [ffn_len; 2]);
+                self.enter_ffn(layer, dims.activation, input, gate, up);
+            }
         }
-        let inner = if layer.gate.is_some() { gate } else { up };
-        let input = self.operand(inner, operand);
+        let input = packed.unwrap_or_else(|| {
+            let [gate, up] = split(area, [ffn_len; 2]);
+            let inner = if layer.gate.is_some() { gate } else { up };
+            self.operand(inner, Form::Whole, operand)
+        });
         let delta = &mut area[..hidden_len];
-        self.linear(input, [(&layer.down, &mut *delta)]);
-        self.add_to_stream(layer.ffn_post_norm.as_ref(), delta, row, x);
+        self.add_product(&layer.down, layer.ffn_post_norm.as_ref(), input, delta, row, x);
+    }
+
+    /// What matrices that read the same activations need of them.
+    fn form(&self, readers: &[&Linear]) -> Form {
+        let (kernels, bytes) = (self.exec.kernels(), self.model.bytes());
+        match readers.iter().all(|reader| kernels.reads_packed(reader.weight.of(bytes).encoding())) {
+            true => Form::Packed,
+            false => Form::Whole,
+        }
     }
 
     /// `gate = f(gate projection) · up projection`, or `up = f(up projection)` where there is no gate.
@@ -223,6 +246,55 @@ impl<'a> Call<'a> {
                 self.linear_then(input, [(&layer.up, up)], |kernels, [up]| kernels.activate(function, up))
             }
         }
+    }
+
+    /// [`Call::enter_ffn`] of many tokens, as what the next matrix reads.
+    fn enter_ffn_packed<'b>(
+        &mut self,
+        layer: &Layer,
+        function: ActivationFunction,
+        input: Operand<'_>,
+        out: &'b mut Activations,
+    ) -> Operand<'b> {
+        let (up, up_bias) = self.weight_and_bias(&layer.up);
+        let Some(gate) = &layer.gate else {
+            return self.exec.multiply_packed(input, [up], out, |kernels, first, [up]| {
+                add_part(up_bias, first, up);
+                kernels.activate(function, up);
+            });
+        };
+        let (gate, gate_bias) = self.weight_and_bias(gate);
+        self.exec.multiply_packed(input, [gate, up], out, |kernels, first, [gate, up]| {
+            add_part(gate_bias, first, gate);
+            add_part(up_bias, first, up);
+            kernels.activate_gated(function, gate, up);
+        })
+    }
+
+    fn weight_and_bias<'b>(&mut self, linear: &'b Linear) -> (Matrix<'b>, Option<&'b [f32]>)
+    where
+        'a: 'b,
+    {
+        let bias = linear.bias.as_ref().map(|bias| self.exec.vector(bias));
+        (linear.weight.of(self.model.bytes()), bias)
+    }
+
+    /// Adds the product of `input` with `linear` to the residual stream, normalised where the layer has a norm there.
+    fn add_product(
+        &mut self,
+        linear: &Linear,
+        norm: Option<&Norm>,
+        input: Operand<'_>,
+        delta: &mut [f32],
+        row: &mut [f32],
+        x: &mut [f32],
+    ) {
+        if input.form() == Form::Packed && norm.is_none() {
+            let (weight, bias) = self.weight_and_bias(linear);
+            return self.exec.multiply_add(input, weight, x, |first, part| add_part(bias, first, part));
+        }
+        self.linear(input, [(linear, &mut *delta)]);
+        self.add_to_stream(norm, delta, row, x);
     }
 
     /// Norms of every query or key head by itself, always by root mean square.
@@ -265,18 +337,24 @@ impl<'a> Call<'a> {
     }
 
     /// The norm of every token of `x`, as what matrices read.
-    fn normalized<'b>(&mut self, norm: &Norm, x: &[f32], operand: &'b mut Activations) -> Operand<'b> {
+    fn normalized<'b>(
+        &mut self,
+        norm: &Norm,
+        x: &[f32],
+        form: Form,
+        operand: &'b mut Activations,
+    ) -> Operand<'b> {
         let (config, norm) = (self.model.config(), self.exec.norm(norm));
         let len = config.hidden_len;
-        self.exec.set(operand, x.len() / len, len, |kernels, token, out| {
+        self.exec.set(operand, (x.len() / len, len), form, |kernels, token, out| {
             normalize(kernels, config, norm, &x[token * len..][..len], out);
         })
     }
 
     /// `x` as what matrices read.
-    fn operand<'b>(&mut self, x: &[f32], operand: &'b mut Activations) -> Operand<'b> {
+    fn operand<'b>(&mut self, x: &[f32], form: Form, operand: &'b mut Activations) -> Operand<'b> {
         let len = x.len() / self.tokens;
-        self.exec.set(operand, self.tokens, len, |_, token, out| {
+        self.exec.set(operand, (self.tokens, len), form, |_, token, out| {
             out.copy_from_slice(&x[token * len..][..len]);
         })
     }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 /// Context of a session that asks for none, in tokens, where the model was made for as much.
 pub const DEFAULT_CONTEXT_LEN: usize = 4096;
 
-/// Prompt tokens that go through the layers together, unless asked otherwise.
+/// Prompt tokens that go through the layers together, unless asked otherwise; twice as many with kernels that
+/// [pack](Kernels::packs) activations, which take less memory.
 pub const DEFAULT_BATCH: usize = 128;
 
 /// What a session is to be like.
@@ -65,7 +66,9 @@ impl SessionOptions {
         let context_len = context_len(model, self)?;
         let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
         let threads = at_least_one("threads", self.threads.unwrap_or(cpus.min(MAX_THREADS)), MAX_THREADS)?;
-        let batch = at_least_one("batch", self.batch.unwrap_or(DEFAULT_BATCH), usize::MAX)?.min(context_len);
+        let packs = kernels(self.kernels.as_deref())?.packs();
+        let default = if packs { 2 * DEFAULT_BATCH } else { DEFAULT_BATCH };
+        let batch = at_least_one("batch", self.batch.unwrap_or(default), usize::MAX)?.min(context_len);
         Ok(Resolved { context_len, batch, threads })
     }
 }

@@ -75,6 +75,10 @@ impl Kernels for Avx2 {
         true
     }
 
+    fn reads_packed(&self, encoding: Encoding) -> bool {
+        matches!(encoding, Encoding::Q4 | Encoding::Q4G64)
+    }
+
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
         unsafe { quantize::quantize(x, codes, scales, sums) }

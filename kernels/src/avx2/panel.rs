@@ -47,11 +47,11 @@ impl Panel<1> for Avx2 {
         prefetch(bytes);
     }
 
-    fn add(&self, panel: &[Group], _: &Scales<1>, x: &[PackedGroup], sums: &mut Sums<1>) {
+    fn add(&self, panel: &[Group], _: &Scales<1>, x: &[PackedGroup], fresh: bool, sums: &mut Sums<1>) {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
-        unsafe { add::<0>(panel, x, sums) }
+        unsafe { add::<0>(panel, x, fresh, sums) }
         // SAFETY: as above.
-        unsafe { add::<TOKENS>(panel, x, sums) }
+        unsafe { add::<TOKENS>(panel, x, fresh, sums) }
     }
 }
 
@@ -85,7 +85,7 @@ fn expand<E: Expand>(tiles: &[u8], panel: &mut [Group]) {
 
 /// Tokens from `FIRST` on.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add<const FIRST: usize>(panel: &[Group], x: &[PackedGroup], sums: &mut Sums<1>) {
+fn add<const FIRST: usize>(panel: &[Group], x: &[PackedGroup], fresh: bool, sums: &mut Sums<1>) {
     assert_eq!(panel.len(), x.len());
     let ones = _mm256_set1_epi16(1);
     let mut floats = [[_mm256_setzero_ps(); 2]; TOKENS];
@@ -112,7 +112,8 @@ fn add<const FIRST: usize>(panel: &[Group], x: &[PackedGroup], sums: &mut Sums<1
     }
     for (floats, sums) in floats.into_iter().zip(&mut sums[FIRST..]) {
         for (floats, sums) in floats.into_iter().zip(halves_mut(&mut sums[0])) {
-            store_floats(_mm256_add_ps(floats, load_floats(sums)), sums);
+            let before = if fresh { _mm256_setzero_ps() } else { load_floats(sums) };
+            store_floats(_mm256_add_ps(floats, before), sums);
         }
     }
 }

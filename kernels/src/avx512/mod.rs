@@ -1,9 +1,10 @@
 //! x86-64 with AVX-512 F/BW/DQ/VL and VNNI: one 64-byte line of a tile is one register, `vpdpbusd` multiplies it with
 //! four activations and adds each row's four products.
 //!
-//! Vectors go the way of [`avx2`](crate::avx2): they are a small part of a token.
+//! Most vectors go the way of [`avx2`](crate::avx2): they are a small part of a token.
 
 mod attention;
+mod exp;
 mod few;
 mod float;
 mod memory;
@@ -11,6 +12,7 @@ mod panel;
 pub(crate) mod probe;
 mod q4;
 mod q8;
+mod quantize;
 mod rows;
 
 use crate::activations::Operand;
@@ -78,8 +80,13 @@ impl Kernels for Avx512 {
         true
     }
 
+    fn reads_packed(&self, encoding: Encoding) -> bool {
+        matches!(encoding, Encoding::Q8 | Encoding::Q4 | Encoding::Q4G64)
+    }
+
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-        self.0.quantize(x, codes, scales, sums)
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        unsafe { quantize::quantize(x, codes, scales, sums) }
     }
 
     fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
@@ -103,6 +110,14 @@ impl Kernels for Avx512 {
     }
 
     fn activate_gated(&self, function: ActivationFunction, gate: &mut [f32], up: &[f32]) {
+        let (gate, up) = match function {
+            // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+            ActivationFunction::Silu => unsafe { exp::silu_gated(gate, up) },
+            _ => (gate, up),
+        };
+        if gate.is_empty() {
+            return;
+        }
         self.0.activate_gated(function, gate, up)
     }
 

@@ -57,6 +57,10 @@ impl Kernels for AvxVnni {
         true
     }
 
+    fn reads_packed(&self, encoding: Encoding) -> bool {
+        matches!(encoding, Encoding::Q8 | Encoding::Q4 | Encoding::Q4G64)
+    }
+
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
         self.0.quantize(x, codes, scales, sums)
     }

@@ -33,10 +33,17 @@ impl Panel<1> for AvxVnni {
         prefetch(bytes);
     }
 
-    fn add(&self, panel: &[PanelGroup<1>], scales: &Scales<1>, x: &[PackedGroup], sums: &mut Sums<1>) {
-        for first in (0..PACKED_TOKENS).step_by(TOKENS) {
+    fn add(
+        &self,
+        panel: &[PanelGroup<1>],
+        scales: &Scales<1>,
+        x: &[PackedGroup],
+        fresh: bool,
+        sums: &mut Sums<1>,
+    ) {
+        for (first, sums) in (0..PACKED_TOKENS).step_by(TOKENS).zip(sums.chunks_exact_mut(TOKENS)) {
             // SAFETY: a value of `AvxVnni` exists only where `detect` found the features.
-            unsafe { add(panel, &scales[0], x, first, sums) }
+            unsafe { add(panel, &scales[0], x, first, fresh, sums) }
         }
     }
 }
@@ -106,7 +113,8 @@ fn add(
     scales: &[f32; TILE_ROWS],
     x: &[PackedGroup],
     first: usize,
-    sums: &mut Sums<1>,
+    fresh: bool,
+    sums: &mut [[[f32; TILE_ROWS]; 1]],
 ) {
     assert!(panel.len() == x.len() && first + TOKENS <= PACKED_TOKENS);
     let mut floats = [[_mm256_setzero_ps(); 2]; TOKENS];
@@ -131,9 +139,10 @@ fn add(
         }
     }
     let scales = halves(scales).each_ref().map(|scales| load_floats(scales));
-    for (floats, sums) in floats.into_iter().zip(&mut sums[first..]) {
+    for (floats, sums) in floats.into_iter().zip(sums) {
         for ((floats, scale), sums) in floats.into_iter().zip(scales).zip(halves_mut(&mut sums[0])) {
-            store_floats(_mm256_fmadd_ps(floats, scale, load_floats(sums)), sums);
+            let before = if fresh { _mm256_setzero_ps() } else { load_floats(sums) };
+            store_floats(_mm256_fmadd_ps(floats, scale, before), sums);
         }
     }
 }
