@@ -56,7 +56,10 @@ impl Converted {
 
 /// Converts with every matrix in `encoding`, embeddings and head too.
 pub fn convert_all(source: &Path, encoding: Encoding) -> Converted {
-    convert_with(source, Recipe { embedding: Some(encoding), head: Some(encoding), ..Recipe::new(encoding) })
+    convert_with(
+        source,
+        Recipe { embedding: Some(encoding), head: Some(encoding.into()), ..Recipe::new(encoding) },
+    )
 }
 
 /// Converts into a temporary folder. Panics with the error where it fails.
