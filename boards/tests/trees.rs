@@ -6,6 +6,7 @@ mod tree;
 
 use pith_boards::profile::{Evidence, Library, Presence, SensorKind, SensorState};
 use pith_boards::{CacheKind, Cores, Heat, Machine, Wanted, Watch, available_memory_below};
+use pith_runtime::Scope;
 use std::fs;
 use std::path::Path;
 
@@ -125,6 +126,10 @@ fn sensors_are_found_or_missed_for_a_reason() {
             (SensorKind::Battery, vec!["BAT0"])
         ]
     );
+    let places: Vec<_> = laptop.iter().map(|state| (state.scope, state.presence.clone())).collect();
+    let present_at = |path: &str| Presence::Present { path: path.into() };
+    assert_eq!(places[0], (Some(Scope::Package), present_at("sys/class/powercap/intel-rapl:0/energy_uj")));
+    assert_eq!(places[1], (Some(Scope::Board), present_at("sys/class/powercap/intel-rapl:1/energy_uj")));
     let pi5 = sensors(tree::unpack("raspberry-pi-5").path());
     assert_eq!((pi5.len(), present(&pi5)[0].0, present(&pi5)[0].1.len()), (1, SensorKind::PiPmic, 12));
     assert!(sensors(tree::unpack("raspberry-pi-4").path()).is_empty());

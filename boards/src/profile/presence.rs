@@ -81,7 +81,11 @@ impl SensorState {
             }
             for hit in hits {
                 seen.push(hit.path.clone());
-                states.push(state(probe(root, sensor.kind, &hit.path), hit.rails));
+                // The platform's zone is more than its package.
+                let platform = sensor.kind == SensorKind::Rapl && hit.rails == ["psys"];
+                let scope = if platform { Scope::Board } else { sensor.scope };
+                let presence = probe(root, sensor.kind, &hit.path);
+                states.push(Self { scope: Some(scope), ..state(presence, hit.rails) });
             }
         }
         for kind in [SensorKind::Rapl, SensorKind::Hwmon, SensorKind::Battery, SensorKind::PiPmic] {
@@ -123,7 +127,9 @@ fn find(root: &Path, kind: SensorKind) -> Vec<Hit> {
 /// again through another interface (`intel-rapl-mmio`) is left out.
 fn zones(root: &Path) -> Vec<Hit> {
     let mut hits: Vec<Hit> = Vec::new();
-    for folder in entries(root, "sys/class/powercap") {
+    let mut folders = entries(root, "sys/class/powercap");
+    folders.sort_by_key(|folder| file_name(folder).contains("mmio"));
+    for folder in folders {
         let base = file_name(&folder);
         if !base.starts_with("intel-rapl") || base.matches(':').count() != 1 {
             continue;
