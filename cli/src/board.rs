@@ -230,7 +230,7 @@ impl Survey {
             match throttle.now {
                 Some(true) => format!("slowed down now: {}", throttle.reasons.join("; ")),
                 Some(false) => "not slowed down now".into(),
-                None => "nothing here tells".into(),
+                None => "nothing here tells of this moment".into(),
             },
         );
         if !throttle.since_boot.is_empty() {

@@ -108,6 +108,18 @@ pub(super) struct LimitState {
 const BITS: [&str; 4] = ["under-voltage", "frequency capped", "throttled", "soft temperature limit"];
 
 impl Limit {
+    /// Whether it tells of now, one way or the other. The firmware's flags do, and what the kernel does to the
+    /// frequency itself; an alarm of low voltage, or a device that only the tables of a PC's firmware move, says nothing
+    /// by being silent; a count is of the past.
+    pub fn tells(&self, state: &LimitState) -> bool {
+        let silent_means_no = match &self.source {
+            Source::Bits => true,
+            Source::Cooling(name) => name.contains("cpufreq"),
+            Source::Alarm(_) | Source::Count { .. } => false,
+        };
+        silent_means_no || !state.now.is_empty()
+    }
+
     pub fn read(&mut self) -> Result<LimitState, Missing> {
         let mut state = LimitState::default();
         match &self.source {

@@ -86,7 +86,7 @@ impl Gauge {
         self.reasons.clear();
         for (limit, before) in &mut self.limits {
             let Ok(state) = limit.read() else { continue };
-            told = true;
+            told |= limit.tells(&state) || state.count.is_some();
             self.reasons.extend(state.now);
             if let (Some(count), Some(old)) = (state.count, before.count)
                 && count > old

@@ -8,7 +8,6 @@ mod gauge;
 
 pub use gauge::{Conditions, Gauge, Stretch, Watch};
 
-use files::Source;
 use serde::Serialize;
 use std::path::Path;
 
@@ -78,8 +77,7 @@ impl Heat {
         for mut limit in files::limits(root) {
             match limit.read() {
                 Ok(state) => {
-                    // A count since boot says nothing of now.
-                    told |= !matches!(limit.source, Source::Count { .. });
+                    told |= limit.tells(&state);
                     heat.throttle.reasons.extend(state.now);
                     heat.throttle.since_boot.extend(state.since_boot);
                 }
@@ -189,6 +187,21 @@ mod tests {
         assert_eq!(throttle.now, Some(true));
         assert!(throttle.reasons[0].contains("cpufreq-cpu4"), "{:?}", throttle.reasons);
         assert_eq!(Heat::read(files("much\n").path()).throttle.now, None);
+    }
+
+    #[test]
+    fn what_would_not_tell_of_heat_says_nothing_by_its_silence() {
+        let root = tree(&[
+            ("sys/class/hwmon/hwmon1/name", "rpi_volt\n"),
+            ("sys/class/hwmon/hwmon1/in0_lcrit_alarm", "0\n"),
+            ("sys/class/thermal/cooling_device0/type", "Processor\n"),
+            ("sys/class/thermal/cooling_device0/cur_state", "0\n"),
+        ]);
+        assert_eq!(Heat::read(root.path()).throttle.now, None);
+        assert_eq!(Watch::begin(root.path()).finish().throttled, None);
+        write(root.path(), "sys/class/hwmon/hwmon1/in0_lcrit_alarm", "1\n");
+        assert_eq!(Heat::read(root.path()).throttle.now, Some(true));
+        assert_eq!(Watch::begin(root.path()).finish().throttled, Some(true));
     }
 
     #[test]
