@@ -59,17 +59,19 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
     anyhow::ensure!(!tests.is_empty(), "nothing to measure: --prompt and --generate are 0");
     let threads: Vec<Option<usize>> =
         if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
+    // Before the first session, which may keep this thread on some CPUs.
+    let choices: Vec<_> =
+        threads.iter().map(|&threads| choose(threads, args.cpus.as_ref())).collect::<Result<_, _>>()?;
     let mut table = Table::new(&COLUMNS);
     for path in &args.models {
         let model = Arc::new(open_or_load(path, args.huge_pages)?);
-        for &threads in &threads {
-            let cores = choose(threads, args.cpus.as_ref())?;
+        for cores in &choices {
             let options = SessionOptions {
                 context_len: tests.iter().map(|test| test.depth + test.tokens).max(),
                 beyond_model: true,
                 kv_type: args.kv.into(),
                 threads: cores.threads,
-                cpus: cores.cpus,
+                cpus: cores.cpus.clone(),
                 kernels: args.kernels.clone(),
                 batch: args.batch,
                 memory: args.memory,

@@ -84,8 +84,9 @@ impl Cores {
             }
             None => self.within_quota(cores, &mut reason),
         };
-        // Who asks for more than there are big cores wants the small ones too.
-        let cpus = (mixed && threads <= big.len()).then_some(big);
+        // Who asks for more than there are big cores wants the small ones too: said in full, since a session before
+        // may have left this thread on the big ones.
+        let cpus = mixed.then(|| if threads <= big.len() { big } else { indices(&usable) });
         Ok(Choice { threads: Some(threads), cpus, reason })
     }
 
@@ -226,7 +227,7 @@ mod tests {
             (choice.threads, choice.cpus)
         };
         assert_eq!(choose(2), (Some(2), Some(vec![4, 5, 6, 7])));
-        assert_eq!(choose(8), (Some(8), None));
+        assert_eq!(choose(8), (Some(8), Some((0..8).collect())));
     }
 
     #[test]
