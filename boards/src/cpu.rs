@@ -1,10 +1,11 @@
 //! Cores and caches.
 
 use crate::machine::{MachineError, read};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// One kind of core.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Processor {
     /// The vendor's name for it.
     pub name: String,
@@ -15,18 +16,20 @@ pub struct Processor {
 }
 
 /// What a cache holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CacheKind {
     /// Data only.
     Data,
     /// Instructions only.
     Instruction,
     /// Both.
+    #[default]
     Unified,
 }
 
 /// One cache of the first core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Cache {
     /// 1 is nearest to the core.
     pub level: u32,
@@ -39,7 +42,7 @@ pub struct Cache {
 }
 
 /// Part numbers of the cores that boards have, by ARM's main ID register (implementer 0x41).
-const ARM_PARTS: [(&str, &str); 13] = [
+const ARM_PARTS: [(&str, &str); 25] = [
     ("0xd03", "Cortex-A53"),
     ("0xd04", "Cortex-A35"),
     ("0xd05", "Cortex-A55"),
@@ -49,36 +52,70 @@ const ARM_PARTS: [(&str, &str); 13] = [
     ("0xd0a", "Cortex-A75"),
     ("0xd0b", "Cortex-A76"),
     ("0xd0c", "Neoverse-N1"),
+    ("0xd0d", "Cortex-A77"),
     ("0xd41", "Cortex-A78"),
     ("0xd42", "Cortex-A78AE"),
     ("0xd44", "Cortex-X1"),
+    ("0xd46", "Cortex-A510"),
+    ("0xd47", "Cortex-A710"),
+    ("0xd48", "Cortex-X2"),
+    ("0xd4b", "Cortex-A78C"),
+    ("0xd4c", "Cortex-X1C"),
     ("0xd4d", "Cortex-A715"),
+    ("0xd4e", "Cortex-X3"),
+    ("0xd80", "Cortex-A520"),
+    ("0xd81", "Cortex-A720"),
+    ("0xd82", "Cortex-X4"),
+    ("0xd85", "Cortex-X925"),
+    ("0xd87", "Cortex-A725"),
 ];
 
 /// The kinds of core in `/proc/cpuinfo`, in the order in which they first appear.
 pub(crate) fn processors(root: &Path) -> Result<Vec<Processor>, MachineError> {
-    let Some(text) = read(&root.join("proc/cpuinfo"))? else { return Ok(Vec::new()) };
     let mut kinds: Vec<Processor> = Vec::new();
-    for paragraph in text.split("\n\n") {
-        let field = |name: &str| {
-            let mut fields = paragraph.lines().filter_map(|line| line.split_once(':'));
-            fields.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_string())
-        };
-        if field("processor").is_none() {
-            continue;
-        }
-        let name = field("model name").or_else(|| arm_name(field("CPU implementer")?, field("CPU part")?));
-        let name = name.unwrap_or_else(|| "unknown".into());
-        match kinds.iter_mut().find(|kind| kind.name == name) {
+    for core in cores(root)? {
+        match kinds.iter_mut().find(|kind| kind.name == core.name) {
             Some(kind) => kind.core_count += 1,
             None => {
-                let features = field("flags").or_else(|| field("Features")).or_else(|| field("isa"));
-                let features = features.unwrap_or_default().split_whitespace().map(str::to_string).collect();
-                kinds.push(Processor { name, core_count: 1, features });
+                let features = core.features.split_whitespace().map(str::to_string).collect();
+                kinds.push(Processor { name: core.name, core_count: 1, features });
             }
         }
     }
     Ok(kinds)
+}
+
+/// The kind of each logical core by its number, as `/proc/cpuinfo` has them.
+pub(crate) fn processor_names(root: &Path) -> Result<Vec<(usize, String)>, MachineError> {
+    Ok(cores(root)?.into_iter().filter_map(|core| Some((core.index?, core.name))).collect())
+}
+
+/// A paragraph of `/proc/cpuinfo`.
+struct Core {
+    index: Option<usize>,
+    name: String,
+    features: String,
+}
+
+fn cores(root: &Path) -> Result<Vec<Core>, MachineError> {
+    let Some(text) = read(&root.join("proc/cpuinfo"))? else { return Ok(Vec::new()) };
+    let core = |paragraph: &str| {
+        let field = |name: &str| {
+            let mut fields = paragraph.lines().filter_map(|line| line.split_once(':'));
+            fields.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_string())
+        };
+        let index = field("processor")?.parse().ok();
+        let name = field("model name")
+            .or_else(|| arm_name(field("CPU implementer")?, field("CPU part")?))
+            .or_else(|| field("uarch"));
+        let features = field("flags").or_else(|| field("Features")).or_else(|| field("isa"));
+        Some(Core {
+            index,
+            name: name.unwrap_or_else(|| "unknown".into()),
+            features: features.unwrap_or_default(),
+        })
+    };
+    Ok(text.split("\n\n").filter_map(core).collect())
 }
 
 fn arm_name(implementer: String, part: String) -> Option<String> {

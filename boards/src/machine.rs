@@ -1,11 +1,12 @@
 //! The machine as a whole.
 
 use crate::cpu::{self, Cache, Processor};
-use crate::memory::meminfo;
+use crate::memory::{kilobytes, meminfo};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// A machine. What the system does not tell is `None` or empty, never a guess.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Machine {
     /// Name of the board or computer: the device tree's model, or the firmware's product name.
     pub board: Option<String>,
@@ -15,9 +16,11 @@ pub struct Machine {
     pub caches: Vec<Cache>,
     /// Memory that the system manages, in bytes.
     pub memory_bytes: Option<u64>,
+    /// Size of a page of memory, in bytes.
+    pub page_bytes: Option<u64>,
 }
 
-/// A file of the system that exists and cannot be understood.
+/// What is wrong with a file of the system, a profile, or what was asked for.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MachineError {
@@ -40,6 +43,34 @@ pub enum MachineError {
         /// What it should hold.
         expected: &'static str,
     },
+    /// A profile that cannot be used.
+    #[error("{path}:{line}: {field}: {reason}")]
+    Profile {
+        /// The file.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+        /// The key, or the table, on that line.
+        field: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is no such profile.
+    #[error("no profile \"{name}\", and no such file; there are {known}")]
+    NoProfile {
+        /// What was asked for.
+        name: String,
+        /// Names of all profiles.
+        known: String,
+    },
+    /// CPUs that cannot be had.
+    #[error("CPUs {list}: {reason}")]
+    Cpus {
+        /// Those asked for.
+        list: String,
+        /// Why not.
+        reason: String,
+    },
 }
 
 impl Machine {
@@ -55,6 +86,8 @@ impl Machine {
             processors: cpu::processors(root)?,
             caches: cpu::caches(root)?,
             memory_bytes: meminfo(root, "MemTotal:")?,
+            // Every mapping tells the size of its pages; the first of a process is never of huge ones.
+            page_bytes: kilobytes(root.join("proc/self/smaps"), "KernelPageSize:")?,
         })
     }
 
@@ -122,6 +155,7 @@ mod tests {
             ("proc/device-tree/model", "Raspberry Pi 5 Model B Rev 1.0\0"),
             ("proc/cpuinfo", &cpuinfo),
             ("proc/meminfo", "MemTotal:        8244768 kB\nMemFree: 1 kB\n"),
+            ("proc/self/smaps", "5555-6666 r-xp 0 0:0 0 x\nSize: 64 kB\nKernelPageSize:       16 kB\n"),
             (&format!("{cache}/index0/level"), "1\n"),
             (&format!("{cache}/index0/type"), "Data\n"),
             (&format!("{cache}/index0/size"), "64K\n"),
@@ -134,6 +168,7 @@ mod tests {
         let machine = Machine::read(root.path()).unwrap();
         assert_eq!(machine.board.as_deref(), Some("Raspberry Pi 5 Model B Rev 1.0"));
         assert_eq!(machine.memory_bytes, Some(8_244_768 * 1024));
+        assert_eq!(machine.page_bytes, Some(16 << 10));
         assert_eq!(machine.core_count(), 4);
         let [processor] = &machine.processors[..] else { panic!("{:?}", machine.processors) };
         assert_eq!(processor.name, "Cortex-A76");
@@ -170,7 +205,11 @@ mod tests {
     #[test]
     fn an_empty_tree_tells_nothing() {
         let machine = Machine::read(tree(&[]).path()).unwrap();
-        assert_eq!(machine, Machine { board: None, processors: vec![], caches: vec![], memory_bytes: None });
+        let (processors, caches) = (vec![], vec![]);
+        assert_eq!(
+            machine,
+            Machine { board: None, processors, caches, memory_bytes: None, page_bytes: None }
+        );
     }
 
     #[test]

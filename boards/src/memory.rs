@@ -18,7 +18,11 @@ pub fn available_memory_below(root: &Path) -> Result<Option<u64>, MachineError> 
 
 /// A line of `/proc/meminfo`, in bytes.
 pub(crate) fn meminfo(root: &Path, name: &str) -> Result<Option<u64>, MachineError> {
-    let path = root.join("proc/meminfo");
+    kilobytes(root.join("proc/meminfo"), name)
+}
+
+/// The first line of a file that begins with `name` and gives kB, in bytes.
+pub(crate) fn kilobytes(path: PathBuf, name: &str) -> Result<Option<u64>, MachineError> {
     let Some(text) = read(&path)? else { return Ok(None) };
     let Some(line) = text.lines().find_map(|line| line.strip_prefix(name)) else { return Ok(None) };
     let kibibytes = line.trim().strip_suffix("kB").and_then(|count| count.trim().parse::<u64>().ok());

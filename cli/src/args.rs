@@ -4,6 +4,7 @@ use crate::output;
 use crate::speculate::ReplyArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use pith_boards::parse_cpu_list;
 use std::path::PathBuf;
 
 /// Compresses language models and runs them on the CPUs people own, and says what every token costs.
@@ -34,6 +35,8 @@ pub enum Command {
     Chat(ChatArgs),
     /// Measure prefill and decode speed
     Bench(BenchArgs),
+    /// Show what board this is: cores, memory, sensors, heat
+    Board(BoardArgs),
     /// Perplexity of a text
     Perplexity(PerplexityArgs),
     /// Write the logits of a token sequence to a NumPy file
@@ -122,9 +125,12 @@ pub struct PlanArgs {
 /// How a model is run.
 #[derive(Debug, Args)]
 pub struct SessionArgs {
-    /// Threads [default: the cores there are]
+    /// Threads [default: the big cores there are, as far as control groups leave them]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Run on these CPUs alone, as in 0-3,6 [default: the big cores]
+    #[arg(long, value_name = "LIST", value_parser = cpus)]
+    pub cpus: Option<CpuList>,
     /// Longest sequence in tokens [default: the model's, at most 4096]
     #[arg(short, long, value_name = "TOKENS")]
     pub context: Option<usize>,
@@ -328,9 +334,12 @@ pub struct BenchArgs {
     /// Runs of each test, after one that does not count
     #[arg(short, long, default_value_t = 5, value_name = "N")]
     pub repetitions: usize,
-    /// Thread counts, separated by commas [default: the cores there are]
+    /// Thread counts, separated by commas [default: the big cores there are]
     #[arg(short, long, value_delimiter = ',', value_name = "N")]
     pub threads: Vec<usize>,
+    /// Run on these CPUs alone, as in 0-3,6 [default: the big cores]
+    #[arg(long, value_name = "LIST", value_parser = cpus)]
+    pub cpus: Option<CpuList>,
     /// How keys and values are cached
     #[arg(long, value_enum, default_value_t = KvArg::F16)]
     pub kv: KvArg,
@@ -355,6 +364,28 @@ pub struct BenchArgs {
     /// The same as --output json
     #[arg(long, conflicts_with = "output")]
     pub json: bool,
+}
+
+/// `pith board`
+#[derive(Debug, Args)]
+pub struct BoardArgs {
+    /// Take this profile, by name or from a file, and detect none
+    #[arg(long, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
+    pub profile: Option<String>,
+    /// Look at the machine whose /proc and /sys lie in this folder
+    #[arg(long, value_name = "DIR", default_value = "/", hide = true, value_hint = ValueHint::DirPath)]
+    pub root: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Numbers of CPUs.
+#[derive(Clone, Debug)]
+pub struct CpuList(pub Vec<usize>);
+
+fn cpus(text: &str) -> Result<CpuList, String> {
+    parse_cpu_list(text).map(CpuList)
 }
 
 /// `pith perplexity`

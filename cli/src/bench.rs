@@ -4,13 +4,15 @@ use crate::args::{BenchArgs, TableFormat};
 use crate::inspect::short_name;
 use crate::output::{self, Table, rounded};
 use crate::plan;
-use crate::session::open_or_load;
+use crate::session::{choose, open_or_load};
+use pith_boards::Watch;
 use pith_runtime::{Model, Session, SessionOptions, Traffic};
 use serde_json::Value;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 17] = [
     "model",
     "file_bytes",
     "kernels",
@@ -25,6 +27,9 @@ const COLUMNS: [&str; 14] = [
     "kv_bytes_per_token",
     "bytes_per_token",
     "gb_per_s",
+    "hottest_celsius",
+    "lowest_ghz",
+    "throttled",
 ];
 
 /// One thing to time.
@@ -54,15 +59,19 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
     anyhow::ensure!(!tests.is_empty(), "nothing to measure: --prompt and --generate are 0");
     let threads: Vec<Option<usize>> =
         if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
+    // Before the first session, which may keep this thread on some CPUs.
+    let choices: Vec<_> =
+        threads.iter().map(|&threads| choose(threads, args.cpus.as_ref())).collect::<Result<_, _>>()?;
     let mut table = Table::new(&COLUMNS);
     for path in &args.models {
         let model = Arc::new(open_or_load(path, args.huge_pages)?);
-        for &threads in &threads {
+        for cores in &choices {
             let options = SessionOptions {
                 context_len: tests.iter().map(|test| test.depth + test.tokens).max(),
                 beyond_model: true,
                 kv_type: args.kv.into(),
-                threads,
+                threads: cores.threads,
+                cpus: cores.cpus.clone(),
                 kernels: args.kernels.clone(),
                 batch: args.batch,
                 memory: args.memory,
@@ -110,6 +119,7 @@ fn measure(
     let (depth, fed) = tokens.split_at(test.depth);
     let mut rates = Vec::with_capacity(args.repetitions);
     let mut traffic = Traffic::default();
+    let mut watch = Watch::begin(Path::new("/"));
     session.reset();
     if !depth.is_empty() {
         session.prefill(depth)?;
@@ -128,9 +138,15 @@ fn measure(
             }
         }
         let seconds = started.elapsed().as_secs_f64();
+        // Between runs, so that no file is read in a timed stretch.
+        watch.look();
         if run > 0 {
             rates.push(test.tokens as f64 / seconds);
         }
+    }
+    let heat = watch.finish();
+    if let Some(warning) = heat.warning() {
+        eprintln!("{}: {warning}", test.name());
     }
     rates.sort_by(f64::total_cmp);
     let median = median(&rates);
@@ -152,6 +168,9 @@ fn measure(
         rounded(kv, 1),
         rounded(moved, 1),
         rounded(moved * median / 1e9, 3),
+        heat.hottest_celsius.map_or(Value::Null, |celsius| rounded(celsius, 1)),
+        heat.lowest_hz.map_or(Value::Null, |hz| rounded(hz as f64 / 1e9, 2)),
+        heat.throttled.into(),
     ])
 }
 

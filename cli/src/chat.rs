@@ -3,6 +3,7 @@
 use crate::args::ChatArgs;
 use crate::{interrupt, prompt_cache, run, session, speculate};
 use anyhow::Context;
+use pith_boards::Watch;
 use pith_runtime::{
     ChatTemplate, Drafter, GenerateOptions, Ledger, Message, Model, Sampler, Session, generate_with,
 };
@@ -10,6 +11,7 @@ use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
+use std::path::Path;
 
 const HELP: &str =
     "/clear forgets the conversation, /help shows this, /quit or Ctrl-D ends it; Ctrl-C stops a reply";
@@ -30,6 +32,7 @@ pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
         template,
         messages: system.clone(),
         begun: false,
+        watch: Watch::begin(Path::new("/")),
     };
     let mut lines = Lines::open()?;
     while let Some(line) = lines.next()? {
@@ -73,6 +76,7 @@ struct Conversation<'a> {
     messages: Vec<Message>,
     /// Whether anything was asked yet: the first prompt is what a session file is for.
     begun: bool,
+    watch: Watch,
 }
 
 impl Conversation<'_> {
@@ -112,6 +116,8 @@ impl Conversation<'_> {
         let mut out = std::io::stdout().lock();
         let mut ledger = Ledger::new();
         let mut written = Ok(());
+        // What happened while the user was typing is of no reply.
+        self.watch.finish();
         let outcome = generate_with(
             &mut self.session,
             self.drafter.as_mut(),
@@ -120,6 +126,7 @@ impl Conversation<'_> {
             &options,
             &mut ledger,
             |piece| {
+                self.watch.look();
                 written = write!(out, "{piece}").and_then(|()| out.flush());
                 if interrupt::pressed() || written.is_err() {
                     ControlFlow::Break(())
@@ -135,7 +142,7 @@ impl Conversation<'_> {
             prompt_cache::save_prompt(&args.cache, &self.session, tokens.len(), restored)?;
         }
         if args.stats {
-            eprint!("{}", run::statistics(&outcome, &ledger));
+            eprint!("{}", run::statistics(&outcome, &ledger, &self.watch.finish()));
         }
         self.messages.push(Message::new("assistant", outcome.text.trim()));
         Ok(())

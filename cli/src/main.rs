@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod board;
 mod chat;
 mod convert;
 mod inspect;
@@ -42,6 +43,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => return run::run(args),
         Command::Chat(args) => chat::chat(args)?,
         Command::Bench(args) => bench::bench(args)?,
+        Command::Board(args) => board::board(args)?,
         Command::Perplexity(args) => perplexity::perplexity(args)?,
         Command::Logits(args) => logits::logits(args)?,
         Command::Tokenize(args) => tokenize::tokenize(args)?,

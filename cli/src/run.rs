@@ -3,6 +3,7 @@
 use crate::args::{RunArgs, SamplerArgs};
 use crate::{interrupt, output, prompt_cache, session, speculate, tokenize};
 use anyhow::Context;
+use pith_boards::{Stretch, Watch};
 use pith_runtime::{
     FullContext, GenerateOptions, Ledger, Outcome, Phase, Sampler, SamplerOptions, StopReason, generate_with,
 };
@@ -48,8 +49,10 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut written = Ok(());
     let mut ledger = Ledger::new();
     let drafter = drafter.as_mut();
+    let mut watch = Watch::begin(Path::new("/"));
     let outcome =
         generate_with(&mut session, drafter, &mut sampler, &tokens, &options, &mut ledger, |piece| {
+            watch.look();
             if !args.json {
                 written = write!(out, "{piece}").and_then(|()| out.flush());
             }
@@ -60,17 +63,18 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             }
         })?;
     written?;
+    let heat = watch.finish();
     prompt_cache::save_prompt(&args.cache, &session, tokens.len(), restored)?;
     prompt_cache::save_all(&args.cache, &session)?;
     if let Some(path) = &args.ledger {
         write_ledger(path, &ledger)?;
     }
     if args.json {
-        writeln!(out, "{:#}", to_json(&prompt, &outcome, &ledger))?;
+        writeln!(out, "{:#}", to_json(&prompt, &outcome, &ledger, &heat))?;
     } else {
         writeln!(out)?;
         if !args.no_stats {
-            eprint!("{}", statistics(&outcome, &ledger));
+            eprint!("{}", statistics(&outcome, &ledger, &heat));
         }
     }
     Ok(if interrupt::pressed() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
@@ -133,8 +137,9 @@ fn write_ledger(path: &Path, ledger: &Ledger) -> anyhow::Result<()> {
     out.flush().with_context(place)
 }
 
-/// Lines for the prompt and the reply, in tokens per second and bytes per token, and for what was drafted.
-pub fn statistics(outcome: &Outcome, ledger: &Ledger) -> String {
+/// Lines for the prompt and the reply, in tokens per second and bytes per token, for what was drafted, and for what
+/// slowed the machine down.
+pub fn statistics(outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> String {
     let line = |name: &str, phase: Phase| {
         let totals = ledger.totals(phase);
         let rate = totals.tokens_per_second().map_or("-".into(), |rate| format!("{rate:.1}"));
@@ -156,7 +161,8 @@ pub fn statistics(outcome: &Outcome, ledger: &Ledger) -> String {
     let reason = reason(&outcome.reason);
     let (prompt, reply) = (line("prompt", Phase::Prefill), line("reply", Phase::Decode));
     let extra = speculate::lines(outcome, &ledger.totals(Phase::Decode));
-    format!("\n{prompt}{reply}{extra}stopped {reason}\n")
+    let heat = heat.warning().map(|warning| format!("heat    {warning}\n")).unwrap_or_default();
+    format!("\n{prompt}{reply}{extra}{heat}stopped {reason}\n")
 }
 
 fn reason(reason: &StopReason) -> String {
@@ -180,7 +186,7 @@ fn reason_name(reason: &StopReason) -> &'static str {
     }
 }
 
-fn to_json(prompt: &str, outcome: &Outcome, ledger: &Ledger) -> Value {
+fn to_json(prompt: &str, outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> Value {
     json!({
         "prompt": prompt,
         "text": outcome.text,
@@ -192,6 +198,7 @@ fn to_json(prompt: &str, outcome: &Outcome, ledger: &Ledger) -> Value {
         "decode": ledger.totals(Phase::Decode),
         "speculation": speculate::to_json(outcome, &ledger.totals(Phase::Decode)),
         "context_shifts": outcome.shifts,
+        "heat": heat,
     })
 }
 

@@ -1,8 +1,10 @@
 //! From options to a session.
 
-use crate::args::{KvArg, SamplerArgs, SessionArgs};
+use crate::args::{CpuList, KvArg, SamplerArgs, SessionArgs};
 use crate::plan;
-use pith_runtime::{EXACT_TOKENS, KvType, Model, RuntimeError, Session, SessionOptions};
+use anyhow::Context;
+use pith_boards::{Choice, Cores, Wanted};
+use pith_runtime::{EXACT_TOKENS, KvType, MAX_THREADS, Model, RuntimeError, Session, SessionOptions};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,11 +23,13 @@ impl From<KvArg> for KvType {
 /// Without a limit given, what the system has available is one; where that is too little for any plan, there is none.
 /// `two_stage`: see [`SessionOptions::two_stage_logits`].
 pub fn open(path: &Path, args: &SessionArgs, two_stage: bool) -> anyhow::Result<(Arc<Model>, Session)> {
+    let cores = choose(args.threads, args.cpus.as_ref())?;
     let model = Arc::new(open_or_load(path, args.huge_pages)?);
     let options = SessionOptions {
         context_len: args.context,
         kv_type: args.kv.into(),
-        threads: args.threads,
+        threads: cores.threads,
+        cpus: cores.cpus,
         kernels: args.kernels.clone(),
         batch: args.batch,
         beyond_model: args.beyond_model,
@@ -51,6 +55,20 @@ pub fn open(path: &Path, args: &SessionArgs, two_stage: bool) -> anyhow::Result<
 pub fn two_stage(args: &SamplerArgs) -> bool {
     let looks_at_few = args.greedy || args.temperature == 0.0 || (1..=EXACT_TOKENS).contains(&args.top_k);
     !args.exact_logits && args.repeat_penalty == 1.0 && looks_at_few
+}
+
+/// How many threads on which CPUs, by what was asked for and what there is. A system that tells nonsense of its cores
+/// gets as many threads as the runtime finds.
+pub fn choose(threads: Option<usize>, cpus: Option<&CpuList>) -> anyhow::Result<Choice> {
+    let wanted = Wanted { threads, cpus: cpus.map(|list| &list.0[..]) };
+    let chosen = match Cores::read(Path::new("/")) {
+        Ok(cores) => cores.choose(wanted).context("--cpus")?,
+        Err(error) if cpus.is_some() => return Err(error.into()),
+        Err(error) => Choice { threads, cpus: None, reason: error.to_string() },
+    };
+    // What was asked for is checked by the runtime.
+    let most = if threads.is_some() { usize::MAX } else { MAX_THREADS };
+    Ok(Choice { threads: chosen.threads.map(|threads| threads.min(most)), ..chosen })
 }
 
 /// The limit given, or what is available; a system that does not tell, or tells nonsense, sets none.

@@ -84,7 +84,8 @@ pub fn drafter(
         // As long as it can follow; behind that nothing is drafted.
         context_len: Some(session.context_len().min(model.config().context_len)),
         kv_type: options.kv.into(),
-        threads: options.threads,
+        // On the same CPUs: its threads begin where those of the other session are.
+        threads: Some(session.threads()),
         kernels: options.kernels.clone(),
         batch: options.batch,
         ..SessionOptions::default()

@@ -9,7 +9,7 @@ use crate::ledger::Traffic;
 use crate::memory::{product, zeros};
 use crate::model::Model;
 use crate::placement::{Pins, Placement};
-use crate::pool::{MAX_THREADS, Pool};
+use crate::pool::{MAX_THREADS, Pool, stay_on};
 use pith_kernels::Kernels;
 use std::sync::Arc;
 
@@ -36,6 +36,10 @@ pub struct SessionOptions {
     pub threads: Option<usize>,
     /// Keeps each thread but the calling one on a CPU of its own. For machines that do nothing else.
     pub pin_threads: bool,
+    /// The CPUs that all threads are kept on, by the system's numbers; the calling thread too, also after the session
+    /// is gone. Left to the system where there are none given. An error where the system has no call for that, or
+    /// refuses one of them.
+    pub cpus: Option<Vec<usize>>,
     /// Name of the kernels; the fastest that this CPU can run.
     pub kernels: Option<String>,
     /// Prompt tokens that go through the layers together; [`DEFAULT_BATCH`].
@@ -112,6 +116,14 @@ impl Session {
         let head = Head::new(&model, options.two_stage_logits)?;
         let mut tokens = zeros("the tokens", context_len)?;
         tokens.clear();
+        if let Some(cpus) = &options.cpus {
+            // Threads begin where the thread is that starts them.
+            stay_on(cpus).map_err(|reason| RuntimeError::Option {
+                option: "cpus",
+                found: format!("{cpus:?}"),
+                expected: format!("CPUs that this process may use: {reason}"),
+            })?;
+        }
         let pool = Pool::new(threads, options.pin_threads)
             .map_err(|source| RuntimeError::Threads { threads, source })?;
         let mut exec = Exec::new(kernels, pool, batch);

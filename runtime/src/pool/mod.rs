@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+pub(crate) use affinity::stay_on;
+
 /// Most threads a session can have.
 pub const MAX_THREADS: usize = 64;
 

@@ -117,6 +117,8 @@ fn options_that_cannot_be_are_named() {
     assert_eq!(error.to_string(), "threads is 0, expected 1 to 64");
     let error = session_error(SessionOptions { threads: Some(65), ..Default::default() });
     assert_eq!(error.to_string(), "threads is 65, expected 1 to 64");
+    let error = session_error(SessionOptions { cpus: Some(vec![5000]), ..Default::default() });
+    assert!(error.to_string().contains("cpus") && error.to_string().contains("5000"), "{error}");
     let error = session_error(SessionOptions { batch: Some(0), ..Default::default() });
     assert_eq!(error.to_string(), "batch is 0, expected at least 1");
     let error = session_error(SessionOptions { context_len: Some(0), ..Default::default() });

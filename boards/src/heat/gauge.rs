@@ -1,0 +1,267 @@
+//! Heat while a model runs: few files, kept open, looked at ten times a second at most.
+
+use super::files::{self, Frequency, Limit, Temperature};
+use super::hottest;
+use serde::Serialize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Between two looks at the files the last figures hold.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Most files of a kind that are looked at each time. A server has a hundred of each, and they say much the same.
+const MOST: usize = 8;
+
+/// How the machine is now. What it does not tell is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Conditions {
+    /// The hottest of the processor's sensors.
+    pub temperature_celsius: Option<f64>,
+    /// The highest frequency of a core.
+    pub frequency_hz: Option<u64>,
+    /// Whether something slows the processor down, or did since the look before.
+    pub throttled: Option<bool>,
+}
+
+/// Reads [`Conditions`] cheaply.
+pub struct Gauge {
+    temperatures: Vec<Temperature>,
+    frequencies: Vec<Frequency>,
+    limits: Vec<(Limit, Before)>,
+    last: Option<Instant>,
+    conditions: Conditions,
+    /// What slows the processor down, by the last look.
+    reasons: Vec<String>,
+}
+
+/// What a limit that remembers said before.
+#[derive(Default)]
+struct Before {
+    count: Option<u64>,
+    sticky: Option<u32>,
+}
+
+impl Gauge {
+    /// Opens the files of the machine whose `/sys` lies below `root`. A machine without any tells nothing.
+    pub fn open(root: &Path) -> Self {
+        let mut temperatures = files::temperatures(root);
+        if temperatures.iter().any(|file| file.processor) {
+            temperatures.retain(|file| file.processor);
+        }
+        temperatures.truncate(MOST);
+        let mut frequencies = files::frequencies(root);
+        // Clusters of a phone come from the slowest on.
+        let surplus = frequencies.len().saturating_sub(MOST);
+        frequencies.drain(..surplus);
+        let mut limits: Vec<_> =
+            files::limits(root).into_iter().map(|limit| (limit, Before::default())).collect();
+        limits.truncate(2 * MOST);
+        let mut gauge = Self {
+            temperatures,
+            frequencies,
+            limits,
+            last: None,
+            conditions: Conditions::default(),
+            reasons: Vec::new(),
+        };
+        gauge.look();
+        gauge
+    }
+
+    /// How the machine is, as of a tenth of a second ago at most.
+    pub fn conditions(&mut self) -> Conditions {
+        if self.last.is_none_or(|last| last.elapsed() >= INTERVAL) {
+            self.look();
+        }
+        self.conditions
+    }
+
+    fn look(&mut self) {
+        let temperatures: Vec<(f64, bool)> = self
+            .temperatures
+            .iter_mut()
+            .filter_map(|file| Some((file.celsius().ok()?, file.processor)))
+            .collect();
+        let mut told = false;
+        self.reasons.clear();
+        for (limit, before) in &mut self.limits {
+            let Ok(state) = limit.read() else { continue };
+            told |= limit.tells(&state) || state.count.is_some();
+            self.reasons.extend(state.now);
+            if let (Some(count), Some(old)) = (state.count, before.count)
+                && count > old
+            {
+                self.reasons.extend(state.since_boot.iter().map(|reason| format!("{reason}, now again")));
+            } else if before.sticky.is_some_and(|old| state.sticky & !old != 0) {
+                self.reasons.extend(state.since_boot);
+            }
+            *before = Before { count: state.count, sticky: Some(state.sticky) };
+        }
+        self.conditions = Conditions {
+            temperature_celsius: hottest(temperatures.iter().copied()),
+            frequency_hz: self.frequencies.iter_mut().filter_map(|file| file.hz().ok()).max(),
+            throttled: told.then_some(!self.reasons.is_empty()),
+        };
+        self.last = Some(Instant::now());
+    }
+}
+
+/// Watches over a stretch of work.
+pub struct Watch {
+    gauge: Gauge,
+    stretch: Stretch,
+}
+
+/// How the machine was over a stretch of work.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Stretch {
+    /// Whether it was slowed down at a moment that was looked at; `None` where nothing tells.
+    pub throttled: Option<bool>,
+    /// What slowed it down, each once.
+    pub reasons: Vec<String>,
+    /// The highest temperature seen.
+    pub hottest_celsius: Option<f64>,
+    /// The lowest frequency seen, of the core that was the fastest at that moment.
+    pub lowest_hz: Option<u64>,
+}
+
+impl Watch {
+    /// Begins now, on the machine whose `/sys` lies below `root`.
+    pub fn begin(root: &Path) -> Self {
+        let mut watch = Self { gauge: Gauge::open(root), stretch: Stretch::default() };
+        watch.note();
+        watch
+    }
+
+    /// Looks, where the last look is long enough ago. To be called now and then.
+    pub fn look(&mut self) -> Conditions {
+        let last = self.gauge.last;
+        let conditions = self.gauge.conditions();
+        if self.gauge.last != last {
+            self.note();
+        }
+        conditions
+    }
+
+    /// Ends the stretch with a last look, and begins the next.
+    pub fn finish(&mut self) -> Stretch {
+        self.gauge.look();
+        self.note();
+        std::mem::take(&mut self.stretch)
+    }
+
+    fn note(&mut self) {
+        let (now, stretch) = (self.gauge.conditions, &mut self.stretch);
+        if let Some(throttled) = now.throttled {
+            stretch.throttled = Some(throttled || stretch.throttled == Some(true));
+        }
+        for reason in &self.gauge.reasons {
+            if !stretch.reasons.contains(reason) {
+                stretch.reasons.push(reason.clone());
+            }
+        }
+        let celsius = now.temperature_celsius.into_iter().chain(stretch.hottest_celsius);
+        stretch.hottest_celsius = celsius.max_by(f64::total_cmp);
+        stretch.lowest_hz = now.frequency_hz.into_iter().chain(stretch.lowest_hz).min();
+    }
+}
+
+impl Stretch {
+    /// One line for people where the machine was slowed down.
+    pub fn warning(&self) -> Option<String> {
+        let hottest =
+            self.hottest_celsius.map_or(String::new(), |celsius| format!("; {celsius:.1} °C at most"));
+        (self.throttled == Some(true)).then(|| format!("slowed down: {}{hottest}", self.reasons.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{tree, write};
+    use super::*;
+
+    const TEMPERATURE: &str = "sys/class/thermal/thermal_zone0/temp";
+    const FREQUENCY: &str = "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq";
+    const BITS: &str = "sys/devices/platform/soc/soc:firmware/get_throttled";
+
+    fn pi() -> tempfile::TempDir {
+        tree(&[
+            ("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n"),
+            (TEMPERATURE, "50000\n"),
+            (FREQUENCY, "1800000\n"),
+            (BITS, "0\n"),
+        ])
+    }
+
+    #[test]
+    fn figures_are_kept_for_a_tenth_of_a_second() {
+        let root = pi();
+        let mut gauge = Gauge::open(root.path());
+        let first = gauge.conditions();
+        assert_eq!(
+            first,
+            Conditions {
+                temperature_celsius: Some(50.0),
+                frequency_hz: Some(1_800_000_000),
+                throttled: Some(false)
+            }
+        );
+        write(root.path(), TEMPERATURE, "60000\n");
+        assert_eq!(gauge.conditions(), first);
+        gauge.last = Some(Instant::now() - INTERVAL);
+        assert_eq!(gauge.conditions().temperature_celsius, Some(60.0));
+    }
+
+    #[test]
+    fn a_stretch_that_was_slowed_down_says_so() {
+        let root = pi();
+        let mut watch = Watch::begin(root.path());
+        assert_eq!(watch.finish().throttled, Some(false));
+        write(root.path(), BITS, "80008\n");
+        write(root.path(), TEMPERATURE, "71000\n");
+        write(root.path(), FREQUENCY, "1200000\n");
+        watch.gauge.last = Some(Instant::now() - INTERVAL);
+        watch.look();
+        write(root.path(), BITS, "80000\n");
+        write(root.path(), TEMPERATURE, "70000\n");
+        let stretch = watch.finish();
+        assert_eq!(stretch.throttled, Some(true));
+        assert_eq!((stretch.hottest_celsius, stretch.lowest_hz), (Some(71.0), Some(1_200_000_000)));
+        let warning = stretch.warning().unwrap();
+        assert!(warning.contains("soft temperature limit") && warning.contains("71.0 °C"), "{warning}");
+        // The bit that stays set since boot does not blame what comes after.
+        assert_eq!(watch.finish().throttled, Some(false));
+    }
+
+    #[test]
+    fn what_happens_between_two_looks_is_found_by_counts_and_by_bits_that_stay() {
+        let count = "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count";
+        let root = tree(&[(count, "5\n")]);
+        let mut watch = Watch::begin(root.path());
+        assert_eq!(watch.finish().throttled, Some(false), "the past is past");
+        write(root.path(), count, "6\n");
+        assert_eq!(watch.finish().throttled, Some(true));
+        let root = pi();
+        let mut watch = Watch::begin(root.path());
+        write(root.path(), BITS, "40000\n");
+        assert_eq!(watch.finish().throttled, Some(true));
+    }
+
+    #[test]
+    fn files_that_vanish_or_hold_nonsense_give_nothing() {
+        let root = pi();
+        let mut watch = Watch::begin(root.path());
+        for nonsense in ["", "-5\n", "zzz\n", "99999999999999999999999\n"] {
+            for path in [TEMPERATURE, FREQUENCY, BITS] {
+                write(root.path(), path, nonsense);
+            }
+            watch.finish();
+            let stretch = watch.finish();
+            // -5 thousandths are a cold day.
+            let celsius = (nonsense == "-5\n").then_some(-0.005);
+            assert_eq!(stretch, Stretch { hottest_celsius: celsius, ..Stretch::default() }, "{nonsense:?}");
+        }
+        std::fs::remove_dir_all(root.path().join("sys")).unwrap();
+        assert_eq!(Watch::begin(root.path()).finish(), Stretch::default());
+    }
+}
