@@ -6,7 +6,9 @@
 mod cpu;
 mod machine;
 mod memory;
+mod model;
 
 pub use cpu::{Cache, CacheKind, Processor};
 pub use machine::{Machine, MachineError};
 pub use memory::{available_memory, available_memory_below};
+pub use model::{EnergyModel, Estimate, ModelKind};

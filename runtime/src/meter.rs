@@ -1,7 +1,7 @@
 //! What measures energy. The boards crate has the sensors; the runtime only knows that they count joules.
 
 use crate::ledger::Traffic;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Sub};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct Joules(pub f64);
 
 /// What a figure of energy covers. Figures of different scopes are never added: the larger contains the smaller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// One supply rail.
