@@ -13,6 +13,7 @@ mod machine;
 mod memory;
 pub mod meters;
 mod model;
+pub mod protocol;
 
 pub use bandwidth::{Ceiling, Streamer, buffer_bytes, ceilings};
 pub use cpu::{Cache, CacheKind, Processor};
