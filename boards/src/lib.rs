@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod bandwidth;
+pub mod calibrate;
 pub mod counters;
 mod cpu;
 mod error;
