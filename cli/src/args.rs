@@ -1,5 +1,7 @@
 //! The command line.
 
+use crate::calibrate::CalibrateArgs;
+use crate::energy::EnergyArgs;
 use crate::output;
 use crate::speculate::ReplyArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -34,6 +36,9 @@ pub enum Command {
     Chat(ChatArgs),
     /// Measure prefill and decode speed
     Bench(BenchArgs),
+    /// What this machine is and what it costs to use it
+    #[command(subcommand)]
+    Board(BoardCommand),
     /// Perplexity of a text
     Perplexity(PerplexityArgs),
     /// Write the logits of a token sequence to a NumPy file
@@ -47,6 +52,13 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+/// `pith board`
+#[derive(Debug, Subcommand)]
+pub enum BoardCommand {
+    /// Measure memory, idle power and what a byte, an operation and a second cost; keep it as this machine's profile
+    Calibrate(CalibrateArgs),
 }
 
 /// `pith convert`
@@ -341,6 +353,9 @@ pub struct BenchArgs {
     /// Read the file into memory, in large pages, instead of mapping it: faster, and not shared with other processes
     #[arg(long, visible_alias = "no-mmap", conflicts_with = "memory")]
     pub huge_pages: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub energy: EnergyArgs,
     /// Form of the result
     #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
     pub output: TableFormat,

@@ -5,8 +5,10 @@
 
 mod args;
 mod bench;
+mod calibrate;
 mod chat;
 mod convert;
+mod energy;
 mod inspect;
 mod interrupt;
 mod logits;
@@ -19,7 +21,7 @@ mod session;
 mod speculate;
 mod tokenize;
 
-use args::{Cli, Command};
+use args::{BoardCommand, Cli, Command};
 use clap::{CommandFactory, Parser};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -42,6 +44,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => return run::run(args),
         Command::Chat(args) => chat::chat(args)?,
         Command::Bench(args) => bench::bench(args)?,
+        Command::Board(BoardCommand::Calibrate(args)) => calibrate::calibrate(args, None)?,
         Command::Perplexity(args) => perplexity::perplexity(args)?,
         Command::Logits(args) => logits::logits(args)?,
         Command::Tokenize(args) => tokenize::tokenize(args)?,
