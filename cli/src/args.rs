@@ -1,5 +1,7 @@
 //! The command line.
 
+use crate::calibrate::CalibrateArgs;
+use crate::energy::EnergyArgs;
 use crate::output;
 use crate::speculate::ReplyArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -50,6 +52,13 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+/// What `pith board` does beside showing
+#[derive(Debug, Subcommand)]
+pub enum BoardCommand {
+    /// Measure memory, idle power and what a byte, an operation and a second cost; keep it as this machine's profile
+    Calibrate(CalibrateArgs),
 }
 
 /// `pith convert`
@@ -358,6 +367,9 @@ pub struct BenchArgs {
     /// Compute every token's logit exactly, where a file's head is in two parts
     #[arg(long)]
     pub exact_logits: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub energy: EnergyArgs,
     /// Form of the result
     #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
     pub output: TableFormat,
@@ -368,7 +380,11 @@ pub struct BenchArgs {
 
 /// `pith board`
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BoardArgs {
+    #[command(subcommand)]
+    #[allow(missing_docs)]
+    pub command: Option<BoardCommand>,
     /// Take this profile, by name or from a file, and detect none
     #[arg(long, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
     pub profile: Option<String>,

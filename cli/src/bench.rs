@@ -1,12 +1,13 @@
 //! `pith bench`
 
 use crate::args::{BenchArgs, TableFormat};
+use crate::energy;
 use crate::inspect::short_name;
 use crate::output::{self, Table, rounded};
 use crate::plan;
 use crate::session::{choose, open_or_load};
-use pith_boards::Watch;
-use pith_runtime::{Model, Session, SessionOptions, Traffic};
+use pith_boards::{Choice, Watch};
+use pith_runtime::{Model, RuntimeError, Session, SessionOptions, Traffic};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,20 +35,51 @@ const COLUMNS: [&str; 17] = [
 
 /// One thing to time.
 #[derive(Clone, Copy)]
-struct Test {
+pub struct Test {
     /// Tokens already in the context.
-    depth: usize,
+    pub depth: usize,
     /// Tokens fed.
-    tokens: usize,
+    pub tokens: usize,
     /// In one prompt, or one by one.
-    prefill: bool,
+    pub prefill: bool,
 }
 
 impl Test {
-    fn name(&self) -> String {
+    /// Short name, as other programs have it.
+    pub fn name(&self) -> String {
         let kind = if self.prefill { "pp" } else { "tg" };
         let depth = if self.depth > 0 { format!(" @ d{}", self.depth) } else { String::new() };
         format!("{kind}{}{depth}", self.tokens)
+    }
+
+    /// Fills the context of a session up to the test's depth; returns the tokens to feed.
+    pub fn prepare(&self, model: &Model, session: &mut Session) -> Result<Vec<u32>, RuntimeError> {
+        // Any tokens will do: the work does not depend on them.
+        let vocab_len = model.config().vocab_len as u64;
+        let mut tokens: Vec<u32> =
+            (0..self.depth + self.tokens).map(|index| (index as u64 * 7919 % vocab_len) as u32).collect();
+        let fed = tokens.split_off(self.depth);
+        session.reset();
+        if !tokens.is_empty() {
+            session.prefill(&tokens)?;
+        }
+        Ok(fed)
+    }
+
+    /// Feeds the tokens once, from the test's depth on; returns the bytes counted.
+    pub fn run(&self, session: &mut Session, fed: &[u32]) -> Result<Traffic, RuntimeError> {
+        session.truncate(self.depth);
+        let mut traffic = Traffic::default();
+        if self.prefill {
+            session.prefill(fed)?;
+            traffic += session.last_traffic();
+        } else {
+            for &token in fed {
+                session.step(token)?;
+                traffic += session.last_traffic();
+            }
+        }
+        Ok(traffic)
     }
 }
 
@@ -57,31 +89,16 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
     let format = if args.json { TableFormat::Json } else { args.output };
     let tests = tests(&args);
     anyhow::ensure!(!tests.is_empty(), "nothing to measure: --prompt and --generate are 0");
-    let threads: Vec<Option<usize>> =
-        if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
+    if args.energy.energy {
+        return energy::bench_energy(&args, format, &tests);
+    }
     // Before the first session, which may keep this thread on some CPUs.
-    let choices: Vec<_> =
-        threads.iter().map(|&threads| choose(threads, args.cpus.as_ref())).collect::<Result<_, _>>()?;
+    let choices = choices(&args)?;
     let mut table = Table::new(&COLUMNS);
     for path in &args.models {
-        let model = Arc::new(open_or_load(path, args.huge_pages)?);
+        let model = open(&args, path)?;
         for cores in &choices {
-            let options = SessionOptions {
-                context_len: tests.iter().map(|test| test.depth + test.tokens).max(),
-                beyond_model: true,
-                kv_type: args.kv.into(),
-                threads: cores.threads,
-                cpus: cores.cpus.clone(),
-                kernels: args.kernels.clone(),
-                batch: args.batch,
-                memory: args.memory,
-                two_stage_logits: !args.exact_logits,
-                ..SessionOptions::default()
-            };
-            let mut session = Session::new(Arc::clone(&model), options)?;
-            if let Some(summary) = session.placement().and_then(plan::summary) {
-                eprintln!("{summary}");
-            }
+            let mut session = session(&args, &model, &tests, cores)?;
             for test in &tests {
                 eprintln!("{}: {}, {} threads", path.display(), test.name(), session.threads());
                 table.push(measure(&args, &model, &mut session, test)?);
@@ -90,6 +107,44 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
     }
     output::print(&table.render(format))?;
     Ok(())
+}
+
+/// Opens one of the models.
+pub fn open(args: &BenchArgs, path: &Path) -> anyhow::Result<Arc<Model>> {
+    Ok(Arc::new(open_or_load(path, args.huge_pages)?))
+}
+
+/// Threads and CPUs for each number of threads asked for.
+pub fn choices(args: &BenchArgs) -> anyhow::Result<Vec<Choice>> {
+    let threads: Vec<Option<usize>> =
+        if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
+    threads.iter().map(|&threads| choose(threads, args.cpus.as_ref())).collect()
+}
+
+/// A session with room for the longest of the tests.
+pub fn session(
+    args: &BenchArgs,
+    model: &Arc<Model>,
+    tests: &[Test],
+    cores: &Choice,
+) -> anyhow::Result<Session> {
+    let options = SessionOptions {
+        context_len: tests.iter().map(|test| test.depth + test.tokens).max(),
+        beyond_model: true,
+        kv_type: args.kv.into(),
+        threads: cores.threads,
+        cpus: cores.cpus.clone(),
+        kernels: args.kernels.clone(),
+        batch: args.batch,
+        memory: args.memory,
+        two_stage_logits: !args.exact_logits,
+        ..SessionOptions::default()
+    };
+    let session = Session::new(Arc::clone(model), options)?;
+    if let Some(summary) = session.placement().and_then(plan::summary) {
+        eprintln!("{summary}");
+    }
+    Ok(session)
 }
 
 fn tests(args: &BenchArgs) -> Vec<Test> {
@@ -112,31 +167,13 @@ fn measure(
     session: &mut Session,
     test: &Test,
 ) -> anyhow::Result<Vec<Value>> {
-    // Any tokens will do: the work does not depend on them.
-    let vocab_len = model.config().vocab_len as u64;
-    let tokens: Vec<u32> =
-        (0..test.depth + test.tokens).map(|index| (index as u64 * 7919 % vocab_len) as u32).collect();
-    let (depth, fed) = tokens.split_at(test.depth);
+    let fed = test.prepare(model, session)?;
     let mut rates = Vec::with_capacity(args.repetitions);
     let mut traffic = Traffic::default();
     let mut watch = Watch::begin(Path::new("/"));
-    session.reset();
-    if !depth.is_empty() {
-        session.prefill(depth)?;
-    }
     for run in 0..=args.repetitions {
-        session.truncate(test.depth);
-        traffic = Traffic::default();
         let started = Instant::now();
-        if test.prefill {
-            session.prefill(fed)?;
-            traffic += session.last_traffic();
-        } else {
-            for &token in fed {
-                session.step(token)?;
-                traffic += session.last_traffic();
-            }
-        }
+        traffic = test.run(session, &fed)?;
         let seconds = started.elapsed().as_secs_f64();
         // Between runs, so that no file is read in a timed stretch.
         watch.look();

@@ -1,6 +1,7 @@
 //! `pith board`
 
-use crate::args::BoardArgs;
+use crate::args::{BoardArgs, BoardCommand};
+use crate::calibrate::calibrate;
 use crate::output;
 use anyhow::Context;
 use pith_boards::profile::{
@@ -11,16 +12,21 @@ use pith_boards::{
 };
 use serde_json::{Value, json};
 use std::fmt::Write;
+use std::path::Path;
 
 /// Shows what machine this is, and why that is believed.
 pub fn board(args: BoardArgs) -> anyhow::Result<()> {
+    if let Some(BoardCommand::Calibrate(args)) = args.command {
+        let shipped = detect(&Evidence::read(Path::new("/"))?, None)?.profile.energy_model;
+        return calibrate(args, shipped);
+    }
     let survey = Survey::of(&args)?;
     output::print(&if args.json { format!("{:#}\n", survey.json()?) } else { survey.text() })?;
     Ok(())
 }
 
 /// The profile that fits the machine below `root`, or the one asked for.
-fn detect(evidence: &Evidence, wanted: Option<&str>) -> anyhow::Result<Detection> {
+pub fn detect(evidence: &Evidence, wanted: Option<&str>) -> anyhow::Result<Detection> {
     let library = match Library::user_folder() {
         Some(folder) => Library::with_folder(&folder)?,
         None => Library::shipped(),

@@ -6,8 +6,10 @@
 mod args;
 mod bench;
 mod board;
+mod calibrate;
 mod chat;
 mod convert;
+mod energy;
 mod inspect;
 mod interrupt;
 mod logits;

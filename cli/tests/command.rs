@@ -496,3 +496,81 @@ fn a_plan_says_what_is_kept_and_what_is_read() {
     assert_eq!(pith(&["run", &path, "-p", "a", "--memory", "lots"]).status.code(), Some(2));
     assert_eq!(pith(&["inspect", &path, "--memory", "1G"]).status.code(), Some(2), "a limit without --plan");
 }
+
+/// The table of five quantizations on a Raspberry Pi 5; its source stands in the file.
+fn pi5_table() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../boards/tests/sensors/pi5-decode.csv");
+    path.display().to_string()
+}
+
+#[test]
+fn a_table_is_fitted_with_its_residuals() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.toml").display().to_string();
+    let output = pith(&["board", "calibrate", "--table", &pi5_table(), "--output", &path]);
+    let text = stdout(&output);
+    assert!(text.contains("P_idle       6.3172 W") && text.contains("not shown"), "{text}");
+    let outlier = text.lines().find(|line| line.contains("Q5_K_M")).unwrap();
+    assert!(outlier.contains("+10.1 %") && outlier.contains("stands out"), "{outlier}");
+    assert!(std::fs::read_to_string(&path).unwrap().contains("kind = \"calibrated\""));
+    let value = json(&pith(&["board", "calibrate", "--table", &pi5_table(), "--idle-watts", "3", "--json"]));
+    assert_eq!(value["fit"]["coefficients"][0]["term"], "byte");
+    assert_eq!(value["saved"], Value::Null);
+    let wrong = pith(&["board", "calibrate", "--table", &path]);
+    assert!(!wrong.status.success() && stderr(&wrong).contains("model.toml"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn a_machine_is_calibrated_and_its_energy_benchmarked() {
+    let (folder, path) = converted("q4");
+    let profile = folder.path().join("own/this-machine.toml").display().to_string();
+    let arguments = ["board", "calibrate", "--threads", "1", "--rounds", "1", "--window", "25", "--json"];
+    let value = json(&pith(&[&arguments[..], &["--output", &profile]].concat()));
+    assert!(value["memory"][0]["bytes_per_s"].as_f64().unwrap() > 1e8, "{value}");
+    let has_meter = value["meters"].as_array().is_some_and(|meters| !meters.is_empty());
+    assert_eq!(value["fit"] == Value::Null, !has_meter, "without a meter nothing is fitted");
+    assert_eq!(value["saved"], profile.as_str());
+
+    // By the published model, whatever this machine has.
+    let model = folder.path().join("pi5.toml").display().to_string();
+    stdout(&pith(&["board", "calibrate", "--table", &pi5_table(), "--idle-watts", "3", "--output", &model]));
+    if has_meter {
+        println!("skipped: windows for the meters here take too long for a test");
+        return;
+    }
+    let bench = ["bench", &path, "--energy", "-p", "8", "-n", "8", "-r", "3", "--window", "0.2", "-t", "1"];
+    let value = json(&pith(&[&bench[..], &["--energy-model", &model, "--json"]].concat()));
+    let (speed, energy) = (&value["speed"], &value["energy"]);
+    assert_eq!((speed.as_array().unwrap().len(), energy.as_array().unwrap().len()), (2, 2), "{value}");
+    for (speed, energy) in speed.as_array().unwrap().iter().zip(energy.as_array().unwrap()) {
+        assert_eq!((&energy["meter"], &energy["scope"]), (&"model".into(), &"board".into()));
+        assert_eq!(energy.get("measured_j_per_token"), None, "{energy}");
+        let joules = energy["modelled_j_per_token"].as_f64().unwrap();
+        // 3 W at all times, and a byte's share.
+        let rate = speed["tokens_per_s"].as_f64().unwrap();
+        let expected = 3.0 / rate + 0.3e-9 * speed["counted_bytes_per_token"].as_f64().unwrap();
+        assert!((joules / expected - 1.0).abs() < 0.1, "{joules} {expected}");
+        assert_eq!(energy["idle_w"], 3.0);
+        assert!(speed["ceiling_%"].as_f64().unwrap() > 0.0);
+    }
+    let text = stdout(&pith(&[&bench[..], &["--energy-model", &model]].concat()));
+    assert!(text.contains("modelled_j_per_token") && !text.contains("measured_j_per_token"), "{text}");
+}
+
+#[test]
+fn wrong_options_of_energy_are_named() {
+    let (folder, path) = converted("q4");
+    let log = folder.path().join("log.csv");
+    std::fs::write(&log, "time_s,power_mV\n0,1\n").unwrap();
+    let log = log.display().to_string();
+    let error = |rest: &[&str]| {
+        let bench = ["bench", &path, "--energy", "-p", "0", "-n", "4", "-r", "1", "--window", "0.05"];
+        let output = pith(&[&bench[..], rest].concat());
+        assert!(!output.status.success());
+        stderr(&output)
+    };
+    assert!(error(&["--power-log", &log]).contains("power_mV"));
+    assert!(error(&["--energy-model", &log]).contains("log.csv"));
+    assert!(error(&["--idle", "none"]).contains("--idle"));
+    assert!(stderr(&pith(&["bench", &path, "--window", "1"])).contains("--energy"));
+}

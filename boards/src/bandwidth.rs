@@ -1,0 +1,126 @@
+//! How fast memory can be read: the ceiling that speeds are held against.
+
+use crate::cpu::CacheKind;
+use crate::machine::Machine;
+use pith_kernels::probe::ReadProbe;
+use serde::Serialize;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// The buffer is this many times as large as the last cache, and at least [`LEAST_BYTES`].
+const CACHES: u64 = 8;
+const LEAST_BYTES: u64 = 128 << 20;
+/// A buffer takes no more of the memory that is available.
+const SHARE_OF_MEMORY: u64 = 4;
+/// Rounds of which the best counts: others' work only ever makes a ceiling look lower.
+const ROUNDS: usize = 3;
+
+/// What some threads read together.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Ceiling {
+    /// Threads.
+    pub threads: usize,
+    /// Bytes a second: the best of three rounds and of the ways to read that the kernels have.
+    pub bytes_per_s: f64,
+}
+
+/// A size for the buffer, in bytes: far larger than the caches of `machine`, and not more than a quarter of the
+/// `available` memory.
+pub fn buffer_bytes(machine: &Machine, available: Option<u64>) -> usize {
+    let caches = machine.caches.iter().filter(|cache| cache.kind != CacheKind::Instruction);
+    let last = caches.map(|cache| cache.bytes).max().unwrap_or(0);
+    let wanted = last.saturating_mul(CACHES).max(LEAST_BYTES);
+    let bytes = available.map_or(wanted, |available| wanted.min(available / SHARE_OF_MEMORY));
+    usize::try_from(bytes).unwrap_or(usize::MAX / 2)
+}
+
+/// The rate of each number of threads in `threads`, with `duration` for each of three rounds.
+pub fn ceilings(bytes: usize, threads: impl IntoIterator<Item = usize>, duration: Duration) -> Vec<Ceiling> {
+    let probe = ReadProbe::new(bytes);
+    let rate = |threads: usize| {
+        let rounds = (0..ROUNDS).map(|_| probe.bytes_per_s(threads, duration).0);
+        Ceiling { threads, bytes_per_s: rounds.fold(0.0, f64::max) }
+    };
+    threads.into_iter().map(rate).collect()
+}
+
+/// A buffer that threads read from one end to the other, with the bytes counted.
+pub struct Streamer {
+    lines: Vec<[u64; 8]>,
+}
+
+impl Streamer {
+    /// A buffer of about `bytes`, at least 1 MiB, whose pages exist.
+    pub fn new(bytes: usize) -> Self {
+        let count = (bytes / 64).max(1 << 14);
+        Self { lines: vec![[1; 8]; count] }
+    }
+
+    /// Reads the whole buffer once, each thread its part; returns the bytes.
+    pub fn read(&self, threads: usize) -> u64 {
+        let part = self.lines.len().div_ceil(threads.max(1));
+        std::thread::scope(|scope| {
+            let others: Vec<_> =
+                self.lines.chunks(part).skip(1).map(|part| scope.spawn(move || largest(part))).collect();
+            black_box(largest(&self.lines[..part.min(self.lines.len())]));
+            others.into_iter().for_each(|other| {
+                black_box(other.join().expect("reading does not panic"));
+            });
+        });
+        (self.lines.len() * 64) as u64
+    }
+
+    /// Reads again and again until `duration` has passed; returns the bytes and the time it took.
+    pub fn read_for(&self, threads: usize, duration: Duration) -> (u64, Duration) {
+        let started = Instant::now();
+        let mut bytes = 0;
+        while started.elapsed() < duration {
+            bytes += self.read(threads);
+        }
+        (bytes, started.elapsed())
+    }
+}
+
+/// The largest of all words, in eight places at once. Not a sum: chains of additions would measure the processor.
+fn largest(lines: &[[u64; 8]]) -> [u64; 8] {
+    let mut largest = [0; 8];
+    for line in lines {
+        for (most, word) in largest.iter_mut().zip(line) {
+            *most |= *word;
+        }
+    }
+    largest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Cache;
+
+    #[test]
+    fn the_buffer_is_larger_than_the_caches_and_smaller_than_memory() {
+        let cache = |bytes| Cache { level: 3, kind: CacheKind::Unified, bytes, shared_by: 4 };
+        let machine = |caches| Machine { board: None, processors: vec![], caches, memory_bytes: None };
+        assert_eq!(buffer_bytes(&machine(vec![]), None), 128 << 20);
+        assert_eq!(buffer_bytes(&machine(vec![cache(64 << 20), cache(1 << 20)]), None), 512 << 20);
+        assert_eq!(buffer_bytes(&machine(vec![cache(64 << 20)]), Some(400 << 20)), 100 << 20);
+    }
+
+    #[test]
+    fn every_line_is_read_by_any_number_of_threads() {
+        let streamer = Streamer::new(1 << 20);
+        for threads in [0, 1, 2, 3, 7] {
+            assert_eq!(streamer.read(threads), 1 << 20);
+        }
+        let (bytes, elapsed) = streamer.read_for(2, Duration::from_millis(5));
+        assert!(bytes >= 1 << 20 && elapsed >= Duration::from_millis(5));
+        assert_eq!(largest(&[[1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 8]]), [1, 0, 0, 0, 0, 0, 0, 8]);
+    }
+
+    #[test]
+    fn every_number_of_threads_gets_its_rate() {
+        let rates = ceilings(1 << 20, 1..=2, Duration::from_millis(8));
+        assert_eq!(rates.iter().map(|rate| rate.threads).collect::<Vec<_>>(), [1, 2]);
+        assert!(rates.iter().all(|rate| rate.bytes_per_s > 0.0));
+    }
+}

@@ -1,0 +1,66 @@
+//! What can go wrong when one measures.
+
+use std::path::PathBuf;
+
+/// A measurement, or the file it comes from, that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MeasureError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A line of a table holds something else than expected.
+    #[error("{path}, line {line}: found \"{found}\", expected {expected}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+        /// What it holds.
+        found: String,
+        /// What it should hold.
+        expected: String,
+    },
+    /// A file lacks something.
+    #[error("{path}: {what}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is missing or wrong.
+        what: String,
+    },
+    /// Windows are too short for the sensor.
+    #[error(
+        "{meter} gives a value every {period_seconds} s; a window of {window_seconds} s holds too few of them, take \
+         at least {least_seconds} s (--window {least_seconds})"
+    )]
+    Window {
+        /// The meter.
+        meter: String,
+        /// How often it gives a value.
+        period_seconds: f64,
+        /// The window asked for.
+        window_seconds: f64,
+        /// The shortest one that will do.
+        least_seconds: f64,
+    },
+    /// The measurements do not determine what was asked of them.
+    #[error("{what} (found {found}, expected {expected})")]
+    TooFew {
+        /// What is wanted.
+        what: &'static str,
+        /// What there is.
+        found: String,
+        /// What it takes.
+        expected: String,
+    },
+    /// The work that was to be measured failed.
+    #[error("{0}")]
+    Work(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

@@ -1,0 +1,185 @@
+//! RAPL: the processor's own counters of energy, by the system's powercap files.
+//!
+//! The domains lie within each other: `psys`, where there is one, holds the package, which holds the cores. Each that is
+//! of use is a meter of its own and none are added. Cores and graphics, parts of the package, are left out.
+
+use super::{Discovered, Found, sysfs};
+use pith_runtime::{Joules, Kind, Meter, MeterError, Scope};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The counters move once a millisecond.
+pub(super) const PERIOD: Duration = Duration::from_millis(1);
+/// More than a processor draws: a counter that could have come round unseen at this rate gives no figure.
+const MAX_WATTS: f64 = 500.0;
+
+/// Whether a package could be read.
+pub(super) fn discover(root: &Path, all: &mut Discovered) -> bool {
+    let mut domains: Vec<(String, PathBuf, Result<Counter, String>)> = Vec::new();
+    let mut zones = sysfs::folders(&root.join("sys/class/powercap"));
+    // The registers of the processor before those behind its memory bus, which say the same.
+    zones.sort_by_key(|zone| zone.to_string_lossy().contains("-mmio"));
+    for zone in zones {
+        if !zone.join("energy_uj").exists() {
+            continue;
+        }
+        let Ok(name) = sysfs::text(&zone.join("name")) else { continue };
+        if scope(&name).is_none() {
+            continue;
+        }
+        let counter = Counter::open(&zone);
+        match domains.iter_mut().find(|(known, ..)| *known == name) {
+            Some((.., known)) if known.is_ok() => {}
+            Some(known) if counter.is_ok() => *known = (name, zone, counter),
+            Some(_) => {}
+            None => domains.push((name, zone, counter)),
+        }
+    }
+    let mut package = false;
+    for (name, _, counter) in domains {
+        let scope = scope(&name).expect("only domains with a scope are kept");
+        let name = format!("rapl {name}");
+        match counter {
+            Ok(counter) => {
+                package |= scope == Scope::Package;
+                let note = match scope {
+                    Scope::Package => "the processor's package; memory, disk and screen are not in it",
+                    Scope::Board => {
+                        "what the firmware calls the platform; what that covers, differs by maker"
+                    }
+                    _ => "memory as the processor estimates or measures it",
+                };
+                let meter = Box::new(Rapl { name, scope, counter, read_at: Instant::now() });
+                all.found.push(Found { meter, period: PERIOD, note: Some(note.into()) });
+            }
+            Err(reason) => all.unusable(name, reason),
+        }
+    }
+    package
+}
+
+fn scope(domain: &str) -> Option<Scope> {
+    match domain {
+        "psys" => Some(Scope::Board),
+        "dram" => Some(Scope::Rail),
+        _ if domain.starts_with("package") => Some(Scope::Package),
+        _ => None,
+    }
+}
+
+struct Rapl {
+    name: String,
+    scope: Scope,
+    counter: Counter,
+    read_at: Instant,
+}
+
+/// A counter that comes round.
+struct Counter {
+    path: PathBuf,
+    unwrapped: Unwrapped,
+}
+
+/// What a counter of microjoules adds up to.
+#[derive(Debug)]
+struct Unwrapped {
+    range_uj: Option<u64>,
+    last_uj: u64,
+    joules: f64,
+}
+
+impl Counter {
+    fn open(zone: &Path) -> Result<Self, String> {
+        let path = zone.join("energy_uj");
+        let last_uj = sysfs::count(&path).map_err(|reason| {
+            // One command for all of them, and not one for each.
+            reason.split("; allow").next().map_or(reason.clone(), |begin| match reason.contains("; allow") {
+                true => format!(
+                    "{begin}; allow it until the next start with: sudo chmod a+r /sys/class/powercap/*/energy_uj"
+                ),
+                false => reason.clone(),
+            })
+        })?;
+        let range_uj = sysfs::count(&zone.join("max_energy_range_uj")).ok().filter(|&range| range > 0);
+        Ok(Self { path, unwrapped: Unwrapped { range_uj, last_uj, joules: 0.0 } })
+    }
+}
+
+impl Unwrapped {
+    /// The counter now stands at `now_uj`, `seconds` after it was looked at last.
+    fn advance(&mut self, now_uj: u64, seconds: f64) -> Result<f64, String> {
+        let (last, range) = (std::mem::replace(&mut self.last_uj, now_uj), self.range_uj);
+        if let Some(range) = range
+            && seconds * MAX_WATTS * 1e6 > range as f64
+        {
+            return Err(format!(
+                "not read for {seconds:.0} s, in which the counter may have come round unseen"
+            ));
+        }
+        let added_uj = match (now_uj.checked_sub(last), range) {
+            (Some(added), _) => added,
+            (None, Some(range)) if last <= range => range - last + now_uj,
+            (None, _) => {
+                return Err(format!("the counter fell from {last} µJ to {now_uj} µJ and has no range"));
+            }
+        };
+        // Below a second, a packet of the counter's resolution must not be taken for a leap.
+        let added = added_uj as f64 * 1e-6;
+        if added > MAX_WATTS * seconds.max(1.0) {
+            return Err(format!("the counter rose by {added:.1} J in {seconds:.3} s"));
+        }
+        self.joules += added;
+        Ok(self.joules)
+    }
+}
+
+impl Meter for Rapl {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Measured
+    }
+
+    fn energy(&mut self) -> Result<Joules, MeterError> {
+        let joules = sysfs::count(&self.counter.path).and_then(|now_uj| {
+            let seconds = self.read_at.elapsed().as_secs_f64();
+            self.read_at = Instant::now();
+            self.counter.unwrapped.advance(now_uj, seconds)
+        });
+        joules.map(Joules).map_err(|reason| MeterError { meter: self.name.clone(), reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_that_comes_round_gives_the_energy_of_the_load() {
+        // 15 W for 20,000 s at one look a second, over a range of 65.5 kJ: it comes round four times.
+        let range = 65_532_610_987u64;
+        let mut counter = Unwrapped { range_uj: Some(range), last_uj: range - 7, joules: 0.0 };
+        let (mut raw, mut joules) = (range - 7, 0.0);
+        for _ in 0..20_000 {
+            raw = (raw + 15_000_000) % range;
+            joules = counter.advance(raw, 1.0).unwrap();
+        }
+        assert!((joules - 300_000.0).abs() < 1.0, "{joules}");
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_not_made_up() {
+        let mut counter = Unwrapped { range_uj: Some(65_000_000_000), last_uj: 5, joules: 0.0 };
+        assert!(counter.advance(10, 600.0).unwrap_err().contains("600 s"));
+        assert_eq!(counter.advance(1_000_010, 1.0), Ok(1.0), "and then goes on");
+        assert!(counter.advance(900_000_000, 0.5).unwrap_err().contains("rose"));
+        let mut counter = Unwrapped { range_uj: None, last_uj: 50, joules: 0.0 };
+        assert!(counter.advance(49, 1.0).unwrap_err().contains("fell from 50"));
+    }
+}

@@ -1,0 +1,157 @@
+//! A thread that reads a sensor of power and adds up its energy.
+
+use super::integrate::Integrator;
+use pith_runtime::{Joules, Kind, Meter, MeterError, Scope};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Periods without a sample after which the energy is unknown.
+const GAP_PERIODS: f64 = 5.0;
+
+/// Reads the power now, in watts, or says why there is none.
+pub type Source = Box<dyn FnMut() -> Result<f64, String> + Send>;
+
+/// A meter over a sensor of power.
+///
+/// A thread reads the sensor once a period. A read that fails is tried again at the next one; what it leaves unknown is
+/// missing from the figures, and nothing waits for it.
+pub struct Sampler {
+    name: String,
+    scope: Scope,
+    kind: Kind,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    started: Instant,
+    integrator: Mutex<Integrator>,
+    stop: Mutex<bool>,
+    stopped: Condvar,
+}
+
+impl Sampler {
+    /// Reads `source` once every `period`, which is at least a millisecond, from now until the sampler is dropped.
+    pub fn spawn(name: String, scope: Scope, kind: Kind, period: Duration, source: Source) -> Self {
+        let period = period.max(Duration::from_millis(1));
+        let shared = Arc::new(Shared {
+            started: Instant::now(),
+            integrator: Mutex::new(Integrator::new(GAP_PERIODS * period.as_secs_f64())),
+            stop: Mutex::new(false),
+            stopped: Condvar::new(),
+        });
+        let thread = Arc::clone(&shared);
+        let spawned = std::thread::Builder::new()
+            .name("pith power".into())
+            .spawn(move || thread.sample(period, source));
+        if let Err(error) = spawned {
+            shared.integrator().fail(format!("no thread to read it: {error}"));
+        }
+        Self { name, scope, kind, shared }
+    }
+}
+
+impl Shared {
+    fn sample(&self, period: Duration, mut source: Source) {
+        let mut next = Instant::now();
+        loop {
+            let before = Instant::now();
+            let watts = source();
+            // A sensor that takes its time is taken to speak of the middle of it.
+            let moment = (before - self.started + before.elapsed() / 2).as_secs_f64();
+            match watts {
+                Ok(watts) => self.integrator().push(moment, watts),
+                Err(reason) => self.integrator().fail(reason),
+            }
+            next = (next + period).max(Instant::now());
+            let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+            while !*stop {
+                let left = next.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                stop = self.stopped.wait_timeout(stop, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if *stop {
+                return;
+            }
+        }
+    }
+
+    fn integrator(&self) -> MutexGuard<'_, Integrator> {
+        self.integrator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Meter for Sampler {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn energy(&mut self) -> Result<Joules, MeterError> {
+        let now = self.shared.started.elapsed().as_secs_f64();
+        let joules = self.shared.integrator().energy(now);
+        joules.map(Joules).map_err(|reason| MeterError { meter: self.name.clone(), reason })
+    }
+}
+
+impl Drop for Sampler {
+    /// Ends the thread, without waiting for a read that hangs.
+    fn drop(&mut self) {
+        *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.stopped.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn until(what: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !what() && started.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert!(what(), "nothing happened for 20 s");
+    }
+
+    #[test]
+    fn constant_power_gives_its_energy_and_the_thread_ends() {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let held = Arc::clone(&alive);
+        let source = Box::new(move || {
+            held.fetch_add(1, Ordering::Relaxed);
+            Ok(4.0)
+        });
+        // A long period, so that a machine that is busy does not leave holes.
+        let period = Duration::from_millis(200);
+        let mut meter = Sampler::spawn("test".into(), Scope::Board, Kind::Measured, period, source);
+        until(|| alive.load(Ordering::Relaxed) > 0);
+        until(|| meter.shared.integrator().energy(0.0).is_ok());
+        let (started, Joules(before)) = (Instant::now(), meter.energy().unwrap());
+        std::thread::sleep(Duration::from_millis(450));
+        let Joules(after) = meter.energy().unwrap();
+        let expected = 4.0 * started.elapsed().as_secs_f64();
+        assert!((after - before - expected).abs() < 0.02 * expected, "{} {expected}", after - before);
+        drop(meter);
+        until(|| Arc::strong_count(&alive) == 1);
+    }
+
+    #[test]
+    fn a_sensor_that_fails_says_why_and_stops_nothing() {
+        let source = Box::new(|| Err("the wire is cut".to_string()));
+        let period = Duration::from_millis(1);
+        let mut meter = Sampler::spawn("wire".into(), Scope::Rail, Kind::Measured, period, source);
+        until(|| meter.shared.integrator().energy(0.0).is_err_and(|reason| reason.contains("cut")));
+        let error = meter.energy().unwrap_err();
+        assert_eq!((error.meter.as_str(), error.reason.as_str()), ("wire", "the wire is cut"));
+    }
+}

@@ -1,0 +1,310 @@
+//! The order of things: rest, warm up, windows in turns, rest.
+
+use super::time::Time;
+use crate::counters::TrafficCounter;
+use crate::error::MeasureError;
+use crate::meters::{Found, ModelMeter, PowerLog};
+use crate::model::EnergyModel;
+use pith_runtime::{Joules, Kind, Scope, Traffic};
+use std::time::Duration;
+
+/// A window, and a rest, hold at least so many values of the slowest sensor: what is lost at its two ends is then a
+/// hundredth of it at most.
+pub const LEAST_PERIODS: f64 = 100.0;
+
+/// Windows that each of the two rests is cut into, so that their spread tells how well the power at rest is known.
+pub const RESTS: u32 = 5;
+
+/// How to measure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// Runs of each variant that do not count.
+    pub warmups: usize,
+    /// Windows of each variant.
+    pub windows: usize,
+    /// Length of a window: runs are repeated until it is over.
+    pub window: Duration,
+    /// Length of the rests before and after.
+    pub idle: Duration,
+}
+
+/// What one run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Tokens.
+    pub tokens: usize,
+    /// Bytes, as counted.
+    pub traffic: Traffic,
+}
+
+/// Something to measure: one phase of one model with one set of options.
+pub trait Variant {
+    /// Name for reports.
+    fn name(&self) -> String;
+
+    /// Does the work once.
+    fn run(&mut self) -> Result<Work, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// A stretch of time with what was done in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    /// When it began, in seconds of the clock.
+    pub start: f64,
+    /// When it ended.
+    pub end: f64,
+    /// What was done.
+    pub work: Work,
+    /// Energy, one a meter; or why there is none.
+    pub joules: Vec<Result<Joules, String>>,
+    /// Bytes to and from memory, one a counter; or why there is no figure.
+    pub measured_bytes: Vec<Result<u64, String>>,
+    /// Whether the machine was slowed down in it; `None` where nothing tells.
+    pub throttled: Option<bool>,
+}
+
+/// A meter that took part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeterInfo {
+    /// Its name.
+    pub name: String,
+    /// What it covers.
+    pub scope: Scope,
+    /// Where its figures come from.
+    pub kind: Kind,
+    /// How often it gives a value, in seconds.
+    pub period_seconds: f64,
+}
+
+/// Everything that was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The meters, in the order of each window's figures.
+    pub meters: Vec<MeterInfo>,
+    /// Names of the counters of memory traffic, in the order of each window's figures.
+    pub counters: Vec<String>,
+    /// Rest before, in [`RESTS`] windows.
+    pub idle_before: Vec<Window>,
+    /// Rest after, in as many.
+    pub idle_after: Vec<Window>,
+    /// Names of the variants with their windows. The i-th windows of all variants were taken in turns.
+    pub variants: Vec<(String, Vec<Window>)>,
+}
+
+impl Plan {
+    /// A window long enough for the slowest of these sensors, and no shorter than `least`.
+    pub fn window_for(periods: impl IntoIterator<Item = Duration>, least: Duration) -> Duration {
+        periods.into_iter().map(|period| period.mul_f64(LEAST_PERIODS)).fold(least, Duration::max)
+    }
+
+    /// Refuses windows too short for a sensor.
+    pub fn check(&self, meters: &[MeterInfo]) -> Result<(), MeasureError> {
+        if self.windows == 0 {
+            let (found, expected) = ("0".into(), "at least 1".into());
+            return Err(MeasureError::TooFew { what: "there is no window to measure", found, expected });
+        }
+        for meter in meters {
+            let least_seconds = meter.period_seconds * LEAST_PERIODS;
+            let window_seconds = self.window.min(self.idle).as_secs_f64();
+            // Rounding in the sum of milliseconds is no reason to refuse.
+            if window_seconds < least_seconds * (1.0 - 1e-9) {
+                return Err(MeasureError::Window {
+                    meter: meter.name.clone(),
+                    period_seconds: meter.period_seconds,
+                    window_seconds,
+                    least_seconds,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is measured with.
+pub struct Instruments<'a> {
+    /// Meters of energy.
+    pub meters: &'a mut [Found],
+    /// Counters of memory traffic that have passed the gate.
+    pub counters: &'a mut [Box<dyn TrafficCounter>],
+    /// The clock.
+    pub time: &'a mut dyn Time,
+    /// Says whether the machine was slowed down since it was last asked; `None` where nothing tells.
+    pub throttled: &'a mut dyn FnMut() -> Option<bool>,
+}
+
+/// Measures `variants` as `plan` says.
+///
+/// Rest; then every variant warms up; then a window of each, again and again, every other time in reverse order; rest.
+pub fn measure(
+    plan: &Plan,
+    variants: &mut [&mut dyn Variant],
+    instruments: Instruments<'_>,
+) -> Result<Record, MeasureError> {
+    let mut bench = instruments;
+    let meters: Vec<MeterInfo> = bench.meters.iter().map(MeterInfo::of).collect();
+    let counters = bench.counters.iter().map(|counter| counter.name().to_string()).collect();
+    plan.check(&meters)?;
+    bench.settle();
+    let idle_before = bench.rest(plan.idle);
+    for variant in variants.iter_mut() {
+        for _ in 0..plan.warmups {
+            variant.run().map_err(MeasureError::Work)?;
+        }
+    }
+    let mut windows: Vec<Vec<Window>> = vec![Vec::with_capacity(plan.windows); variants.len()];
+    for round in 0..plan.windows {
+        let mut order: Vec<usize> = (0..variants.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for index in order {
+            windows[index].push(bench.window(plan.window, &mut *variants[index])?);
+        }
+    }
+    let idle_after = bench.rest(plan.idle);
+    let names = variants.iter().map(|variant| variant.name());
+    Ok(Record { meters, counters, idle_before, idle_after, variants: names.zip(windows).collect() })
+}
+
+impl MeterInfo {
+    fn of(found: &Found) -> Self {
+        Self {
+            name: found.meter.name().to_string(),
+            scope: found.meter.scope(),
+            kind: found.meter.kind(),
+            period_seconds: found.period.as_secs_f64(),
+        }
+    }
+}
+
+impl Instruments<'_> {
+    /// Gives sensors that were only just found the time for a first value.
+    fn settle(&mut self) {
+        if self.energies().iter().any(Result::is_err) {
+            let slowest = self.meters.iter().map(|found| found.period).max().unwrap_or_default();
+            self.time.rest(slowest * 2);
+        }
+    }
+
+    fn rest(&mut self, duration: Duration) -> Vec<Window> {
+        let one = |_| {
+            let begin = self.begin();
+            self.time.rest(duration / RESTS);
+            let elapsed = Duration::from_secs_f64((self.time.now() - begin.start).max(0.0));
+            self.observe(elapsed, &Traffic::default());
+            self.end(begin, Work::default())
+        };
+        (0..RESTS).map(one).collect()
+    }
+
+    fn window(&mut self, duration: Duration, variant: &mut dyn Variant) -> Result<Window, MeasureError> {
+        let begin = self.begin();
+        let mut work = Work::default();
+        let mut last = begin.start;
+        while last - begin.start < duration.as_secs_f64() {
+            let done = variant.run().map_err(MeasureError::Work)?;
+            let now = self.time.now();
+            if now <= last {
+                let found = format!("{last} s and then {now} s");
+                let expected = "a later time".into();
+                return Err(MeasureError::TooFew { what: "the clock does not go forward", found, expected });
+            }
+            self.observe(Duration::from_secs_f64(now - last), &done.traffic);
+            work.tokens += done.tokens;
+            work.traffic += done.traffic;
+            last = now;
+        }
+        Ok(self.end(begin, work))
+    }
+
+    fn begin(&mut self) -> Begin {
+        (self.throttled)();
+        let (joules, bytes) = (self.energies(), self.counts());
+        Begin { start: self.time.now(), joules, bytes }
+    }
+
+    fn end(&mut self, begin: Begin, work: Work) -> Window {
+        let end = self.time.now();
+        let pairs = self.energies().into_iter().zip(begin.joules);
+        let joules = pairs.map(|(after, before)| Ok(after? - before?)).collect();
+        let pairs = self.counts().into_iter().zip(begin.bytes);
+        let measured_bytes = pairs
+            .map(|(after, before)| {
+                let (after, before) = (after?, before?);
+                after.checked_sub(before).ok_or_else(|| format!("the count fell from {before} to {after}"))
+            })
+            .collect();
+        Window { start: begin.start, end, work, joules, measured_bytes, throttled: (self.throttled)() }
+    }
+
+    fn counts(&mut self) -> Vec<Result<u64, String>> {
+        self.counters.iter_mut().map(|counter| counter.bytes()).collect()
+    }
+
+    fn energies(&mut self) -> Vec<Result<Joules, String>> {
+        let figures = self.meters.iter_mut().map(|found| found.meter.energy());
+        figures.map(|figure| figure.map_err(|error| error.reason)).collect()
+    }
+
+    fn observe(&mut self, elapsed: Duration, traffic: &Traffic) {
+        self.meters.iter_mut().for_each(|found| found.meter.observe(elapsed, traffic));
+    }
+}
+
+/// What the instruments said when a window began.
+struct Begin {
+    start: f64,
+    joules: Vec<Result<Joules, String>>,
+    bytes: Vec<Result<u64, String>>,
+}
+
+impl Record {
+    /// Adds what a model computes from each window's time, bytes and operations. `operations_per_token`: one a variant; a
+    /// model that has a coefficient for operations gives no figure where they are not known.
+    pub fn add_model(&mut self, model: &EnergyModel, operations_per_token: &[Option<f64>]) {
+        let info =
+            MeterInfo { name: "model".into(), scope: model.scope, kind: Kind::Modelled, period_seconds: 0.0 };
+        self.meters.push(info);
+        let needed = model.joules_per_operation.is_some_and(|estimate| estimate.value() > 0.0);
+        let joules = |window: &Window, operations: Option<f64>| {
+            let operations = match operations {
+                None if needed => {
+                    return Err("the model counts operations, and these are not known".to_string());
+                }
+                operations => operations.unwrap_or(0.0) * window.work.tokens as f64,
+            };
+            let bytes = ModelMeter::memory_bytes(&window.work.traffic);
+            Ok(model.joules(bytes, operations as u64, window.end - window.start))
+        };
+        for (index, (_, windows)) in self.variants.iter_mut().enumerate() {
+            let operations = operations_per_token.get(index).copied().flatten();
+            for window in windows {
+                let figure = joules(window, operations);
+                window.joules.push(figure);
+            }
+        }
+        for window in self.idle_before.iter_mut().chain(&mut self.idle_after) {
+            let figure = joules(window, Some(0.0));
+            window.joules.push(figure);
+        }
+    }
+
+    /// Adds what an external meter wrote meanwhile: its times are those of the record's clock.
+    pub fn add_log(
+        &mut self,
+        name: &str,
+        scope: Scope,
+        log: &PowerLog,
+        plan: &Plan,
+    ) -> Result<(), MeasureError> {
+        let period_seconds = log.period_seconds();
+        let info = MeterInfo { name: name.into(), scope, kind: Kind::Measured, period_seconds };
+        plan.check(std::slice::from_ref(&info))?;
+        self.meters.push(info);
+        let windows = self.variants.iter_mut().flat_map(|(_, windows)| windows);
+        for window in windows.chain(&mut self.idle_before).chain(&mut self.idle_after) {
+            window.joules.push(log.energy(window.start, window.end));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! Means with their confidence intervals.
+
+use serde::Serialize;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+/// A mean and how far off it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    /// The mean.
+    pub mean: f64,
+    /// Half of the 95 % confidence interval; `None` for a single value.
+    pub half_width: Option<f64>,
+    /// Values it is made from.
+    pub count: usize,
+}
+
+/// Whether two variants differ.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Mean of the second less the first, over pairs that ran one after the other.
+    pub difference: Interval,
+    /// The second's mean over the first's; `None` where the difference is within the noise.
+    pub ratio: Option<f64>,
+}
+
+impl Interval {
+    /// The mean of `values` with the interval of Student's t over them; `None` for no values or one that is not finite.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let count = values.len();
+        if count == 0 || values.iter().any(|value| !value.is_finite()) {
+            return None;
+        }
+        let mean = values.iter().sum::<f64>() / count as f64;
+        let half_width = (count > 1).then(|| {
+            let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+            let error = (squares / (count - 1) as f64 / count as f64).sqrt();
+            student_95(count - 1) * error
+        });
+        Some(Self { mean, half_width, count })
+    }
+
+    /// Both ends, where they are known.
+    pub fn ends(&self) -> Option<[f64; 2]> {
+        self.half_width.map(|half| [self.mean - half, self.mean + half])
+    }
+
+    /// The same values, each divided by `by`.
+    pub fn scaled(self, by: f64) -> Self {
+        Self { mean: self.mean * by, half_width: self.half_width.map(|half| half * by.abs()), ..self }
+    }
+}
+
+/// Compares two variants by windows taken in turns: the i-th of one beside the i-th of the other, so that what warms or
+/// slows the machine meanwhile falls out of the differences. `None` for fewer than two pairs.
+pub fn compare(first: &[f64], second: &[f64]) -> Option<Comparison> {
+    let differences: Vec<f64> = first.iter().zip(second).map(|(first, second)| second - first).collect();
+    let difference = Interval::of(&differences)?;
+    let [low, high] = difference.ends()?;
+    let pairs = differences.len();
+    let (first, second) = (Interval::of(&first[..pairs])?, Interval::of(&second[..pairs])?);
+    let ratio = ((low > 0.0 || high < 0.0) && first.mean != 0.0).then(|| second.mean / first.mean);
+    Some(Comparison { difference, ratio })
+}
+
+/// How many standard errors lie on each side of the mean in a 95 % interval.
+pub fn student_95(degrees_of_freedom: usize) -> f64 {
+    let student = StudentsT::new(0.0, 1.0, degrees_of_freedom.max(1) as f64);
+    student.map_or(f64::INFINITY, |student| student.inverse_cdf(0.975))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn students_quantiles_are_those_of_the_tables() {
+        for (degrees, expected) in [(1, 12.7062), (4, 2.77645), (9, 2.26216), (30, 2.04227), (1000, 1.96234)]
+        {
+            let found = student_95(degrees);
+            assert!((found - expected).abs() < 1e-4, "{degrees}: {found}");
+        }
+    }
+
+    #[test]
+    fn an_interval_is_that_of_the_textbook() {
+        let interval = Interval::of(&[5.0, 6.0, 7.0, 8.0, 9.0]).unwrap();
+        // t(4) · sqrt(2.5 / 5)
+        assert!((interval.mean - 7.0).abs() < 1e-12);
+        assert!((interval.half_width.unwrap() - 2.77645 * 0.5f64.sqrt()).abs() < 1e-4);
+        assert_eq!(Interval::of(&[3.0]).unwrap().half_width, None);
+        assert!(Interval::of(&[]).is_none() && Interval::of(&[1.0, f64::NAN]).is_none());
+    }
+
+    #[test]
+    fn a_difference_within_the_noise_has_no_ratio() {
+        let noise = compare(&[10.0, 12.0, 11.0], &[11.0, 11.5, 11.2]).unwrap();
+        assert_eq!(noise.ratio, None);
+        // Both drift, and still one is larger by a tenth.
+        let clear = compare(&[10.0, 12.0, 14.0], &[11.0, 13.1, 15.5]).unwrap();
+        assert!((clear.ratio.unwrap() - 39.6 / 36.0).abs() < 1e-12);
+        assert!(compare(&[1.0], &[2.0]).is_none());
+    }
+}

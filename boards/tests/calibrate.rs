@@ -1,0 +1,54 @@
+//! Calibration from a published table.
+
+use pith_boards::calibrate::{Term, fit, read_table};
+use std::path::Path;
+
+/// The table of five quantizations on a Raspberry Pi 5; its source stands in the file.
+fn table() -> Vec<pith_boards::calibrate::Observation> {
+    read_table(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sensors/pi5-decode.csv"))).unwrap()
+}
+
+#[test]
+fn the_table_of_a_raspberry_pi_5_gives_a_fit_with_its_residuals() {
+    let observations = table();
+    let fit = fit(&observations, None).unwrap();
+    // Decoding is bound by memory: time and bytes go together, and the table cannot tell their costs apart. With both, a
+    // byte would have to give energy back.
+    assert!(fit.byte_time_correlation.unwrap() > 0.97, "{:?}", fit.byte_time_correlation);
+    assert_eq!(fit.not_shown, [Term::Byte]);
+    // Least squares through the origin, by hand: Σ J·t / Σ t².
+    let (products, squares) = observations.iter().fold((0.0, 0.0), |(products, squares), seen| {
+        (products + seen.joules * seen.seconds, squares + seen.seconds * seen.seconds)
+    });
+    let watts = fit.coefficient(Term::Time).unwrap();
+    assert!(
+        (watts.value - products / squares).abs() < 1e-9 && (watts.value - 6.317).abs() < 0.001,
+        "{watts:?}"
+    );
+    let [low, high] = watts.interval95.unwrap();
+    assert!(low < 6.2 && high > 6.4 && high - low < 1.5, "{watts:?}");
+    assert!((watts.robust - 6.2755).abs() < 0.001, "{watts:?}");
+
+    // The outlier: more joules for a token than the larger Q8_0.
+    let furthest = fit.furthest().unwrap();
+    assert_eq!((furthest.label.as_str(), furthest.stands_out), ("Q5_K_M", true));
+    let percents: Vec<(&str, f64)> =
+        fit.residuals.iter().map(|one| (one.label.as_str(), (one.percent * 10.0).round() / 10.0)).collect();
+    let expected = [("Q2_K", -0.7), ("Q3_K_M", -4.7), ("Q4_K_M", 5.5), ("Q5_K_M", 10.1), ("Q8_0", -8.0)];
+    assert_eq!(percents, expected);
+    assert_eq!(fit.residuals.iter().filter(|one| one.stands_out).count(), 1);
+
+    // The other way to see it: so much for a byte, and nothing for time.
+    let [other] = &fit.alternatives[..] else { panic!("{:?}", fit.alternatives) };
+    let [(Term::Byte, each)] = other.terms[..] else { panic!("{other:?}") };
+    assert!((each - 0.6169e-9).abs() < 0.0001e-9 && other.rms_percent > fit.rms_percent, "{other:?}");
+}
+
+#[test]
+fn with_idle_power_known_the_table_gives_a_cost_for_each_byte() {
+    let fit = fit(&table(), Some(3.0)).unwrap();
+    let byte = fit.coefficient(Term::Byte).unwrap();
+    let [low, high] = byte.interval95.unwrap();
+    assert!(byte.value > 0.2e-9 && byte.value < 0.45e-9 && low > 0.0 && high < 0.5e-9, "{byte:?}");
+    assert_eq!(fit.furthest().unwrap().label, "Q5_K_M");
+}
