@@ -9,11 +9,14 @@ mod chat;
 mod convert;
 mod inspect;
 mod interrupt;
+mod ledger;
 mod logits;
+mod metrics;
 mod output;
 mod perplexity;
 mod plan;
 mod prompt_cache;
+mod report;
 mod run;
 mod session;
 mod speculate;
@@ -42,6 +45,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => return run::run(args),
         Command::Chat(args) => chat::chat(args)?,
         Command::Bench(args) => bench::bench(args)?,
+        Command::Report(args) => report::report(args)?,
         Command::Perplexity(args) => perplexity::perplexity(args)?,
         Command::Logits(args) => logits::logits(args)?,
         Command::Tokenize(args) => tokenize::tokenize(args)?,
