@@ -452,7 +452,7 @@ pub(crate) fn roofline(runs: &[Run<'_>]) -> Option<Chart> {
     plot.points = points.iter().map(|(_, bytes, rate)| plot.at(*bytes, *rate)).collect();
     plot.axes(&mut svg);
     for (ceiling, _) in &ceilings {
-        plot.diagonal(&mut svg, *ceiling, "ceiling", &format!("probed {}", rate_name(*ceiling)));
+        plot.diagonal(&mut svg, *ceiling, "ceiling", &format!("ceiling {}", rate_name(*ceiling)));
     }
     // From the middle outwards, each where its name has room beside those before it.
     let middle = points.iter().map(|(_, bytes, rate)| (bytes * rate).ln()).sum::<f64>() / points.len() as f64;
@@ -480,7 +480,7 @@ pub(crate) fn roofline(runs: &[Run<'_>]) -> Option<Chart> {
             "No ledger knows its machine's bandwidth: the ceiling is missing. Lines join points of equal memory rate."
         }
         false => {
-            "The thick line is the bandwidth probed on the machine: decoding from memory cannot be above it, from a cache it can. Thin lines join points of equal memory rate."
+            "The thick line is the memory's bandwidth, known as the table says: decoding from memory cannot be above it, from a cache it can. Thin lines join points of equal memory rate."
         }
     };
     Some(Chart {

@@ -127,30 +127,33 @@ fn caution(kind: Kind, known: &[&Entry], lines: usize, joules: impl Fn(&Entry) -
 }
 
 impl Estimate {
-    /// Σ numerator / Σ denominator. The interval is Student's over the ratios of consecutive windows of equally many
-    /// lines, which keeps most of the correlation between neighbours inside a window.
+    /// `r = Σ y / Σ x`, where `parts` gives a line's y and x.
+    ///
+    /// The interval is that of a ratio estimator (Cochran, Sampling Techniques, 6.4) over n consecutive windows of
+    /// equally many lines, which keeps most of the correlation between neighbours inside a window:
+    /// `t · √(n / (n - 1) · Σ (yᵢ - r·xᵢ)²) / Σ x`, with Student's t.
     fn new(entries: &[&Entry], parts: impl Fn(&Entry) -> (f64, f64)) -> Option<Self> {
-        let ratio = |entries: &[&Entry]| {
-            let (mut above, mut below) = (0.0, 0.0);
-            for (numerator, denominator) in entries.iter().map(|entry| parts(entry)) {
-                above += numerator;
-                below += denominator;
-            }
-            (below > 0.0).then(|| above / below)
+        let sums = |entries: &[&Entry]| {
+            entries
+                .iter()
+                .map(|entry| parts(entry))
+                .fold((0.0, 0.0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
         };
-        let mean = ratio(entries)?;
-        let count = (entries.len() / FEWEST_LINES).min(MOST_WINDOWS);
-        let none = Self { mean, half_width: None, windows: 0 };
-        if count < FEWEST_WINDOWS {
-            return Some(none);
+        let (above, below) = sums(entries);
+        if below <= 0.0 {
+            return None;
         }
-        let bounds = |window: usize| window * entries.len() / count;
-        let windows: Option<Vec<f64>> =
-            (0..count).map(|window| ratio(&entries[bounds(window)..bounds(window + 1)])).collect();
-        let Some(windows) = windows else { return Some(none) };
-        let middle = windows.iter().sum::<f64>() / count as f64;
-        let squares: f64 = windows.iter().map(|window| (window - middle).powi(2)).sum();
-        let error = (squares / (count - 1) as f64 / count as f64).sqrt();
+        let mean = above / below;
+        let count = (entries.len() / FEWEST_LINES).min(MOST_WINDOWS);
+        if count < FEWEST_WINDOWS {
+            return Some(Self { mean, half_width: None, windows: 0 });
+        }
+        let bound = |window: usize| window * entries.len() / count;
+        let squares: f64 = (0..count)
+            .map(|window| sums(&entries[bound(window)..bound(window + 1)]))
+            .map(|(above, below)| (above - mean * below).powi(2))
+            .sum();
+        let error = (squares * count as f64 / (count - 1) as f64).sqrt() / below;
         Some(Self { mean, half_width: Some(student(count - 1) * error), windows: count })
     }
 }
@@ -217,6 +220,20 @@ mod tests {
         assert!((362..=397).contains(&held), "{held} of 400");
     }
 
+    /// A stall makes a rate unsure by the share of the time that it took, and by the same share as its inverse.
+    #[test]
+    fn a_rate_is_as_unsure_as_its_inverse() {
+        let mut entries = entries(|_| None, 100);
+        entries[50].seconds = 10.0;
+        let all: Vec<&Entry> = entries.iter().collect();
+        let rate = Estimate::new(&all, |entry| (entry.tokens as f64, entry.seconds)).unwrap();
+        let inverse = Estimate::new(&all, |entry| (entry.seconds, entry.tokens as f64)).unwrap();
+        assert!((rate.mean - 100.0 / 59.5).abs() < 1e-12 && (rate.mean * inverse.mean - 1.0).abs() < 1e-12);
+        let relative = [rate, inverse].map(|estimate| estimate.half_width.unwrap() / estimate.mean);
+        assert!((relative[0] - relative[1]).abs() < 1e-12, "{relative:?}");
+        assert!(relative[0] > 0.2 && relative[0] < 0.5, "{relative:?}");
+    }
+
     #[test]
     fn missing_and_slow_readings_are_said() {
         let some = energy(Kind::Measured, &entries(|index| (index % 4 != 0).then_some(1.0), 40));
@@ -225,7 +242,7 @@ mod tests {
         assert_eq!(some.caution.unwrap(), "no reading in 10 of 40 lines");
         let none = energy(Kind::Measured, &entries(|_| None, 40));
         assert_eq!((none.joules, none.joules_per_token, none.caution), (None, None, None));
-        let slow = |index: usize| Some(if index % 10 == 0 { 10.0 } else { 0.0 });
+        let slow = |index: usize| Some(if index.is_multiple_of(10) { 10.0 } else { 0.0 });
         assert!(energy(Kind::Measured, &entries(slow, 40)).caution.unwrap().contains("only 4 new values"));
         assert_eq!(energy(Kind::Modelled, &entries(slow, 40)).caution, None);
         assert_eq!(energy(Kind::Measured, &entries(slow, 4000)).caution, None);

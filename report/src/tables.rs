@@ -240,9 +240,9 @@ pub(crate) fn roofline(runs: &[Run<'_>]) -> Table {
         &bytes,
         "measured tokens/s",
         "GB/s (counted bytes, measured time)",
-        "probed ceiling, GB/s",
+        "memory's ceiling, GB/s",
         "% of the ceiling",
-        "how probed",
+        "how known",
     ];
     let mut table = table("roofline", "Decoding against memory", &["counted", "measured"], &columns, true);
     for (run, summary) in decoded() {
