@@ -25,7 +25,7 @@ pub use bandwidth::{Ceiling, Streamer, buffer_bytes, ceilings};
 pub use cores::{Choice, CoreClass, Cores, Cpu, Wanted, cpu_list, cpu_quota_below, parse_cpu_list};
 pub use cpu::{Cache, CacheKind, Processor};
 pub use error::MeasureError;
-pub use heat::{Conditions, Gauge, Heat, Stretch, Throttle, Watch, Zone};
+pub use heat::{Gauge, Heat, Stretch, Throttle, Watch, Zone};
 pub use machine::{Machine, MachineError};
 pub use memory::{available_memory, available_memory_below};
 pub use model::{EnergyModel, Estimate, ModelKind};

@@ -2,7 +2,9 @@
 
 use crate::calibrate::CalibrateArgs;
 use crate::energy::EnergyArgs;
+use crate::ledger::LedgerArgs;
 use crate::output;
+use crate::report::ReportArgs;
 use crate::speculate::ReplyArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
@@ -39,6 +41,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Show what board this is: cores, memory, sensors, heat
     Board(BoardArgs),
+    /// Draw ledgers that `pith run --ledger` wrote as one page
+    Report(ReportArgs),
     /// Perplexity of a text
     Perplexity(PerplexityArgs),
     /// Write the logits of a token sequence to a NumPy file
@@ -257,12 +261,12 @@ pub struct RunArgs {
     /// Print no statistics
     #[arg(long)]
     pub no_stats: bool,
-    /// Write one JSON line a token: time, bytes moved
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub ledger: Option<PathBuf>,
     /// Print text and statistics as JSON at the end
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub ledger: LedgerArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub cache: PromptCacheArgs,
@@ -298,6 +302,9 @@ pub struct ChatArgs {
     /// Print statistics after every reply
     #[arg(long)]
     pub stats: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub ledger: LedgerArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub cache: PromptCacheArgs,

@@ -1,12 +1,11 @@
 //! `pith chat`
 
 use crate::args::ChatArgs;
+use crate::ledger::Recording;
 use crate::{interrupt, prompt_cache, run, session, speculate};
 use anyhow::Context;
 use pith_boards::Watch;
-use pith_runtime::{
-    ChatTemplate, Drafter, GenerateOptions, Ledger, Message, Model, Sampler, Session, generate_with,
-};
+use pith_runtime::{ChatTemplate, Drafter, GenerateOptions, Message, Model, Sampler, Session, generate_with};
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 use std::io::{BufRead, IsTerminal, Write};
@@ -24,9 +23,11 @@ pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
     let template = template(&args, &model)?;
     interrupt::listen()?;
     let system = args.system.iter().map(|text| Message::new("system", text)).collect::<Vec<_>>();
+    let recording = Recording::begin(&args.ledger, &session)?;
     let mut conversation = Conversation {
         model: &model,
         session,
+        recording,
         drafter,
         sampler,
         template,
@@ -47,7 +48,7 @@ pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
     if conversation.begun {
         prompt_cache::save_all(&args.cache, &conversation.session)?;
     }
-    Ok(())
+    conversation.recording.finish()
 }
 
 fn template(args: &ChatArgs, model: &Model) -> anyhow::Result<ChatTemplate> {
@@ -70,6 +71,7 @@ fn template(args: &ChatArgs, model: &Model) -> anyhow::Result<ChatTemplate> {
 struct Conversation<'a> {
     model: &'a Model,
     session: Session,
+    recording: Recording,
     drafter: Box<dyn Drafter>,
     sampler: Sampler,
     template: ChatTemplate,
@@ -114,7 +116,9 @@ impl Conversation<'_> {
         };
         interrupt::clear();
         let mut out = std::io::stdout().lock();
-        let mut ledger = Ledger::new();
+        // Statistics are of one reply; the file and the metrics go on.
+        let ledger = &mut self.recording.ledger;
+        ledger.clear();
         let mut written = Ok(());
         // What happened while the user was typing is of no reply.
         self.watch.finish();
@@ -124,7 +128,7 @@ impl Conversation<'_> {
             &mut self.sampler,
             &tokens,
             &options,
-            &mut ledger,
+            ledger,
             |piece| {
                 self.watch.look();
                 written = write!(out, "{piece}").and_then(|()| out.flush());
@@ -142,7 +146,7 @@ impl Conversation<'_> {
             prompt_cache::save_prompt(&args.cache, &self.session, tokens.len(), restored)?;
         }
         if args.stats {
-            eprint!("{}", run::statistics(&outcome, &ledger, &self.watch.finish()));
+            eprint!("{}", run::statistics(&outcome, &self.recording.ledger, &self.watch.finish()));
         }
         self.messages.push(Message::new("assistant", outcome.text.trim()));
         Ok(())

@@ -12,11 +12,14 @@ mod convert;
 mod energy;
 mod inspect;
 mod interrupt;
+mod ledger;
 mod logits;
+mod metrics;
 mod output;
 mod perplexity;
 mod plan;
 mod prompt_cache;
+mod report;
 mod run;
 mod session;
 mod speculate;
@@ -46,6 +49,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chat(args) => chat::chat(args)?,
         Command::Bench(args) => bench::bench(args)?,
         Command::Board(args) => board::board(args)?,
+        Command::Report(args) => report::report(args)?,
         Command::Perplexity(args) => perplexity::perplexity(args)?,
         Command::Logits(args) => logits::logits(args)?,
         Command::Tokenize(args) => tokenize::tokenize(args)?,

@@ -4,6 +4,7 @@ use crate::args::TableFormat;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::path::Path;
 
 /// `1234567` as `1.2 MB`: decimal units, as memory traffic is counted.
 pub fn bytes(count: u64) -> String {
@@ -148,6 +149,26 @@ pub fn write_npy_head(out: &mut impl Write, rows: usize, cols: usize) -> io::Res
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&(head.len() as u16).to_le_bytes())?;
     out.write_all(head.as_bytes())
+}
+
+/// Replaces a file whole: a reader sees the old one or the new one. What is no ordinary file, a pipe or a device, is
+/// written to.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Behind a link the file is replaced, and the link stays.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        return std::fs::OpenOptions::new().write(true).open(&path)?.write_all(bytes);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".pith-").suffix(".tmp");
+    // Another user may read it, as the system's mask has it: a temporary file is its owner's alone otherwise.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(&path).map_err(|error| error.error)?;
+    Ok(())
 }
 
 /// Prints to standard output; a closed pipe is an error, which `main` forgives.

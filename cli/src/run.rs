@@ -1,15 +1,14 @@
 //! `pith run`
 
 use crate::args::{RunArgs, SamplerArgs};
+use crate::ledger::Recording;
 use crate::{interrupt, output, prompt_cache, session, speculate, tokenize};
-use anyhow::Context;
 use pith_boards::{Stretch, Watch};
 use pith_runtime::{
     FullContext, GenerateOptions, Ledger, Outcome, Phase, Sampler, SamplerOptions, StopReason, generate_with,
 };
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
@@ -40,6 +39,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         ignore_eos: args.ignore_eos,
         full_context,
     };
+    let mut recording = Recording::begin(&args.ledger, &session)?;
+    let ledger = &mut recording.ledger;
     interrupt::listen()?;
     let mut out = std::io::stdout().lock();
     if !args.json && !args.no_echo {
@@ -47,36 +48,32 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         out.flush()?;
     }
     let mut written = Ok(());
-    let mut ledger = Ledger::new();
     let drafter = drafter.as_mut();
     let mut watch = Watch::begin(Path::new("/"));
-    let outcome =
-        generate_with(&mut session, drafter, &mut sampler, &tokens, &options, &mut ledger, |piece| {
-            watch.look();
-            if !args.json {
-                written = write!(out, "{piece}").and_then(|()| out.flush());
-            }
-            if interrupt::pressed() || written.is_err() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        })?;
+    let outcome = generate_with(&mut session, drafter, &mut sampler, &tokens, &options, ledger, |piece| {
+        watch.look();
+        if !args.json {
+            written = write!(out, "{piece}").and_then(|()| out.flush());
+        }
+        if interrupt::pressed() || written.is_err() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
     written?;
     let heat = watch.finish();
     prompt_cache::save_prompt(&args.cache, &session, tokens.len(), restored)?;
     prompt_cache::save_all(&args.cache, &session)?;
-    if let Some(path) = &args.ledger {
-        write_ledger(path, &ledger)?;
-    }
     if args.json {
-        writeln!(out, "{:#}", to_json(&prompt, &outcome, &ledger, &heat))?;
+        writeln!(out, "{:#}", to_json(&prompt, &outcome, ledger, &heat))?;
     } else {
         writeln!(out)?;
         if !args.no_stats {
-            eprint!("{}", statistics(&outcome, &ledger, &heat));
+            eprint!("{}", statistics(&outcome, ledger, &heat));
         }
     }
+    recording.finish()?;
     Ok(if interrupt::pressed() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
 }
 
@@ -128,13 +125,6 @@ fn unescape(text: &str) -> String {
         out.push(escaped.unwrap_or(c));
     }
     out
-}
-
-fn write_ledger(path: &Path, ledger: &Ledger) -> anyhow::Result<()> {
-    let place = || path.display().to_string();
-    let mut out = BufWriter::new(File::create(path).with_context(place)?);
-    ledger.write_json(&mut out)?;
-    out.flush().with_context(place)
 }
 
 /// Lines for the prompt and the reply, in tokens per second and bytes per token, for what was drafted, and for what

@@ -190,6 +190,7 @@ mod tests {
             let started = Instant::now();
             // The pool leaves threads out for a while where the machine is busy.
             let error = loop {
+                faulty.disarm();
                 begin(&mut session, &tokens);
                 faulty.arm(1, true);
                 if let Err(error) = operation(&mut session, &tokens) {

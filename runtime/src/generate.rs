@@ -3,7 +3,7 @@
 use crate::context::FullContext;
 use crate::distribution::Distribution;
 use crate::error::RuntimeError;
-use crate::ledger::{Ledger, Phase};
+use crate::ledger::{Ledger, Phase, Traffic};
 use crate::reply::Reply;
 use crate::sampler::Sampler;
 use crate::session::Session;
@@ -222,7 +222,8 @@ impl<F: FnMut(&str) -> ControlFlow<()>> Run<'_, F> {
         let tokens = [&[token], self.draft.tokens()].concat();
         // A drafter may speak of tokens that the model does not have; then the session is as it was.
         self.session.step_all(&tokens)?;
-        self.record();
+        let traffic = self.traffic();
+        self.ledger.measure(Phase::Decode, 1, traffic);
         let (next, accepted) = self.check();
         self.session.truncate(first + 1 + accepted);
         self.ledger.share(drafted, accepted);
@@ -260,9 +261,15 @@ impl<F: FnMut(&str) -> ControlFlow<()>> Run<'_, F> {
     }
 
     fn record(&mut self) {
+        let traffic = self.traffic();
+        self.ledger.record(Phase::Decode, 1, traffic);
+    }
+
+    /// What the last pass and the drafting for it moved.
+    fn traffic(&mut self) -> Traffic {
+        self.speculation.passes += 1;
         let mut traffic = self.session.last_traffic();
         traffic += self.drafter.take_traffic();
-        self.ledger.record(Phase::Decode, 1, traffic);
-        self.speculation.passes += 1;
+        traffic
     }
 }

@@ -1,8 +1,8 @@
 //! What every token costs: time, bytes, energy.
 
 use crate::error::RuntimeError;
-use crate::meter::{Joules, Meter, Reading};
-use serde::Serialize;
+use crate::meter::{Conditions, Joules, Meter, Observer, Reading};
+use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl AddAssign for Traffic {
 }
 
 /// Which part of a reply tokens belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Tokens of the prompt, many at a time.
@@ -76,6 +76,9 @@ pub struct TokenCost {
     pub tokens: usize,
     /// Tokens that were drafted and run along, accepted or not.
     pub drafted: usize,
+    /// When the work began, since the ledger was made; of a clock that never goes back.
+    #[serde(rename = "start_seconds", serialize_with = "as_seconds")]
+    pub start: Duration,
     /// Wall-clock time.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
@@ -84,6 +87,9 @@ pub struct TokenCost {
     pub traffic: Traffic,
     /// One a meter, in their order.
     pub energy: Vec<Reading>,
+    /// The machine's state after the work; nothing is known where the ledger has no observer.
+    #[serde(flatten)]
+    pub conditions: Conditions,
 }
 
 /// Sums over the costs of a phase.
@@ -104,17 +110,46 @@ pub struct Totals {
 }
 
 /// Records what tokens cost. [`Ledger::start`] before the work, [`Ledger::record`] after it.
-#[derive(Default)]
+///
+/// Every cost is added to the totals of its phase and handed to the sink, if there is one. It is kept as well, unless
+/// [`Ledger::totals_only`] asked for a ledger whose memory does not grow.
 pub struct Ledger {
     meters: Vec<Metered>,
+    observer: Option<Box<dyn Observer>>,
+    sink: Option<Box<Sink>>,
+    made: Instant,
     started: Option<Instant>,
+    /// Measured, but not yet known how many tokens share it.
+    open: Option<TokenCost>,
+    keeps_costs: bool,
     costs: Vec<TokenCost>,
+    prefill: Totals,
+    decode: Totals,
 }
+
+type Sink = dyn FnMut(&TokenCost) + Send;
 
 struct Metered {
     meter: Box<dyn Meter>,
     name: Arc<str>,
     before: Option<Joules>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            meters: Vec::new(),
+            observer: None,
+            sink: None,
+            made: Instant::now(),
+            started: None,
+            open: None,
+            keeps_costs: true,
+            costs: Vec::new(),
+            prefill: Totals::default(),
+            decode: Totals::default(),
+        }
+    }
 }
 
 impl Ledger {
@@ -132,6 +167,24 @@ impl Ledger {
         Self { meters, ..Self::default() }
     }
 
+    /// Asks `observer` for the machine's state after every cost.
+    pub fn with_observer(mut self, observer: Box<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Hands every cost to `sink` as soon as it is complete, between one token and the next.
+    pub fn with_sink(mut self, sink: impl FnMut(&TokenCost) + Send + 'static) -> Self {
+        self.sink = Some(Box::new(sink));
+        self
+    }
+
+    /// Keeps sums only, so that memory stays the same however long the run: [`Ledger::costs`] is empty.
+    pub fn totals_only(mut self) -> Self {
+        self.keeps_costs = false;
+        self
+    }
+
     /// Work begins now. A meter that gives no figure now gives none for this work.
     pub fn start(&mut self) {
         for metered in &mut self.meters {
@@ -141,51 +194,67 @@ impl Ledger {
     }
 
     /// Work that began at the last [`Ledger::start`] ends now. Panics if there was none.
-    pub fn record(&mut self, phase: Phase, tokens: usize, traffic: Traffic) -> &TokenCost {
-        let elapsed = self.started.take().expect("start comes before record").elapsed();
-        let energy = self.meters.iter_mut().map(|metered| metered.read(elapsed, &traffic)).collect();
-        self.costs.push(TokenCost { phase, tokens, drafted: 0, elapsed, traffic, energy });
-        self.costs.last().expect("just pushed")
+    pub fn record(&mut self, phase: Phase, tokens: usize, traffic: Traffic) {
+        self.measure(phase, tokens, traffic);
+        self.close();
     }
 
-    /// Of the tokens drafted for what was recorded last, this many were accepted and share its cost.
+    /// [`Ledger::record`] where [`Ledger::share`] follows: time and energy are taken now.
+    pub(crate) fn measure(&mut self, phase: Phase, tokens: usize, traffic: Traffic) {
+        let started = self.started.take().expect("start comes before record");
+        let elapsed = started.elapsed();
+        let energy = self.meters.iter_mut().map(|metered| metered.read(elapsed, &traffic)).collect();
+        let conditions = self.observer.as_mut().map(|observer| observer.conditions()).unwrap_or_default();
+        let start = started.duration_since(self.made);
+        self.open =
+            Some(TokenCost { phase, tokens, drafted: 0, start, elapsed, traffic, energy, conditions });
+    }
+
+    /// Of the tokens drafted for what was measured, this many were accepted and share its cost, which is complete.
     pub(crate) fn share(&mut self, drafted: usize, accepted: usize) {
-        if let Some(cost) = self.costs.last_mut() {
+        if let Some(cost) = &mut self.open {
             cost.drafted += drafted;
             cost.tokens += accepted;
         }
+        self.close();
     }
 
-    /// Everything recorded, in order.
+    fn close(&mut self) {
+        let Some(cost) = self.open.take() else { return };
+        match cost.phase {
+            Phase::Prefill => self.prefill.add(&cost),
+            Phase::Decode => self.decode.add(&cost),
+        }
+        if let Some(sink) = &mut self.sink {
+            sink(&cost);
+        }
+        if self.keeps_costs {
+            self.costs.push(cost);
+        }
+    }
+
+    /// Everything recorded, in order; nothing after [`Ledger::totals_only`].
     pub fn costs(&self) -> &[TokenCost] {
         &self.costs
     }
 
-    /// Forgets what was recorded; the meters stay.
+    /// Forgets what was recorded, sums included; meters, observer, sink and the clock stay.
     pub fn clear(&mut self) {
         self.costs.clear();
+        self.prefill = Totals::default();
+        self.decode = Totals::default();
     }
 
     /// Sums over one phase.
     pub fn totals(&self, phase: Phase) -> Totals {
-        let mut totals = Totals::default();
-        for cost in self.costs.iter().filter(|cost| cost.phase == phase) {
-            totals.tokens += cost.tokens;
-            totals.drafted += cost.drafted;
-            totals.elapsed += cost.elapsed;
-            totals.traffic += cost.traffic;
-            if totals.energy.is_empty() {
-                totals.energy.clone_from(&cost.energy);
-                continue;
-            }
-            for (sum, reading) in totals.energy.iter_mut().zip(&cost.energy) {
-                sum.joules = sum.joules.zip(reading.joules).map(|(sum, joules)| sum + joules);
-            }
+        match phase {
+            Phase::Prefill => self.prefill.clone(),
+            Phase::Decode => self.decode.clone(),
         }
-        totals
     }
 
-    /// Writes one line of JSON a cost: `phase`, `tokens`, `drafted`, `seconds`, the fields of [`Traffic`], `energy`.
+    /// Writes one line of JSON a kept cost: `phase`, `tokens`, `drafted`, `start_seconds`, `seconds`, the fields of
+    /// [`Traffic`], `energy`, the fields of [`Conditions`].
     pub fn write_json(&self, mut out: impl Write) -> Result<(), RuntimeError> {
         for cost in &self.costs {
             serde_json::to_writer(&mut out, cost).map_err(|error| RuntimeError::Ledger(error.into()))?;
@@ -200,6 +269,20 @@ impl Totals {
     pub fn tokens_per_second(&self) -> Option<f64> {
         let seconds = self.elapsed.as_secs_f64();
         (seconds > 0.0).then(|| self.tokens as f64 / seconds)
+    }
+
+    fn add(&mut self, cost: &TokenCost) {
+        self.tokens += cost.tokens;
+        self.drafted += cost.drafted;
+        self.elapsed += cost.elapsed;
+        self.traffic += cost.traffic;
+        if self.energy.is_empty() {
+            self.energy.clone_from(&cost.energy);
+            return;
+        }
+        for (sum, reading) in self.energy.iter_mut().zip(&cost.energy) {
+            sum.joules = sum.joules.zip(reading.joules).map(|(sum, joules)| sum + joules);
+        }
     }
 }
 
@@ -285,6 +368,58 @@ mod tests {
         assert_eq!(ledger.totals(Phase::Decode).energy[0].joules, None);
         assert_eq!(ledger.totals(Phase::Prefill).energy[0].joules, Some(Joules(100.0)));
         assert_eq!(Ledger::new().totals(Phase::Decode).tokens_per_second(), None);
+    }
+
+    /// Gets hotter by a degree an answer, and throttles from 61 °C.
+    struct Warming(f64);
+
+    impl Observer for Warming {
+        fn conditions(&mut self) -> Conditions {
+            self.0 += 1.0;
+            let throttled = Some(self.0 >= 61.0);
+            Conditions { temperature_celsius: Some(self.0), frequency_hz: None, throttled }
+        }
+    }
+
+    #[test]
+    fn costs_go_to_the_sink_complete_and_need_not_be_kept() {
+        let (sender, costs) = std::sync::mpsc::channel();
+        let mut ledger = Ledger::new()
+            .with_observer(Box::new(Warming(59.0)))
+            .with_sink(move |cost| sender.send(cost.clone()).unwrap())
+            .totals_only();
+        ledger.start();
+        ledger.record(Phase::Prefill, 7, Traffic::default());
+        ledger.start();
+        ledger.measure(Phase::Decode, 1, Traffic::default());
+        assert_eq!(costs.try_iter().count(), 1, "nobody knows yet how many tokens the second has");
+        ledger.share(4, 2);
+        let cost = costs.try_recv().unwrap();
+        assert_eq!((cost.tokens, cost.drafted), (3, 4));
+        assert_eq!(cost.conditions.temperature_celsius, Some(61.0));
+        assert_eq!(cost.conditions.throttled, Some(true));
+        assert_eq!(ledger.totals(Phase::Decode).tokens, 3);
+        assert!(ledger.costs().is_empty());
+    }
+
+    #[test]
+    fn work_begins_after_the_work_before_it() {
+        let ledger = ledger(&[]);
+        for pair in ledger.costs().windows(2) {
+            assert!(pair[0].start + pair[0].elapsed <= pair[1].start);
+        }
+        assert_eq!(ledger.costs()[0].conditions, Conditions::default());
+    }
+
+    #[test]
+    fn a_cleared_ledger_has_no_sums() {
+        let mut ledger = ledger(&[]);
+        let start = ledger.costs()[2].start;
+        ledger.clear();
+        assert_eq!(ledger.totals(Phase::Decode), Totals::default());
+        ledger.start();
+        ledger.record(Phase::Decode, 1, Traffic::default());
+        assert!(ledger.costs()[0].start > start, "the clock goes on");
     }
 
     #[test]

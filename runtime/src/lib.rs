@@ -60,7 +60,7 @@ pub use error::RuntimeError;
 pub use generate::{GenerateOptions, Outcome, Speculation, StopReason, generate, generate_with};
 pub use head::EXACT_TOKENS;
 pub use ledger::{Ledger, Phase, TokenCost, Totals, Traffic};
-pub use meter::{Joules, Kind, Meter, MeterError, Reading, Scope};
+pub use meter::{Conditions, Joules, Kind, Meter, MeterError, Observer, Reading, Scope};
 pub use model::Model;
 pub use placement::{DiskRate, Part, Placement};
 pub use pool::MAX_THREADS;

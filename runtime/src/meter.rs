@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct Joules(pub f64);
 
 /// What a figure of energy covers. Figures of different scopes are never added: the larger contains the smaller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// One supply rail.
@@ -26,7 +26,7 @@ pub enum Scope {
 }
 
 /// Where a figure of energy comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A sensor's reading.
@@ -55,6 +55,26 @@ pub trait Meter: Send {
 
     /// Hears of work that was just done, before [`Meter::energy`] is read: what a modelled meter counts from.
     fn observe(&mut self, _elapsed: Duration, _traffic: &Traffic) {}
+}
+
+/// The state of the machine while tokens were computed; what is not known is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Conditions {
+    /// Temperature of the processor.
+    pub temperature_celsius: Option<f64>,
+    /// Clock of the cores that compute; of the fastest where they differ.
+    pub frequency_hz: Option<u64>,
+    /// Whether the clock is held down now, by heat or by a weak supply.
+    pub throttled: Option<bool>,
+}
+
+/// A source of [`Conditions`].
+///
+/// The ledger asks once for every cost, between one token and the next, so an observer of slow sensors answers from
+/// what it read shortly before. A sensor that fails gives `None` and never stops generation.
+pub trait Observer: Send {
+    /// The state now.
+    fn conditions(&mut self) -> Conditions;
 }
 
 /// A meter that gave no figure.

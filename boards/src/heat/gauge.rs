@@ -2,6 +2,7 @@
 
 use super::files::{self, Frequency, Limit, Temperature};
 use super::hottest;
+use pith_runtime::{Conditions, Observer};
 use serde::Serialize;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,17 +12,6 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Most files of a kind that are looked at each time. A server has a hundred of each, and they say much the same.
 const MOST: usize = 8;
-
-/// How the machine is now. What it does not tell is `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Conditions {
-    /// The hottest of the processor's sensors.
-    pub temperature_celsius: Option<f64>,
-    /// The highest frequency of a core.
-    pub frequency_hz: Option<u64>,
-    /// Whether something slows the processor down, or did since the look before.
-    pub throttled: Option<bool>,
-}
 
 /// Reads [`Conditions`] cheaply.
 pub struct Gauge {
@@ -172,6 +162,12 @@ impl Stretch {
         let hottest =
             self.hottest_celsius.map_or(String::new(), |celsius| format!("; {celsius:.1} °C at most"));
         (self.throttled == Some(true)).then(|| format!("slowed down: {}{hottest}", self.reasons.join("; ")))
+    }
+}
+
+impl Observer for Gauge {
+    fn conditions(&mut self) -> Conditions {
+        Gauge::conditions(self)
     }
 }
 

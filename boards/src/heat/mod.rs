@@ -6,7 +6,7 @@
 mod files;
 mod gauge;
 
-pub use gauge::{Conditions, Gauge, Stretch, Watch};
+pub use gauge::{Gauge, Stretch, Watch};
 
 use serde::Serialize;
 use std::path::Path;
