@@ -100,7 +100,13 @@ mod tests {
     #[test]
     fn the_buffer_is_larger_than_the_caches_and_smaller_than_memory() {
         let cache = |bytes| Cache { level: 3, kind: CacheKind::Unified, bytes, shared_by: 4 };
-        let machine = |caches| Machine { board: None, processors: vec![], caches, memory_bytes: None };
+        let machine = |caches| Machine {
+            board: None,
+            processors: vec![],
+            caches,
+            memory_bytes: None,
+            page_bytes: None,
+        };
         assert_eq!(buffer_bytes(&machine(vec![]), None), 128 << 20);
         assert_eq!(buffer_bytes(&machine(vec![cache(64 << 20), cache(1 << 20)]), None), 512 << 20);
         assert_eq!(buffer_bytes(&machine(vec![cache(64 << 20)]), Some(400 << 20)), 100 << 20);

@@ -11,7 +11,7 @@ use pith_boards::meters::{Found, discover};
 use pith_boards::profile::Library;
 use pith_boards::protocol::{Interval, Plan};
 use pith_boards::{Ceiling, EnergyModel, Machine, available_memory, buffer_bytes, ceilings};
-use pith_runtime::Scope;
+use pith_runtime::{MAX_THREADS, Scope};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -64,6 +64,12 @@ pub fn own_profile() -> Option<PathBuf> {
 /// where there is nothing to calibrate by.
 pub fn calibrate(args: CalibrateArgs, shipped: Option<EnergyModel>) -> anyhow::Result<()> {
     anyhow::ensure!(args.rounds > 0, "--rounds is 0, expected at least 1");
+    if let Some(threads) = args.threads {
+        anyhow::ensure!(
+            (1..=MAX_THREADS).contains(&threads),
+            "--threads is {threads}, expected 1 to {MAX_THREADS}"
+        );
+    }
     if let Some(watts) = args.idle_watts {
         anyhow::ensure!(watts.is_finite() && watts >= 0.0, "--idle-watts is {watts}, expected 0 or more");
     }

@@ -145,6 +145,7 @@ impl Conversation<'_> {
         if first {
             prompt_cache::save_prompt(&args.cache, &self.session, tokens.len(), restored)?;
         }
+        self.recording.flush();
         if args.stats {
             eprint!("{}", run::statistics(&outcome, &self.recording.ledger, &self.watch.finish()));
         }

@@ -53,7 +53,7 @@ pub struct EnergyArgs {
     /// What the external meter covers
     #[arg(long, value_enum, default_value_t = LogScope::Board, requires = "power_log")]
     pub power_log_scope: LogScope,
-    /// Profile with the model of energy to compute by [default: the one that `pith board calibrate` wrote]
+    /// Profile with the model of energy to compute by [default: the one that `pith board calibrate` wrote, or that of the profile that fits]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "energy")]
     pub energy_model: Option<PathBuf>,
 }
@@ -128,6 +128,10 @@ pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> an
         args.models.iter().map(|path| bench::open(args, path)).collect::<anyhow::Result<_>>()?;
     // Before the first session, which may keep this thread on some CPUs.
     let choices = bench::choices(args)?;
+    anyhow::ensure!(
+        choices.windows(2).all(|pair| pair[0].cpus == pair[1].cpus),
+        "--energy measures in turns and so on the same CPUs; give --cpus, or one number of threads at a time"
+    );
     let mut running = Vec::new();
     for model in &files {
         for cores in &choices {
@@ -152,8 +156,12 @@ pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> an
     };
     let mut record = measure(&plan, &mut variants, instruments)?;
     if let Some(path) = &args.energy.power_log {
-        let log = PowerLog::read(path)?.shifted(args.energy.power_log_start.unwrap_or(0.0));
-        record.add_log("log", args.energy.power_log_scope.into(), &log, &plan)?;
+        // What was measured meanwhile is not lost for it.
+        let log = PowerLog::read(path).map(|log| log.shifted(args.energy.power_log_start.unwrap_or(0.0)));
+        let scope = args.energy.power_log_scope.into();
+        if let Err(error) = log.and_then(|log| record.add_log("log", scope, &log, &plan)) {
+            eprintln!("--power-log: {error}; its figures are missing");
+        }
     }
     if let Some(model) = &model {
         let operations: Vec<Option<f64>> =
@@ -338,6 +346,16 @@ fn print(
         }
     }
     let comparisons = comparisons(record, running, &summaries);
+    for (summary, figure) in
+        summaries.iter().flat_map(|one| one.energy.iter().map(move |figure| (one, figure)))
+    {
+        if let Some(reason) = &figure.reason {
+            eprintln!(
+                "{}: {} of {} windows without a figure by {}: {reason}",
+                summary.name, figure.missing_windows, summary.windows, figure.meter
+            );
+        }
+    }
     if format == TableFormat::Json {
         let parse = |table: &Table| serde_json::from_str::<Value>(&table.render(TableFormat::Json));
         let energy: Vec<Value> = energy.iter().map(parse).collect::<Result<_, _>>()?;
@@ -353,16 +371,6 @@ fn print(
     }
     for one in &comparisons {
         text += &format!("\n{}", one.as_str().unwrap_or_default());
-    }
-    for (summary, figure) in
-        summaries.iter().flat_map(|one| one.energy.iter().map(move |figure| (one, figure)))
-    {
-        if let Some(reason) = &figure.reason {
-            eprintln!(
-                "{}: {} of {} windows without a figure by {}: {reason}",
-                summary.name, figure.missing_windows, summary.windows, figure.meter
-            );
-        }
     }
     if !comparisons.is_empty() {
         text += "\n";
@@ -437,7 +445,9 @@ fn comparisons(record: &Record, running: &[Running<'_>], summaries: &[Summary]) 
             all.push(Value::from(format!("{from} → {to}: {what} {said}")));
         };
         say("tokens/s".into(), rates(first), rates(second));
-        for (meter, info) in record.meters.iter().enumerate() {
+        // A model's figures differ as the clock does: that was said.
+        let sensors = record.meters.iter().enumerate().filter(|(_, info)| info.kind != Kind::Modelled);
+        for (meter, info) in sensors {
             let figures = |index: usize| {
                 record.joules_per_token(index, meter).into_iter().collect::<Option<Vec<f64>>>()
             };

@@ -5,11 +5,12 @@ use crate::energy::{energy_model, report_unusable};
 use crate::metrics::{self, Publisher};
 use anyhow::Context;
 use clap::{Args, ValueEnum, ValueHint};
+use pith_boards::calibrate::OWN_PROFILE;
 use pith_boards::meters::{ModelMeter, discover};
 use pith_boards::profile::{Evidence, Profile};
 use pith_boards::{Gauge, Machine};
 use pith_report::{Bandwidth, Header, LedgerFormat, LedgerWriter, MachineRecord};
-use pith_runtime::{Ledger, Meter, Observer, Session, TokenCost};
+use pith_runtime::{Ledger, Meter, Observer, Session};
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -60,6 +61,8 @@ pub struct Instruments {
     pub bandwidth: Option<Bandwidth>,
     /// Sources of energy figures.
     pub meters: Vec<Box<dyn Meter>>,
+    /// How often each gives a new value, in milliseconds, where that is known.
+    pub periods: Vec<Option<u64>>,
     /// Source of temperature, clock and throttling.
     pub observer: Option<Box<dyn Observer>>,
 }
@@ -75,32 +78,53 @@ impl Instruments {
             memory_bytes: machine.memory_bytes,
             board: machine.board,
         });
-        let profile = Evidence::read(root).ok().and_then(|evidence| detect(&evidence, None).ok());
-        let profile = profile.map(|detection| detection.profile);
+        let detection =
+            Evidence::read(root).map_err(anyhow::Error::from).and_then(|evidence| detect(&evidence, None));
+        let profile = detection.map(|detection| detection.profile);
+        let profile = profile.map_err(|error| eprintln!("note: no profile of this machine: {error:#}")).ok();
         if let (Some(machine), Some(profile)) = (&mut machine, &profile) {
             machine.board.get_or_insert_with(|| profile.title.clone());
         }
         let discovered = discover(root);
         report_unusable(&discovered.unusable);
-        let mut meters: Vec<Box<dyn Meter>> = discovered.found.into_iter().map(|found| found.meter).collect();
-        if let (true, Ok(Some(model))) = (meters.is_empty(), energy_model(&None)) {
-            meters.push(Box::new(ModelMeter::new(model, None)));
+        let (mut meters, mut periods) = (Vec::<Box<dyn Meter>>::new(), Vec::new());
+        for found in discovered.found {
+            meters.push(found.meter);
+            periods.push(Some(found.period.as_millis() as u64).filter(|&period| period > 0));
+        }
+        if meters.is_empty() {
+            match energy_model(&None) {
+                Ok(Some(model)) if model.joules_per_operation.is_some_and(|cost| cost.value() > 0.0) => {
+                    eprintln!(
+                        "note: no modelled energy: a ledger counts no operations, and the model asks for them"
+                    );
+                }
+                Ok(Some(model)) => {
+                    meters.push(Box::new(ModelMeter::new(model, None)));
+                    periods.push(None);
+                }
+                Ok(None) => {}
+                Err(error) => eprintln!("note: no modelled energy: {error:#}"),
+            }
         }
         Self {
             machine: machine.unwrap_or_default(),
-            bandwidth: profile.and_then(|profile| bandwidth(&profile, threads)),
+            // What others published is no probe of this machine.
+            bandwidth: profile
+                .filter(|profile| profile.name == OWN_PROFILE)
+                .and_then(|profile| bandwidth(&profile, threads)),
             meters,
+            periods,
             observer: Some(Box::new(Gauge::open(root))),
         }
     }
 }
 
-/// The rate of memory that a profile has for so many threads, or for as many as its source says nothing of.
+/// The rate of memory that a calibration found for so many threads.
 fn bandwidth(profile: &Profile, threads: usize) -> Option<Bandwidth> {
-    let of = |wanted: Option<usize>| {
-        profile.bandwidth.iter().find(move |rate| rate.threads.map(|count| count as usize) == wanted)
-    };
-    let rate = of(Some(threads)).or_else(|| of(None))?;
+    let of =
+        |rate: &&pith_boards::profile::Bandwidth| rate.threads.is_some_and(|count| count as usize == threads);
+    let rate = profile.bandwidth.iter().find(of)?;
     Some(Bandwidth {
         bytes_per_second: rate.gb_per_s[1] * 1e9,
         threads: rate.threads.map(u64::from),
@@ -112,7 +136,7 @@ fn bandwidth(profile: &Profile, threads: usize) -> Option<Bandwidth> {
 pub struct Recording {
     /// The ledger of the run; it keeps sums only.
     pub ledger: Ledger,
-    file: Option<(PathBuf, Arc<Mutex<Option<io::Error>>>)>,
+    file: Option<(PathBuf, SharedWriter)>,
     publisher: Publisher,
 }
 
@@ -126,56 +150,66 @@ impl Recording {
         let instruments = Instruments::detect(session.threads());
         let mut header = Header::new(session, instruments.machine, &instruments.meters);
         header.bandwidth = instruments.bandwidth;
+        for (meter, period) in header.meters.iter_mut().zip(instruments.periods) {
+            meter.period_milliseconds = period;
+        }
         let mut ledger = Ledger::with_meters(instruments.meters).totals_only();
         if let Some(observer) = instruments.observer {
             ledger = ledger.with_observer(observer);
         }
         let (publisher, mut count) = Publisher::begin(args.metrics.as_deref(), args.metrics_listen, &header)?;
-        let mut write = None;
-        let mut file = None;
-        if let Some(path) = &args.ledger {
-            let failure = Arc::new(Mutex::new(None));
-            write = Some(writer(path, args.ledger_format, &header, Arc::clone(&failure))?);
-            file = Some((path.clone(), failure));
-        }
+        let file = match &args.ledger {
+            Some(path) => Some((path.clone(), writer(path, args.ledger_format, &header)?)),
+            None => None,
+        };
+        let shared = file.as_ref().map(|(_, writer)| Arc::clone(writer));
         let ledger = ledger.with_sink(move |cost| {
-            if let Some(write) = &mut write {
-                write(cost);
+            if let Some(writer) = &shared {
+                with(writer, |writer| writer.write(cost));
             }
             count(cost);
         });
         Ok(Self { ledger, file, publisher })
     }
 
+    /// Writes the lines that wait: there may be none for a while.
+    pub fn flush(&self) {
+        if let Some((_, writer)) = &self.file {
+            with(writer, LedgerWriter::flush);
+        }
+    }
+
     /// Writes the last metrics, and says what could not be written on the way.
     pub fn finish(self) -> anyhow::Result<()> {
         let published = self.publisher.finish();
-        if let Some((path, failure)) = self.file
-            && let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take()
-        {
-            return Err(error).with_context(|| format!("the ledger {} is not complete", path.display()));
+        if let Some((path, writer)) = self.file {
+            with(&writer, LedgerWriter::flush);
+            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = &mut *writer {
+                let error = std::mem::replace(error, io::ErrorKind::Other.into());
+                return Err(error).with_context(|| format!("the ledger {} is not complete", path.display()));
+            }
         }
         published
     }
 }
 
-/// Writes each cost as it comes. A disk that fills up ends the file and not the reply.
-fn writer(
-    path: &PathBuf,
-    format: Option<FormatArg>,
-    header: &Header,
-    failure: Arc<Mutex<Option<io::Error>>>,
-) -> anyhow::Result<impl FnMut(&TokenCost) + Send + use<>> {
+/// A ledger's file, or what it could not be written for. A disk that fills up ends the file and not the reply.
+type SharedWriter = Arc<Mutex<Result<LedgerWriter<File>, io::Error>>>;
+
+fn writer(path: &Path, format: Option<FormatArg>, header: &Header) -> anyhow::Result<SharedWriter> {
     let format = format.map_or_else(|| LedgerFormat::of(path), LedgerFormat::from);
     let place = || path.display().to_string();
     let file = File::create(path).with_context(place)?;
-    let mut writer = Some(LedgerWriter::new(file, format, header).with_context(place)?);
-    Ok(move |cost: &TokenCost| {
-        if let Some(open) = &mut writer
-            && let Err(error) = open.write(cost)
-        {
-            *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            writer = None;
-        }
-    })
+    Ok(Arc::new(Mutex::new(Ok(LedgerWriter::new(file, format, header).with_context(place)?))))
+}
+
+/// Does something to the writer, unless it failed before; keeps what it fails for.
+fn with(writer: &SharedWriter, work: impl FnOnce(&mut LedgerWriter<File>) -> io::Result<()>) {
+    let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Ok(open) = &mut *writer
+        && let Err(error) = work(open)
+    {
+        *writer = Err(error);
+    }
 }

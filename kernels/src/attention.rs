@@ -4,7 +4,7 @@
 //! `w = 2^(score · log₂ e − m)`. Records over different runs add up, so runs can be worked on by different
 //! threads, and a long prompt never holds more than one run's scores.
 //!
-//! What a query gets does not depend on the queries that are worked on with it: sums go position by position (dimension
+//! What a query gets does not depend on the queries that are worked on with it, [`Attention::few`] aside: sums go position by position (dimension
 //! by dimension in a score), and what is beyond a query's sight adds zeros.
 
 use crate::KvRows;

@@ -127,6 +127,9 @@ pub struct MeterRecord {
     pub scope: Scope,
     /// Where they come from.
     pub kind: Kind,
+    /// How often it gives a new value, in milliseconds; absent where that is not known or figures are computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period_milliseconds: Option<u64>,
 }
 
 impl Header {
@@ -194,7 +197,12 @@ impl RunRecord {
 impl MeterRecord {
     /// What a meter says of itself.
     pub fn new(meter: &dyn Meter) -> Self {
-        Self { meter: meter.name().into(), scope: meter.scope(), kind: meter.kind() }
+        Self {
+            meter: meter.name().into(),
+            scope: meter.scope(),
+            kind: meter.kind(),
+            period_milliseconds: None,
+        }
     }
 }
 

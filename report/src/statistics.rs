@@ -73,7 +73,7 @@ impl Summary {
         let temperatures = entries.iter().filter_map(|entry| entry.conditions.temperature_celsius);
         Some(Self {
             lines: entries.len(),
-            tokens: entries.iter().map(|entry| entry.tokens).sum(),
+            tokens: entries.iter().map(|entry| entry.tokens).fold(0, u64::saturating_add),
             seconds: entries.iter().map(|entry| entry.seconds).sum(),
             traffic,
             tokens_per_second: Estimate::new(&entries, |entry| (entry.tokens as f64, entry.seconds)),
@@ -101,10 +101,16 @@ impl Energy {
         let known: Vec<&Entry> =
             entries.iter().copied().filter(|entry| entry.joules[index].is_some()).collect();
         let of = |entry: &Entry| entry.joules[index].unwrap_or_default();
-        let caution = caution(meter.kind, &known, entries.len(), of);
+        let caution = caution(&meter, &known, entries.len(), of);
+        let estimate = Estimate::new(&known, |entry| (of(entry), entry.tokens as f64));
+        // A model's figures spread as the clock does, and what a slow sensor gives between its values is interpolated.
+        let has_interval = meter.kind != Kind::Modelled && new_values(&meter, &known) >= FEWEST_WINDOWS;
         Self {
             joules: (!known.is_empty()).then(|| known.iter().map(|entry| of(entry)).sum()),
-            joules_per_token: Estimate::new(&known, |entry| (of(entry), entry.tokens as f64)),
+            joules_per_token: match has_interval {
+                true => estimate,
+                false => estimate.map(|estimate| Estimate { half_width: None, windows: 0, ..estimate }),
+            },
             lines: known.len(),
             caution,
             meter,
@@ -112,8 +118,23 @@ impl Energy {
     }
 }
 
-fn caution(kind: Kind, known: &[&Entry], lines: usize, joules: impl Fn(&Entry) -> f64) -> Option<String> {
-    let values = known.iter().filter(|entry| joules(entry) > 0.0).count();
+/// How many values a sensor gave while these lines were computed, at most.
+fn new_values(meter: &MeterRecord, known: &[&Entry]) -> usize {
+    let seconds: f64 = known.iter().map(|entry| entry.seconds).sum();
+    match meter.period_milliseconds {
+        Some(period) if period > 0 => known.len().min((1e3 * seconds / period as f64) as usize),
+        _ => known.len(),
+    }
+}
+
+fn caution(
+    meter: &MeterRecord,
+    known: &[&Entry],
+    lines: usize,
+    joules: impl Fn(&Entry) -> f64,
+) -> Option<String> {
+    let kind = meter.kind;
+    let values = known.iter().filter(|entry| joules(entry) > 0.0).count().min(new_values(meter, known));
     if known.is_empty() {
         None
     } else if known.len() < lines {
@@ -188,7 +209,12 @@ mod tests {
     }
 
     fn energy(kind: Kind, entries: &[Entry]) -> Energy {
-        let meter = MeterRecord { meter: "m".into(), scope: pith_runtime::Scope::Board, kind };
+        let meter = MeterRecord {
+            meter: "m".into(),
+            scope: pith_runtime::Scope::Board,
+            kind,
+            period_milliseconds: None,
+        };
         Energy::new(meter, 0, &entries.iter().collect::<Vec<_>>())
     }
 

@@ -114,7 +114,10 @@ pub(crate) fn shown(estimate: &Estimate) -> String {
 
 /// Rounded to `digits` significant digits.
 pub(crate) fn significant(value: f64, digits: i32) -> String {
-    if value == 0.0 || !value.is_finite() {
+    if !value.is_finite() {
+        return "missing".into();
+    }
+    if value == 0.0 {
         return "0".into();
     }
     let decimals = (digits - 1 - value.abs().log10().floor() as i32).clamp(0, 12) as usize;

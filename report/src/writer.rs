@@ -2,9 +2,9 @@
 
 use crate::header::Header;
 use pith_runtime::TokenCost;
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Form of a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +37,16 @@ pub(crate) fn joules_column(meter: &str) -> String {
     format!("joules[{meter}]")
 }
 
-/// Writes one line a cost, each with one call of the system: a run that is killed leaves whole lines.
-pub struct LedgerWriter<W> {
+/// Lines that come faster than this wait for each other, so that writing them costs no call of the system each.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Writes one line a cost, whole lines at a time: a run that is killed leaves whole lines, and lacks those of its last
+/// tenth of a second at most.
+pub struct LedgerWriter<W: Write> {
     out: W,
     format: LedgerFormat,
-    line: String,
+    lines: Vec<u8>,
+    written: Instant,
 }
 
 impl LedgerFormat {
@@ -68,18 +73,35 @@ impl<W: Write> LedgerWriter<W> {
             text.push_str(&String::from_utf8_lossy(&columns));
         }
         out.write_all(text.as_bytes())?;
-        Ok(Self { out, format, line: String::new() })
+        Ok(Self { out, format, lines: Vec::new(), written: Instant::now() })
     }
 
-    /// Writes a line.
+    /// Adds a line; writes it, and those that wait, unless the last ones were written a moment ago.
     pub fn write(&mut self, cost: &TokenCost) -> io::Result<()> {
-        self.line.clear();
         match self.format {
-            LedgerFormat::Jsonl => self.line.push_str(&serde_json::to_string(cost)?),
-            LedgerFormat::Csv => row(cost, &mut self.line),
+            LedgerFormat::Jsonl => serde_json::to_writer(&mut self.lines, cost)?,
+            LedgerFormat::Csv => row(cost, &mut self.lines)?,
         }
-        self.line.push('\n');
-        self.out.write_all(self.line.as_bytes())
+        self.lines.push(b'\n');
+        if self.written.elapsed() < INTERVAL {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    /// Writes the lines that wait.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.written = Instant::now();
+        let result = self.out.write_all(&self.lines);
+        self.lines.clear();
+        result
+    }
+}
+
+impl<W: Write> Drop for LedgerWriter<W> {
+    /// Writes the lines that wait; who wants to know whether that went well calls [`LedgerWriter::flush`].
+    fn drop(&mut self) {
+        let _ = self.flush();
     }
 }
 
@@ -89,21 +111,19 @@ pub(crate) fn one_line(name: &str) -> String {
 }
 
 /// Numbers, words without commas, and nothing where a figure is missing.
-fn row(cost: &TokenCost, line: &mut String) {
-    fn cell(line: &mut String, value: Option<impl std::fmt::Display>) {
-        line.push(',');
-        if let Some(value) = value {
-            let _ = write!(line, "{value}");
-        }
+fn row(cost: &TokenCost, line: &mut Vec<u8>) -> io::Result<()> {
+    fn cell(line: &mut Vec<u8>, value: Option<impl std::fmt::Display>) -> io::Result<()> {
+        line.push(b',');
+        value.map_or(Ok(()), |value| write!(line, "{value}"))
     }
     let phase = match cost.phase {
         pith_runtime::Phase::Prefill => "prefill",
         pith_runtime::Phase::Decode => "decode",
     };
-    let _ = write!(line, "{},{phase}", cost.start.as_secs_f64());
-    cell(line, Some(cost.tokens));
-    cell(line, Some(cost.drafted));
-    cell(line, Some(cost.elapsed.as_secs_f64()));
+    write!(line, "{},{phase}", cost.start.as_secs_f64())?;
+    cell(line, Some(cost.tokens))?;
+    cell(line, Some(cost.drafted))?;
+    cell(line, Some(cost.elapsed.as_secs_f64()))?;
     let traffic = &cost.traffic;
     for bytes in [
         traffic.weight_bytes,
@@ -112,13 +132,14 @@ fn row(cost: &TokenCost, line: &mut String) {
         traffic.kv_write_bytes,
         traffic.activation_bytes,
     ] {
-        cell(line, Some(bytes));
+        cell(line, Some(bytes))?;
     }
     let finite = |value: &f64| value.is_finite();
-    cell(line, cost.conditions.temperature_celsius.filter(finite));
-    cell(line, cost.conditions.frequency_hz);
-    cell(line, cost.conditions.throttled);
+    cell(line, cost.conditions.temperature_celsius.filter(finite))?;
+    cell(line, cost.conditions.frequency_hz)?;
+    cell(line, cost.conditions.throttled)?;
     for reading in &cost.energy {
-        cell(line, reading.joules.map(|joules| joules.0).filter(finite));
+        cell(line, reading.joules.map(|joules| joules.0).filter(finite))?;
     }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Attention over the cache. Each key head's positions are cut into runs at the same places always, and what runs give
-//! is added up in their order, so that results depend neither on the number of threads nor on a call's other tokens.
+//! is added up in their order, so that results depend neither on the number of threads nor, among calls of few tokens and among others, on a
+//! call's other tokens.
 
 use crate::cache::LayerCache;
 use crate::error::RuntimeError;

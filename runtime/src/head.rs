@@ -26,6 +26,8 @@ const CHUNK_LOGITS: usize = 4096;
 /// What logits are computed with.
 pub(crate) struct Head {
     two_stage: bool,
+    /// What is read of the second part is given back to the system.
+    pub release: bool,
     /// Products with the whole second part, for several tokens.
     rest: Vec<f32>,
     /// Largest first-stage logit of every block of 16 tokens.
@@ -45,6 +47,7 @@ impl Head {
         let staged = if two_stage { model.head_matrix().rows.div_ceil(TILE_ROWS) } else { 0 };
         let mut head = Self {
             two_stage,
+            release: false,
             rest: Vec::new(),
             maxima: Vec::with_capacity(staged),
             ranked: Vec::with_capacity(staged * TILE_ROWS),
@@ -55,6 +58,11 @@ impl Head {
             head.reserve(model, 1)?;
         }
         Ok(head)
+    }
+
+    /// Whether one token's logits come in two stages.
+    pub fn is_staged(&self) -> bool {
+        self.two_stage
     }
 
     /// Room for the exact logits of that many tokens.
@@ -118,6 +126,9 @@ impl Head {
                 finish(row + at, logits, Some(rest));
             });
         }
+        if let (Some(rest), None, true) = (&model.head_rest, staged, self.release) {
+            model.map().release(rest.range.clone());
+        }
         if let Some(rest) = staged {
             self.refine(model, exec, x, rest, logits);
             if let Some(cap) = cap {
@@ -164,7 +175,7 @@ impl Head {
         let reach = nth_largest(&mut self.ranked, EXACT_TOKENS) - STANDARD_ERRORS * error;
         self.add_blocks(exec, x, rest, logits, |maximum| maximum >= reach && maximum < floor);
 
-        if exec.stream.is_some() {
+        if self.release {
             let at = |block: usize| stored.range.start + block * rest.block_bytes();
             self.picked.iter().for_each(|&block| model.map().release(at(block)..at(block + 1)));
         }

@@ -185,10 +185,11 @@ impl Ledger {
         self
     }
 
-    /// Work begins now. A meter that gives no figure now gives none for this work.
+    /// Work begins now. A meter that gives no figure now gives none for this work; it is asked again first, since it may
+    /// have had to tell of a gap before now, which is no concern of this work's.
     pub fn start(&mut self) {
-        for metered in &mut self.meters {
-            metered.before = metered.meter.energy().ok();
+        for Metered { meter, before, .. } in &mut self.meters {
+            *before = meter.energy().or_else(|_| meter.energy()).ok();
         }
         self.started = Some(Instant::now());
     }

@@ -221,10 +221,11 @@ impl Model {
 
     /// Tells the system that what every token streams is best kept in large pages: reading takes fewer look-ups of
     /// addresses. Serves where the file is not in memory yet, or was written in large pieces.
-    pub(crate) fn prefer_large_pages(&self) {
+    /// `with_rest`: also for the second part of a head in two.
+    pub(crate) fn prefer_large_pages(&self, with_rest: bool) {
         let layers = (0..self.layers.len()).flat_map(|index| self.layer_ranges(index));
-        let head =
-            std::iter::once(self.head_matrix()).chain(&self.head_rest).map(|stored| stored.range.clone());
+        let rest = self.head_rest.iter().filter(|_| with_rest);
+        let head = std::iter::once(self.head_matrix()).chain(rest).map(|stored| stored.range.clone());
         layers.chain(head).for_each(|range| {
             self.map.huge(range, true);
         });

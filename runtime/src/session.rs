@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub const DEFAULT_CONTEXT_LEN: usize = 4096;
 
 /// Prompt tokens that go through the layers together, unless asked otherwise; twice as many with kernels that
-/// [pack](Kernels::packs) activations, which take less memory.
+/// [pack](Kernels::packs) activations, which take less memory where matrices are read by them.
 pub const DEFAULT_BATCH: usize = 128;
 
 /// What a session is to be like.
@@ -52,8 +52,8 @@ pub struct SessionOptions {
     pub lock: bool,
     /// Where the head is stored in two parts, logits come of the first alone, but for those tokens that may be among the
     /// [`EXACT_TOKENS`](crate::EXACT_TOKENS) most likely, within four standard errors of the first part: theirs are exact.
-    /// Almost half of the head's bytes are not read then. For generation, never for evaluation; calls that give
-    /// the logits of several tokens give exact ones. Without effect where the head is stored as one.
+    /// Almost half of the head's bytes are not read then. For samplers that look at so many tokens at most, never
+    /// for evaluation; calls that give the logits of several tokens give exact ones. Without effect where the head is stored as one.
     pub two_stage_logits: bool,
 }
 
@@ -68,8 +68,10 @@ impl SessionOptions {
     /// Fills in what was left open.
     pub(crate) fn resolve(&self, model: &Model) -> Result<Resolved, RuntimeError> {
         let context_len = context_len(model, self)?;
-        let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
-        let threads = at_least_one("threads", self.threads.unwrap_or(cpus.min(MAX_THREADS)), MAX_THREADS)?;
+        let all = || std::thread::available_parallelism().map_or(1, |count| count.get());
+        let cpus = self.cpus.as_ref().map_or_else(all, Vec::len);
+        let threads = self.threads.unwrap_or(cpus.clamp(1, MAX_THREADS));
+        let threads = at_least_one("threads", threads, MAX_THREADS)?;
         let packs = kernels(self.kernels.as_deref())?.packs();
         let default = if packs { 2 * DEFAULT_BATCH } else { DEFAULT_BATCH };
         let batch = at_least_one("batch", self.batch.unwrap_or(default), usize::MAX)?.min(context_len);
@@ -77,7 +79,8 @@ impl SessionOptions {
     }
 }
 
-/// One sequence of tokens over a model. Everything it needs is allocated when it is made.
+/// One sequence of tokens over a model. Everything it needs is allocated when it is made, but for some lists that the
+/// first long prompt makes.
 pub struct Session {
     pub(crate) model: Arc<Model>,
     pub(crate) exec: Exec,
@@ -86,7 +89,7 @@ pub struct Session {
     pins: Option<Pins>,
     pub(crate) caches: Vec<LayerCache>,
     buffers: Buffers,
-    head: Head,
+    pub(crate) head: Head,
     pub(crate) logits: Vec<f32>,
     /// How many tokens the logits come after; they are the sequence's while it has as many, 0 is never.
     pub(crate) logits_position: usize,
@@ -113,9 +116,20 @@ impl Session {
             .collect::<Result<_, _>>()?;
         let buffers = Buffers::new(config, context_len, batch, threads)?;
         let logits = zeros("the logits", config.vocab_len)?;
-        let head = Head::new(&model, options.two_stage_logits)?;
+        let mut head = Head::new(&model, options.two_stage_logits)?;
         let mut tokens = zeros("the tokens", context_len)?;
         tokens.clear();
+        // Before this thread is kept on some CPUs: the thread that reads ahead may run on the others.
+        let (mut placement, mut pins, mut stream) = (None, None, None);
+        if options.memory.is_some() || options.lock {
+            let mut plan = Placement::new(&model, &options)?;
+            let (reader, kept) = plan.enact(&model, options.lock)?;
+            head.release = plan.rest_outside;
+            (placement, pins, stream) = (Some(plan), Some(kept), reader);
+        }
+        if stream.is_none() {
+            model.prefer_large_pages(!head.release);
+        }
         if let Some(cpus) = &options.cpus {
             // Threads begin where the thread is that starts them.
             stay_on(cpus).map_err(|reason| RuntimeError::Option {
@@ -127,16 +141,7 @@ impl Session {
         let pool = Pool::new(threads, options.pin_threads)
             .map_err(|source| RuntimeError::Threads { threads, source })?;
         let mut exec = Exec::new(kernels, pool, batch);
-        let (mut placement, mut pins) = (None, None);
-        if options.memory.is_some() || options.lock {
-            let mut plan = Placement::new(&model, &options)?;
-            let (stream, kept) = plan.enact(&model, options.lock)?;
-            exec.stream = stream;
-            (placement, pins) = (Some(plan), Some(kept));
-        }
-        if exec.stream.is_none() {
-            model.prefer_large_pages();
-        }
+        exec.stream = stream;
         Ok(Self {
             exec,
             placement,
@@ -248,7 +253,8 @@ impl Session {
     }
 
     /// Appends `tokens` and keeps the logits of what follows each of them for [`Session::logits_at`]: those that as many
-    /// calls of [`Session::step`] give, to the bit where they are fewer than [`pith_kernels::FEW_TOKENS`], in one pass over the weights for every
+    /// calls of [`Session::step`] give, to the bit where they are fewer than [`pith_kernels::FEW_TOKENS`] (and exact where those of a step are
+    /// [not](SessionOptions::two_stage_logits)), in one pass over the weights for every
     /// [`Session::batch`] of them.
     ///
     /// Allocates room for the logits of as many tokens as it never had before.
@@ -366,10 +372,10 @@ impl Session {
     /// Room for the logits of that many tokens.
     fn reserve_logits(&mut self, tokens: usize) -> Result<(), RuntimeError> {
         let vocab_len = self.model.config().vocab_len;
+        self.head.reserve(&self.model, tokens)?;
         if self.all_logits.len() < tokens * vocab_len {
             let room = product(&[tokens, vocab_len]).unwrap_or(usize::MAX);
             self.all_logits = zeros("the logits of several tokens", room)?;
-            self.head.reserve(&self.model, tokens)?;
         }
         Ok(())
     }

@@ -112,6 +112,9 @@ fn a_head_in_two_parts_is_streamed() {
         assert_eq!(head_bytes(&placement), kept);
         assert!(placement.parts.iter().any(|part| part.streamed && part.name.starts_with("head")));
         assert!(logits(&mut session) == logits(&mut plain), "two stages: {two_stage_logits}");
+        // Where there is room for all of it nothing is left out.
+        let whole = Placement::new(&model, &of(Some(1 << 40))).unwrap();
+        assert_eq!(head_bytes(&whole), first + rest);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The gated activation of prompts: x · sigmoid(x) times another value, 16 at a time.
+//! The gated activation: x · sigmoid(x) times another value, 16 at a time.
 
 use super::memory::{load, store};
 use std::arch::x86_64::*;

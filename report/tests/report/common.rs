@@ -20,7 +20,7 @@ pub struct Plan {
 }
 
 pub fn meter(name: &str, scope: Scope, kind: Kind) -> MeterRecord {
-    MeterRecord { meter: name.into(), scope, kind }
+    MeterRecord { meter: name.into(), scope, kind, period_milliseconds: None }
 }
 
 /// Four runs: two models, two encodings, a board with a sensor and one without.
@@ -153,6 +153,8 @@ pub fn written(header: &Header, costs: &[TokenCost], format: LedgerFormat) -> Ve
     let mut bytes = Vec::new();
     let mut writer = LedgerWriter::new(&mut bytes, format, header).unwrap();
     costs.iter().for_each(|cost| writer.write(cost).unwrap());
+    writer.flush().unwrap();
+    drop(writer);
     bytes
 }
 

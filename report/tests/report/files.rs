@@ -1,8 +1,12 @@
 //! Reading what was written, whole, cut or damaged.
 
 use crate::common::{costs, header, parsed, plans, written};
-use pith_report::{LedgerFormat, MAX_LINE_BYTES, ReportError};
+use pith_report::{LedgerFormat, LedgerWriter, MAX_LINE_BYTES, ReportError};
 use pith_runtime::Phase;
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::time::Duration;
 
 const FORMATS: [LedgerFormat; 2] = [LedgerFormat::Jsonl, LedgerFormat::Csv];
 
@@ -28,6 +32,42 @@ fn both_forms_give_back_what_was_written() {
                 assert!((found.unwrap() - joules).abs() <= 4.0 * f64::EPSILON * joules);
             }
         }
+    }
+}
+
+/// Whoever is looked at in between, a reader or a killed run's file, has whole lines.
+#[test]
+fn lines_are_written_whole_and_no_later_than_asked() {
+    #[derive(Clone, Default)]
+    struct Shared(Rc<RefCell<Vec<u8>>>);
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let plan = &plans()[0];
+    let (header, costs) = (header(plan), costs(plan, 40));
+    for format in FORMATS {
+        let file = Shared::default();
+        let lines = || file.0.borrow().iter().filter(|&&byte| byte == b'\n').count();
+        let mut writer = LedgerWriter::new(file.clone(), format, &header).unwrap();
+        let head = lines();
+        for cost in &costs {
+            writer.write(cost).unwrap();
+            assert_eq!(file.0.borrow().last(), Some(&b'\n'));
+        }
+        writer.flush().unwrap();
+        assert_eq!(lines(), head + costs.len());
+        std::thread::sleep(Duration::from_millis(110));
+        writer.write(&costs[0]).unwrap();
+        assert_eq!(lines(), head + costs.len() + 1, "after a pause a line is written at once");
+        writer.write(&costs[1]).unwrap();
+        drop(writer);
+        assert_eq!(lines(), head + costs.len() + 2, "what waits is written in the end");
     }
 }
 

@@ -47,6 +47,9 @@ pub struct Placement {
     /// What reading the streamed parts was measured to give, if it was.
     pub disk: Option<DiskRate>,
     ahead: Ahead,
+    /// The second part of a head is no part here: it does not fit, two stages read little of it, and what they read is
+    /// given back.
+    pub(crate) rest_outside: bool,
 }
 
 /// A part of a model's weights.
@@ -88,12 +91,23 @@ impl Placement {
         let kv_bytes = layer_kv.sum::<u64>().saturating_mul(needs.context_len as u64);
         // Read now, so that it is among what the process holds; an error comes back when it is used.
         let _ = model.tokenizer();
-        let parts = parts(model, options.two_stage_logits && has_stages(model));
-        let weight_bytes: u64 = parts.iter().map(|part| part.bytes).sum();
-        let working_bytes = activation_bytes(model, needs.context_len, needs.batch, needs.threads)
-            .saturating_add(resident_bytes().unwrap_or(PROCESS_BYTES))
-            // A page's entry in the process's table is a 512th of it.
-            .saturating_add(SLACK_BYTES + weight_bytes / 512);
+        let holds = resident_bytes().unwrap_or(PROCESS_BYTES);
+        let working = |parts: &[Part]| {
+            let weight_bytes: u64 = parts.iter().map(|part| part.bytes).sum();
+            let working_bytes = activation_bytes(model, needs.context_len, needs.batch, needs.threads)
+                .saturating_add(holds)
+                // A page's entry in the process's table is a 512th of it.
+                .saturating_add(SLACK_BYTES + weight_bytes / 512);
+            (working_bytes, weight_bytes)
+        };
+        let mut parts = parts_of(model, true);
+        let (mut working_bytes, weight_bytes) = working(&parts);
+        let all = kv_bytes.saturating_add(working_bytes).saturating_add(weight_bytes);
+        let rest_outside = options.two_stage_logits && has_stages(model) && all > memory_bytes;
+        if rest_outside {
+            parts = parts_of(model, false);
+            working_bytes = working(&parts).0;
+        }
         let bytes: Vec<u64> = parts.iter().map(|part| part.bytes).collect();
         let (layers, head_bands) = bytes.split_at(config.layers.len());
         let fixed = kv_bytes.saturating_add(working_bytes);
@@ -109,6 +123,7 @@ impl Placement {
             parts,
             disk: None,
             ahead: Ahead::Announced,
+            rest_outside,
         })
     }
 
@@ -176,7 +191,8 @@ impl Placement {
         let mut pins = Pins { model: Arc::clone(model), locked: Vec::new() };
         if streams {
             // A row of an embedding that is looked up must not bring megabytes around it.
-            model.map().random(model.embedding.range.clone());
+            let looked_up = std::iter::once(&model.embedding).chain(&model.head_rest);
+            looked_up.for_each(|stored| model.map().random(stored.range.clone()));
             self.measure(model);
         }
         if streams || must_lock {
@@ -253,9 +269,8 @@ impl Drop for Pins {
     }
 }
 
-/// Layers, then the head in bands of whole blocks. In two stages little of a head's second part is read; that is not
-/// kept.
-fn parts(model: &Model, two_stage: bool) -> Vec<Part> {
+/// Layers, then the head in bands of whole blocks, with or without the second part of one in two.
+fn parts_of(model: &Model, with_rest: bool) -> Vec<Part> {
     let part = |name: String, ranges: Vec<Range<usize>>| Part {
         name,
         bytes: ranges.iter().map(|range| range.len() as u64).sum(),
@@ -266,7 +281,7 @@ fn parts(model: &Model, two_stage: bool) -> Vec<Part> {
         .map(|index| part(format!("layer {index}"), merged(model.layer_ranges(index))))
         .collect();
     let largest = parts.iter().map(|part| part.bytes).max().unwrap_or(u64::MAX);
-    let rest = model.head_rest.as_ref().filter(|_| !two_stage);
+    let rest = model.head_rest.as_ref().filter(|_| with_rest);
     let head: Vec<&Stored> = std::iter::once(model.head_matrix()).chain(rest).collect();
     let blocks = head[0].rows.div_ceil(TILE_ROWS);
     let bytes: u64 = head.iter().map(|matrix| matrix.range.len() as u64).sum();

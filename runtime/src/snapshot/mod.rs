@@ -23,10 +23,12 @@ impl Session {
 
     /// [`Session::save`] for the first `count` tokens. Panics if there are not as many.
     ///
-    /// Logits are in the file only where `count` is the whole sequence and its last call gave them.
+    /// Logits are in the file only where `count` is the whole sequence and its last call gave them, exact ones.
     pub fn save_prefix(&self, path: &Path, count: usize) -> Result<u64, RuntimeError> {
         assert!(count <= self.position(), "{count} of {} tokens", self.position());
-        let with_logits = count > 0 && count == self.position() && count == self.logits_position;
+        let current = count > 0 && count == self.position() && count == self.logits_position;
+        // Logits of two stages are not for a session that wants exact ones.
+        let with_logits = current && !self.head.is_staged();
         let logits = if with_logits { &self.logits[..] } else { &[] };
         let mut writer = Writer::create(path)?;
         for token in &self.tokens[..count] {
@@ -110,7 +112,8 @@ impl Session {
         self.tokens.clear();
         self.tokens.extend_from_slice(&other.tokens[..count]);
         self.logits_position = 0;
-        if count == other.position() && count == other.logits_position {
+        let exact_enough = self.head.is_staged() || !other.head.is_staged();
+        if count == other.position() && count == other.logits_position && exact_enough {
             self.logits.copy_from_slice(&other.logits);
             self.logits_position = count;
         }

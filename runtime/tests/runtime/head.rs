@@ -151,3 +151,23 @@ fn small_vocabularies_have_one_stage() {
     assert_eq!(staged.step(3).unwrap(), exact.step(3).unwrap());
     assert_eq!(staged.last_traffic(), exact.last_traffic());
 }
+
+#[test]
+fn rough_logits_are_handed_to_no_session_that_wants_exact_ones() {
+    let built = plan(true).build();
+    let model = built.open();
+    let path = built.folder.path().join("rough.session");
+    let text = tokens(6, VOCAB_LEN);
+    let (mut staged, mut exact) = (session(&model, true, 1), session(&model, false, 1));
+    let expected = exact.prefill(&text).unwrap().to_vec();
+    assert_ne!(staged.prefill(&text).unwrap(), expected);
+    staged.save(&path).unwrap();
+    let mut restored = session(&model, false, 1);
+    restored.restore(&path).unwrap();
+    assert_eq!(restored.logits(), expected);
+    let mut copied = session(&model, false, 1);
+    copied.copy_prefix_from(&staged, text.len()).unwrap();
+    // Its last token is computed again, since there are no logits to keep.
+    copied.resume(&text).unwrap();
+    assert_eq!(copied.logits(), expected);
+}
