@@ -115,6 +115,9 @@ pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> an
         eprintln!("meter {}{note}", found.meter.name());
     }
     let model = energy_model(&args.energy.energy_model)?;
+    if let Some(path) = &args.energy.power_log {
+        check_log(path)?;
+    }
     if meters.is_empty() && args.energy.power_log.is_none() {
         eprintln!("{}", match &model {
             Some(model) => format!("no meter here: energy is modelled ({})", model.source),
@@ -222,6 +225,15 @@ fn probe(threads: impl Iterator<Item = usize>) -> anyhow::Result<Vec<Ceiling>> {
     threads.dedup();
     let bytes = buffer_bytes(&Machine::detect()?, available_memory()?);
     Ok(ceilings(bytes, threads, PROBE))
+}
+
+/// A log that has begun and is wrong is better known before measuring than after. It may also begin later.
+fn check_log(path: &Path) -> anyhow::Result<()> {
+    let begun = std::fs::read_to_string(path).is_ok_and(|text| text.matches('\n').count() > 1);
+    if begun {
+        PowerLog::read(path).context("--power-log")?;
+    }
+    Ok(())
 }
 
 fn plan(args: &BenchArgs, meters: &[Found]) -> Plan {
