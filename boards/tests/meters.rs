@@ -1,5 +1,10 @@
 //! Meters on trees of files: what a known load leaves in them has to come back as its joules.
 
+#[path = "support/names.rs"]
+mod names;
+#[path = "support/tree.rs"]
+mod tree;
+
 use pith_boards::meters::{Discovered, Found, Integrator, discover, parse_pmic};
 use pith_runtime::{Joules, Kind, Scope};
 use std::fs;
@@ -190,6 +195,32 @@ fn rapl_gives_each_domain_once_and_comes_round_right() {
     assert!(error.contains("rapl package-0") && error.contains("energy_uj"), "{error}");
 }
 
+#[test]
+fn two_sockets_have_a_domain_of_memory_each() {
+    let socket = |index: usize| format!("sys/class/powercap/intel-rapl:{index}");
+    let other = "sys/class/powercap/intel-rapl-mmio:0";
+    let mut files = Vec::new();
+    for index in 0..2 {
+        files.push((format!("{}/name", socket(index)), format!("package-{index}\n")));
+        files.push((format!("{}:0/name", socket(index)), "dram\n".to_string()));
+        files.push((format!("{}/energy_uj", socket(index)), "5\n".to_string()));
+        files.push((format!("{}:0/energy_uj", socket(index)), "5\n".to_string()));
+    }
+    // The first package's memory by another way.
+    files.push((format!("{other}/name"), "package-0\n".to_string()));
+    files.push((format!("{other}:0/name"), "dram\n".to_string()));
+    files.push((format!("{other}:0/energy_uj"), "5\n".to_string()));
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let all = discover(Tree::new(&files).root());
+    assert!(all.unusable.is_empty(), "{:?}", all.unusable);
+    let mut names: Vec<&str> = all.found.iter().map(|found| found.meter.name()).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        ["rapl dram of package-0", "rapl dram of package-1", "rapl package-0", "rapl package-1"]
+    );
+}
+
 #[cfg(unix)]
 #[test]
 fn a_closed_rapl_names_the_command_that_opens_it() {
@@ -221,6 +252,9 @@ fn monitors_of_rails_are_known_by_name_and_label() {
         (&format!("{jetson}/in3_enable"), "0\n"),
         (&format!("{jetson}/in3_input"), "5000\n"),
         (&format!("{jetson}/curr3_input"), "0\n"),
+        // The first input's shunt and the sum of all currents.
+        (&format!("{jetson}/in4_input"), "6\n"),
+        (&format!("{jetson}/curr4_input"), "1600\n"),
         ("sys/class/hwmon/hwmon7/name", "ina226\n"),
         ("sys/class/hwmon/hwmon7/power1_input", "3500000\n"),
         ("sys/class/hwmon/hwmon7/in1_input", "5000\n"),
@@ -263,6 +297,11 @@ fn monitors_of_rails_are_known_by_name_and_label() {
     let Joules(before) = energy.meter.energy().unwrap();
     tree.write("sys/class/hwmon/hwmon8/energy1_input", "3500000\n");
     assert_eq!(energy.meter.energy().unwrap(), Joules(before + 2.5));
+    tree.write("sys/class/hwmon/hwmon8/energy1_input", "9000000000000000\n");
+    let reason = energy.meter.energy().unwrap_err().reason;
+    assert!(reason.contains("rose by 8999999996.5 J in 0."), "{reason}");
+    tree.write("sys/class/hwmon/hwmon8/energy1_input", "9000000001000000\n");
+    assert_eq!(energy.meter.energy().unwrap(), Joules(before + 3.5), "and goes on without the leap");
     tree.write("sys/class/hwmon/hwmon8/energy1_input", "10\n");
     assert!(energy.meter.energy().unwrap_err().reason.contains("fell"));
 }
@@ -292,6 +331,46 @@ fn a_laptop_on_battery_is_metered_until_it_is_plugged_in() {
     assert!(reason.contains("Charging"), "{reason}");
     let all = discover(tree.root());
     assert!(all.found.is_empty() && all.unusable[0].reason.contains("pull the plug"));
+}
+
+#[test]
+fn a_battery_with_a_hyphen_is_not_metered_as_a_chip() {
+    let battery = "sys/class/power_supply/bq27500-0";
+    let tree = Tree::new(&[
+        (&format!("{battery}/type"), "Battery\n"),
+        (&format!("{battery}/status"), "Charging\n"),
+        (&format!("{battery}/power_now"), "8000000\n"),
+        ("sys/class/hwmon/hwmon0/name", "bq27500_0\n"),
+        ("sys/class/hwmon/hwmon0/power1_input", "8000000\n"),
+    ]);
+    let all = discover(tree.root());
+    assert!(all.found.is_empty(), "{}", all.found[0].meter.name());
+    assert_eq!(all.unusable.len(), 1);
+}
+
+#[test]
+fn every_recorded_machine_has_its_meters_and_no_others() {
+    let expected: [(&str, &[&str], &[(&str, &str)]); 6] = [
+        ("raspberry-pi-4", &[], &[]),
+        // The command of the tree is an empty file that cannot be run.
+        ("raspberry-pi-5", &[], &[("pmic", "vcgencmd")]),
+        ("jetson-orin-nano", &["ina3221 VDD_IN", "ina3221 VDD_CPU_GPU_CV", "ina3221 VDD_SOC"], &[]),
+        ("laptop-intel", &["rapl package-0", "rapl psys", "battery BAT0"], &[]),
+        ("desktop-amd", &["rapl package-0", "amdgpu PPT"], &[]),
+        ("phone-android", &[], &[("battery battery", "Charging")]),
+    ];
+    assert_eq!(expected.map(|(name, ..)| name), names::TREES);
+    for (name, found, unusable) in expected {
+        let root = tree::unpack(name);
+        let all = discover(root.path());
+        let names: Vec<&str> = all.found.iter().map(|found| found.meter.name()).collect();
+        assert_eq!(names, found, "{name}");
+        let names: Vec<&str> = all.unusable.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, unusable.iter().map(|(sensor, _)| *sensor).collect::<Vec<_>>(), "{name}");
+        for (one, (_, reason)) in all.unusable.iter().zip(unusable) {
+            assert!(one.reason.contains(reason), "{name}: {one:?}");
+        }
+    }
 }
 
 #[test]

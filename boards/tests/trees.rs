@@ -1,6 +1,8 @@
 //! Recorded trees: each machine is recognised, and a file that is damaged or gone makes a figure missing or an error,
 //! never a wrong figure.
 
+#[path = "support/names.rs"]
+mod names;
 #[path = "support/tree.rs"]
 mod tree;
 
@@ -9,9 +11,6 @@ use pith_boards::{CacheKind, Cores, Heat, Machine, Wanted, Watch, available_memo
 use pith_runtime::Scope;
 use std::fs;
 use std::path::Path;
-
-const TREES: [&str; 6] =
-    ["raspberry-pi-4", "raspberry-pi-5", "jetson-orin-nano", "laptop-intel", "desktop-amd", "phone-android"];
 
 #[test]
 fn each_machine_is_recognised_by_the_right_evidence() {
@@ -166,7 +165,7 @@ fn a_damaged_file_never_makes_a_figure() {
         Some(b"99999999999999999999999\n"),
         Some(b"\xff\xfe\0\x01"),
     ];
-    for name in TREES {
+    for name in names::TREES {
         let root = tree::unpack(name);
         let (root, mut paths) = (root.path(), tree::files(name));
         let library = Library::shipped();

@@ -45,10 +45,10 @@ fn watts(folder: &Path) -> Result<f64, String> {
     } else {
         micro("current_now")? * micro("voltage_now")?
     };
-    // A device that runs draws more than a hundredth of a watt; some phones give mA where µA are asked for.
+    // A device that runs draws more than a tenth of a watt; some phones give mA where µA are asked for.
     match watts {
-        0.01..=1000.0 => Ok(watts),
-        _ => Err(format!("{} says {watts} W while it discharges, expected 0.01 to 1000 W", folder.display())),
+        0.1..=1000.0 => Ok(watts),
+        _ => Err(format!("{} says {watts} W while it discharges, expected 0.1 to 1000 W", folder.display())),
     }
 }
 
@@ -86,6 +86,9 @@ mod tests {
         let said = |power| battery(&[("status", "Discharging"), ("power_now", power)]).unwrap_err();
         assert!(said("lots").contains("lots"));
         assert!(said("0").contains("0 W"));
+        // 5 A in mA.
+        let milli = [("status", "Discharging"), ("current_now", "5000"), ("voltage_now", "4000000")];
+        assert!(battery(&milli).unwrap_err().contains("0.02 W"));
         assert!(said("9223372036854775807").contains("expected"));
         assert!(
             battery(&[("status", "Discharging"), ("current_now", "1000")])

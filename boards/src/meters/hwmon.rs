@@ -3,10 +3,11 @@
 //!
 //! Folders there are numbered as the drivers come up, so a sensor is known by its name and its channel's label.
 
+use super::integrate::MAX_WATTS;
 use super::{Discovered, Found, Sampler, Source, sysfs};
 use pith_runtime::{Joules, Kind, Meter, MeterError, Scope};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks at a sensor that does not say how often it measures.
 const PERIOD: Duration = Duration::from_millis(50);
@@ -20,11 +21,15 @@ const BOARD_LABELS: [&str; 3] = ["VDD_IN", "POM_5V_IN", "Total System Power"];
 pub(super) fn discover(root: &Path, all: &mut Discovered) {
     for folder in sysfs::folders(&root.join("sys/class/hwmon")) {
         let Ok(chip) = sysfs::text(&folder.join("name")) else { continue };
+        // Batteries are metered by their own files, which also say whether they are charging.
+        if sysfs::is_power_supply(root, &chip) {
+            continue;
+        }
         let folder = if has_channels(&folder) { folder } else { folder.join("device") };
         let period = sysfs::count(&folder.join("update_interval"))
             .map_or(PERIOD, |millis| Duration::from_millis(millis.clamp(1, 60_000)).max(LEAST_PERIOD));
         let mut seen: Vec<(u32, String)> = Vec::new();
-        for channel in channels(&folder) {
+        for channel in channels(&folder).into_iter().filter(|channel| channel.number <= last_input(&chip)) {
             let label = channel.label(&folder);
             // A chip that gives power beside voltage and current gives the same thing twice.
             let identity = label.clone().unwrap_or_else(|| channel.number.to_string());
@@ -49,6 +54,12 @@ pub(super) fn discover(root: &Path, all: &mut Discovered) {
             }
         }
     }
+}
+
+/// The last channel that is an input of the chip. Behind its three the INA3221's driver has the inputs' shunts (`in4` to
+/// `in6`) and sums (`in7`, `curr4`), which make no pairs of voltage and current.
+fn last_input(chip: &str) -> u32 {
+    if chip == "ina3221" { 3 } else { u32::MAX }
 }
 
 fn has_channels(folder: &Path) -> bool {
@@ -116,7 +127,8 @@ impl Channel {
             Quantity::Energy => {
                 let path = file(format!("energy{number}_input"));
                 let last_uj = sysfs::count(&path)?;
-                let meter = Box::new(Energy { name, scope, path, last_uj, joules: 0.0 });
+                let meter =
+                    Box::new(Energy { name, scope, path, last_uj, read_at: Instant::now(), joules: 0.0 });
                 return Ok(Found { meter, period: ENERGY_PERIOD, note: None });
             }
             Quantity::Power => micro(file(format!("power{number}_input"))),
@@ -154,6 +166,7 @@ struct Energy {
     scope: Scope,
     path: PathBuf,
     last_uj: u64,
+    read_at: Instant,
     joules: f64,
 }
 
@@ -175,7 +188,13 @@ impl Meter for Energy {
             let last_uj = std::mem::replace(&mut self.last_uj, now_uj);
             let added = now_uj.checked_sub(last_uj);
             let added = added.ok_or_else(|| format!("the counter fell from {last_uj} µJ to {now_uj} µJ"))?;
-            self.joules += added as f64 * 1e-6;
+            let seconds = std::mem::replace(&mut self.read_at, Instant::now()).elapsed().as_secs_f64();
+            // Below a second, a counter that moves seldom must not be taken for one that leaps.
+            let added = added as f64 * 1e-6;
+            if added > MAX_WATTS * seconds.max(1.0) {
+                return Err(format!("the counter rose by {added:.1} J in {seconds:.3} s"));
+            }
+            self.joules += added;
             Ok(self.joules)
         });
         joules.map(Joules).map_err(|reason| MeterError { meter: self.name.clone(), reason })

@@ -32,14 +32,21 @@ impl PowerLog {
     /// (s, ms or µs; seconds since 1970 where the log is to be laid beside a run) and either power, or voltage and
     /// current. Other columns are passed over. A header without a unit, or with one of another quantity, is an error: a
     /// meter that writes milliwatts must not make a board a thousand times as hungry.
+    ///
+    /// The meter may be writing still. What follows the last end of a line may be cut in the middle of a number, and is
+    /// passed over: a log that is complete has an end after its last line too, or loses that line.
     pub fn read(path: &Path) -> Result<Self, MeasureError> {
         let content = |what: String| MeasureError::Content { path: path.to_path_buf(), what };
-        let failed = |error: csv::Error| match error.into_kind() {
-            csv::ErrorKind::Io(source) => MeasureError::File { path: path.to_path_buf(), source },
-            other => content(format!("{other:?}")),
-        };
+        let failed = |error: csv::Error| content(format!("{:?}", error.into_kind()));
+        let mut bytes =
+            std::fs::read(path).map_err(|source| MeasureError::File { path: path.to_path_buf(), source })?;
+        let is_end = |byte: &u8| *byte == b'\n' || *byte == b'\r';
+        bytes.truncate(bytes.iter().rposition(is_end).map_or(0, |index| index + 1));
+        if bytes.is_empty() {
+            return Err(content("found no whole line, expected one of headers".into()));
+        }
         let mut reader =
-            csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_path(path).map_err(failed)?;
+            csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(&bytes[..]);
         let headers = reader.headers().map_err(failed)?.clone();
         let mut columns = Vec::new();
         for (index, header) in headers.iter().enumerate() {
@@ -248,6 +255,18 @@ mod tests {
                 .to_string()
                 .contains("/nowhere/log.csv")
         );
+    }
+
+    #[test]
+    fn a_line_without_its_end_is_still_being_written() {
+        let whole = read("time_s,power_w\n1716.4,4.87\n1717.4,4.87\n").unwrap();
+        for half in ["1", "1718.4", "1718.4,", "1718.4,4", "1718.4,4.87"] {
+            let log = read(&format!("time_s,power_w\n1716.4,4.87\n1717.4,4.87\n{half}")).unwrap();
+            assert_eq!(log, whole, "{half}");
+        }
+        assert_eq!(read("time_s,power_w\r\n1716.4,4.87\r\n1717.4,4.87\r\n1718.4,4").unwrap(), whole);
+        assert!(read("time_s,power_w\n0,2\n1,2").unwrap_err().contains("found 1 samples"));
+        assert!(read("time_s,pow").unwrap_err().contains("no whole line"));
     }
 
     #[test]

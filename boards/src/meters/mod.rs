@@ -12,7 +12,7 @@ mod log;
 mod modelled;
 #[cfg(target_os = "linux")]
 mod perf;
-mod pmic;
+pub(crate) mod pmic;
 mod rapl;
 mod replay;
 mod sampler;

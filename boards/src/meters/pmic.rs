@@ -19,12 +19,7 @@ const NOTE: &str = "sum of the rails that the power management chip measures; US
                     regulators are not in it";
 
 pub(super) fn discover(root: &Path, all: &mut Discovered) {
-    let model = ["proc/device-tree/model", "sys/firmware/devicetree/base/model"]
-        .iter()
-        .find_map(|path| std::fs::read_to_string(root.join(path)).ok())
-        .unwrap_or_default();
-    let family = ["Raspberry Pi 5", "Raspberry Pi Compute Module 5", "Raspberry Pi Pi 500"];
-    if !family.iter().any(|name| model.starts_with(name)) && !model.starts_with("Raspberry Pi 500") {
+    if !is_there(root) {
         return;
     }
     let command = ["usr/bin/vcgencmd", "opt/vc/bin/vcgencmd", "usr/local/bin/vcgencmd"]
@@ -40,6 +35,15 @@ pub(super) fn discover(root: &Path, all: &mut Discovered) {
     let source = Box::new(move || read(&command));
     let meter = Sampler::spawn("pmic".into(), Scope::Rail, Kind::Measured, PERIOD, source);
     all.found.push(Found { meter: Box::new(meter), period: PERIOD, note: Some(NOTE.into()) });
+}
+
+/// Whether this is a board with the chip: a Raspberry Pi 5, 500 (whose name begins so too) or Compute Module 5.
+pub(crate) fn is_there(root: &Path) -> bool {
+    let model = ["proc/device-tree/model", "sys/firmware/devicetree/base/model"]
+        .iter()
+        .find_map(|path| std::fs::read_to_string(root.join(path)).ok())
+        .unwrap_or_default();
+    ["Raspberry Pi 5", "Raspberry Pi Compute Module 5"].iter().any(|name| model.starts_with(name))
 }
 
 /// Watts in the output of `vcgencmd pmic_read_adc`: the sum of volt × ampere over the rails that have both.

@@ -15,7 +15,7 @@ const MAX_WATTS: f64 = 500.0;
 
 /// Whether a package could be read.
 pub(super) fn discover(root: &Path, all: &mut Discovered) -> bool {
-    let mut domains: Vec<(String, PathBuf, Result<Counter, String>)> = Vec::new();
+    let mut domains: Vec<Domain> = Vec::new();
     let mut zones = sysfs::folders(&root.join("sys/class/powercap"));
     // The registers of the processor before those behind its memory bus, which say the same.
     zones.sort_by_key(|zone| zone.to_string_lossy().contains("-mmio"));
@@ -27,18 +27,22 @@ pub(super) fn discover(root: &Path, all: &mut Discovered) -> bool {
         if scope(&name).is_none() {
             continue;
         }
-        let counter = Counter::open(&zone);
-        match domains.iter_mut().find(|(known, ..)| *known == name) {
-            Some((.., known)) if known.is_ok() => {}
-            Some(known) if counter.is_ok() => *known = (name, zone, counter),
+        let domain = Domain { parent: parent(&zone), name, counter: Counter::open(&zone) };
+        match domains.iter_mut().find(|known| known.name == domain.name && known.parent == domain.parent) {
+            Some(known) if known.counter.is_err() && domain.counter.is_ok() => *known = domain,
             Some(_) => {}
-            None => domains.push((name, zone, counter)),
+            None => domains.push(domain),
         }
     }
     let mut package = false;
-    for (name, _, counter) in domains {
+    let names: Vec<String> = domains.iter().map(|domain| domain.name.clone()).collect();
+    for Domain { parent, name, counter } in domains {
         let scope = scope(&name).expect("only domains with a scope are kept");
-        let name = format!("rapl {name}");
+        let is_alone = names.iter().filter(|other| **other == name).count() == 1;
+        let name = match parent {
+            Some(parent) if !is_alone => format!("rapl {name} of {parent}"),
+            _ => format!("rapl {name}"),
+        };
         match counter {
             Ok(counter) => {
                 package |= scope == Scope::Package;
@@ -56,6 +60,21 @@ pub(super) fn discover(root: &Path, all: &mut Discovered) -> bool {
         }
     }
     package
+}
+
+/// A zone of powercap that is of use.
+struct Domain {
+    /// Name of the zone it lies in: every socket has a domain `dram`.
+    parent: Option<String>,
+    name: String,
+    counter: Result<Counter, String>,
+}
+
+/// The name of the zone that `zone` lies in, whose folder's name begins its own: `intel-rapl:1` for `intel-rapl:1:0`.
+fn parent(zone: &Path) -> Option<String> {
+    let (folder, _) = zone.file_name()?.to_str()?.rsplit_once(':')?;
+    let is_zone = folder.contains(':');
+    is_zone.then(|| sysfs::text(&zone.with_file_name(folder).join("name")).unwrap_or_else(|_| folder.into()))
 }
 
 fn scope(domain: &str) -> Option<Scope> {

@@ -36,6 +36,13 @@ pub(crate) fn folders(path: &Path) -> Vec<PathBuf> {
     folders
 }
 
+/// Whether a chip under `/sys/class/hwmon` is the second view of a battery or a charger under `/sys/class/power_supply`. The
+/// kernel allows no hyphen in a chip's name and writes `_`.
+pub(crate) fn is_power_supply(root: &Path, chip: &str) -> bool {
+    let supplies = folders(&root.join("sys/class/power_supply"));
+    supplies.iter().filter_map(|path| path.file_name()?.to_str()).any(|name| name.replace('-', "_") == chip)
+}
+
 /// Numbers `n` of the files `PREFIXn_SUFFIX` in a folder, rising.
 pub(crate) fn channels(folder: &Path, prefix: &str, suffix: &str) -> Vec<u32> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();

@@ -1,6 +1,7 @@
 //! Which sensors of power and energy are there, which may be read, and what would mend it where not.
 
 use super::schema::{Profile, SensorKind};
+use crate::meters::{pmic, sysfs};
 use pith_runtime::Scope;
 use serde::Serialize;
 use std::fs;
@@ -117,7 +118,7 @@ fn find(root: &Path, kind: SensorKind) -> Vec<Hit> {
         SensorKind::Rapl => zones(root),
         SensorKind::Hwmon => chips(root),
         SensorKind::Battery => batteries(root),
-        SensorKind::PiPmic => pmic(root),
+        SensorKind::PiPmic => power_chip(root),
         // Android gives them to apps through its own interface alone.
         SensorKind::Odpm => Vec::new(),
     }
@@ -178,9 +179,7 @@ fn chips(root: &Path) -> Vec<Hit> {
         })
     };
     // A battery appears here a second time, under its own name.
-    let supply = |hit: &Hit| {
-        hit.chip.as_ref().is_some_and(|chip| root.join("sys/class/power_supply").join(chip).exists())
-    };
+    let supply = |hit: &Hit| hit.chip.as_ref().is_some_and(|chip| sysfs::is_power_supply(root, chip));
     entries(root, "sys/class/hwmon").into_iter().filter_map(hit).filter(|hit| !supply(hit)).collect()
 }
 
@@ -204,10 +203,9 @@ fn batteries(root: &Path) -> Vec<Hit> {
     own.filter_map(hit).collect()
 }
 
-fn pmic(root: &Path) -> Vec<Hit> {
+fn power_chip(root: &Path) -> Vec<Hit> {
     let path = PathBuf::from("dev/vcio");
-    let model = text(&root.join("proc/device-tree/model")).unwrap_or_default();
-    let there = model.starts_with("Raspberry Pi 5") && root.join(&path).exists();
+    let there = pmic::is_there(root) && root.join(&path).exists();
     if there { vec![Hit { path, chip: None, rails: Vec::new() }] } else { Vec::new() }
 }
 
@@ -276,10 +274,10 @@ fn absent(root: &Path, kind: SensorKind, chip: Option<&str>) -> Presence {
             "there is no zone intel-rapl under /sys/class/powercap".into(),
             Some("sudo modprobe intel_rapl_msr".into()),
         ),
-        (SensorKind::Hwmon, chip) => {
-            let chip = chip.unwrap_or("with power");
+        (SensorKind::Hwmon, Some(chip)) => {
             (format!("no chip {chip} under /sys/class/hwmon"), Some(format!("sudo modprobe {chip}")))
         }
+        (SensorKind::Hwmon, None) => ("no chip with power under /sys/class/hwmon".into(), None),
         (SensorKind::Battery, _) => ("no battery under /sys/class/power_supply".into(), None),
         (SensorKind::PiPmic, _) => ("there is no /dev/vcio: not a Raspberry Pi's own kernel".into(), None),
         (SensorKind::Odpm, _) => {
@@ -335,5 +333,35 @@ mod tests {
         assert!(remedy.contains("/sys/class/hwmon/hwmon3/power1_input"), "{remedy}");
         let gone = refusal(SensorKind::Hwmon, path, ErrorKind::Other, "no such device");
         assert!(matches!(gone, Presence::Absent { reason, .. } if reason.contains("no such device")));
+    }
+
+    #[test]
+    fn a_driver_is_named_where_the_profile_names_one() {
+        let remedy = |chip| match absent(Path::new("/nowhere"), SensorKind::Hwmon, chip) {
+            Presence::Absent { remedy, .. } => remedy,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(remedy(Some("ina226")).as_deref(), Some("sudo modprobe ina226"));
+        assert_eq!(remedy(None), None);
+    }
+
+    #[test]
+    fn the_power_chip_is_seen_on_every_board_that_is_metered_by_it() {
+        for (model, there) in [
+            ("Raspberry Pi 5 Model B Rev 1.0\0", true),
+            ("Raspberry Pi Compute Module 5 Rev 1.0\0", true),
+            ("Raspberry Pi 500 Rev 1.0\0", true),
+            ("Raspberry Pi 4 Model B Rev 1.4\0", false),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            for (path, text) in [("proc/device-tree/model", model), ("dev/vcio", "")] {
+                let path = root.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            assert_eq!(!find(root.path(), SensorKind::PiPmic).is_empty(), there, "{model}");
+            let metered = crate::meters::discover(root.path()).unusable;
+            assert_eq!(metered.iter().any(|one| one.name == "pmic"), there, "{model}: {metered:?}");
+        }
     }
 }
