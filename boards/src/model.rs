@@ -41,7 +41,7 @@ pub struct EnergyModel {
     /// Joules for every operation, a multiplication or an addition; `None` where nothing separates it from the bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules_per_operation: Option<Estimate>,
-    /// Watts that are drawn whatever is computed.
+    /// Watts that are drawn whatever is computed. Where no other coefficient is above 0, the watts of a machine at work.
     pub idle_watts: Estimate,
 }
 
@@ -87,6 +87,13 @@ impl TryFrom<UncheckedEstimate> for Estimate {
 }
 
 impl EnergyModel {
+    /// Whether it tells work from rest. One whose bytes and operations cost nothing has a single power, and that is not the
+    /// power at rest: it was fitted to machines at work.
+    pub fn tells_work_from_rest(&self) -> bool {
+        self.joules_per_byte.value > 0.0
+            || self.joules_per_operation.is_some_and(|estimate| estimate.value > 0.0)
+    }
+
     /// Energy of work that moved `bytes`, did `operations` and took `seconds`. Operations count for nothing where the
     /// model has no coefficient for them.
     pub fn joules(&self, bytes: u64, operations: u64, seconds: f64) -> Joules {

@@ -3,11 +3,13 @@
 use pith_boards::MeasureError;
 use pith_boards::counters::TrafficCounter;
 use pith_boards::meters::{Found, Integrator, PowerLog};
+use pith_boards::profile::Library;
 use pith_boards::protocol::{Instruments, Plan, Record, Time, Variant, Work, compare, measure};
 use pith_boards::{EnergyModel, Estimate, ModelKind};
 use pith_runtime::{Joules, Kind, Meter, MeterError, Scope, Traffic};
 use std::cell::RefCell;
 use std::error::Error;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,13 +25,26 @@ struct Machine {
     watts: f64,
     noise_watts: f64,
     sum: Integrator,
+    /// While the clock is in it, the sensor gives nothing.
+    blind: Range<f64>,
+    /// While the clock is in it, the machine is slowed down; `None` where nothing tells.
+    hot: Option<Range<f64>>,
 }
 
 impl Machine {
     fn new(seed: u64) -> Self {
         let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let sum = Integrator::new(5.0 * PERIOD);
-        Self { random, now: 0.0, next_sample: 0.0, watts: IDLE_WATTS, noise_watts: 0.4, sum }
+        Self {
+            random,
+            now: 0.0,
+            next_sample: 0.0,
+            watts: IDLE_WATTS,
+            noise_watts: 0.4,
+            sum,
+            blind: 0.0..0.0,
+            hot: None,
+        }
     }
 
     /// About normal: the sum of twelve uniform values.
@@ -49,7 +64,9 @@ impl Machine {
         self.watts = watts;
         while self.next_sample <= end {
             let seen = (watts + self.noise() * self.noise_watts).max(0.0);
-            self.sum.push(self.next_sample, seen);
+            if !self.blind.contains(&self.next_sample) {
+                self.sum.push(self.next_sample, seen);
+            }
             self.next_sample += PERIOD;
         }
         self.now = end;
@@ -139,7 +156,11 @@ fn plan() -> Plan {
 }
 
 fn simulate(seed: u64, watts: &[(&'static str, f64)]) -> (Record, Vec<&'static str>) {
-    let machine = Arc::new(Mutex::new(Machine::new(seed)));
+    simulate_on(Machine::new(seed), &plan(), watts)
+}
+
+fn simulate_on(machine: Machine, plan: &Plan, watts: &[(&'static str, f64)]) -> (Record, Vec<&'static str>) {
+    let machine = Arc::new(Mutex::new(machine));
     let runs = Rc::new(RefCell::new(Vec::new()));
     let mut variants: Vec<Decode> = watts
         .iter()
@@ -155,9 +176,12 @@ fn simulate(seed: u64, watts: &[(&'static str, f64)]) -> (Record, Vec<&'static s
         meters: &mut meters,
         counters: &mut counters,
         time: &mut time,
-        throttled: &mut || None,
+        throttled: &mut || {
+            let machine = machine.lock().unwrap();
+            machine.hot.as_ref().map(|hot| hot.contains(&machine.now))
+        },
     };
-    let record = measure(&plan(), &mut variants, instruments).unwrap();
+    let record = measure(plan, &mut variants, instruments).unwrap();
     let runs = runs.borrow().clone();
     (record, runs)
 }
@@ -264,4 +288,39 @@ fn traffic_is_measured_beside_what_is_counted_and_modelled_energy_says_so() {
     assert!((modelled.net_joules_per_token.unwrap().mean - 0.02).abs() < 1e-6);
     assert_eq!(modelled.kind, Kind::Modelled);
     assert_eq!((unknown.gross_joules_per_token, unknown.missing_windows), (None, 6));
+}
+
+#[test]
+fn a_machine_that_is_slowed_down_amid_a_window_says_so() {
+    // After rest and warm-up the windows begin at 20.8 s, 40.8 s and so on.
+    let machine = Machine { hot: Some(47.0..49.0), ..Machine::new(9) };
+    let (record, _) = simulate_on(machine, &plan(), &[("decode", 6.0)]);
+    let told: Vec<Option<bool>> = record.variants[0].1.iter().map(|window| window.throttled).collect();
+    assert_eq!(told, [false, true, false, false, false, false].map(Some));
+    assert_eq!(record.summaries()[0].throttled_windows, Some(1));
+}
+
+#[test]
+fn what_a_sensor_missed_before_a_window_costs_no_figure() {
+    // It gives nothing for longer than a hole may be, all of it while the variant warms up.
+    let machine = Machine { blind: 20.1..21.5, ..Machine::new(11) };
+    let plan = Plan { warmups: 5, ..plan() };
+    let (record, _) = simulate_on(machine, &plan, &[("decode", 6.0)]);
+    let energy = &record.summaries()[0].energy[0];
+    assert_eq!((energy.missing_windows, &energy.reason), (0, &None));
+}
+
+#[test]
+fn a_model_with_one_power_gives_no_rest_and_nothing_beyond_it() {
+    let (mut record, _) = simulate(5, &[("decode", 6.0)]);
+    let shipped = Library::shipped().forced("raspberry-pi-5").unwrap().profile.energy_model.unwrap();
+    assert!(!shipped.tells_work_from_rest());
+    record.add_model(&shipped, &[None]);
+    let summary = &record.summaries()[0];
+    let modelled = &summary.energy[1];
+    let gross = modelled.gross_joules_per_token.unwrap().mean;
+    assert!((gross - shipped.idle_watts.value() * TOKEN_SECONDS).abs() < 1e-6, "{gross}");
+    assert_eq!((modelled.net_joules_per_token, modelled.missing_windows), (None, 0));
+    assert_eq!((modelled.idle_watts, modelled.idle_drift_watts), (None, None));
+    assert!(modelled.reason.as_ref().unwrap().contains("one power for rest and work"));
 }

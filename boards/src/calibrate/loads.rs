@@ -81,7 +81,8 @@ pub fn observe(
     for round in 0..rounds {
         for load in loads {
             progress(round, &load.name());
-            let before = found.meter.energy();
+            // A meter tells once that it has missed something; what it missed before this window is not of it.
+            let before = found.meter.energy().or_else(|_| found.meter.energy());
             let started = Instant::now();
             let (bytes, operations) = load.run(&streamer, window);
             let seconds = started.elapsed().as_secs_f64();
@@ -149,6 +150,44 @@ mod tests {
         }
         let idle = idle_watts(&observations).unwrap();
         assert!(idle.count == 2 && (idle.mean - 1.0).abs() < 0.2, "{idle:?}");
+    }
+
+    /// A watt, from the clock; of every three figures the second is missing.
+    struct Forgetful(OneWatt, usize);
+
+    impl Meter for Forgetful {
+        fn name(&self) -> &str {
+            "forgetful"
+        }
+
+        fn scope(&self) -> Scope {
+            Scope::Board
+        }
+
+        fn kind(&self) -> Kind {
+            Kind::Measured
+        }
+
+        fn energy(&mut self) -> Result<Joules, MeterError> {
+            self.1 += 1;
+            match self.1 {
+                // The first is asked for before all windows; then every window asks at its start.
+                count if count % 3 == 2 => {
+                    Err(MeterError { meter: "forgetful".into(), reason: "no sample for a while".into() })
+                }
+                _ => self.0.energy(),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_meter_missed_before_a_window_costs_no_observation() {
+        let meter = Box::new(Forgetful(OneWatt(Instant::now()), 0));
+        let mut found = Found { meter, period: Duration::ZERO, note: None };
+        let window = Duration::from_millis(5);
+        let (observations, missing) =
+            observe(&mut found, &[Load::Idle], 3, window, 1 << 20, |_, _| {}).unwrap();
+        assert_eq!((observations.len(), missing), (3, vec![]));
     }
 
     #[test]

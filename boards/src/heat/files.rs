@@ -108,6 +108,16 @@ pub(super) struct LimitState {
 const BITS: [&str; 4] = ["under-voltage", "frequency capped", "throttled", "soft temperature limit"];
 
 impl Limit {
+    /// What it has in common with those of other cores and clusters.
+    pub fn kind(&self) -> &str {
+        match &self.source {
+            Source::Bits => "bits",
+            Source::Cooling(name) => name.trim_end_matches(|c: char| c.is_ascii_digit()),
+            Source::Alarm(name) => name,
+            Source::Count { what } => what.split(' ').next().unwrap_or_default(),
+        }
+    }
+
     /// Whether it tells of now, one way or the other. The firmware's flags do, and what the kernel does to the
     /// frequency itself; an alarm of low voltage, or a device that only the tables of a PC's firmware move, says nothing
     /// by being silent; a count is of the past.

@@ -43,9 +43,13 @@ impl Gauge {
         // Clusters of a phone come from the slowest on.
         let surplus = frequencies.len().saturating_sub(MOST);
         frequencies.drain(..surplus);
-        let mut limits: Vec<_> =
-            files::limits(root).into_iter().map(|limit| (limit, Before::default())).collect();
-        limits.truncate(2 * MOST);
+        let mut limits: Vec<(Limit, Before)> = Vec::new();
+        for limit in files::limits(root) {
+            // Each kind by itself: a PC has a cooling device for every core, and its counts come after them.
+            if limits.iter().filter(|(kept, _)| kept.kind() == limit.kind()).count() < MOST {
+                limits.push((limit, Before::default()));
+            }
+        }
         let mut gauge = Self {
             temperatures,
             frequencies,

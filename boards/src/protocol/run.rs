@@ -15,6 +15,9 @@ pub const LEAST_PERIODS: f64 = 100.0;
 /// Windows that each of the two rests is cut into, so that their spread tells how well the power at rest is known.
 pub const RESTS: u32 = 5;
 
+/// Within a window it is asked so often whether the machine is slowed down, and again at its end.
+const LOOK_SECONDS: f64 = 0.1;
+
 /// How to measure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
@@ -192,7 +195,7 @@ impl Instruments<'_> {
             self.time.rest(duration / RESTS);
             let elapsed = Duration::from_secs_f64((self.time.now() - begin.start).max(0.0));
             self.observe(elapsed, &Traffic::default());
-            self.end(begin, Work::default())
+            self.end(begin, Work::default(), None)
         };
         (0..RESTS).map(one).collect()
     }
@@ -201,6 +204,7 @@ impl Instruments<'_> {
         let begin = self.begin();
         let mut work = Work::default();
         let mut last = begin.start;
+        let (mut throttled, mut looked) = (None, begin.start);
         while last - begin.start < duration.as_secs_f64() {
             let done = variant.run().map_err(MeasureError::Work)?;
             let now = self.time.now();
@@ -213,17 +217,22 @@ impl Instruments<'_> {
             work.tokens += done.tokens;
             work.traffic += done.traffic;
             last = now;
+            // Flags of the moment are gone by the end of the window.
+            if now - looked >= LOOK_SECONDS {
+                (throttled, looked) = (either(throttled, (self.throttled)()), now);
+            }
         }
-        Ok(self.end(begin, work))
+        Ok(self.end(begin, work, throttled))
     }
 
     fn begin(&mut self) -> Begin {
         (self.throttled)();
-        let (joules, bytes) = (self.energies(), self.counts());
+        let (joules, bytes) = (self.base_lines(), self.counts());
         Begin { start: self.time.now(), joules, bytes }
     }
 
-    fn end(&mut self, begin: Begin, work: Work) -> Window {
+    /// `throttled`: what was seen since the window began.
+    fn end(&mut self, begin: Begin, work: Work, throttled: Option<bool>) -> Window {
         let end = self.time.now();
         let pairs = self.energies().into_iter().zip(begin.joules);
         let joules = pairs.map(|(after, before)| Ok(after? - before?)).collect();
@@ -234,7 +243,16 @@ impl Instruments<'_> {
                 after.checked_sub(before).ok_or_else(|| format!("the count fell from {before} to {after}"))
             })
             .collect();
-        Window { start: begin.start, end, work, joules, measured_bytes, throttled: (self.throttled)() }
+        let throttled = either(throttled, (self.throttled)());
+        Window { start: begin.start, end, work, joules, measured_bytes, throttled }
+    }
+
+    /// Figures to count from. A meter tells once that it has missed something; what it missed before a window is not the
+    /// window's, so it is asked again.
+    fn base_lines(&mut self) -> Vec<Result<Joules, String>> {
+        let meters = self.meters.iter_mut().map(|found| &mut found.meter);
+        let figures = meters.map(|meter| meter.energy().or_else(|_| meter.energy()));
+        figures.map(|figure| figure.map_err(|error| error.reason)).collect()
     }
 
     fn counts(&mut self) -> Vec<Result<u64, String>> {
@@ -251,6 +269,11 @@ impl Instruments<'_> {
     }
 }
 
+/// What two looks say together.
+fn either(one: Option<bool>, other: Option<bool>) -> Option<bool> {
+    one.into_iter().chain(other).reduce(|one, other| one || other)
+}
+
 /// What the instruments said when a window began.
 struct Begin {
     start: f64,
@@ -260,7 +283,8 @@ struct Begin {
 
 impl Record {
     /// Adds what a model computes from each window's time, bytes and operations. `operations_per_token`: one a variant; a
-    /// model that has a coefficient for operations gives no figure where they are not known.
+    /// model that has a coefficient for operations gives no figure where they are not known; one that does not tell work
+    /// from rest gives none of the rests.
     pub fn add_model(&mut self, model: &EnergyModel, operations_per_token: &[Option<f64>]) {
         let info =
             MeterInfo { name: "model".into(), scope: model.scope, kind: Kind::Modelled, period_seconds: 0.0 };
@@ -284,7 +308,10 @@ impl Record {
             }
         }
         for window in self.idle_before.iter_mut().chain(&mut self.idle_after) {
-            let figure = joules(window, Some(0.0));
+            let figure = match model.tells_work_from_rest() {
+                true => joules(window, Some(0.0)),
+                false => Err("the model has one power for rest and work".into()),
+            };
             window.joules.push(figure);
         }
     }

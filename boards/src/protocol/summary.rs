@@ -47,7 +47,7 @@ pub struct EnergySummary {
     pub idle_drift_watts: Option<f64>,
     /// Windows without a figure.
     pub missing_windows: usize,
-    /// Why the first of these has none.
+    /// Why the first of these has none; where all have a figure, why a rest has none.
     pub reason: Option<String>,
 }
 
@@ -118,7 +118,8 @@ impl Record {
             Kind::Modelled => Interval { half_width: None, ..interval },
             Kind::Measured | Kind::Calibrated => interval,
         };
-        let missing = windows.iter().filter_map(|window| window.joules[meter].as_ref().err());
+        let mut of_all = windows.iter().chain(&self.idle_before).chain(&self.idle_after);
+        let reason = of_all.find_map(|window| window.joules[meter].as_ref().err());
         EnergySummary {
             meter: info.name.clone(),
             scope: info.scope,
@@ -128,7 +129,7 @@ impl Record {
             idle_watts: idle.map(|idle| idle.mean),
             idle_drift_watts: drift,
             missing_windows: windows.len() - gross.len(),
-            reason: missing.clone().next().cloned(),
+            reason: reason.cloned(),
         }
     }
 }
