@@ -1,6 +1,14 @@
 //! Calibration from a published table.
 
-use pith_boards::calibrate::{Term, fit, read_table};
+#[path = "support/names.rs"]
+mod names;
+#[path = "support/tree.rs"]
+mod tree;
+
+use pith_boards::calibrate::{OWN_PROFILE, OwnProfile, Term, fit, read_table, write_whole};
+use pith_boards::profile::{Detection, Evidence, Library, Profile};
+use pith_boards::{Ceiling, Machine};
+use std::fs;
 use std::path::Path;
 
 /// The table of five quantizations on a Raspberry Pi 5; its source stands in the file.
@@ -51,4 +59,64 @@ fn with_idle_power_known_the_table_gives_a_cost_for_each_byte() {
     let [low, high] = byte.interval95.unwrap();
     assert!(byte.value > 0.2e-9 && byte.value < 0.45e-9 && low > 0.0 && high < 0.5e-9, "{byte:?}");
     assert_eq!(fit.furthest().unwrap().label, "Q5_K_M");
+}
+
+/// The profile of the machine below `root`, saved as a calibration saves it, and what is then detected.
+fn saved(root: &Path) -> (Profile, Detection) {
+    let rates = [Ceiling { threads: 1, bytes_per_s: 4.321e9 }];
+    let machine = Machine::read(root).unwrap();
+    let own = OwnProfile::new(root, &machine, &rates, None, vec!["a note".into()]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(format!("{OWN_PROFILE}.toml"));
+    write_whole(&path, &own.to_toml()).unwrap();
+    let profile = Profile::parse(&fs::read_to_string(&path).unwrap(), &path).unwrap();
+    let library = Library::with_folder(folder.path()).unwrap();
+    (profile, library.detect(&Evidence::read(root).unwrap()))
+}
+
+#[test]
+fn a_saved_profile_is_the_one_detected_and_keeps_what_was_known() {
+    for name in names::TREES {
+        let root = tree::unpack(name);
+        let root = root.path();
+        let before = Library::shipped().detect(&Evidence::read(root).unwrap()).profile;
+        let (profile, detection) = saved(root);
+        assert_eq!(detection.profile, profile, "{name}: {:?}", detection.reasons);
+        assert_eq!((profile.name.as_str(), &profile.notes[..]), (OWN_PROFILE, &["a note".to_string()][..]));
+        assert_eq!((profile.bandwidth.len(), profile.bandwidth[0].gb_per_s), (1, [4.32; 2]), "{name}");
+        assert_eq!(profile.energy_model, None, "{name}");
+        let of_old = Profile {
+            name: before.name.clone(),
+            title: before.title.clone(),
+            notes: before.notes.clone(),
+            detect: before.detect.clone(),
+            bandwidth: before.bandwidth.clone(),
+            energy_model: before.energy_model.clone(),
+            ..profile
+        };
+        assert_eq!(of_old, before, "{name}");
+    }
+}
+
+#[test]
+fn a_machine_without_a_device_tree_is_known_by_what_rules_look_at() {
+    // No name but the part's, which is not in the file and which no rule would find there.
+    let arm = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f\n\n";
+    for cpuinfo in [arm.to_string(), format!("{arm}Hardware\t: Some Chip\n")] {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("proc")).unwrap();
+        fs::write(root.path().join("proc/cpuinfo"), cpuinfo).unwrap();
+        let (profile, detection) = saved(root.path());
+        assert_eq!(detection.profile, profile, "{:?}", detection.reasons);
+    }
+}
+
+#[test]
+fn without_new_rates_the_known_ones_stay() {
+    let root = tree::unpack("raspberry-pi-5");
+    let machine = Machine::read(root.path()).unwrap();
+    let text = OwnProfile::new(root.path(), &machine, &[], None, vec![]).to_toml();
+    let profile = Profile::parse(&text, Path::new("own")).unwrap();
+    let before = Library::shipped().forced("raspberry-pi-5").unwrap().profile;
+    assert_eq!(profile.bandwidth, before.bandwidth);
 }

@@ -3,8 +3,9 @@
 use super::fit::{Fit, Term};
 use crate::bandwidth::Ceiling;
 use crate::error::MeasureError;
-use crate::machine::{Machine, read};
+use crate::machine::Machine;
 use crate::model::{EnergyModel, Estimate, ModelKind};
+use crate::profile::{Bandwidth, Evidence, Found, Library, Profile, Rule};
 use pith_runtime::Scope;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -14,42 +15,20 @@ use std::path::Path;
 /// Name of the profile, and of its file without the ending.
 pub const OWN_PROFILE: &str = "this-machine";
 
-/// What was found out about this machine, as a board's profile has it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct OwnProfile {
-    name: String,
-    title: String,
-    notes: Vec<String>,
-    detect: Vec<Rule>,
-    bandwidth: Vec<Rate>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    energy_model: Option<EnergyModel>,
-}
+/// Who says what stands in it.
+const SOURCE: &str = "pith board calibrate, on this machine";
 
-/// How this machine is known again.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-struct Rule {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dmi_product: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cpu_name: Option<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    always: bool,
-    source: String,
-}
-
+/// What was found out about this machine, beside what was known of such a board before.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct Rate {
-    threads: usize,
-    gb_per_s: [f64; 2],
-    test: String,
-    source: String,
-}
+#[serde(transparent)]
+pub struct OwnProfile(Profile);
 
 impl OwnProfile {
     /// A profile of the machine below `root`, which `machine` was read from.
+    ///
+    /// It begins as the profile that fits the machine without it, whose cores, caches, sensors, counters and temperatures
+    /// stay, each with its source. Name, notes and the model of energy are this machine's own; so is the bandwidth, where
+    /// some was measured. A machine that cannot be looked at keeps what is known of every machine.
     pub fn new(
         root: &Path,
         machine: &Machine,
@@ -57,49 +36,72 @@ impl OwnProfile {
         energy: Option<EnergyModel>,
         notes: Vec<String>,
     ) -> Self {
-        let text = |path: &str| {
-            let text = read(&root.join(path)).ok().flatten()?;
-            let text = text.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_string();
-            (!text.is_empty()).then_some(text)
-        };
-        let model = text("proc/device-tree/model").or_else(|| text("sys/firmware/devicetree/base/model"));
-        let dmi_product = text("sys/class/dmi/id/product_name");
-        // ARM kernels give no name to look for; the device tree's model says enough there.
-        let name = machine.processors.first().map(|processor| processor.name.clone());
-        let cpu_name = if model.is_none() { name.filter(|name| name != "unknown") } else { None };
-        let always = model.is_none() && dmi_product.is_none() && cpu_name.is_none();
-        let source = "pith board calibrate, on this machine".to_string();
+        let evidence = Evidence::read(root).unwrap_or_default();
+        let before = library(root).detect(&evidence).profile;
+        let rule = rule(&evidence);
         let rate = |rate: &Ceiling| {
             let gb_per_s = (rate.bytes_per_s / 1e7).round() / 100.0;
-            Rate {
-                threads: rate.threads,
+            Bandwidth {
+                threads: u32::try_from(rate.threads).ok(),
+                cores: None,
                 gb_per_s: [gb_per_s; 2],
                 test: "reading a buffer far larger than the caches".into(),
-                source: source.clone(),
+                source: SOURCE.into(),
             }
         };
-        Self {
+        let rates = bandwidth.iter().filter(|rate| rate.threads > 0).map(rate);
+        // A rate of nothing is no rate.
+        let rates: Vec<Bandwidth> = rates.filter(|rate| rate.gb_per_s[0] > 0.0).collect();
+        let title = machine.board.clone().or_else(|| rule.cpu_name.clone());
+        Self(Profile {
             name: OWN_PROFILE.into(),
-            title: machine
-                .board
-                .clone()
-                .or_else(|| cpu_name.clone())
-                .unwrap_or_else(|| "this machine".into()),
+            title: title.unwrap_or_else(|| "this machine".into()),
             notes,
-            // A rate of nothing is no rate.
-            bandwidth: bandwidth.iter().map(rate).filter(|rate| rate.gb_per_s[0] > 0.0).collect(),
-            detect: vec![Rule { model, dmi_product, cpu_name, always, source }],
+            detect: vec![rule],
+            bandwidth: if rates.is_empty() { before.bandwidth } else { rates },
             energy_model: energy,
-        }
+            ..before
+        })
     }
 
     /// As TOML.
     pub fn to_toml(&self) -> String {
-        let text = toml::to_string(self).expect("a profile has texts, numbers, tables and lists only");
+        let text = toml::to_string(&self.0).expect("a profile has texts, numbers, tables and lists only");
         format!(
             "# Written by `pith board calibrate`, which replaces it. Delete it to go back to the shipped profile.\n\n{text}"
         )
     }
+}
+
+/// All profiles but an earlier one of this machine. Those of its user belong to the system that runs, not to a tree; where
+/// one of them is damaged, the shipped ones have to do.
+fn library(root: &Path) -> Library {
+    let folder = Library::user_folder().filter(|_| root == Path::new("/"));
+    let all = folder.and_then(|folder| Library::with_folder(&folder).ok());
+    all.unwrap_or_else(Library::shipped).without(OWN_PROFILE)
+}
+
+/// Every condition that holds here and is the board's, so that no other rule is more specific.
+fn rule(evidence: &Evidence) -> Rule {
+    let text = |found: &Option<Found<String>>| found.as_ref().map(|found| found.value.clone());
+    let first = |found: &Option<Found<Vec<String>>>| found.as_ref()?.value.first().cloned();
+    let (compatible, model) = (first(&evidence.compatible), text(&evidence.model));
+    // Kernels differ in what they call a processor; a device tree says enough without.
+    let has_tree = compatible.is_some() || model.is_some();
+    let found = Rule {
+        compatible,
+        model,
+        dmi_product: text(&evidence.dmi_product),
+        dmi_vendor: text(&evidence.dmi_vendor),
+        cpu_name: first(&evidence.cpu_names).filter(|_| !has_tree),
+        cpu_vendor: text(&evidence.cpu_vendor),
+        portable: evidence.portable(),
+        android: evidence.android.as_ref().map(|_| true),
+        always: false,
+        source: SOURCE.into(),
+    };
+    let nothing = Rule { source: SOURCE.into(), ..Rule::default() };
+    Rule { always: found == nothing, ..found }
 }
 
 impl Fit {

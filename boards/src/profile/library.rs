@@ -88,6 +88,12 @@ impl Library {
         Some(config.join("pith/boards"))
     }
 
+    /// All of them but a user's own of that name.
+    pub fn without(mut self, name: &str) -> Self {
+        self.profiles.retain(|(origin, profile)| *origin == Origin::Shipped || profile.name != name);
+        self
+    }
+
     /// The profiles, a user's own first.
     pub fn profiles(&self) -> impl Iterator<Item = (&Origin, &Profile)> {
         self.profiles.iter().map(|(origin, profile)| (origin, profile))
