@@ -348,9 +348,12 @@ fn a_battery_with_a_hyphen_is_not_metered_as_a_chip() {
     assert_eq!(all.unusable.len(), 1);
 }
 
+/// A tree, the meters found in it, what is unusable and why.
+type Expected = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
+
 #[test]
 fn every_recorded_machine_has_its_meters_and_no_others() {
-    let expected: [(&str, &[&str], &[(&str, &str)]); 6] = [
+    let expected: [Expected; 6] = [
         ("raspberry-pi-4", &[], &[]),
         // The command of the tree is an empty file that cannot be run.
         ("raspberry-pi-5", &[], &[("pmic", "vcgencmd")]),
