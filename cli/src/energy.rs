@@ -229,7 +229,7 @@ fn probe(threads: impl Iterator<Item = usize>) -> anyhow::Result<Vec<Ceiling>> {
 
 /// A log that has begun and is wrong is better known before measuring than after. It may also begin later.
 fn check_log(path: &Path) -> anyhow::Result<()> {
-    let begun = std::fs::read_to_string(path).is_ok_and(|text| text.matches('\n').count() > 1);
+    let begun = std::fs::read_to_string(path).is_ok_and(|text| text.matches('\n').count() > 2);
     if begun {
         PowerLog::read(path).context("--power-log")?;
     }
@@ -362,6 +362,10 @@ fn print(
         summaries.iter().flat_map(|one| one.energy.iter().map(move |figure| (one, figure)))
     {
         if let Some(reason) = &figure.reason {
+            if figure.missing_windows == 0 {
+                eprintln!("{}: {}: {reason}", summary.name, figure.meter);
+                continue;
+            }
             eprintln!(
                 "{}: {} of {} windows without a figure by {}: {reason}",
                 summary.name, figure.missing_windows, summary.windows, figure.meter

@@ -561,7 +561,7 @@ fn a_machine_is_calibrated_and_its_energy_benchmarked() {
 fn wrong_options_of_energy_are_named() {
     let (folder, path) = converted("q4");
     let log = folder.path().join("log.csv");
-    std::fs::write(&log, "time_s,power_mV\n0,1\n").unwrap();
+    std::fs::write(&log, "time_s,power_mV\n0,1\n1,1\n").unwrap();
     let log = log.display().to_string();
     let error = |rest: &[&str]| {
         let bench = ["bench", &path, "--energy", "-p", "0", "-n", "4", "-r", "1", "--window", "0.05"];

@@ -146,7 +146,7 @@ pub(crate) fn energy(runs: &[Run<'_>], kind: Kind, scope: Scope) -> Option<Chart
     let title = format!("Decode, joules a token: {scope}");
     let note = match kind {
         "modelled" => {
-            "Computed from time and bytes by the board's model; no sensor. Intervals are this run's spread, not the model's error."
+            "Computed from time and bytes by the board's model; no sensor. What the model is off by is not known from a run, so there is no interval."
         }
         "calibrated" => {
             "A sensor's reading corrected by a fit to a better instrument. Gross: idle power is in it."

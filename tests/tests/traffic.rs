@@ -1,7 +1,9 @@
 //! What is counted against what the directory says.
 
 use pith_format::{Encoding, Role};
+use pith_runtime::{KvType, Session, SessionOptions};
 use pith_tests::{convert_all, convert_with, exact_session, golden};
+use std::sync::Arc;
 
 #[test]
 fn counted_weight_bytes_are_the_directorys_sum() {
@@ -34,5 +36,36 @@ fn cache_bytes_follow_the_positions() {
         let traffic = session.last_traffic();
         assert_eq!(traffic.kv_write_bytes, row_bytes);
         assert_eq!(traffic.kv_read_bytes, position * row_bytes);
+    }
+}
+
+/// At contexts of 1, 100 and 1,000 tokens: the cache by its closed form, the weights by the directory.
+#[test]
+fn long_contexts_cost_what_their_length_says() {
+    let model = convert_with(&golden().join("families/llama3"), pith_converter::Recipe::default()).open();
+    let layers = &model.config().layers;
+    for (kv_type, value_bytes) in [(KvType::F16, 2), (KvType::F32, 4)] {
+        // Keys and values of every layer.
+        let row_bytes: u64 =
+            layers.iter().map(|layer| (2 * layer.kv_heads * layer.head_dim * value_bytes) as u64).sum();
+        let options = SessionOptions {
+            context_len: Some(1000),
+            beyond_model: true,
+            kv_type,
+            threads: Some(2),
+            ..SessionOptions::default()
+        };
+        let mut session = Session::new(Arc::clone(&model), options).unwrap();
+        for context in [1, 100, 1000] {
+            let missing = context - 1 - session.position();
+            if missing > 0 {
+                session.prefill(&vec![7; missing]).unwrap();
+            }
+            session.step(5).unwrap();
+            let traffic = session.last_traffic();
+            assert_eq!(traffic.kv_read_bytes, context as u64 * row_bytes, "{context} tokens");
+            assert_eq!(traffic.kv_write_bytes, row_bytes);
+            assert_eq!(traffic.weight_bytes, model.streamed_bytes());
+        }
     }
 }
