@@ -201,7 +201,7 @@ pub fn report_unusable<'a>(all: impl IntoIterator<Item = &'a Unusable>) {
 }
 
 /// The model of energy asked for, or the one of this machine's own profile, or of the profile that fits it.
-pub fn energy_model(given: &Option<PathBuf>) -> anyhow::Result<Option<EnergyModel>> {
+fn energy_model(given: &Option<PathBuf>) -> anyhow::Result<Option<EnergyModel>> {
     match given {
         Some(path) => {
             let model = read_model(path)?;

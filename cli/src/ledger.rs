@@ -1,7 +1,7 @@
 //! What a run writes down: the ledger's file, metrics, and who reads meters for them.
 
 use crate::board::detect;
-use crate::energy::{energy_model, report_unusable};
+use crate::energy::report_unusable;
 use crate::metrics::{self, Publisher};
 use anyhow::Context;
 use clap::{Args, ValueEnum, ValueHint};
@@ -93,18 +93,18 @@ impl Instruments {
             periods.push(Some(found.period.as_millis() as u64).filter(|&period| period > 0));
         }
         if meters.is_empty() {
-            match energy_model(&None) {
-                Ok(Some(model)) if model.joules_per_operation.is_some_and(|cost| cost.value() > 0.0) => {
+            // One that was calibrated is of the profile that fits.
+            match profile.as_ref().and_then(|profile| profile.energy_model.clone()) {
+                Some(model) if model.joules_per_operation.is_some_and(|cost| cost.value() > 0.0) => {
                     eprintln!(
                         "note: no modelled energy: a ledger counts no operations, and the model asks for them"
                     );
                 }
-                Ok(Some(model)) => {
+                Some(model) => {
                     meters.push(Box::new(ModelMeter::new(model, None)));
                     periods.push(None);
                 }
-                Ok(None) => {}
-                Err(error) => eprintln!("note: no modelled energy: {error:#}"),
+                None => {}
             }
         }
         Self {
