@@ -248,7 +248,4 @@ pub enum RuntimeError {
         /// What is wrong.
         message: String,
     },
-    /// The ledger's lines cannot be written.
-    #[error("ledger: {0}")]
-    Ledger(#[source] std::io::Error),
 }

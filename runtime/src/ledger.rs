@@ -1,9 +1,7 @@
 //! What every token costs: time, bytes, energy.
 
-use crate::error::RuntimeError;
 use crate::meter::{Conditions, Joules, Meter, Observer, Reading};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -253,16 +251,6 @@ impl Ledger {
             Phase::Decode => self.decode.clone(),
         }
     }
-
-    /// Writes one line of JSON a kept cost: `phase`, `tokens`, `drafted`, `start_seconds`, `seconds`, the fields of
-    /// [`Traffic`], `energy`, the fields of [`Conditions`].
-    pub fn write_json(&self, mut out: impl Write) -> Result<(), RuntimeError> {
-        for cost in &self.costs {
-            serde_json::to_writer(&mut out, cost).map_err(|error| RuntimeError::Ledger(error.into()))?;
-            out.write_all(b"\n").map_err(RuntimeError::Ledger)?;
-        }
-        Ok(())
-    }
 }
 
 impl Totals {
@@ -424,12 +412,9 @@ mod tests {
     }
 
     #[test]
-    fn every_cost_is_a_line_of_json() {
-        let mut out = Vec::new();
-        ledger(&[2]).write_json(&mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        let lines: Vec<serde_json::Value> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    fn every_cost_is_an_object_of_json() {
+        let ledger = ledger(&[2]);
+        let lines: Vec<_> = ledger.costs().iter().map(|cost| serde_json::to_value(cost).unwrap()).collect();
         assert_eq!(lines.len(), 3);
         assert_eq!((&lines[0]["phase"], &lines[0]["tokens"]), (&"prefill".into(), &7.into()));
         assert_eq!(lines[0]["energy"][0]["joules"], serde_json::Value::Null);
