@@ -1,6 +1,7 @@
 //! From stored values to tiles, 16 rows at a time on all cores.
 
 use half::f16;
+use pith_format::encoding::Codes;
 use pith_format::{Encoding, TILE_ROWS, encode_block};
 use rayon::prelude::*;
 
@@ -152,7 +153,7 @@ impl<'a> Encoder<'a> {
         let tile_cols = self.encoding.tile_cols();
         let tile_groups = tile_cols / GROUP;
         let block_bytes = self.binding.dtype.block_bytes();
-        let (low, high) = grouped.code_range;
+        let (low, high) = grouped.code_range();
         let mut codes = vec![0i8; TILE_ROWS * tile_cols];
         let mut scales = vec![f16::ZERO; TILE_ROWS * tile_groups];
         for (tile, out) in out.chunks_exact_mut(self.encoding.tile_bytes()).enumerate() {
@@ -168,7 +169,7 @@ impl<'a> Encoder<'a> {
             if codes.iter().any(|code| !(low..=high).contains(code)) {
                 return false;
             }
-            (grouped.pack)(&codes, &scales, out);
+            (grouped.pack)(&Codes { levels: &codes, scales: &scales, factors: &[] }, out);
         }
         true
     }

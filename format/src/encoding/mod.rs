@@ -18,6 +18,9 @@ pub const TILE_ROWS: usize = 16;
 /// Every [`Tile::COLS`] divides this, so a vector padded to it can be read by a kernel of any encoding.
 pub const MAX_TILE_COLS: usize = 128;
 
+mod planes;
+pub mod rounding;
+
 /// What a kernel multiplies the weights with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -45,15 +48,48 @@ pub trait Tile {
     fn decode(bytes: &[u8], weights: &mut [f32]);
 }
 
-/// Access to an encoding's integer codes, for sources that already hold such codes.
+/// How an encoding rounds, for those who choose scales and codes themselves or have them already.
+///
+/// `weight = scale · level`, or, where there are factors, `scale · factor · level`, the scale serving a row of a tile.
 #[derive(Clone, Copy, Debug)]
 pub struct Grouped {
-    /// Columns that share one scale.
+    /// Columns that share one scale, or one factor.
     pub group_cols: usize,
-    /// Smallest and largest code.
-    pub code_range: (i8, i8),
-    /// `pack(codes, scales, bytes)`: codes 16 × `COLS` row-major, scales 16 × `COLS / group_cols` row-major.
-    pub pack: fn(&[i8], &[f16], &mut [u8]),
+    /// The values that codes stand for, ascending.
+    pub levels: &'static [i8],
+    /// What a group may multiply its row's scale with; empty where groups have scales of their own.
+    pub factors: &'static [i8],
+    /// Packs a tile. Panics if lengths disagree or a value is no level.
+    pub pack: fn(&Codes<'_>, &mut [u8]),
+}
+
+/// What a tile is packed from, all row-major.
+#[derive(Clone, Copy, Debug)]
+pub struct Codes<'a> {
+    /// 16 × `COLS`: of [`Grouped::levels`].
+    pub levels: &'a [i8],
+    /// 16 × groups of a row; with factors 16.
+    pub scales: &'a [f16],
+    /// 16 × groups of a row, of [`Grouped::factors`]; or none.
+    pub factors: &'a [i8],
+}
+
+impl Grouped {
+    /// Whether levels are all integers of a range and each group has a scale: such codes can come from elsewhere.
+    pub fn is_uniform(&self) -> bool {
+        let (first, last) = self.code_range();
+        self.factors.is_empty() && usize::from(last.abs_diff(first)) + 1 == self.levels.len()
+    }
+
+    /// Smallest and largest level.
+    pub fn code_range(&self) -> (i8, i8) {
+        (self.levels[0], self.levels[self.levels.len() - 1])
+    }
+
+    fn range(&self) -> (f32, f32) {
+        let (low, high) = self.code_range();
+        (f32::from(low), f32::from(high))
+    }
 }
 
 /// The one table of encodings: module, then tag in the file, variant, tile, name, a line about it.
@@ -126,6 +162,14 @@ encodings! {
         4 => Q4, Q4Tile, "q4", "4-bit codes, one f16 scale for 32 columns";
         5 => Q4G64, Q4G64Tile, "q4-g64", "4-bit codes, one f16 scale for 64 columns";
     }
+    coded {
+        6 => Q6, Q6Tile, "q6", "6-bit codes, one f16 scale for 64 columns";
+        9 => Q5, Q5Tile, "q5", "5-bit codes, one f16 scale for 64 columns";
+        10 => Q4NL, Q4NLTile, "q4-nl", "16 levels dense around zero, one f16 scale for 64 columns";
+        3 => Q3, Q3Tile, "q3", "8 levels, a 4-bit factor for 32 columns, one f16 scale for 128";
+        2 => Q2, Q2Tile, "q2", "4 levels, a 4-bit factor for 32 columns, one f16 scale for 128";
+        11 => Ternary, TernaryTile, "ternary", "-1, 0 or 1, one f16 scale for 128 columns";
+    }
 }
 
 impl Encoding {
@@ -173,82 +217,6 @@ impl FromStr for Encoding {
     }
 }
 
-/// The scale and codes that bring `weights` closest to `scale · code`, in squared error, with codes from `-limit_low`
-/// to `limit_high`.
-///
-/// Candidates are the scale that puts the largest weight on the outermost code and a few around it; the best is
-/// kept. `codes` has the length of `weights`, a multiple of 8.
-fn round_group(weights: &[f32], limit_low: i32, limit_high: i32, codes: &mut [i8]) -> f16 {
-    let extreme = weights.iter().copied().fold(0.0f32, |best, w| if w.abs() > best.abs() { w } else { best });
-    if extreme == 0.0 {
-        codes.fill(0);
-        return f16::ZERO;
-    }
-    let (low, high) = (-limit_low as f32, limit_high as f32);
-    let code = |weight: f32, inverse: f32| round_small((weight * inverse).clamp(low, high));
-    let mut best = (f32::INFINITY, f16::ZERO);
-    let mut consider = |scale: f32| {
-        let scale = f16::from_f32(scale.clamp(-65504.0, 65504.0));
-        let value = scale.to_f32();
-        if value == 0.0 {
-            return;
-        }
-        let inverse = 1.0 / value;
-        // Eight sums, so that the compiler can use vectors.
-        let mut sums = [0.0f32; 8];
-        for weights in weights.as_chunks::<8>().0 {
-            for (sum, &weight) in sums.iter_mut().zip(weights) {
-                let difference = weight - value * code(weight, inverse);
-                *sum += difference * difference;
-            }
-        }
-        let error: f32 = sums.iter().sum();
-        if error < best.0 {
-            best = (error, scale);
-        }
-    };
-    // The long side of a code range that is not symmetric serves the extreme weight.
-    let outermost = -(limit_low as f32);
-    consider(extreme / outermost);
-    if limit_low < 16 {
-        for step in -8..=8 {
-            consider(extreme / (outermost * (1.0 + step as f32 * 0.0125)));
-            consider(extreme / (limit_high as f32 * (1.0 + step as f32 * 0.0125)));
-        }
-    }
-    let scale = best.1;
-    if scale == f16::ZERO {
-        codes.fill(0);
-        return scale;
-    }
-    let inverse = 1.0 / scale.to_f32();
-    for (out, &weight) in codes.iter_mut().zip(weights) {
-        *out = code(weight, inverse) as i8;
-    }
-    scale
-}
-
-/// `x.round_ties_even()` for |x| up to 2²², in two additions: beyond 2²³ a float has no fraction. Without SSE4.1 the
-/// standard function is a call for every value.
-fn round_small(x: f32) -> f32 {
-    const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
-    (x + SHIFT) - SHIFT
-}
-
-/// Rounds a tile group by group, row by row, and hands codes and scales (both row-major) to `pack`.
-fn encode_grouped<const COLS: usize>(weights: &[f32], grouped: &Grouped, bytes: &mut [u8]) {
-    assert_eq!(weights.len(), TILE_ROWS * COLS);
-    let mut codes = vec![0i8; TILE_ROWS * COLS];
-    let mut scales = Vec::with_capacity(TILE_ROWS * COLS / grouped.group_cols);
-    let (low, high) = (-i32::from(grouped.code_range.0), i32::from(grouped.code_range.1));
-    for (weights, codes) in
-        weights.chunks_exact(grouped.group_cols).zip(codes.chunks_exact_mut(grouped.group_cols))
-    {
-        scales.push(round_group(weights, low, high, codes));
-    }
-    (grouped.pack)(&codes, &scales, bytes);
-}
-
 /// The 16 f16 scales of one group of a tile, row after row.
 fn read_scales(bytes: &[u8]) -> [f32; TILE_ROWS] {
     widened(&std::array::from_fn(|row| f16::from_le_bytes([bytes[2 * row], bytes[2 * row + 1]])))
@@ -289,22 +257,26 @@ mod tests {
                 (weights(count), vec![0; encoding.tile_bytes()], vec![0.0; count]);
             encoding.encode_tile(&weights, &mut bytes);
             encoding.decode_tile(&bytes, &mut decoded);
-            // Largest error for weights up to 1: half a step, or what the widest clipping candidate cuts off.
-            let bound = match encoding.grouped().map(|grouped| grouped.code_range) {
-                None => 2.0f32.powi(-11),
-                Some((_, 7)) => 1.0 - 7.0 / 8.8 + 2.0f32.powi(-11),
-                Some((_, high)) => 0.5 / f32::from(high) + 2.0f32.powi(-11),
-            };
+            // Largest error for weights up to 1: half the widest step, or what the widest clipping candidate cuts off.
+            let (mut bound, mut step) = (2.0f32.powi(-11), 0.0f32);
+            if let Some(grouped) = encoding.grouped() {
+                let widest = grouped.levels.windows(2).map(|pair| pair[1].abs_diff(pair[0])).max().unwrap();
+                let (low, high) = grouped.range();
+                bound += f32::from(widest) / 2.0 / high.min(-low);
+                bound += if grouped.levels.len() > 64 { 0.0 } else { 1.0 - 1.0 / 1.5 };
+                step = 2.0 / grouped.levels.len() as f32;
+            }
             let mut squares = 0.0;
             for (weight, value) in weights.iter().zip(&decoded) {
                 assert!((weight - value).abs() <= bound, "{encoding}: {weight} became {value}");
                 squares += (weight - value).powi(2);
             }
-            // Rounding to steps of s alone costs s / √12; the range −1..1 has 2^bits steps.
-            if let Some((low, high)) = encoding.grouped().map(|grouped| grouped.code_range) {
-                let step = 2.0 / (f32::from(high) - f32::from(low) + 1.0);
+            // Rounding to steps of s alone costs s / √12; the range −1..1 has 2^bits steps. Levels dense around zero
+            // suit other weights than these, which lie everywhere alike.
+            if encoding.grouped().is_some() {
                 let rms = (squares / count as f32).sqrt();
-                assert!(rms < 1.05 * step / 12.0f32.sqrt(), "{encoding}: rms {rms}, step {step}");
+                let limit = if encoding.grouped().unwrap().is_uniform() { 1.05 } else { 1.4 };
+                assert!(rms < limit * step / 12.0f32.sqrt(), "{encoding}: rms {rms}, step {step}");
             }
         }
     }
@@ -325,30 +297,34 @@ mod tests {
     fn packed_codes_come_back_exactly() {
         for &encoding in Encoding::ALL {
             let Some(grouped) = encoding.grouped() else { continue };
-            let cols = encoding.tile_cols();
-            let (low, high) = (i32::from(grouped.code_range.0), i32::from(grouped.code_range.1));
-            let codes: Vec<i8> = (0..TILE_ROWS * cols)
-                .map(|i| (low + (i as i32 * 7 + i as i32 / 5) % (high - low + 1)) as i8)
-                .collect();
-            let groups = cols / grouped.group_cols;
+            let (cols, groups) = (encoding.tile_cols(), encoding.tile_cols() / grouped.group_cols);
+            let of = |values: &[i8], i: usize| values[(i * 7 + i / 5) % values.len()];
+            let levels: Vec<i8> = (0..TILE_ROWS * cols).map(|i| of(grouped.levels, i)).collect();
+            let has_factors = !grouped.factors.is_empty();
+            let row_scales = if has_factors { 1 } else { groups };
             let scales: Vec<f16> =
-                (0..TILE_ROWS * groups).map(|i| f16::from_f32(0.01 * (i as f32 - 9.0))).collect();
+                (0..TILE_ROWS * row_scales).map(|i| f16::from_f32(0.01 * (i as f32 - 9.0))).collect();
+            let factors: Vec<i8> = match has_factors {
+                true => (0..TILE_ROWS * groups).map(|i| of(grouped.factors, i)).collect(),
+                false => Vec::new(),
+            };
             let mut bytes = vec![0; encoding.tile_bytes()];
-            (grouped.pack)(&codes, &scales, &mut bytes);
-            let mut decoded = vec![0.0; codes.len()];
+            (grouped.pack)(&Codes { levels: &levels, scales: &scales, factors: &factors }, &mut bytes);
+            let mut decoded = vec![0.0; levels.len()];
             encoding.decode_tile(&bytes, &mut decoded);
             for (index, &value) in decoded.iter().enumerate() {
-                let (row, col) = (index / cols, index % cols);
-                let scale = scales[row * groups + col / grouped.group_cols].to_f32();
-                assert_eq!(value, scale * f32::from(codes[index]), "{encoding} row {row} column {col}");
+                let (row, group) = (index / cols, index % cols / grouped.group_cols);
+                let scale = match has_factors {
+                    true => scales[row].to_f32() * f32::from(factors[row * groups + group]),
+                    false => scales[row * groups + group].to_f32(),
+                };
+                assert_eq!(
+                    value,
+                    scale * f32::from(levels[index]),
+                    "{encoding} row {row} column {}",
+                    index % cols
+                );
             }
-        }
-    }
-
-    #[test]
-    fn small_values_round_half_to_even() {
-        for x in [0.0f32, 0.5, 1.5, 2.5, -0.5, -1.5, -7.5, 126.5, 0.49999997, -127.0, 3.2] {
-            assert_eq!(round_small(x), x.round_ties_even(), "{x}");
         }
     }
 

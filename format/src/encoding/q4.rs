@@ -10,14 +10,16 @@
 //! line c of a group, byte j: row j / 4; low nibble column 4c + j % 4, high nibble column GROUP/2 + 4c + j % 4
 //! ```
 
-use super::{Grouped, Operation, TILE_ROWS, Tile, encode_grouped, read_scales, write_scales};
-use half::f16;
+use super::rounding::encode;
+use super::{Codes, Grouped, Operation, TILE_ROWS, Tile, read_scales, write_scales};
 
 /// 64 columns × 16 rows in 576 bytes, groups of 32 columns.
 pub struct Q4Tile;
 
 /// 128 columns × 16 rows in 1088 bytes, groups of 64 columns.
 pub struct Q4G64Tile;
+
+const LEVELS: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
 
 /// A tile holds two groups.
 const GROUPS: usize = 2;
@@ -29,10 +31,11 @@ impl Tile for Q4Tile {
     const COLS: usize = 64;
     const BYTES: usize = 576;
     const OPERATION: Operation = Operation::Integer;
-    const GROUPED: Option<Grouped> = Some(Grouped { group_cols: 32, code_range: (-8, 7), pack: pack::<32> });
+    const GROUPED: Option<Grouped> =
+        Some(Grouped { group_cols: 32, levels: &LEVELS, factors: &[], pack: pack::<32> });
 
     fn encode(weights: &[f32], bytes: &mut [u8]) {
-        encode_grouped::<64>(weights, &Self::GROUPED.expect("set above"), bytes);
+        encode(&Self::GROUPED.expect("set above"), Self::COLS, weights, None, bytes);
     }
 
     fn decode(bytes: &[u8], weights: &mut [f32]) {
@@ -44,10 +47,11 @@ impl Tile for Q4G64Tile {
     const COLS: usize = 128;
     const BYTES: usize = 1088;
     const OPERATION: Operation = Operation::Integer;
-    const GROUPED: Option<Grouped> = Some(Grouped { group_cols: 64, code_range: (-8, 7), pack: pack::<64> });
+    const GROUPED: Option<Grouped> =
+        Some(Grouped { group_cols: 64, levels: &LEVELS, factors: &[], pack: pack::<64> });
 
     fn encode(weights: &[f32], bytes: &mut [u8]) {
-        encode_grouped::<128>(weights, &Self::GROUPED.expect("set above"), bytes);
+        encode(&Self::GROUPED.expect("set above"), Self::COLS, weights, None, bytes);
     }
 
     fn decode(bytes: &[u8], weights: &mut [f32]) {
@@ -68,7 +72,8 @@ fn place(group_cols: usize, row: usize, col: usize) -> (usize, bool) {
     (byte, within >= group_cols / 2)
 }
 
-fn pack<const GROUP: usize>(codes: &[i8], scales: &[f16], bytes: &mut [u8]) {
+fn pack<const GROUP: usize>(codes: &Codes<'_>, bytes: &mut [u8]) {
+    let (codes, scales) = (codes.levels, codes.scales);
     let cols = GROUPS * GROUP;
     let code_bytes = GROUPS * group_bytes(GROUP);
     assert_eq!((codes.len(), scales.len()), (TILE_ROWS * cols, TILE_ROWS * GROUPS));

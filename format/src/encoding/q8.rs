@@ -6,8 +6,8 @@
 //! 1056  f16 × 16: scales of columns 32..64
 //! ```
 
-use super::{Grouped, Operation, TILE_ROWS, Tile, encode_grouped, read_scales, write_scales};
-use half::f16;
+use super::rounding::encode;
+use super::{Codes, Grouped, Operation, TILE_ROWS, Tile, read_scales, write_scales};
 
 /// 64 columns × 16 rows in 1088 bytes.
 pub struct Q8Tile;
@@ -15,14 +15,24 @@ pub struct Q8Tile;
 const GROUP: usize = 32;
 const CODE_BYTES: usize = 1024;
 
+/// −127 to 127.
+const LEVELS: [i8; 255] = {
+    let (mut levels, mut index) = ([0; 255], 0);
+    while index < 255 {
+        levels[index] = (index as i16 - 127) as i8;
+        index += 1;
+    }
+    levels
+};
+
 impl Tile for Q8Tile {
     const COLS: usize = 64;
     const BYTES: usize = 1088;
     const OPERATION: Operation = Operation::Integer;
-    const GROUPED: Option<Grouped> = Some(Grouped { group_cols: GROUP, code_range: (-127, 127), pack });
+    const GROUPED: Option<Grouped> = Some(Grouped { group_cols: GROUP, levels: &LEVELS, factors: &[], pack });
 
     fn encode(weights: &[f32], bytes: &mut [u8]) {
-        encode_grouped::<64>(weights, &Self::GROUPED.expect("set above"), bytes);
+        encode(&Self::GROUPED.expect("set above"), Self::COLS, weights, None, bytes);
     }
 
     fn decode(bytes: &[u8], weights: &mut [f32]) {
@@ -43,7 +53,8 @@ impl Tile for Q8Tile {
     }
 }
 
-fn pack(codes: &[i8], scales: &[f16], bytes: &mut [u8]) {
+fn pack(codes: &Codes<'_>, bytes: &mut [u8]) {
+    let (codes, scales) = (codes.levels, codes.scales);
     assert_eq!((codes.len(), scales.len(), bytes.len()), (TILE_ROWS * 64, TILE_ROWS * 2, Q8Tile::BYTES));
     for (index, &code) in codes.iter().enumerate() {
         bytes[offset(index / 64, index % 64)] = code as u8;

@@ -3,6 +3,7 @@ use crate::bound::{self, Bounded, assert_within};
 use crate::guard::Guarded;
 use crate::rng::Rng;
 use half::f16;
+use pith_format::encoding::Codes;
 use pith_format::{Encoding, Matrix, TILE_ROWS};
 use pith_kernels::{FEW_TOKENS, Kernels, Operand, available};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,12 +52,17 @@ fn tiles(encoding: Encoding, rows: usize, cols: usize, fill: Fill, rng: &mut Rng
         }
         return Guarded::from_slice(&bytes);
     };
+    let groups = len / grouped.group_cols;
+    let (scale_count, factor_count) = match grouped.factors {
+        [] => (groups, 0),
+        _ => (TILE_ROWS, groups),
+    };
     let pack = |scales: &[f16]| {
         let mut tile = vec![0; encoding.tile_bytes()];
-        (grouped.pack)(&vec![0; len], scales, &mut tile);
+        let (levels, factors) = (vec![grouped.levels[0]; len], vec![1; factor_count]);
+        (grouped.pack)(&Codes { levels: &levels, scales, factors: &factors }, &mut tile);
         tile
     };
-    let scale_count = len / grouped.group_cols;
     let zeros = pack(&vec![f16::from_bits(0); scale_count]);
     let ones = pack(&vec![f16::from_bits(0xffff); scale_count]);
     for tile in bytes.chunks_exact_mut(encoding.tile_bytes()) {

@@ -1,0 +1,93 @@
+//! Bit planes: where the bits of a code of less than eight bits lie in a tile of 128 columns.
+//!
+//! A code of 3, 5 or 6 bits is cut into planes of 4, 2 and 1 bits, the lowest bits in the widest plane. A plane is whole
+//! lines, so a code's parts lie in the same byte lane of a few lines and meet by a shift and a mask. Each half of 64
+//! columns has its own lines, `2 · BITS` of them, and each of these `8 / BITS` fours of columns:
+//!
+//! ```text
+//! four f (0..16) of a half:  line f % (2 · BITS), bits BITS · (f / (2 · BITS)) and up
+//! byte j of a line:          row j / 4, column 4f + j % 4 of the half
+//! ```
+
+use super::TILE_ROWS;
+
+/// Columns of a tile of planes.
+pub(super) const COLS: usize = 128;
+
+/// Columns that have lines of their own.
+const HALF: usize = 64;
+
+/// Bytes of a plane.
+pub(super) const fn plane_bytes(bits: usize) -> usize {
+    TILE_ROWS * COLS * bits / 8
+}
+
+/// Adds the lowest `bits` bits of every code (16 × 128, row-major) to a plane of zeros.
+pub(super) fn write(bits: usize, codes: &[u8], plane: &mut [u8]) {
+    assert_eq!((codes.len(), plane.len()), (TILE_ROWS * COLS, plane_bytes(bits)));
+    let mask = (1u8 << bits) - 1;
+    for (row, codes) in codes.chunks_exact(COLS).enumerate() {
+        for (col, code) in codes.iter().enumerate() {
+            let (line, shift) = place(bits, col);
+            plane[64 * line + 4 * row + col % 4] |= (code & mask) << shift;
+        }
+    }
+}
+
+/// Adds the bits of a plane, times `1 << at`, to the codes (16 × 128, row-major).
+pub(super) fn read(bits: usize, plane: &[u8], at: usize, codes: &mut [u8]) {
+    assert_eq!((codes.len(), plane.len()), (TILE_ROWS * COLS, plane_bytes(bits)));
+    let mask = (1u8 << bits) - 1;
+    // Row by row, a line's four columns at a time: the order that compiles to vectors.
+    for (row, codes) in codes.chunks_exact_mut(COLS).enumerate() {
+        for (four, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let (line, shift) = place(bits, 4 * four);
+            let bytes: &[u8; 4] =
+                plane[64 * line + 4 * row..].first_chunk().expect("a row has four bytes a line");
+            for (code, byte) in codes.iter_mut().zip(bytes) {
+                *code |= (byte >> shift & mask) << at;
+            }
+        }
+    }
+}
+
+/// Line and shift of a column.
+fn place(bits: usize, col: usize) -> (usize, usize) {
+    let (half, four, lines) = (col / HALF, col % HALF / 4, 2 * bits);
+    (half * lines + four % lines, bits * (four / lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planes_give_back_what_was_written() {
+        let codes: Vec<u8> = (0..TILE_ROWS * COLS).map(|i| (i * 37 + i / 11) as u8 & 63).collect();
+        let (mut low, mut high) = (vec![0; plane_bytes(4)], vec![0; plane_bytes(2)]);
+        write(4, &codes, &mut low);
+        let rest: Vec<u8> = codes.iter().map(|code| code >> 4).collect();
+        write(2, &rest, &mut high);
+        let mut found = vec![0; codes.len()];
+        read(4, &low, 0, &mut found);
+        read(2, &high, 4, &mut found);
+        assert_eq!(found, codes);
+    }
+
+    #[test]
+    fn every_bit_of_a_plane_belongs_to_one_column() {
+        for bits in [1, 2, 4] {
+            let mut seen = vec![0u8; plane_bytes(bits)];
+            for col in 0..COLS {
+                let (line, shift) = place(bits, col);
+                let bits = ((1u16 << bits) - 1 << shift) as u8;
+                let byte = &mut seen[64 * line + col % 4];
+                assert_eq!(*byte & bits, 0, "column {col}");
+                *byte |= bits;
+            }
+            for line in seen.chunks_exact(64) {
+                assert_eq!(line[..4], [0xff; 4]);
+            }
+        }
+    }
+}

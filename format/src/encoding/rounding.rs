@@ -1,0 +1,280 @@
+//! Rounding to the nearest level: which scale, and then which code.
+
+use super::{Codes, Grouped, TILE_ROWS};
+use half::f16;
+
+/// Rounds a tile (16 × `cols`, row-major) group by group into `bytes`.
+///
+/// `importance`: what a squared error counts, by column; `None` where all count the same.
+pub fn encode(grouped: &Grouped, cols: usize, weights: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    assert_eq!(weights.len(), TILE_ROWS * cols);
+    assert!(importance.is_none_or(|importance| importance.len() == cols));
+    let mut levels = vec![0i8; TILE_ROWS * cols];
+    let (mut scales, mut factors) = (Vec::new(), Vec::new());
+    for (weights, levels) in weights.chunks_exact(cols).zip(levels.chunks_exact_mut(cols)) {
+        round_row(grouped, weights, importance, levels, &mut scales, &mut factors);
+    }
+    (grouped.pack)(&Codes { levels: &levels, scales: &scales, factors: &factors }, bytes);
+}
+
+/// Rounds one row of a tile: levels in place, its scales and factors behind those that are there.
+pub fn round_row(
+    grouped: &Grouped,
+    weights: &[f32],
+    importance: Option<&[f32]>,
+    levels: &mut [i8],
+    scales: &mut Vec<f16>,
+    factors: &mut Vec<i8>,
+) {
+    let group = grouped.group_cols;
+    let importance_of = |index: usize| importance.map(|importance| &importance[index * group..][..group]);
+    if grouped.factors.is_empty() {
+        for (index, (weights, levels)) in
+            weights.chunks_exact(group).zip(levels.chunks_exact_mut(group)).enumerate()
+        {
+            let scale = fit(grouped, weights, importance_of(index));
+            round(grouped, weights, scale.to_f32(), levels);
+            scales.push(scale);
+        }
+        return;
+    }
+    let fitted = weights.chunks_exact(group).enumerate();
+    let fitted = fitted.map(|(index, weights)| fit(grouped, weights, importance_of(index)));
+    let scale = shared_scale(grouped, fitted);
+    scales.push(scale);
+    for (index, (weights, levels)) in
+        weights.chunks_exact(group).zip(levels.chunks_exact_mut(group)).enumerate()
+    {
+        let factor = fit_factor(grouped, weights, importance_of(index), scale.to_f32());
+        round(grouped, weights, scale.to_f32() * f32::from(factor), levels);
+        factors.push(factor);
+    }
+}
+
+/// The scale of groups that would each have one of these: the largest factor reaches the largest of them.
+pub fn shared_scale(grouped: &Grouped, fitted: impl Iterator<Item = f16>) -> f16 {
+    let largest = fitted.fold(0.0f32, |largest, scale| largest.max(scale.to_f32().abs()));
+    let factor = grouped.factors.iter().copied().max().expect("an encoding with factors");
+    f16::from_f32(largest / f32::from(factor))
+}
+
+/// The factor that brings a group closest, given the scale it multiplies.
+pub fn fit_factor(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> i8 {
+    let mut best = (f32::INFINITY, grouped.factors[0]);
+    for &factor in grouped.factors {
+        let value = scale * f32::from(factor);
+        if value == 0.0 {
+            break;
+        }
+        let error = error(grouped, weights, importance, value);
+        if error < best.0 {
+            best = (error, factor);
+        }
+    }
+    best.1
+}
+
+/// The levels nearest to `weights / scale`; all the level nearest to zero where `scale` is 0.
+pub fn round(grouped: &Grouped, weights: &[f32], scale: f32, levels: &mut [i8]) {
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    match grouped.is_uniform() {
+        true => {
+            let (low, high) = grouped.range();
+            for (level, &weight) in levels.iter_mut().zip(weights) {
+                *level = nearest_integer(weight * inverse, low, high) as i8;
+            }
+        }
+        false => {
+            let steps = Steps::new(grouped.levels);
+            for (level, &weight) in levels.iter_mut().zip(weights) {
+                *level = steps.nearest(weight * inverse) as i8;
+            }
+        }
+    }
+}
+
+/// The scale that brings `weights` closest to `scale · level`, in squared error.
+///
+/// Candidates are the scale that puts the largest weight on an outermost level and a few around it; the best is kept, and
+/// where levels are not uniform or errors are weighted then fitted by least squares to the levels it gives.
+pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f16 {
+    let extreme = weights.iter().copied().fold(0.0f32, |best, w| if w.abs() > best.abs() { w } else { best });
+    if extreme == 0.0 {
+        return f16::ZERO;
+    }
+    let (low, high) = grouped.range();
+    let mut best = (f32::INFINITY, f16::ZERO);
+    let mut consider = |scale: f32| {
+        let scale = f16::from_f32(scale.clamp(-65504.0, 65504.0));
+        if scale.to_f32() == 0.0 {
+            return;
+        }
+        let error = error(grouped, weights, importance, scale.to_f32());
+        if error < best.0 {
+            best = (error, scale);
+        }
+    };
+    // The long side of a range that is not symmetric serves the extreme weight.
+    consider(extreme / low);
+    if grouped.levels.len() <= 64 {
+        for step in -8..=8 {
+            consider(extreme / (low * (1.0 + step as f32 * 0.0125)));
+            consider(extreme / (high * (1.0 + step as f32 * 0.0125)));
+        }
+    }
+    if importance.is_some() || !grouped.is_uniform() || grouped.levels.len() < 16 {
+        // What a weight far beyond the others needs, they need not.
+        for step in 1..=8 {
+            consider(extreme / (low * (1.1 + step as f32 * 0.05)));
+            consider(extreme / (high * (1.1 + step as f32 * 0.05)));
+        }
+        for _ in 0..2 {
+            let scale = least_squares(grouped, weights, importance, best.1.to_f32());
+            let error = error(grouped, weights, importance, scale.to_f32());
+            if scale != f16::ZERO && error < best.0 {
+                best = (error, scale);
+            }
+        }
+    }
+    best.1
+}
+
+/// The scale that fits best to the levels that `scale` gives.
+fn least_squares(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> f16 {
+    let mut levels = vec![0; weights.len()];
+    round(grouped, weights, scale, &mut levels);
+    let (mut product, mut square) = (0.0, 0.0);
+    for (index, (&weight, &level)) in weights.iter().zip(&levels).enumerate() {
+        let weighted = importance.map_or(1.0, |importance| importance[index]) * f32::from(level);
+        product += weighted * weight;
+        square += weighted * f32::from(level);
+    }
+    if square > 0.0 { f16::from_f32((product / square).clamp(-65504.0, 65504.0)) } else { f16::ZERO }
+}
+
+/// `Σ importance · (weight − scale · level)²` with the nearest levels.
+fn error(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> f32 {
+    let inverse = 1.0 / scale;
+    match grouped.is_uniform() {
+        true => {
+            let (low, high) = grouped.range();
+            sum_of_errors(weights, importance, scale, |weight| nearest_integer(weight * inverse, low, high))
+        }
+        false => {
+            let steps = Steps::new(grouped.levels);
+            sum_of_errors(weights, importance, scale, |weight| steps.nearest(weight * inverse))
+        }
+    }
+}
+
+/// Eight sums, so that the compiler can use vectors.
+#[inline(always)]
+fn sum_of_errors(
+    weights: &[f32],
+    importance: Option<&[f32]>,
+    scale: f32,
+    nearest: impl Fn(f32) -> f32,
+) -> f32 {
+    let mut sums = [0.0f32; 8];
+    let add = |sum: &mut f32, weight: f32, importance: f32| {
+        let difference = weight - scale * nearest(weight);
+        *sum += importance * (difference * difference);
+    };
+    match importance {
+        None => {
+            for weights in weights.as_chunks::<8>().0 {
+                sums.iter_mut().zip(weights).for_each(|(sum, &weight)| add(sum, weight, 1.0));
+            }
+        }
+        Some(importance) => {
+            for (weights, importance) in weights.as_chunks::<8>().0.iter().zip(importance.as_chunks::<8>().0)
+            {
+                let pairs = weights.iter().zip(importance);
+                sums.iter_mut()
+                    .zip(pairs)
+                    .for_each(|(sum, (&weight, &importance))| add(sum, weight, importance));
+            }
+        }
+    }
+    sums.iter().sum()
+}
+
+/// Up to 16 levels, as steps at the middles between them.
+struct Steps {
+    lowest: f32,
+    /// Middle and height; the missing are never reached.
+    steps: [(f32, f32); 15],
+}
+
+impl Steps {
+    fn new(levels: &[i8]) -> Self {
+        assert!(levels.len() <= 16);
+        let mut steps = [(f32::INFINITY, 0.0); 15];
+        for (step, pair) in steps.iter_mut().zip(levels.windows(2)) {
+            let [low, high] = [pair[0], pair[1]].map(f32::from);
+            *step = ((low + high) / 2.0, high - low);
+        }
+        Self { lowest: f32::from(levels[0]), steps }
+    }
+
+    #[inline(always)]
+    fn nearest(&self, x: f32) -> f32 {
+        self.steps
+            .iter()
+            .fold(self.lowest, |level, &(middle, height)| level + if x > middle { height } else { 0.0 })
+    }
+}
+
+#[inline(always)]
+fn nearest_integer(x: f32, low: f32, high: f32) -> f32 {
+    round_small(x.clamp(low, high))
+}
+
+/// `x.round_ties_even()` for |x| up to 2²², in two additions: beyond 2²³ a float has no fraction. Without SSE4.1 the
+/// standard function is a call for every value.
+pub fn round_small(x: f32) -> f32 {
+    const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
+    (x + SHIFT) - SHIFT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Encoding;
+
+    #[test]
+    fn small_values_round_half_to_even() {
+        for x in [0.0f32, 0.5, 1.5, 2.5, -0.5, -1.5, -7.5, 126.5, 0.49999997, -127.0, 3.2] {
+            assert_eq!(round_small(x), x.round_ties_even(), "{x}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_of_all_levels_is_found() {
+        for &encoding in Encoding::ALL {
+            let Some(grouped) = encoding.grouped() else { continue };
+            for step in -1200..1200 {
+                let x = step as f32 / 9.0;
+                let mut found = [0i8];
+                round(&grouped, &[x], 1.0, &mut found);
+                let distance = |level: i8| (x - f32::from(level)).abs();
+                let best = grouped.levels.iter().map(|&level| distance(level)).fold(f32::INFINITY, f32::min);
+                assert!(distance(found[0]) <= best + 1e-5, "{encoding}: {x} became {}", found[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn errors_that_count_more_are_smaller() {
+        let weights: Vec<f32> = (0..64).map(|i| ((i * 37 % 64) as f32 / 32.0 - 1.0).powi(3)).collect();
+        let importance: Vec<f32> = (0..64).map(|i| if i % 4 == 0 { 50.0 } else { 0.1 }).collect();
+        for &encoding in Encoding::ALL {
+            let Some(grouped) = encoding.grouped() else { continue };
+            let group = grouped.group_cols.min(64);
+            let (weights, importance) = (&weights[..group], &importance[..group]);
+            let of = |scale: f16| error(&grouped, weights, Some(importance), scale.to_f32());
+            let (plain, weighted) = (fit(&grouped, weights, None), fit(&grouped, weights, Some(importance)));
+            assert!(of(weighted) <= of(plain), "{encoding}");
+        }
+    }
+}
