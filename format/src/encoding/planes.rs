@@ -80,7 +80,7 @@ mod tests {
             let mut seen = vec![0u8; plane_bytes(bits)];
             for col in 0..COLS {
                 let (line, shift) = place(bits, col);
-                let bits = ((1u16 << bits) - 1 << shift) as u8;
+                let bits = (((1u16 << bits) - 1) << shift) as u8;
                 let byte = &mut seen[64 * line + col % 4];
                 assert_eq!(*byte & bits, 0, "column {col}");
                 *byte |= bits;
