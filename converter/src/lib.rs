@@ -5,6 +5,7 @@ mod arch;
 mod convert;
 mod encode;
 mod error;
+pub mod quantize;
 mod recipe;
 mod report;
 pub mod source;

@@ -199,7 +199,34 @@ fn sum_of_errors(
     sums.iter().sum()
 }
 
+/// Finds the nearest level, for those who round one weight after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Nearest(Kind);
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Uniform(f32, f32),
+    Steps(Steps),
+}
+
+impl Nearest {
+    /// Of the levels of an encoding.
+    pub fn new(grouped: &Grouped) -> Self {
+        let (low, high) = grouped.range();
+        Self(if grouped.is_uniform() { Kind::Uniform(low, high) } else { Kind::Steps(Steps::new(grouped.levels)) })
+    }
+
+    /// The level nearest to `x`, which is a weight over its scale.
+    pub fn level(&self, x: f32) -> f32 {
+        match &self.0 {
+            Kind::Uniform(low, high) => nearest_integer(x, *low, *high),
+            Kind::Steps(steps) => steps.nearest(x),
+        }
+    }
+}
+
 /// Up to 16 levels, as steps at the middles between them.
+#[derive(Clone, Copy, Debug)]
 struct Steps {
     lowest: f32,
     /// Middle and height; the missing are never reached.

@@ -1,0 +1,304 @@
+//! GPTQ: columns are rounded one after the other, and what rounding one took from the output the columns after it give back
+//! as well as they can (Frantar et al., arXiv 2210.17323).
+//!
+//! With `H = U D Uᵀ`, `U` unit upper triangular, the cost of a row's errors `e` is a sum of squares,
+//! `e H eᵀ = Σ_j D_j (e_j + Σ_{k<j} e_k U_kj)²`, so the best that column `j` can do after the columns before it is to round
+//! `w_j + Σ_{k<j} e_k U_kj`. That is the published update written for the errors so far instead of for the weights to come;
+//! it needs one triangular factor of `H` and no inverse. Scales are chosen when their group's turn comes, for the weights
+//! as they then are, with `D` for importance.
+
+use super::Rounded;
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use pith_format::Encoding;
+use pith_format::encoding::Grouped;
+use pith_format::encoding::rounding::{Nearest, fit, fit_factor, shared_scale};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Rows that one thread works on together.
+const BAND_ROWS: usize = 64;
+
+/// In which order columns are rounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// From the first to the last.
+    #[default]
+    Natural,
+    /// Those of the largest inputs first (`act_order`); scales are then chosen for the weights as they were.
+    Activation,
+}
+
+/// A Hessian made ready to round with.
+#[derive(Debug)]
+pub struct Feedback {
+    cols: usize,
+    /// `U`, row-major and in the order of rounding: row `k` says what the error of column `k` does to those after it.
+    factor: Vec<f32>,
+    /// `D`: what the squared error of a column costs.
+    pivots: Vec<f32>,
+    /// The column that is rounded as the `j`-th; empty for the natural order.
+    order: Vec<usize>,
+    damping: f64,
+}
+
+/// The Hessian could not be factored.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum FeedbackError {
+    /// A diagonal entry is no number, negative, or all are zero.
+    #[error("entry {column} of the Hessian's diagonal is {value}")]
+    Diagonal {
+        /// Which column.
+        column: usize,
+        /// What is there.
+        value: f64,
+    },
+    /// Not positive definite even when damped.
+    #[error("the Hessian is singular even with {damping} of its mean diagonal added: calibrate with more text")]
+    Singular {
+        /// The share that was added.
+        damping: f64,
+    },
+}
+
+impl Feedback {
+    /// Factors `H` (`cols × cols`, row-major) with `damping` times its mean diagonal added to the diagonal; where that is not
+    /// enough, ten times as much, up to 1. Inputs that were always 0 count as ones of the mean size.
+    pub fn new(gram: &[f32], cols: usize, damping: f64, order: Order) -> Result<Self, FeedbackError> {
+        assert_eq!(gram.len(), cols * cols);
+        let diagonal: Vec<f64> = (0..cols).map(|column| f64::from(gram[column * cols + column])).collect();
+        if let Some(column) = diagonal.iter().position(|&value| !(value >= 0.0 && value.is_finite())) {
+            return Err(FeedbackError::Diagonal { column, value: diagonal[column] });
+        }
+        let mean = diagonal.iter().sum::<f64>() / cols as f64;
+        if mean == 0.0 {
+            return Err(FeedbackError::Diagonal { column: 0, value: 0.0 });
+        }
+        let mut by_size: Vec<usize> = (0..cols).collect();
+        if order == Order::Activation {
+            by_size.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
+        }
+        let mut damping = damping;
+        loop {
+            // Backwards, so that the lower factor of this is the upper one of H.
+            let at = |index: usize| by_size[cols - 1 - index];
+            let damped = Mat::from_fn(cols, cols, |row, col| {
+                let (row, col) = (at(row), at(col));
+                let value = f64::from(gram[row * cols + col]);
+                let extra = if diagonal[row] == 0.0 { mean } else { damping * mean };
+                if row == col { value + extra } else { value }
+            });
+            match damped.llt(Side::Lower) {
+                Ok(factored) => {
+                    let lower = factored.L();
+                    let mut factor = vec![0.0f32; cols * cols];
+                    factor.par_chunks_exact_mut(cols).enumerate().for_each(|(k, row)| {
+                        for (j, value) in row.iter_mut().enumerate().skip(k) {
+                            let (i, column) = (cols - 1 - k, cols - 1 - j);
+                            *value = (lower[(i, column)] / lower[(column, column)]) as f32;
+                        }
+                    });
+                    let pivots = (0..cols).map(|j| lower[(cols - 1 - j, cols - 1 - j)].powi(2) as f32);
+                    let order = if order == Order::Natural { Vec::new() } else { by_size };
+                    return Ok(Self { cols, factor, pivots: pivots.collect(), order, damping });
+                }
+                Err(_) if damping >= 1.0 => return Err(FeedbackError::Singular { damping }),
+                Err(_) => damping = (damping * 10.0).clamp(1e-6, 1.0),
+            }
+        }
+    }
+
+    /// The share of the mean diagonal that was added.
+    pub fn damping(&self) -> f64 {
+        self.damping
+    }
+
+    /// Bytes that making one takes at most, for matrices of `cols` columns.
+    pub fn peak_bytes(cols: usize) -> usize {
+        cols * cols * (2 * size_of::<f64>() + size_of::<f32>())
+    }
+
+    /// Rounds `rows × cols` weights.
+    pub fn round(&self, encoding: Encoding, weights: &[f32]) -> Rounded {
+        let cols = self.cols;
+        assert!(weights.len().is_multiple_of(cols));
+        let rows = weights.len() / cols;
+        let mut out = Rounded::new(encoding, rows, cols);
+        if rows == 0 {
+            return out;
+        }
+        let (scales, factors) = (out.scales.len() / rows, out.factors.len() / rows);
+        let band = |count: usize| (BAND_ROWS * count).max(1);
+        // Encodings without factors have none to share out.
+        let mut no_factors: Vec<&mut [i8]> = out.factors.chunks_mut(band(factors)).collect();
+        no_factors.resize_with(rows.div_ceil(BAND_ROWS), Default::default);
+        weights
+            .par_chunks(BAND_ROWS * cols)
+            .zip(out.levels.par_chunks_mut(BAND_ROWS * out.stride))
+            .zip(out.scales.par_chunks_mut(band(scales)))
+            .zip(no_factors.par_iter_mut())
+            .for_each(|(((weights, levels), scales), factors)| {
+                Band { feedback: self, encoding, weights, levels, scales, factors }.round();
+            });
+        out
+    }
+}
+
+/// Rows that are rounded together.
+struct Band<'a> {
+    feedback: &'a Feedback,
+    encoding: Encoding,
+    weights: &'a [f32],
+    levels: &'a mut [i8],
+    scales: &'a mut [half::f16],
+    factors: &'a mut [i8],
+}
+
+impl Band<'_> {
+    fn round(mut self) {
+        let cols = self.feedback.cols;
+        let grouped = self.encoding.grouped().expect("seen when the rows were made");
+        if !self.feedback.order.is_empty() {
+            return self.round_ordered(&grouped);
+        }
+        let rows = self.weights.len() / cols;
+        let tile_cols = self.encoding.tile_cols();
+        let mut errors = vec![0.0f32; rows * cols];
+        let mut target = vec![0.0f32; rows * tile_cols];
+        for first in (0..cols).step_by(tile_cols) {
+            let columns = first..cols.min(first + tile_cols);
+            self.targets(&errors, columns.clone(), &mut target);
+            let width = columns.len();
+            for row in 0..rows {
+                let target = &mut target[row * width..][..width];
+                let errors = &mut errors[row * cols..][columns.clone()];
+                self.round_tile_row(&grouped, row, columns.clone(), target, errors);
+            }
+        }
+    }
+
+    /// `w_j + Σ_{k < first} e_k U_kj` for the columns, `rows × columns`.
+    fn targets(&self, errors: &[f32], columns: Range<usize>, target: &mut [f32]) {
+        let cols = self.feedback.cols;
+        let (rows, width) = (self.weights.len() / cols, columns.len());
+        let target = &mut target[..rows * width];
+        for (target, weights) in target.chunks_exact_mut(width).zip(self.weights.chunks_exact(cols)) {
+            target.copy_from_slice(&weights[columns.clone()]);
+        }
+        if columns.start == 0 {
+            return;
+        }
+        let errors = MatRef::from_row_major_slice(errors, rows, cols).subcols(0, columns.start);
+        let factor = MatRef::from_row_major_slice(&self.feedback.factor, cols, cols);
+        let factor = factor.submatrix(0, columns.start, columns.start, width);
+        let target = MatMut::from_row_major_slice_mut(target, rows, width);
+        faer::linalg::matmul::matmul(target, Accum::Add, errors, factor, 1.0, Par::Seq);
+    }
+
+    /// One row's part of a tile: `target` are its weights with what the tiles before ask of them.
+    fn round_tile_row(
+        &mut self,
+        grouped: &Grouped,
+        row: usize,
+        columns: Range<usize>,
+        target: &mut [f32],
+        errors: &mut [f32],
+    ) {
+        let (cols, group) = (self.feedback.cols, grouped.group_cols);
+        let tiles = cols.div_ceil(self.encoding.tile_cols());
+        let groups = tiles * self.encoding.tile_cols() / group;
+        let pivots = &self.feedback.pivots[columns.clone()];
+        let nearest = Nearest::new(grouped);
+        let shared = (!grouped.factors.is_empty()).then(|| {
+            let fitted = target.chunks(group).zip(pivots.chunks(group));
+            let scale = shared_scale(grouped, fitted.map(|(target, pivots)| fit_padded(grouped, target, pivots)));
+            self.scales[row * tiles + columns.start / self.encoding.tile_cols()] = scale;
+            scale.to_f32()
+        });
+        let stride = tiles * self.encoding.tile_cols();
+        for start in (0..target.len()).step_by(group) {
+            let end = target.len().min(start + group);
+            let (index, importance) = ((columns.start + start) / group, &pivots[start..end]);
+            let scale = match shared {
+                None => {
+                    let scale = fit_padded(grouped, &target[start..end], importance);
+                    self.scales[row * groups + index] = scale;
+                    scale.to_f32()
+                }
+                Some(shared) => {
+                    let (padded, importance) = padded(&target[start..end], importance);
+                    let factor = fit_factor(grouped, &padded, Some(&importance), shared);
+                    self.factors[row * groups + index] = factor;
+                    shared * f32::from(factor)
+                }
+            };
+            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+            for at in start..end {
+                let level = nearest.level(target[at] * inverse);
+                self.levels[row * stride + columns.start + at] = level as i8;
+                // What is left of the weight itself, not of the target: the factor's rows are for these.
+                let error = self.weights[row * cols + columns.start + at] - scale * level;
+                errors[at] = error;
+                let factor = &self.feedback.factor[(columns.start + at) * cols + columns.start..][..target.len()];
+                for (target, factor) in target[at + 1..].iter_mut().zip(&factor[at + 1..]) {
+                    *target += error * factor;
+                }
+            }
+        }
+        // What pads the row's last group stays at the level it has: no input ever meets it.
+    }
+
+    /// In an order of its own, scales having been chosen for the weights as they are.
+    fn round_ordered(&mut self, grouped: &Grouped) {
+        let feedback = self.feedback;
+        let cols = feedback.cols;
+        let importance: Vec<f32> = {
+            let mut importance = vec![0.0; cols];
+            feedback.order.iter().zip(&feedback.pivots).for_each(|(&column, &pivot)| importance[column] = pivot);
+            importance
+        };
+        let rounded = super::nearest::nearest(self.encoding, self.weights, cols, Some(&importance));
+        self.scales.copy_from_slice(&rounded.scales);
+        self.factors.copy_from_slice(&rounded.factors);
+        let nearest = Nearest::new(grouped);
+        let (group, tile_cols) = (grouped.group_cols, self.encoding.tile_cols());
+        let rows = self.weights.len() / cols;
+        let (tiles, stride) = (rounded.stride / tile_cols, rounded.stride);
+        let groups = stride / group;
+        for row in 0..rows {
+            let mut target: Vec<f32> = feedback.order.iter().map(|&column| self.weights[row * cols + column]).collect();
+            for (at, &column) in feedback.order.iter().enumerate() {
+                let scale = match self.factors.get(row * groups + column / group) {
+                    Some(&factor) => self.scales[row * tiles + column / tile_cols].to_f32() * f32::from(factor),
+                    None => self.scales[row * groups + column / group].to_f32(),
+                };
+                let level = nearest.level(if scale == 0.0 { 0.0 } else { target[at] / scale });
+                self.levels[row * stride + column] = level as i8;
+                let error = self.weights[row * cols + column] - scale * level;
+                let factor = &feedback.factor[at * cols..][..cols];
+                for (target, factor) in target[at + 1..].iter_mut().zip(&factor[at + 1..]) {
+                    *target += error * factor;
+                }
+            }
+        }
+    }
+}
+
+/// [`fit`] of a group whose last columns may be missing.
+fn fit_padded(grouped: &Grouped, weights: &[f32], importance: &[f32]) -> half::f16 {
+    if weights.len().is_multiple_of(8) {
+        return fit(grouped, weights, Some(importance));
+    }
+    let (weights, importance) = padded(weights, importance);
+    fit(grouped, &weights, Some(&importance))
+}
+
+/// To whole eights, with weights of no importance.
+fn padded(weights: &[f32], importance: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let len = weights.len().next_multiple_of(8);
+    let extend = |values: &[f32]| {
+        let mut values = values.to_vec();
+        values.resize(len, 0.0);
+        values
+    };
+    (extend(weights), extend(importance))
+}

@@ -1,0 +1,45 @@
+//! Rounding to the nearest level, with the scale that leaves the smallest error, each column's weighted with how large its
+//! inputs are (llama.cpp's importance matrix).
+
+use super::Rounded;
+use pith_format::Encoding;
+use pith_format::encoding::rounding::round_row;
+use rayon::prelude::*;
+
+/// Rounds `rows × cols` weights. `importance`: `E[x²]` by column, or none where all columns count the same.
+pub fn nearest(encoding: Encoding, weights: &[f32], cols: usize, importance: Option<&[f32]>) -> Rounded {
+    let rows = weights.len() / cols;
+    let mut out = Rounded::new(encoding, rows, cols);
+    let (grouped, stride, tile_cols) = (out.grouped(), out.stride, encoding.tile_cols());
+    let importance = importance.map(|importance| padded_importance(importance, stride));
+    let scale_count = out.scales.len() / rows.max(1);
+    let factor_count = out.factors.len() / rows.max(1);
+    let rounded: Vec<_> = weights
+        .par_chunks_exact(cols)
+        .zip(out.levels.par_chunks_exact_mut(stride))
+        .map(|(weights, levels)| {
+            let mut padded = weights.to_vec();
+            padded.resize(stride, 0.0);
+            let (mut scales, mut factors) = (Vec::with_capacity(scale_count), Vec::with_capacity(factor_count));
+            for (tile, levels) in levels.chunks_exact_mut(tile_cols).enumerate() {
+                let at = tile * tile_cols..(tile + 1) * tile_cols;
+                let importance = importance.as_ref().map(|importance| &importance[at.clone()]);
+                round_row(&grouped, &padded[at], importance, levels, &mut scales, &mut factors);
+            }
+            (scales, factors)
+        })
+        .collect();
+    out.scales = rounded.iter().flat_map(|(scales, _)| scales.iter().copied()).collect();
+    out.factors = rounded.iter().flat_map(|(_, factors)| factors.iter().copied()).collect();
+    out
+}
+
+/// Columns that no input ever used count a little, so that what is written for them still resembles the weights; padding
+/// counts nothing.
+fn padded_importance(importance: &[f32], stride: usize) -> Vec<f32> {
+    let mean = importance.iter().sum::<f32>() / importance.len().max(1) as f32;
+    let floor = (mean * 1e-4).max(f32::MIN_POSITIVE);
+    let mut padded: Vec<f32> = importance.iter().map(|&value| value.max(floor)).collect();
+    padded.resize(stride, floor);
+    padded
+}
