@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::calibrate::CalibrateArgs;
+use crate::calibration::CalibrationArgs;
 use crate::energy::EnergyArgs;
 use crate::ledger::LedgerArgs;
 use crate::output;
@@ -31,6 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Make a .pith file from a Hugging Face folder or a GGUF file
     Convert(ConvertArgs),
+    /// Run a text through a model and keep what its matrices read, for quantizing it
+    Calibrate(CalibrationArgs),
     /// Show what a .pith file or a checkpoint holds, or what this CPU can run
     Inspect(InspectArgs),
     /// Continue a prompt
@@ -407,7 +410,7 @@ pub struct BoardArgs {
 #[derive(Clone, Debug)]
 pub struct CpuList(pub Vec<usize>);
 
-fn cpus(text: &str) -> Result<CpuList, String> {
+pub fn cpus(text: &str) -> Result<CpuList, String> {
     parse_cpu_list(text).map(CpuList)
 }
 

@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod board;
 mod calibrate;
+mod calibration;
 mod chat;
 mod convert;
 mod energy;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Convert(args) => convert::convert(args)?,
+        Command::Calibrate(args) => calibration::calibrate(args)?,
         Command::Inspect(args) => inspect::inspect(args)?,
         Command::Run(args) => return run::run(args),
         Command::Chat(args) => chat::chat(args)?,

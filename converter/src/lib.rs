@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod arch;
+pub mod calibration;
 mod convert;
 mod encode;
 mod error;

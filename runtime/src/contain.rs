@@ -16,12 +16,17 @@ impl Session {
         keep: usize,
         compute: impl FnOnce(&mut Self),
     ) -> Result<(), RuntimeError> {
-        catch_unwind(AssertUnwindSafe(|| compute(self))).map_err(|payload| {
+        caught(|| compute(self)).inspect_err(|_| {
             self.tokens.truncate(keep);
             self.logits_position = 0;
-            RuntimeError::Panic { message: message(&*payload) }
         })
     }
+}
+
+/// Runs `compute`; a panic in it, on whichever thread, is an error.
+pub(crate) fn caught(compute: impl FnOnce()) -> Result<(), RuntimeError> {
+    catch_unwind(AssertUnwindSafe(compute))
+        .map_err(|payload| RuntimeError::Panic { message: message(&*payload) })
 }
 
 /// What `panic!` was given.

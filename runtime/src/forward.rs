@@ -6,6 +6,7 @@ use crate::cache::LayerCache;
 use crate::error::RuntimeError;
 use crate::exec::Exec;
 use crate::head::Head;
+use crate::layerwise::{Inputs, Listener, Site};
 use crate::memory::{probe, product, zeros};
 use crate::model::{Layer, Linear, Model, Norm, Vector};
 use crate::rope::Rotation;
@@ -65,6 +66,11 @@ impl Buffers {
         })
     }
 
+    /// The residual streams of a call's first tokens, `tokens × hidden_len`.
+    pub fn hidden(&mut self, len: usize) -> &mut [f32] {
+        &mut self.x[..len]
+    }
+
     /// Most values that the results of one product of all matrices with the same operand take, for `batch` tokens.
     pub fn largest_product(config: &ModelConfig, batch: usize) -> Option<usize> {
         let rows = config.layers.iter().map(|layer| {
@@ -83,12 +89,20 @@ pub(crate) struct Call<'a> {
     first: usize,
     /// Number of tokens.
     tokens: usize,
+    /// Who is told what the matrices read.
+    listener: Option<&'a mut dyn Listener>,
 }
 
 impl<'a> Call<'a> {
     /// A call for `tokens` tokens (one or more, at most the buffers' batch) from position `first` on.
     pub fn new(model: &'a Model, exec: &'a mut Exec, first: usize, tokens: usize) -> Self {
-        Self { model, exec, first, tokens }
+        Self { model, exec, first, tokens, listener: None }
+    }
+
+    /// Tells `listener` what every matrix reads. Activations are then [whole](Form::Whole) for it, which changes no
+    /// result.
+    pub fn heard_by(self, listener: &'a mut dyn Listener) -> Self {
+        Self { listener: Some(listener), ..self }
     }
 
     /// Runs `tokens` through all layers; their residual streams stay in the buffers.
@@ -98,9 +112,7 @@ impl<'a> Call<'a> {
     pub fn run(&mut self, tokens: &[u32], caches: &mut [LayerCache], buffers: &mut Buffers) {
         assert_eq!(tokens.len(), self.tokens);
         self.embed(tokens, buffers);
-        for rotation in &mut buffers.rotations {
-            rotation.set(self.first, self.tokens);
-        }
+        self.place(buffers);
         for (layer_index, cache) in caches.iter_mut().enumerate() {
             match &mut self.exec.stream {
                 Some(stream) => stream.enter_layer(layer_index),
@@ -108,6 +120,19 @@ impl<'a> Call<'a> {
                 None => {}
             }
             self.layer(layer_index, cache, buffers);
+        }
+    }
+
+    /// Runs the residual streams that are in the buffers through one layer.
+    pub fn run_layer(&mut self, layer_index: usize, cache: &mut LayerCache, buffers: &mut Buffers) {
+        self.place(buffers);
+        self.layer(layer_index, cache, buffers);
+    }
+
+    /// Computes the angles of the call's positions.
+    fn place(&self, buffers: &mut Buffers) {
+        for rotation in &mut buffers.rotations {
+            rotation.set(self.first, self.tokens);
         }
     }
 
@@ -124,10 +149,19 @@ impl<'a> Call<'a> {
         let len = self.model.config().hidden_len;
         let x = &buffers.x[tokens.start * len..tokens.end * len];
         let x = self.normalized(&self.model.output_norm, x, Form::Whole, &mut buffers.operand);
+        self.tell(None, Site::Head, x);
         head.logits(self.model, self.exec, x, staged, logits);
     }
 
-    fn embed(&mut self, tokens: &[u32], buffers: &mut Buffers) {
+    /// Tells the listener what the head reads of the call's tokens, after [`Call::run`].
+    pub fn enter_head(&mut self, buffers: &mut Buffers) {
+        let x = &buffers.x[..self.tokens * self.model.config().hidden_len];
+        let x = self.normalized(&self.model.output_norm, x, Form::Whole, &mut buffers.operand);
+        self.tell(None, Site::Head, x);
+    }
+
+    /// Puts the embeddings of `tokens` into the buffers.
+    pub fn embed(&mut self, tokens: &[u32], buffers: &mut Buffers) {
         let (model, config) = (self.model, self.model.config());
         let row = &mut buffers.row[..config.hidden_len];
         let norm = model.embedding_norm.as_ref().map(|norm| self.exec.norm(norm));
@@ -173,6 +207,7 @@ impl<'a> Call<'a> {
             false => self.form(&[&layer.query, &layer.key, &layer.value]),
         };
         let mut input = self.normalized(&layer.attention_norm, x, form, operand);
+        self.tell(Some(layer_index), Site::Attention, input);
         self.linear(
             input,
             [(&layer.query, &mut *queries), (&layer.key, &mut *keys), (&layer.value, &mut *values)],
@@ -181,6 +216,7 @@ impl<'a> Call<'a> {
             if let Some(norm) = &layer.ffn_norm {
                 input = self.normalized(norm, x, Form::Whole, operand);
             }
+            self.tell(Some(layer_index), Site::Ffn, input);
             let [gate, up] = split(beside, [ffn_len; 2]);
             self.enter_ffn(layer, dims.activation, input, gate, up);
         }
@@ -193,6 +229,7 @@ impl<'a> Call<'a> {
         self.store(cache, keys, values);
         attend(self.exec, dims, cache, self.first, queries, &mut buffers.attention, mixed);
         let input = self.operand(mixed, self.form(&[&layer.output]), operand);
+        self.tell(Some(layer_index), Site::Output, input);
         let delta = &mut area[..hidden_len];
         self.add_product(&layer.output, layer.attention_post_norm.as_ref(), input, delta, row, x);
 
@@ -202,6 +239,7 @@ impl<'a> Call<'a> {
             let norm = layer.ffn_norm.as_ref().expect("only parallel layers can do without");
             let form = self.form(&[layer.gate.as_ref().unwrap_or(&layer.up), &layer.up]);
             let input = self.normalized(norm, x, form, operand);
+            self.tell(Some(layer_index), Site::Ffn, input);
             if input.form() == Form::Packed && self.form(&[&layer.down]) == Form::Packed {
                 packed = Some(self.enter_ffn_packed(layer, dims.activation, input, inner));
             } else {
@@ -214,12 +252,22 @@ impl<'a> Call<'a> {
             let inner = if layer.gate.is_some() { gate } else { up };
             self.operand(inner, Form::Whole, operand)
         });
+        self.tell(Some(layer_index), Site::Down, input);
         let delta = &mut area[..hidden_len];
         self.add_product(&layer.down, layer.ffn_post_norm.as_ref(), input, delta, row, x);
     }
 
+    fn tell(&mut self, layer: Option<usize>, site: Site, input: Operand<'_>) {
+        if let Some(listener) = &mut self.listener {
+            listener.input(layer, site, Inputs::new(input));
+        }
+    }
+
     /// What matrices that read the same activations need of them.
     fn form(&self, readers: &[&Linear]) -> Form {
+        if self.listener.is_some() {
+            return Form::Whole;
+        }
         let (kernels, bytes) = (self.exec.kernels(), self.model.bytes());
         match readers.iter().all(|reader| kernels.reads_packed(reader.weight.of(bytes).encoding())) {
             true => Form::Packed,

@@ -33,6 +33,7 @@ mod exec;
 mod forward;
 mod generate;
 mod head;
+mod layerwise;
 mod ledger;
 #[allow(unsafe_code)]
 mod map;
@@ -59,6 +60,7 @@ pub use distribution::Distribution;
 pub use error::RuntimeError;
 pub use generate::{GenerateOptions, Outcome, Speculation, StopReason, generate, generate_with};
 pub use head::EXACT_TOKENS;
+pub use layerwise::{Inputs, LayerRun, Listener, Site};
 pub use ledger::{Ledger, Phase, TokenCost, Totals, Traffic};
 pub use meter::{Conditions, Joules, Kind, Meter, MeterError, Observer, Reading, Scope};
 pub use model::Model;

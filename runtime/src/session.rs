@@ -416,7 +416,7 @@ fn at_least_one(option: &'static str, value: usize, most: usize) -> Result<usize
     Err(RuntimeError::Option { option, found: value.to_string(), expected })
 }
 
-fn kernels(name: Option<&str>) -> Result<&'static dyn Kernels, RuntimeError> {
+pub(crate) fn kernels(name: Option<&str>) -> Result<&'static dyn Kernels, RuntimeError> {
     let Some(name) = name else { return Ok(pith_kernels::best()) };
     pith_kernels::by_name(name).ok_or_else(|| {
         let names: Vec<_> = pith_kernels::available().iter().map(|kernels| kernels.name()).collect();

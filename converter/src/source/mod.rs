@@ -4,11 +4,11 @@
 //! loading can fail only where the disk does, the file changes, or a type has no decoder.
 
 mod error;
-mod file;
+pub(crate) mod file;
 pub mod gguf;
 mod huggingface;
 mod plain;
-mod safetensors;
+pub(crate) mod safetensors;
 mod tensor;
 mod tokenizer;
 mod types;

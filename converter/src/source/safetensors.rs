@@ -3,7 +3,7 @@
 //! Parsed here rather than by the `safetensors` crate, which wants the whole file in one slice, keeps the last of
 //! two tensors with one name and names neither of two values that disagree.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -16,7 +16,30 @@ const HEADER_LIMIT: u64 = 100_000_000;
 const LENGTH_BYTES: u64 = 8;
 
 /// Lists the tensors of `file`, the checkpoint's `index`-th, in the order of their data.
-pub(super) fn read_header(file: &SourceFile, index: usize) -> Result<Vec<TensorInfo>, SourceError> {
+pub(crate) fn read_header(file: &SourceFile, index: usize) -> Result<Vec<TensorInfo>, SourceError> {
+    let json = read_json(file)?;
+    let path = || file.path().to_path_buf();
+    let header: Header =
+        serde_json::from_slice(&json).map_err(|source| SourceError::Json { path: path(), source })?;
+    let data_start = LENGTH_BYTES + json.len() as u64;
+    drop(json);
+    place(file, index, data_start, header.0)
+}
+
+/// What the file says of itself, nothing where it says nothing.
+pub(crate) fn read_metadata(file: &SourceFile) -> Result<BTreeMap<String, String>, SourceError> {
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        #[serde(default, rename = "__metadata__")]
+        metadata: BTreeMap<String, String>,
+    }
+    let header: Metadata = serde_json::from_slice(&read_json(file)?)
+        .map_err(|source| SourceError::Json { path: file.path().into(), source })?;
+    Ok(header.metadata)
+}
+
+/// The header's text.
+fn read_json(file: &SourceFile) -> Result<Vec<u8>, SourceError> {
     let path = || file.path().to_path_buf();
     let truncated = |what, offset, needed| SourceError::Truncated {
         path: path(),
@@ -40,10 +63,7 @@ pub(super) fn read_header(file: &SourceFile, index: usize) -> Result<Vec<TensorI
     }
     let mut json = vec![0; header_bytes as usize];
     file.read_at(LENGTH_BYTES, &mut json)?;
-    let header: Header =
-        serde_json::from_slice(&json).map_err(|source| SourceError::Json { path: path(), source })?;
-    drop(json);
-    place(file, index, LENGTH_BYTES + header_bytes, header.0)
+    Ok(json)
 }
 
 /// Checks that the tensors fill the file from `data_start` to its end, each with the bytes that it needs.

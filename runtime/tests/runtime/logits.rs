@@ -8,10 +8,10 @@ use pith_runtime::{KvType, Model, Session, SessionOptions};
 use std::sync::Arc;
 
 /// One change that brings a mechanism in.
-type Change = fn(&mut Plan);
+pub type Change = fn(&mut Plan);
 
 /// Every mechanism by itself, then all that go together.
-const MECHANISMS: &[(&str, Change)] = &[
+pub const MECHANISMS: &[(&str, Change)] = &[
     ("nothing", |_| ()),
     ("16-bit weights", |p| p.encoding = Encoding::F16),
     ("untied head", |p| p.config.tied_head = false),

@@ -4,6 +4,7 @@ mod context;
 mod errors;
 mod generation;
 mod head;
+mod layerwise;
 mod logits;
 mod oracle;
 mod snapshot;

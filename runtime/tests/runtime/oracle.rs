@@ -3,16 +3,28 @@
 
 use crate::support::Built;
 use pith_format::{ActivationFunction, LayerConfig, ModelConfig, NormKind, Role, TensorId};
+use std::cell::RefCell;
 
 struct Oracle<'a> {
     config: &'a ModelConfig,
     built: &'a Built,
     layer: Option<usize>,
+    /// What every matrix read, product by product.
+    inputs: RefCell<Vec<(TensorId, Vec<f64>)>>,
 }
 
 /// Logits of every token.
 pub fn logits(config: &ModelConfig, built: &Built, tokens: &[u32]) -> Vec<Vec<f64>> {
-    let mut oracle = Oracle { config, built, layer: None };
+    logits_and_inputs(config, built, tokens).0
+}
+
+/// Logits of every token, and what every matrix reads: of each matrix, its tokens in their order.
+pub fn logits_and_inputs(
+    config: &ModelConfig,
+    built: &Built,
+    tokens: &[u32],
+) -> (Vec<Vec<f64>>, Vec<(TensorId, Vec<f64>)>) {
+    let mut oracle = Oracle { config, built, layer: None, inputs: RefCell::default() };
     let mut stream: Vec<Vec<f64>> =
         tokens.iter().enumerate().map(|(position, &token)| oracle.embed(position, token)).collect();
     for (index, layer) in config.layers.iter().enumerate() {
@@ -20,7 +32,8 @@ pub fn logits(config: &ModelConfig, built: &Built, tokens: &[u32]) -> Vec<Vec<f6
         stream = oracle.layer(layer, &stream);
     }
     oracle.layer = None;
-    stream.iter().map(|x| oracle.project(x)).collect()
+    let logits = stream.iter().map(|x| oracle.project(x)).collect();
+    (logits, oracle.inputs.into_inner())
 }
 
 impl Oracle<'_> {
@@ -131,6 +144,7 @@ impl Oracle<'_> {
 
     /// A product, and a bias where there is one.
     fn linear(&self, x: &[f64], weight: Role, bias: Role) -> Vec<f64> {
+        self.inputs.borrow_mut().push((TensorId { role: weight, layer: self.layer }, x.to_vec()));
         let rows = self.get(weight).unwrap().chunks(x.len());
         let product: Vec<f64> = rows.map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect();
         self.get(bias).map_or(product.clone(), |bias| sum(&product, bias))

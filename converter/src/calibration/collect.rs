@@ -1,0 +1,246 @@
+//! All sequences through the first layer, then through the second, and so on to the head's input.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pith_format::{Encoding, Kind, ModelConfig};
+use pith_runtime::{Inputs, LayerRun, Listener, Model, SessionOptions, Site};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::error::{CalibrationError, site_name};
+use super::file::{CalibrationInfo, Writer, tensor_plan};
+use super::hidden::Hidden;
+use super::moments::Moments;
+use super::text::{CalibrationText, LEAST_TOKENS};
+
+/// How to calibrate.
+#[derive(Clone, Debug, Default)]
+pub struct CalibrationOptions {
+    /// Also sum up the products of all pairs of a site's columns, which GPTQ wants: `cols²/2` values a site.
+    pub hessians: bool,
+    /// Take a file whose layers are neither f16 nor f32.
+    pub any_encoding: bool,
+    /// Replace the output if it exists.
+    pub force: bool,
+    /// Memory to take, in bytes. Hidden states that do not fit are kept in a temporary file beside the output. No limit:
+    /// all is kept in memory.
+    pub memory: Option<u64>,
+    /// Threads, CPUs, kernels, batch and cache of the run. The context is the text's window.
+    pub session: SessionOptions,
+}
+
+/// Hears how far a calibration is.
+pub trait CalibrationProgress: Sync {
+    /// A step of that name begins, of so many tokens.
+    fn begin(&self, _step: &str, _tokens: u64) {}
+    /// So many more tokens of the step are done.
+    fn advance(&self, _tokens: u64) {}
+    /// Whether to stop; asked between sequences.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// Hears nothing.
+impl CalibrationProgress for () {}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct CalibrationReport {
+    /// What the file says of itself.
+    pub info: CalibrationInfo,
+    /// Length of the file.
+    pub file_bytes: u64,
+    /// Memory that was estimated beforehand, weights of a layer included.
+    pub memory_bytes: u64,
+    /// The hidden states were kept in a temporary file.
+    pub spilled: bool,
+    /// All of it, without making the text.
+    pub elapsed: Duration,
+    /// Of that, summing up products of pairs of columns.
+    pub product_time: Duration,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// [`Calibration::collect`](super::Calibration::collect).
+pub(super) fn collect(
+    model: &Arc<Model>,
+    text: &CalibrationText,
+    options: &CalibrationOptions,
+    output: &Path,
+    progress: &dyn CalibrationProgress,
+) -> Result<CalibrationReport, CalibrationError> {
+    let started = Instant::now();
+    if output.exists() && !options.force {
+        return Err(CalibrationError::OutputExists { path: output.into() });
+    }
+    if !options.any_encoding {
+        check_encodings(model)?;
+    }
+    let config = model.config();
+    let tokens = text.tokens();
+    if tokens < LEAST_TOKENS {
+        let place = text.file.clone().unwrap_or_else(|| "what the model wrote".into());
+        return Err(CalibrationError::TooShort { place, found: tokens, least: LEAST_TOKENS });
+    }
+    let session = SessionOptions { context_len: Some(text.window), ..options.session.clone() };
+    let mut run = LayerRun::new(Arc::clone(model), session)?;
+    let longest = text.sequences.iter().map(Vec::len).max().unwrap_or(0) * config.hidden_len;
+    let values = tokens * config.hidden_len;
+    let (memory_bytes, in_memory) = plan_memory(&run, options, values, longest)?;
+    let threads = run.threads();
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|error| CalibrationError::Threads { threads, reason: error.to_string() })?;
+
+    let info = CalibrationInfo::new(model, text, options.hessians);
+    let mut writer = Writer::create(output, tensor_plan(config, options.hessians), &info)?;
+    let folder = super::file::folder(output);
+    let mut hidden = Hidden::new(values, longest, in_memory, folder)?;
+    let mut places = Vec::with_capacity(text.sequences.len());
+    let mut first = 0;
+    for tokens in &text.sequences {
+        let len = tokens.len() * config.hidden_len;
+        hidden
+            .with((first, len), folder, |hidden| run.embed(tokens, hidden).map_err(CalibrationError::from))?;
+        places.push((first, len));
+        first += len;
+    }
+    let layers = (0..config.layers.len()).map(Some).chain([None]);
+    let mut product_time = Duration::ZERO;
+    for layer in layers {
+        let step =
+            layer.map_or("head".into(), |index| format!("layer {} of {}", index + 1, config.layers.len()));
+        progress.begin(&step, tokens as u64);
+        let mut collector = Collector::new(config, layer, options.hessians, &pool);
+        for (sequence, &place) in places.iter().enumerate() {
+            if progress.is_interrupted() {
+                return Err(CalibrationError::Interrupted);
+            }
+            hidden.with(place, folder, |hidden| match layer {
+                Some(index) => run.layer(index, hidden, &mut collector).map_err(CalibrationError::from),
+                None => run.head_input(hidden, &mut collector).map_err(CalibrationError::from),
+            })?;
+            collector.check(sequence)?;
+            progress.advance((place.1 / config.hidden_len) as u64);
+        }
+        product_time += collector.write(&mut writer)?;
+    }
+    let file_bytes = writer.finish(output)?;
+    let warnings = warnings(config, tokens, options.hessians);
+    let (spilled, elapsed) = (!in_memory, started.elapsed());
+    Ok(CalibrationReport { info, file_bytes, memory_bytes, spilled, elapsed, product_time, warnings })
+}
+
+/// The sums of one layer's sites, or of the head's.
+struct Collector<'a> {
+    layer: Option<usize>,
+    sites: Vec<(Site, Moments)>,
+    pool: &'a ThreadPool,
+}
+
+impl<'a> Collector<'a> {
+    fn new(config: &ModelConfig, layer: Option<usize>, hessians: bool, pool: &'a ThreadPool) -> Self {
+        let site = |&site: &Site| (site, Moments::new(site.cols(config, layer), hessians));
+        Self { layer, sites: sites(layer).iter().map(site).collect(), pool }
+    }
+
+    /// After that sequence.
+    fn check(&self, sequence: usize) -> Result<(), CalibrationError> {
+        for (site, moments) in &self.sites {
+            if let Some(column) = moments.not_finite() {
+                let place = site_name(self.layer, *site);
+                return Err(CalibrationError::NotFinite { place, column, sequence });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes every site; returns the time that products of pairs took.
+    fn write(self, writer: &mut Writer) -> Result<Duration, CalibrationError> {
+        let mut product_time = Duration::ZERO;
+        for (_, mut moments) in self.sites {
+            for means in moments.means() {
+                writer.write(&means)?;
+            }
+            moments.write_gram(self.pool, |row| writer.write(row))?;
+            product_time += moments.product_time;
+        }
+        Ok(product_time)
+    }
+}
+
+impl Listener for Collector<'_> {
+    fn input(&mut self, layer: Option<usize>, site: Site, inputs: Inputs<'_>) {
+        assert_eq!(layer, self.layer);
+        let (_, moments) =
+            self.sites.iter_mut().find(|(own, _)| *own == site).expect("every site of a layer");
+        moments.add(&inputs, self.pool);
+    }
+}
+
+/// The sites of a layer, or of the head.
+pub(super) fn sites(layer: Option<usize>) -> &'static [Site] {
+    if layer.is_some() { &Site::OF_LAYER } else { &[Site::Head] }
+}
+
+fn check_encodings(model: &Model) -> Result<(), CalibrationError> {
+    let layers = model.index().entries().iter().filter(|entry| entry.id.layer.is_some());
+    for entry in layers.filter(|entry| entry.id.role.kind() == Kind::Matrix) {
+        match entry.encoding {
+            Some(Encoding::F32 | Encoding::F16) | None => {}
+            Some(other) => {
+                let (tensor, encoding) = (entry.id, other.name());
+                return Err(CalibrationError::Quantized { tensor, encoding });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that will be taken, and whether the hidden states are to be in memory.
+fn plan_memory(
+    run: &LayerRun,
+    options: &CalibrationOptions,
+    values: usize,
+    longest: usize,
+) -> Result<(u64, bool), CalibrationError> {
+    let config = run.model().config();
+    let layers = (0..config.layers.len()).map(Some).chain([None]);
+    let sums = |hessians: bool| {
+        let of_layer = |layer| {
+            let of_site = |site: &Site| Moments::bytes(site.cols(config, layer), hessians, run.threads());
+            sites(layer).iter().map(of_site).sum::<u64>()
+        };
+        layers.clone().map(of_layer).max().unwrap_or(0)
+    };
+    let need = |hessians, in_memory| {
+        run.bytes().saturating_add(sums(hessians)) + Hidden::bytes(values, longest, in_memory)
+    };
+    let whole = need(options.hessians, true);
+    let Some(limit_bytes) = options.memory.filter(|&limit| limit < whole) else { return Ok((whole, true)) };
+    let need_bytes = need(options.hessians, false);
+    if need_bytes <= limit_bytes {
+        return Ok((need_bytes, false));
+    }
+    let without = need(false, false);
+    let advice = match options.hessians && without <= limit_bytes {
+        true => format!("allow so many, or leave the Hessians out, which takes {without}"),
+        false => "allow so many, or take fewer threads, a shorter context or a smaller batch".into(),
+    };
+    Err(CalibrationError::Memory { need_bytes, limit_bytes, advice })
+}
+
+fn warnings(config: &ModelConfig, tokens: usize, hessians: bool) -> Vec<String> {
+    let widths = config.layers.iter().flat_map(|layer| [layer.ffn_len, layer.heads * layer.head_dim]);
+    let widest = widths.max().unwrap_or(0).max(config.hidden_len);
+    let singular = hessians && tokens < widest;
+    let warning = || {
+        format!(
+            "{tokens} tokens are fewer than the {widest} columns of the widest matrix: its Hessian is singular and will \
+            lean on damping; give more text"
+        )
+    };
+    singular.then(warning).into_iter().collect()
+}

@@ -1,0 +1,171 @@
+//! Sums over the activations of one site: per column, and of all pairs of columns.
+
+use std::time::{Duration, Instant};
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+use pith_runtime::Inputs;
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+/// Tokens whose products are summed in f32 before they are added to the sums in f64.
+const BLOCK_TOKENS: usize = 2048;
+
+/// Largest edge of a tile of the Gram matrix: its f32 part then stays in a core's second-level cache.
+const MAX_TILE: usize = 512;
+
+/// Sums over all tokens that went through a site.
+pub(super) struct Moments {
+    cols: usize,
+    pub tokens: u64,
+    sums: Vec<f64>,
+    absolutes: Vec<f64>,
+    squares: Vec<f64>,
+    products: Option<Products>,
+    /// Spent in products of pairs.
+    pub product_time: Duration,
+}
+
+/// `Σ x xᵀ`, the tiles on and above the diagonal.
+struct Products {
+    /// Tokens that wait, `BLOCK_TOKENS × cols` at most.
+    block: Vec<f32>,
+    tiles: Vec<Tile>,
+}
+
+/// Rows and columns from `row` and `col` on.
+struct Tile {
+    row: usize,
+    col: usize,
+    rows: usize,
+    cols: usize,
+    sums: Vec<f64>,
+}
+
+impl Moments {
+    /// Of activations of `cols` values; `products`: also of all pairs.
+    pub fn new(cols: usize, products: bool) -> Self {
+        let zeros = || vec![0.0; cols];
+        Self {
+            cols,
+            tokens: 0,
+            sums: zeros(),
+            absolutes: zeros(),
+            squares: zeros(),
+            products: products.then(|| Products::new(cols)),
+            product_time: Duration::ZERO,
+        }
+    }
+
+    /// Bytes that [`Moments::new`] takes on `threads` threads, once it is full.
+    pub fn bytes(cols: usize, products: bool, threads: usize) -> u64 {
+        let edge = tile_edge(cols) as u64;
+        let cols = cols as u64;
+        let sums = 3 * 8 * cols;
+        if !products {
+            return sums;
+        }
+        let tiles = cols.div_ceil(edge);
+        let block = 4 * BLOCK_TOKENS as u64 * cols;
+        // What the product packs of its operands is below the tile's own part.
+        let threads = threads as u64 * 4 * (2 * edge * edge + 2 * edge * BLOCK_TOKENS as u64);
+        sums + block + 8 * edge * edge * (tiles * (tiles + 1) / 2) + threads
+    }
+
+    /// Adds some tokens; products are computed on the threads of `pool`.
+    pub fn add(&mut self, inputs: &Inputs<'_>, pool: &ThreadPool) {
+        assert_eq!(inputs.cols(), self.cols);
+        self.tokens += inputs.tokens() as u64;
+        for row in inputs.rows() {
+            let sums = self.sums.iter_mut().zip(&mut self.absolutes).zip(&mut self.squares);
+            for (&value, ((sum, absolute), square)) in row.iter().zip(sums) {
+                let value = f64::from(value);
+                *sum += value;
+                *absolute += value.abs();
+                *square += value * value;
+            }
+        }
+        let Some(products) = &mut self.products else { return };
+        let started = Instant::now();
+        for row in inputs.rows() {
+            products.block.extend_from_slice(row);
+            if products.block.len() == BLOCK_TOKENS * self.cols {
+                pool.install(|| products.flush(self.cols));
+            }
+        }
+        self.product_time += started.elapsed();
+    }
+
+    /// The first column that saw what is not finite.
+    pub fn not_finite(&self) -> Option<usize> {
+        // A sum of squares of finite f32 values cannot leave the range of f64.
+        self.squares.iter().position(|square| !square.is_finite())
+    }
+
+    /// Means of x², x and |x| per column.
+    pub fn means(&self) -> [Vec<f32>; 3] {
+        let tokens = self.tokens as f64;
+        [&self.squares, &self.sums, &self.absolutes]
+            .map(|sums| sums.iter().map(|sum| (sum / tokens) as f32).collect())
+    }
+
+    /// Adds up what waits, then calls `write` with every row of `E[x xᵀ]` from its diagonal on.
+    pub fn write_gram<X>(
+        &mut self,
+        pool: &ThreadPool,
+        mut write: impl FnMut(&[f32]) -> Result<(), X>,
+    ) -> Result<(), X> {
+        let (cols, tokens) = (self.cols, self.tokens as f64);
+        let Some(products) = &mut self.products else { return Ok(()) };
+        let started = Instant::now();
+        pool.install(|| products.flush(cols));
+        self.product_time += started.elapsed();
+        let mut line = vec![0.0f32; cols];
+        for row in 0..cols {
+            for tile in products.tiles.iter().filter(|tile| (tile.row..tile.row + tile.rows).contains(&row)) {
+                let sums = &tile.sums[(row - tile.row) * tile.cols..][..tile.cols];
+                for (value, sum) in line[tile.col..].iter_mut().zip(sums) {
+                    *value = (sum / tokens) as f32;
+                }
+            }
+            write(&line[row..])?;
+        }
+        Ok(())
+    }
+}
+
+impl Products {
+    fn new(cols: usize) -> Self {
+        let edge = tile_edge(cols);
+        let starts = || (0..cols).step_by(edge);
+        let tiles =
+            starts().flat_map(|row| starts().filter(move |&col| col >= row).map(move |col| (row, col)));
+        let tiles = tiles.map(|(row, col)| {
+            let (rows, cols) = (edge.min(cols - row), edge.min(cols - col));
+            Tile { row, col, rows, cols, sums: vec![0.0; rows * cols] }
+        });
+        Self { block: Vec::with_capacity(BLOCK_TOKENS * cols), tiles: tiles.collect() }
+    }
+
+    /// Adds the products of the tokens that wait, on the threads of the current pool.
+    fn flush(&mut self, cols: usize) {
+        if self.block.is_empty() {
+            return;
+        }
+        let x = MatRef::from_row_major_slice(&self.block, self.block.len() / cols, cols);
+        self.tiles.par_iter_mut().for_each_init(Vec::new, |part: &mut Vec<f32>, tile| {
+            part.resize(tile.rows * tile.cols, 0.0);
+            let left = x.subcols(tile.row, tile.rows).transpose();
+            let right = x.subcols(tile.col, tile.cols);
+            let sums = MatMut::from_row_major_slice_mut(part, tile.rows, tile.cols);
+            matmul(sums, Accum::Replace, left, right, 1.0, Par::Seq);
+            tile.sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += f64::from(*part));
+        });
+        self.block.clear();
+    }
+}
+
+/// Edge of the tiles of a Gram matrix: enough of them for several threads.
+fn tile_edge(cols: usize) -> usize {
+    (cols / 6).next_multiple_of(64).clamp(64, MAX_TILE)
+}

@@ -1,0 +1,285 @@
+//! The forward pass one layer at a time: many sequences go through a layer before the next one is touched, so that
+//! memory holds one layer's weights and cache whatever the model, and somebody hears what each matrix reads.
+
+use crate::cache::LayerCache;
+use crate::contain::caught;
+use crate::error::RuntimeError;
+use crate::exec::Exec;
+use crate::forward::{Buffers, Call};
+use crate::head::Head;
+use crate::model::Model;
+use crate::pool::{Pool, stay_on};
+use crate::session::{Resolved, SessionOptions, kernels};
+use pith_format::{ModelConfig, Role};
+use pith_kernels::{Activations, Operand};
+use std::fmt;
+use std::sync::Arc;
+
+/// A place of the forward pass where matrices read activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Site {
+    /// What query, key and value read.
+    Attention,
+    /// What the projection of the heads' outputs reads.
+    Output,
+    /// What gate and up read; in a parallel layer without a norm of its own the same as [`Site::Attention`].
+    Ffn,
+    /// What the feed-forward block's last matrix reads.
+    Down,
+    /// What the head reads.
+    Head,
+}
+
+impl Site {
+    /// The sites of a layer, in the order of use.
+    pub const OF_LAYER: [Site; 4] = [Site::Attention, Site::Output, Site::Ffn, Site::Down];
+
+    /// What the matrix of that role reads; `None` of what is no matrix, or is only looked up. A tied head is the
+    /// embedding's matrix and reads what [`Role::Head`] reads.
+    pub fn of(role: Role) -> Option<Site> {
+        match role {
+            Role::Query | Role::Key | Role::Value => Some(Site::Attention),
+            Role::AttentionOutput => Some(Site::Output),
+            Role::Gate | Role::Up => Some(Site::Ffn),
+            Role::Down => Some(Site::Down),
+            Role::Head | Role::HeadRest => Some(Site::Head),
+            _ => None,
+        }
+    }
+
+    /// Name in files and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Site::Attention => "attention",
+            Site::Output => "output",
+            Site::Ffn => "ffn",
+            Site::Down => "down",
+            Site::Head => "head",
+        }
+    }
+
+    /// Columns of the matrices that read it. Panics if `layer` is not below the number of layers, or is `None` of what
+    /// is a layer's.
+    pub fn cols(self, config: &ModelConfig, layer: Option<usize>) -> usize {
+        let layer = || &config.layers[layer.expect("a layer's site")];
+        match self {
+            Site::Attention | Site::Ffn | Site::Head => config.hidden_len,
+            Site::Output => layer().heads * layer().head_dim,
+            Site::Down => layer().ffn_len,
+        }
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+/// Hears what matrices read.
+pub trait Listener {
+    /// Matrices are about to read these. `layer`: `None` for the head. A chunk of a sequence at a time, in the order
+    /// of its tokens.
+    fn input(&mut self, layer: Option<usize>, site: Site, inputs: Inputs<'_>);
+}
+
+/// What a matrix reads of some tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a>(Operand<'a>);
+
+impl<'a> Inputs<'a> {
+    pub(crate) fn new(operand: Operand<'a>) -> Self {
+        Self(operand)
+    }
+
+    /// Tokens.
+    pub fn tokens(&self) -> usize {
+        self.0.tokens()
+    }
+
+    /// Values of a token.
+    pub fn cols(&self) -> usize {
+        self.0.cols()
+    }
+
+    /// Every token's values, before kernels that multiply integers round them.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &'a [f32]> {
+        let cols = self.cols();
+        self.0.floats.chunks_exact(self.0.stride()).map(move |row| &row[..cols])
+    }
+}
+
+/// Runs sequences through one layer after the other. The hidden states (residual streams) are the caller's, so that they can be kept anywhere.
+///
+/// They get the bits that a [`Session`](crate::Session) with the same options gives them. Each call takes one whole
+/// sequence from position 0; its tokens go in chunks of the options' batch.
+pub struct LayerRun {
+    model: Arc<Model>,
+    exec: Exec,
+    /// Of the layer that was run last.
+    cache: Option<(usize, LayerCache)>,
+    buffers: Buffers,
+    head: Head,
+    options: SessionOptions,
+    context_len: usize,
+    batch: usize,
+}
+
+impl LayerRun {
+    /// For sequences of up to the options' context. Their limit of memory, locks and two-stage logits have no effect.
+    pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, RuntimeError> {
+        let Resolved { context_len, batch, threads } = options.resolve(&model)?;
+        let buffers = Buffers::new(model.config(), context_len, batch, threads)?;
+        let mut head = Head::new(&model, false)?;
+        head.reserve(&model, batch)?;
+        if let Some(cpus) = &options.cpus {
+            stay_on(cpus).map_err(|reason| RuntimeError::Option {
+                option: "cpus",
+                found: format!("{cpus:?}"),
+                expected: format!("CPUs that this process may use: {reason}"),
+            })?;
+        }
+        let pool = Pool::new(threads, options.pin_threads)
+            .map_err(|source| RuntimeError::Threads { threads, source })?;
+        let exec = Exec::new(kernels(options.kernels.as_deref())?, pool, batch);
+        Ok(Self { model, exec, cache: None, buffers, head, options, context_len, batch })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Threads, the calling one included.
+    pub fn threads(&self) -> usize {
+        self.exec.threads()
+    }
+
+    /// Longest sequence, in tokens.
+    pub fn context_len(&self) -> usize {
+        self.context_len
+    }
+
+    /// Bytes that a run takes at most: the largest layer's weights and cache, and an upper bound of what is computed in.
+    /// Hidden states and what listeners keep come on top.
+    pub fn bytes(&self) -> u64 {
+        let config = self.model.config();
+        let layers = config.layers.iter().enumerate().map(|(index, layer)| {
+            let ranges = self.model.layer_ranges(index);
+            let weights: u64 = ranges.iter().map(|range| range.len() as u64).sum();
+            weights + self.options.kv_type.position_bytes(layer) * self.context_len as u64
+        });
+        let widest = config.layers.iter().map(|layer| layer.ffn_len.max(layer.heads * layer.head_dim));
+        let widest = widest.max().unwrap_or(0).max(config.hidden_len);
+        let operands = Activations::bytes(self.batch, widest).map_or(u64::MAX, |bytes| bytes as u64);
+        let results = 6 * (self.batch * widest * size_of::<f32>()) as u64;
+        layers.max().unwrap_or(0).saturating_add(operands).saturating_add(results)
+    }
+
+    /// The embeddings of one sequence: `hidden` becomes `tokens × hidden_len`.
+    ///
+    /// Fails on an empty sequence, a token that the model lacks, and more tokens than the context.
+    pub fn embed(&mut self, tokens: &[u32], hidden: &mut [f32]) -> Result<(), RuntimeError> {
+        let config = self.model.config();
+        let (vocab_len, hidden_len) = (config.vocab_len, config.hidden_len);
+        if let Some(index) = tokens.iter().position(|&token| token as usize >= vocab_len) {
+            return Err(RuntimeError::Token { index, token: tokens[index], vocab_len });
+        }
+        assert_eq!(hidden.len(), tokens.len() * hidden_len, "hidden states of every token");
+        self.check(hidden.len())?;
+        let chunks = tokens.chunks(self.batch).zip(hidden.chunks_mut(self.batch * hidden_len));
+        caught(|| {
+            for (index, (tokens, hidden)) in chunks.enumerate() {
+                let first = index * self.batch;
+                let mut call = Call::new(&self.model, &mut self.exec, first, tokens.len());
+                call.embed(tokens, &mut self.buffers);
+                hidden.copy_from_slice(self.buffers.hidden(hidden.len()));
+            }
+        })
+    }
+
+    /// Runs one sequence's hidden states, `tokens × hidden_len`, through a layer.
+    ///
+    /// Where another layer was run before, its weights are given back to the system, which reads them again from the file
+    /// if they are wanted. Panics if there is no such layer.
+    pub fn layer(
+        &mut self,
+        layer_index: usize,
+        hidden: &mut [f32],
+        listener: &mut dyn Listener,
+    ) -> Result<(), RuntimeError> {
+        self.check(hidden.len())?;
+        let mut cache = self.enter(layer_index)?;
+        let hidden_len = self.model.config().hidden_len;
+        let ran = caught(|| {
+            for (index, hidden) in hidden.chunks_mut(self.batch * hidden_len).enumerate() {
+                self.buffers.hidden(hidden.len()).copy_from_slice(hidden);
+                let (first, tokens) = (index * self.batch, hidden.len() / hidden_len);
+                let mut call = Call::new(&self.model, &mut self.exec, first, tokens).heard_by(&mut *listener);
+                call.run_layer(layer_index, &mut cache, &mut self.buffers);
+                hidden.copy_from_slice(self.buffers.hidden(hidden.len()));
+            }
+        });
+        self.cache = Some((layer_index, cache));
+        ran
+    }
+
+    /// Tells `listener` what the head reads of a sequence that went through all layers. The head's matrix is not read.
+    pub fn head_input(&mut self, hidden: &[f32], listener: &mut dyn Listener) -> Result<(), RuntimeError> {
+        self.check(hidden.len())?;
+        let hidden_len = self.model.config().hidden_len;
+        caught(|| {
+            for (index, hidden) in hidden.chunks(self.batch * hidden_len).enumerate() {
+                self.buffers.hidden(hidden.len()).copy_from_slice(hidden);
+                let (first, tokens) = (index * self.batch, hidden.len() / hidden_len);
+                Call::new(&self.model, &mut self.exec, first, tokens)
+                    .heard_by(&mut *listener)
+                    .enter_head(&mut self.buffers);
+            }
+        })
+    }
+
+    /// Logits of every token of a sequence that went through all layers, `tokens × vocab_len`.
+    pub fn logits(&mut self, hidden: &[f32], logits: &mut [f32]) -> Result<(), RuntimeError> {
+        self.check(hidden.len())?;
+        let config = self.model.config();
+        let (hidden_len, vocab_len) = (config.hidden_len, config.vocab_len);
+        assert_eq!(logits.len() / vocab_len, hidden.len() / hidden_len, "logits of every token");
+        let chunks = hidden.chunks(self.batch * hidden_len).zip(logits.chunks_mut(self.batch * vocab_len));
+        caught(|| {
+            for (index, (hidden, logits)) in chunks.enumerate() {
+                self.buffers.hidden(hidden.len()).copy_from_slice(hidden);
+                let (first, tokens) = (index * self.batch, hidden.len() / hidden_len);
+                let mut call = Call::new(&self.model, &mut self.exec, first, tokens);
+                call.project(&mut self.buffers, 0..tokens, &mut self.head, false, logits);
+            }
+        })
+    }
+
+    /// The cache for a layer, whose weights are announced.
+    fn enter(&mut self, layer_index: usize) -> Result<LayerCache, RuntimeError> {
+        let layer = &self.model.config().layers[layer_index];
+        match self.cache.take() {
+            Some((index, cache)) if index == layer_index => return Ok(cache),
+            Some((left, _)) => {
+                self.model.layer_ranges(left).into_iter().for_each(|range| self.model.map().release(range));
+            }
+            None => {}
+        }
+        self.model.will_need(layer_index);
+        LayerCache::new(layer, self.context_len, self.options.kv_type)
+    }
+
+    /// Whether so many values are the hidden states of a sequence.
+    fn check(&self, values: usize) -> Result<(), RuntimeError> {
+        let hidden_len = self.model.config().hidden_len;
+        assert_eq!(values % hidden_len, 0, "hidden states of whole tokens");
+        match values / hidden_len {
+            0 => Err(RuntimeError::EmptyPrompt),
+            new if new > self.context_len => {
+                Err(RuntimeError::ContextFull { position: 0, new, context_len: self.context_len })
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Layer by layer: the same bits as all at once, and the inputs that the oracle computes.
+
+use crate::logits::MECHANISMS;
+use crate::oracle;
+use crate::support::{llama, tokens};
+use pith_format::{Encoding, ModelConfig, Role};
+use pith_runtime::{Inputs, KvType, LayerRun, Listener, Model, RuntimeError, Session, SessionOptions, Site};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Keeps all it hears.
+#[derive(Default)]
+struct Recorder(HashMap<(Option<usize>, Site), Vec<Vec<f32>>>);
+
+impl Listener for Recorder {
+    fn input(&mut self, layer: Option<usize>, site: Site, inputs: Inputs<'_>) {
+        assert_eq!(inputs.rows().len(), inputs.tokens());
+        let rows = self.0.entry((layer, site)).or_default();
+        rows.extend(inputs.rows().map(|row| {
+            assert_eq!(row.len(), inputs.cols());
+            row.to_vec()
+        }));
+    }
+}
+
+fn options(kernels: &str, batch: usize, threads: usize) -> SessionOptions {
+    SessionOptions {
+        kv_type: KvType::F32,
+        threads: Some(threads),
+        batch: Some(batch),
+        kernels: Some(kernels.into()),
+        ..SessionOptions::default()
+    }
+}
+
+/// Logits of every token of every sequence, and what was heard.
+fn run(model: &Arc<Model>, options: SessionOptions, sequences: &[Vec<u32>]) -> (Vec<Vec<f32>>, Recorder) {
+    let config = model.config();
+    let mut run = LayerRun::new(Arc::clone(model), options).unwrap();
+    let mut recorder = Recorder::default();
+    let mut hidden: Vec<Vec<f32>> =
+        sequences.iter().map(|tokens| vec![0.0; tokens.len() * config.hidden_len]).collect();
+    for (tokens, hidden) in sequences.iter().zip(&mut hidden) {
+        run.embed(tokens, hidden).unwrap();
+    }
+    for layer in 0..config.layers.len() {
+        hidden.iter_mut().for_each(|hidden| run.layer(layer, hidden, &mut recorder).unwrap());
+    }
+    let all = sequences.iter().zip(&hidden).map(|(tokens, hidden)| {
+        run.head_input(hidden, &mut recorder).unwrap();
+        let mut logits = vec![0.0; tokens.len() * config.vocab_len];
+        run.logits(hidden, &mut logits).unwrap();
+        logits
+    });
+    (all.collect(), recorder)
+}
+
+fn session_logits(model: &Arc<Model>, options: SessionOptions, sequences: &[Vec<u32>]) -> Vec<Vec<f32>> {
+    let mut session = Session::new(Arc::clone(model), options).unwrap();
+    let all = sequences.iter().map(|tokens| {
+        session.reset();
+        session.step_all(tokens).unwrap();
+        (0..tokens.len()).flat_map(|index| session.logits_at(index).to_vec()).collect()
+    });
+    all.collect()
+}
+
+fn bits(logits: &[Vec<f32>]) -> Vec<Vec<u32>> {
+    logits.iter().map(|logits| logits.iter().map(|logit| logit.to_bits()).collect()).collect()
+}
+
+#[test]
+fn every_mechanism_gives_the_bits_of_the_plain_pass() {
+    for (name, change) in MECHANISMS {
+        // What packed activations are multiplied with is worked on in another order, on some kernels.
+        let (best, all) = (vec![pith_kernels::best()], pith_kernels::available());
+        for (encoding, kernels) in [(Encoding::F16, &all), (Encoding::Q4, &best), (Encoding::F32, &best)] {
+            let mut plan = llama();
+            change(&mut plan);
+            plan.encoding = encoding;
+            let model = plan.build().open();
+            // One that fills chunks, one that does not, one of a token.
+            let sequences = [32, 19, 1].map(|count| tokens(count, plan.config.vocab_len));
+            for kernels in kernels.iter().filter(|kernels| kernels.name() != "reference") {
+                let options = options(kernels.name(), 16, 2);
+                let expected = session_logits(&model, options.clone(), &sequences);
+                let (found, _) = run(&model, options, &sequences);
+                assert!(bits(&found) == bits(&expected), "{name} in {encoding} on {}", kernels.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn listeners_hear_what_the_oracle_multiplies() {
+    for (name, change) in MECHANISMS {
+        let mut plan = llama();
+        change(&mut plan);
+        let built = plan.build();
+        let tokens = tokens(19, plan.config.vocab_len);
+        let (_, inputs) = oracle::logits_and_inputs(&plan.config, &built, &tokens);
+        let mut expected: HashMap<(Option<usize>, Role), Vec<Vec<f64>>> = HashMap::new();
+        for (id, row) in inputs {
+            expected.entry((id.layer, id.role)).or_default().push(row);
+        }
+        let (_, heard) = run(&built.open(), options("portable", 8, 2), &[tokens]);
+        let sites = 4 * plan.config.layers.len() + 1;
+        assert_eq!(heard.0.len(), sites, "{name}: every site is heard");
+        for ((layer, role), expected) in expected {
+            // A tied head is the embedding.
+            let site = Site::of(role).unwrap_or(Site::Head);
+            let found = &heard.0[&(layer, site)];
+            assert_eq!(found.len(), expected.len(), "{name}: tokens at {layer:?} {role:?}");
+            let largest = expected.iter().flatten().fold(0.0f64, |largest, x| largest.max(x.abs()));
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_eq!(found.len(), expected.len());
+                assert_eq!(found.len(), site.cols(&plan.config, layer));
+                for (found, expected) in found.iter().zip(expected) {
+                    let error = (f64::from(*found) - expected).abs();
+                    assert!(error <= 1e-4 * largest, "{name}, {layer:?} {role:?}: {found} is not {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sites_have_the_columns_of_their_matrices() {
+    let config: ModelConfig = llama().config;
+    for &role in Role::ALL {
+        let Some(site) = Site::of(role) else { continue };
+        let layer = (site != Site::Head).then_some(1);
+        assert_eq!(role.shape(&config, 1).unwrap().1, site.cols(&config, layer), "{role:?}");
+    }
+}
+
+#[test]
+fn sequences_that_cannot_be_run_are_refused() {
+    let model = llama().build().open();
+    let options = SessionOptions { context_len: Some(8), threads: Some(1), ..SessionOptions::default() };
+    let mut run = LayerRun::new(Arc::clone(&model), options).unwrap();
+    let mut hidden = vec![0.0; 9 * model.config().hidden_len];
+    let error = run.embed(&[1; 9], &mut hidden).unwrap_err();
+    assert!(matches!(error, RuntimeError::ContextFull { position: 0, new: 9, context_len: 8 }), "{error}");
+    let error = run.layer(0, &mut hidden, &mut Recorder::default()).unwrap_err();
+    assert!(matches!(error, RuntimeError::ContextFull { .. }), "{error}");
+    assert!(matches!(run.embed(&[], &mut []), Err(RuntimeError::EmptyPrompt)));
+    let one = model.config().hidden_len;
+    let error = run.embed(&[301], &mut hidden[..one]).unwrap_err();
+    assert!(matches!(error, RuntimeError::Token { index: 0, token: 301, vocab_len: 301 }), "{error}");
+    assert!(run.bytes() > 0);
+}
+
+#[test]
+fn a_listener_that_panics_is_an_error_and_the_run_goes_on() {
+    struct Faulty;
+    impl Listener for Faulty {
+        fn input(&mut self, _: Option<usize>, site: Site, _: Inputs<'_>) {
+            assert_ne!(site, Site::Down, "not this one");
+        }
+    }
+    let model = llama().build().open();
+    let options = options("portable", 8, 2);
+    let mut run = LayerRun::new(Arc::clone(&model), options).unwrap();
+    let mut hidden = vec![0.0; 3 * model.config().hidden_len];
+    run.embed(&[1, 2, 3], &mut hidden).unwrap();
+    let error = run.layer(0, &mut hidden.clone(), &mut Faulty).unwrap_err();
+    assert!(matches!(&error, RuntimeError::Panic { message } if message.contains("not this one")), "{error}");
+    let mut heard = Recorder::default();
+    run.layer(0, &mut hidden, &mut heard).unwrap();
+    assert_eq!(heard.0[&(Some(0), Site::Down)].len(), 3);
+}
