@@ -13,6 +13,10 @@ use crate::weights::{band_rows, read_rows};
 /// Largest relative error of a number rounded to a normal f16.
 const F16_ROUNDING: f32 = 1.0 / 2048.0;
 
+/// What a code of −128 becomes, which symmetric encodings of 8 bits lack. One step of the outermost weight of a group is
+/// less than rounding all weights anew.
+pub(crate) const CLIPPED: i16 = -127;
+
 /// What the codes of a packed matrix ask of an encoding.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Survey {
@@ -78,8 +82,8 @@ impl Survey {
     /// Whether the encoding's codes and groups can be these.
     fn fits(&self, grouped: &Grouped) -> bool {
         let (low, high) = grouped.code_range;
-        let in_range = i16::from(low) <= self.low && self.high <= i16::from(high);
-        in_range && self.near && grouped.group_cols <= self.group_cols
+        let in_range = i16::from(low) <= self.low.max(CLIPPED) && self.high <= i16::from(high);
+        in_range && i16::from(i8::MIN) <= self.low && self.near && grouped.group_cols <= self.group_cols
     }
 
     /// Why no encoding of such codes takes them, or what it costs: a part of a sentence.
@@ -125,13 +129,18 @@ impl Binding {
 
 /// What a person should know of packed matrices that get these encodings.
 pub(crate) fn warnings<'a>(matrices: impl Iterator<Item = (&'a Binding, Encoding)>) -> Vec<String> {
-    let (mut rounded, mut inexact) = (Vec::new(), Vec::new());
+    let (mut rounded, mut inexact, mut clipped) = (Vec::new(), Vec::new(), Vec::new());
     for (binding, encoding) in matrices {
         let Some(survey) = binding.survey.as_ref().filter(|_| encoding.grouped().is_some()) else { continue };
         if !binding.is_carried(encoding) {
             rounded.push((binding, survey, encoding));
-        } else if !survey.exact {
+            continue;
+        }
+        if !survey.exact {
             inexact.push(binding);
+        }
+        if survey.low < CLIPPED {
+            clipped.push(binding);
         }
     }
     let mut warnings = Vec::new();
@@ -151,6 +160,13 @@ pub(crate) fn warnings<'a>(matrices: impl Iterator<Item = (&'a Binding, Encoding
         warnings.push(format!(
             "the scales of {} quantized matrices are rounded to f16, a relative error of up to 1/2048, their codes kept: {:?} is the first",
             inexact.len(),
+            first.tensor
+        ));
+    }
+    if let Some(first) = clipped.first() {
+        warnings.push(format!(
+            "codes of -128, which no encoding has, become -127 in {} quantized matrices, the others kept: {:?} is the first",
+            clipped.len(),
             first.tensor
         ));
     }
@@ -183,7 +199,9 @@ mod tests {
         assert!(held(128, -8, Encoding::Q4) && held(128, -8, Encoding::Q4G64) && held(128, -8, Encoding::Q8));
         assert!(held(32, 7, Encoding::Q4) && !held(32, 7, Encoding::Q4G64));
         assert!(!held(64, 8, Encoding::Q4) && held(64, 8, Encoding::Q8));
-        assert!(!held(64, 128, Encoding::Q8));
+        assert!(
+            held(64, -128, Encoding::Q8) && !held(64, -129, Encoding::Q8) && !held(64, 128, Encoding::Q8)
+        );
         assert!(fitting(&values(16, 1)).is_empty());
     }
 

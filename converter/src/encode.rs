@@ -5,6 +5,7 @@ use pith_format::{Encoding, TILE_ROWS, encode_block};
 use rayon::prelude::*;
 
 use crate::arch::Binding;
+use crate::carry::CLIPPED;
 use crate::error::ConvertError;
 use crate::source::{SourceType, scale_and_code};
 
@@ -210,7 +211,7 @@ fn unpack_blocks(stored: &[u8], codes: &mut [i8]) -> f16 {
 fn unpack_values(stored: &[u8], codes: &mut [i8]) -> f16 {
     let values = stored.as_chunks().0;
     for (code, &value) in codes.iter_mut().zip(values) {
-        *code = i8::try_from(scale_and_code(value).1).expect("the codes were surveyed");
+        *code = i8::try_from(scale_and_code(value).1.max(CLIPPED)).expect("the codes were surveyed");
     }
     f16::from_f32(scale_and_code(values[0]).0)
 }

@@ -113,7 +113,7 @@ pub fn export(
     let targets = Target::all(&bindings);
     let mut staging = Staging::create(output)?;
     progress.begin(targets.iter().map(|target| target.bytes(options.dtype)).sum());
-    let mut shards = Shards::plan(&targets, options.dtype, options.shard_bytes);
+    let shards = Shards::plan(&targets, options.dtype, options.shard_bytes);
     shards.write(&mut staging, |target, put| {
         progress.tensor(target.name());
         target.write(index, bytes, options.dtype, &mut |band: &[u8]| {

@@ -36,7 +36,7 @@ impl<'a, 'b> Shards<'a, 'b> {
 
     /// Writes all files; `write` hands the bytes of a tensor on.
     pub(super) fn write(
-        &mut self,
+        &self,
         staging: &mut Staging,
         mut write: impl FnMut(&Target<'b>, &mut Put<'_>) -> Result<(), ConvertError>,
     ) -> Result<(), ConvertError> {

@@ -97,18 +97,15 @@ impl<'a> Target<'a> {
 
     fn encode(&self, values: &[f32], dtype: ExportType) -> Result<Vec<u8>, ConvertError> {
         let limit = if dtype == ExportType::F16 { f16::MAX.to_f32() } else { f32::MAX };
-        if let Some(&value) = values.iter().find(|value| !(value.abs() <= limit)) {
+        if let Some(&value) = values.iter().find(|value| value.is_nan() || value.abs() > limit) {
             let (tensor, id) = (self.name().to_string(), self.first().id);
             return Err(ConvertError::ExportRange { tensor, id, value, dtype: dtype.name() });
         }
-        let bytes = |bytes: [u8; 2]| bytes;
         Ok(match dtype {
             ExportType::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            ExportType::F16 => {
-                values.iter().flat_map(|&value| bytes(f16::from_f32(value).to_le_bytes())).collect()
-            }
+            ExportType::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
             ExportType::Bf16 => {
-                values.iter().flat_map(|&value| bytes(bf16::from_f32(value).to_le_bytes())).collect()
+                values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect()
             }
         })
     }
