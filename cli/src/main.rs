@@ -11,6 +11,7 @@ mod calibration;
 mod chat;
 mod convert;
 mod energy;
+mod export;
 mod inspect;
 mod interrupt;
 mod ledger;
@@ -46,6 +47,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Convert(args) => convert::convert(args)?,
         Command::Calibrate(args) => calibration::calibrate(args)?,
+        Command::Export(args) => export::export(args)?,
         Command::Inspect(args) => inspect::inspect(args)?,
         Command::Run(args) => return run::run(args),
         Command::Chat(args) => chat::chat(args)?,
