@@ -1,6 +1,6 @@
 //! The pipeline: checkpoint → architecture → encoding, band by band → file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pith_format::{
@@ -11,7 +11,9 @@ use crate::arch::{Architecture, Binding};
 use crate::carry::{self, Survey};
 use crate::encode::{Deviation, Encoder};
 use crate::error::ConvertError;
-use crate::recipe::Recipe;
+use crate::quantize::gptq::Feedback;
+use crate::quantized::{self, Calibrated};
+use crate::recipe::{Quantizer, Recipe};
 use crate::report::{Progress, Report, TensorReport};
 use crate::source::{Checkpoint, SourceKind, SourceType};
 use crate::vocabulary::Vocabulary;
@@ -28,6 +30,10 @@ pub struct ConvertOptions {
     pub force: bool,
     /// Decode what was encoded and report its error; costs time.
     pub measure: bool,
+    /// What the matrices' inputs look like: the file of a [calibration](crate::calibration) of this checkpoint.
+    pub calibration: Option<PathBuf>,
+    /// Memory that rounding may take, in bytes; no limit where it is not given.
+    pub memory: Option<u64>,
 }
 
 /// A checkpoint in the terms of a `.pith` file, before any weight is read.
@@ -81,13 +87,18 @@ pub fn convert(
     };
     let vocabulary = Vocabulary::of(&checkpoint, model.vocab_len, &mut warnings)?;
     let head = bindings.iter().find(|binding| binding.id == head_id(&model)).expect("every model has a head");
-    let recipe = options.recipe.with_head(head.kept(), head.rows * head.cols);
+    let recipe = options.recipe.clone().with_head(head.kept(), head.rows * head.cols);
     let plan = plan(&model, &bindings, vocabulary.tokenizer.as_deref(), &recipe);
     let encodings =
         plan.iter().map(|plan| (plan.id, plan.encoding)).collect::<std::collections::HashMap<_, _>>();
     let encoded =
         bindings.iter().filter_map(|binding| Some((binding, encodings.get(&binding.id).copied()??)));
     warnings.extend(carry::warnings(encoded));
+    check_recipe(&recipe, &bindings, options.memory)?;
+    let checksum = format!("{:032x}", checkpoint.checksum()?);
+    let calibration =
+        options.calibration.as_ref().map(|path| quantized::open(path, &checksum)).transpose()?;
+    let mut calibrated = calibration.as_ref().map(|calibration| Calibrated::new(calibration, model.tied_head));
     let mut writer = Writer::create(output, &plan)?;
     let source_bytes = bindings.iter().map(Binding::source_bytes).sum();
     // What the head's second part is made of is read again.
@@ -108,23 +119,51 @@ pub fn convert(
     for (binding, plan) in bindings.iter().zip(&plan[tensors.len()..]) {
         progress.tensor(&binding.tensor);
         let encoder = plan.encoding.map(|encoding| Encoder::new(binding, encoding, options.measure));
-        tensors.push(write_tensor(&checkpoint, binding, plan.id, encoder, &mut writer, progress)?);
+        let rounded = encoder.as_ref().is_some_and(|encoder| encoder.is_rounded());
+        // What the head's second part adds to is the first as it is rounded without looking at inputs.
+        let in_parts = rest.is_some() && binding.id == head.id;
+        let quantizer = (rounded && !in_parts).then(|| recipe.quantizer(binding.id));
+        let calibrated = match (quantizer, &mut calibrated) {
+            (Some(quantizer), Some(calibrated)) => {
+                calibrated.enter(binding.id, binding.cols, quantizer)?;
+                Some((&*calibrated, quantizer))
+            }
+            (Some(Quantizer::Gptq), None) => return Err(ConvertError::NoHessians { id: binding.id }),
+            _ => None,
+        };
+        tensors.push(write_tensor(&checkpoint, binding, plan.id, encoder, calibrated, &mut writer, progress)?);
     }
     if let Some(rest) = rest {
         progress.tensor(&head.tensor);
         let encodings = recipe.head.map(|head| head.first).zip(rest.encoding);
         let encoder = encodings.map(|(first, rest)| Encoder::rest(head, first, rest, options.measure));
-        tensors.push(write_tensor(&checkpoint, head, rest.id, encoder, &mut writer, progress)?);
+        tensors.push(write_tensor(&checkpoint, head, rest.id, encoder, None, &mut writer, progress)?);
     }
     let family = model.family.clone();
     let name = model.name.clone();
     let metadata = Metadata {
         model,
         chat_template: vocabulary.chat_template,
-        provenance: provenance(&checkpoint, source_bytes, &recipe)?,
+        provenance: provenance(&checkpoint, source_bytes, checksum, &recipe),
     };
     let file_bytes = writer.finish(&metadata)?;
     Ok(Report { family, name, source_bytes, file_bytes, elapsed: started.elapsed(), tensors, warnings })
+}
+
+/// Every pattern speaks of some matrix, and the widest Hessian has room.
+fn check_recipe(recipe: &Recipe, bindings: &[Binding], memory: Option<u64>) -> Result<(), ConvertError> {
+    let matrices = bindings.iter().filter(|binding| binding.id.role.kind() == Kind::Matrix);
+    let ids: Vec<TensorId> = matrices.clone().map(|binding| binding.id).collect();
+    if let Some(pattern) = recipe.unmatched(&ids) {
+        return Err(ConvertError::Unmatched { pattern: pattern.into(), example: ids[ids.len() / 2] });
+    }
+    let by_gptq = matrices.filter(|binding| recipe.quantizer(binding.id) == Quantizer::Gptq);
+    let cols = by_gptq.map(|binding| binding.cols).max().unwrap_or(0);
+    let need_bytes = Feedback::peak_bytes(cols, recipe.refine) as u64;
+    match memory {
+        Some(limit_bytes) if need_bytes > limit_bytes => Err(ConvertError::Memory { cols, need_bytes, limit_bytes }),
+        _ => Ok(()),
+    }
 }
 
 fn plan(
@@ -142,7 +181,7 @@ fn plan(
     let tensors = bindings.iter().map(|binding| TensorPlan {
         id: binding.id,
         encoding: (binding.id.role.kind() == Kind::Matrix)
-            .then(|| recipe.encoding(binding.id.role, binding.kept(), model.tied_head)),
+            .then(|| recipe.encoding(binding.id, binding.kept(), model.tied_head)),
         rows: binding.rows,
         cols: binding.cols,
     });
@@ -160,12 +199,13 @@ fn head_id(model: &ModelConfig) -> TensorId {
     TensorId::model(if model.tied_head { Role::TokenEmbedding } else { Role::Head })
 }
 
-/// `encoder`: `None` for a vector.
+/// `encoder`: `None` for a vector. `calibrated`: where what is known of the inputs decides the rounding, and how.
 fn write_tensor(
     checkpoint: &Checkpoint,
     binding: &Binding,
     id: TensorId,
     encoder: Option<Encoder<'_>>,
+    calibrated: Option<(&Calibrated<'_>, Quantizer)>,
     writer: &mut Writer,
     progress: &dyn Progress,
 ) -> Result<TensorReport, ConvertError> {
@@ -183,7 +223,12 @@ fn write_tensor(
         let rows = first..binding.rows.min(first + band_rows);
         let stored = read_rows(checkpoint, binding, rows.clone())?;
         encoded.resize(rows.len().div_ceil(TILE_ROWS) * encoder.block_bytes(), 0);
-        deviation = deviation.add(encoder.encode(first, &stored, &mut encoded)?);
+        deviation = deviation.add(match calibrated {
+            Some((calibrated, quantizer)) => {
+                encoder.encode_calibrated(calibrated, quantizer, first, &stored, &mut encoded)?
+            }
+            None => encoder.encode(first, &stored, &mut encoded)?,
+        });
         writer.write(id, &encoded)?;
         bytes += encoded.len() as u64;
         progress.advance(binding.source_bytes_to(rows.end) - binding.source_bytes_to(first));
@@ -228,21 +273,23 @@ fn path_name(checkpoint: &Checkpoint) -> String {
 fn provenance(
     checkpoint: &Checkpoint,
     tensor_bytes: u64,
+    checksum: String,
     recipe: &Recipe,
-) -> Result<Provenance, ConvertError> {
+) -> Provenance {
     let kind = match checkpoint.kind() {
         SourceKind::HuggingFace => "huggingface",
         SourceKind::Gguf => "gguf",
     };
-    Ok(Provenance {
+    Provenance {
         converter: format!("pith {}", env!("CARGO_PKG_VERSION")),
         source: SourceRecord {
             kind: kind.into(),
             name: path_name(checkpoint),
             tensor_bytes,
-            checksum: format!("{:032x}", checkpoint.checksum()?),
+            checksum,
         },
         recipe: recipe.to_string(),
+        recipe_file: recipe.is_of_file().then(|| recipe.to_toml()),
         passes: Vec::new(),
-    })
+    }
 }

@@ -8,6 +8,8 @@ use rayon::prelude::*;
 use crate::arch::Binding;
 use crate::carry::CLIPPED;
 use crate::error::ConvertError;
+use crate::quantized::Calibrated;
+use crate::recipe::Quantizer;
 use crate::source::{SourceType, scale_and_code};
 
 /// Largest value of f16, and so of its scales.
@@ -67,6 +69,11 @@ impl<'a> Encoder<'a> {
         self.carried
     }
 
+    /// Whether weights are rounded to levels.
+    pub(crate) fn is_rounded(&self) -> bool {
+        self.encoding.grouped().is_some() && !self.carried
+    }
+
     /// Whether what was encoded is compared.
     pub(crate) fn is_measured(&self) -> bool {
         self.measured
@@ -95,6 +102,40 @@ impl<'a> Encoder<'a> {
             .try_reduce(Deviation::default, |one, other| Ok(one.add(other)))
     }
 
+    /// [`Encoder::encode`] by what is known of the inputs.
+    pub(crate) fn encode_calibrated(
+        &self,
+        calibrated: &Calibrated<'_>,
+        quantizer: Quantizer,
+        first_row: usize,
+        stored: &[u8],
+        out: &mut [u8],
+    ) -> Result<Deviation, ConvertError> {
+        let (row_bytes, cols) = (self.binding.row_bytes(), self.binding.cols);
+        let mut weights = vec![0.0f32; stored.len() / row_bytes * cols];
+        let rows = stored.par_chunks(row_bytes).zip(weights.par_chunks_mut(cols)).enumerate();
+        rows.try_for_each(|(row, (stored, weights))| self.load(first_row + row, stored, weights))?;
+        let rounded = calibrated.round(self.binding.id, quantizer, self.encoding, &weights, cols);
+        rounded.pack(out);
+        if !self.measured {
+            return Ok(Deviation::default());
+        }
+        let sum = |of: &dyn Fn(f32, f32) -> f64| weights.iter().zip(rounded.values(cols)).map(|(&w, r)| of(w, r)).sum();
+        Ok(Deviation {
+            squared_error: sum(&|weight, rounded| f64::from(weight - rounded).powi(2)),
+            squared_weight: sum(&|weight, _| f64::from(weight).powi(2)),
+        })
+    }
+
+    /// The checked values of stored rows.
+    fn load(&self, first_row: usize, stored: &[u8], weights: &mut [f32]) -> Result<(), ConvertError> {
+        self.binding.dtype.decode(stored, weights).expect("the binding's type was seen to be loadable");
+        if self.binding.offset != 0.0 {
+            weights.iter_mut().for_each(|weight| *weight += self.binding.offset);
+        }
+        self.check(first_row, weights)
+    }
+
     fn encode_block(
         &self,
         first_row: usize,
@@ -104,11 +145,7 @@ impl<'a> Encoder<'a> {
     ) -> Result<Deviation, ConvertError> {
         let rows = stored.len() / self.binding.row_bytes();
         weights.resize(rows * self.binding.cols, 0.0);
-        self.binding.dtype.decode(stored, weights).expect("the binding's type was seen to be loadable");
-        if self.binding.offset != 0.0 {
-            weights.iter_mut().for_each(|weight| *weight += self.binding.offset);
-        }
-        self.check(first_row, weights)?;
+        self.load(first_row, stored, weights)?;
         let squared_weight = weights.iter().map(|&weight| f64::from(weight).powi(2)).sum();
         if let Some(encoding) = self.first {
             let mut bytes = vec![0; self.binding.cols.div_ceil(encoding.tile_cols()) * encoding.tile_bytes()];

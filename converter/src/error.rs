@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use pith_format::{Encoding, FormatError, TensorId};
 use pith_tokenizer::TokenizerError;
 
+use crate::calibration::CalibrationError;
+use crate::quantize::gptq::FeedbackError;
 use crate::source::SourceError;
 
 /// Why a checkpoint was not converted.
@@ -54,6 +56,25 @@ pub enum ConvertError {
         convert with --encoding f32"
     )]
     Overflow { tensor: String, id: TensorId, row: usize, column: usize, value: f32, encoding: Encoding },
+    /// The calibration cannot be read or is of another model.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
+    /// A calibration of other widths than the checkpoint's.
+    #[error("{id} has {expected} columns, the calibration's {found}")]
+    CalibrationCols { id: TensorId, expected: usize, found: usize },
+    /// GPTQ without what it rests on.
+    #[error("gptq of {id} needs a calibration with Hessians: make one with `pith calibrate --hessians`")]
+    NoHessians { id: TensorId },
+    /// A Hessian that rounding cannot rest on.
+    #[error("{id}: {source}")]
+    Hessian { id: TensorId, source: FeedbackError },
+    /// Rounding would take more memory than it may.
+    #[error("gptq of matrices of {cols} columns takes {need_bytes} bytes, {limit_bytes} are to be had: allow so many, or \
+        round the widest matrices to the nearest level")]
+    Memory { cols: usize, need_bytes: u64, limit_bytes: u64 },
+    /// A pattern of the recipe that speaks of nothing.
+    #[error("the recipe's pattern {pattern:?} matches no matrix; `pith inspect` shows their names, such as {example}")]
+    Unmatched { pattern: String, example: TensorId },
     /// The output is there already.
     #[error("{} exists; --force overwrites it", path.display())]
     OutputExists { path: PathBuf },

@@ -4,21 +4,24 @@
 mod arch;
 pub mod calibration;
 mod carry;
+mod compress;
 mod convert;
 mod encode;
 mod error;
 mod export;
 pub mod quantize;
+mod quantized;
 mod recipe;
 mod report;
 pub mod source;
 mod vocabulary;
 mod weights;
 
+pub use compress::{CompressOptions, CompressProgress, Compression};
 pub use convert::{ConvertOptions, SourceSummary, convert, inspect_source};
 pub use error::ConvertError;
 pub use export::{ExportOptions, ExportReport, ExportType, export};
-pub use recipe::{HeadEncoding, Recipe};
+pub use recipe::{HeadEncoding, NAMED as NAMED_RECIPES, Override, Quantizer, Recipe, RecipeError};
 pub use report::{EncodingTotal, Progress, Report, TensorReport};
 pub use source::SourceError;
 pub use vocabulary::load_tokenizer;

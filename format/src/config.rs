@@ -138,6 +138,9 @@ pub struct Provenance {
     pub source: SourceRecord,
     /// How: the encoding or recipe asked for.
     pub recipe: String,
+    /// The recipe's file, TOML, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe_file: Option<String>,
     /// What each pass did, in order.
     #[serde(default)]
     pub passes: Vec<PassRecord>,

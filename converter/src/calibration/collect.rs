@@ -11,7 +11,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::error::{CalibrationError, site_name};
 use super::file::{CalibrationInfo, Writer, tensor_plan};
 use super::hidden::Hidden;
-use super::moments::Moments;
+use super::moments::{Cross, Moments};
 use super::text::{CalibrationText, LEAST_TOKENS};
 
 /// How to calibrate.
@@ -67,6 +67,7 @@ pub struct CalibrationReport {
 /// [`Calibration::collect`](super::Calibration::collect).
 pub(super) fn collect(
     model: &Arc<Model>,
+    compressed: Option<&Arc<Model>>,
     text: &CalibrationText,
     options: &CalibrationOptions,
     output: &Path,
@@ -85,25 +86,37 @@ pub(super) fn collect(
         let place = text.file.clone().unwrap_or_else(|| "what the model wrote".into());
         return Err(CalibrationError::TooShort { place, found: tokens, least: LEAST_TOKENS });
     }
+    if let Some(compressed) = compressed {
+        check_pair(model, compressed)?;
+    }
     let session = SessionOptions { context_len: Some(text.window), ..options.session.clone() };
-    let mut run = LayerRun::new(Arc::clone(model), session)?;
+    let mut run = LayerRun::new(Arc::clone(model), session.clone())?;
+    let mut compressed_run =
+        compressed.map(|compressed| LayerRun::new(Arc::clone(compressed), session)).transpose()?;
     let longest = text.sequences.iter().map(Vec::len).max().unwrap_or(0) * config.hidden_len;
     let values = tokens * config.hidden_len;
-    let (memory_bytes, in_memory) = plan_memory(&run, options, values, longest)?;
+    let (memory_bytes, in_memory) = plan_memory(&run, compressed_run.as_ref(), options, values, longest)?;
     let threads = run.threads();
     let pool = ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|error| CalibrationError::Threads { threads, reason: error.to_string() })?;
 
-    let info = CalibrationInfo::new(model, text, options.hessians);
-    let mut writer = Writer::create(output, tensor_plan(config, options.hessians), &info)?;
+    let info = CalibrationInfo::new(model, compressed.map(|model| &**model), text, options.hessians);
+    let mut writer = Writer::create(output, tensor_plan(config, options.hessians, compressed.is_some()), &info)?;
     let folder = super::file::folder(output);
     let mut hidden = Hidden::new(values, longest, in_memory, folder)?;
+    let mut compressed_hidden =
+        compressed_run.as_ref().map(|_| Hidden::new(values, longest, in_memory, folder)).transpose()?;
     let mut places = Vec::with_capacity(text.sequences.len());
     let mut first = 0;
     for tokens in &text.sequences {
         let len = tokens.len() * config.hidden_len;
         hidden
             .with((first, len), folder, |hidden| run.embed(tokens, hidden).map_err(CalibrationError::from))?;
+        if let (Some(run), Some(hidden)) = (&mut compressed_run, &mut compressed_hidden) {
+            hidden.with((first, len), folder, |hidden| {
+                run.embed(tokens, hidden).map_err(CalibrationError::from)
+            })?;
+        }
         places.push((first, len));
         first += len;
     }
@@ -113,15 +126,21 @@ pub(super) fn collect(
         let step =
             layer.map_or("head".into(), |index| format!("layer {} of {}", index + 1, config.layers.len()));
         progress.begin(&step, tokens as u64);
-        let mut collector = Collector::new(config, layer, options.hessians, &pool);
+        let mut collector = Collector::new(config, layer, options.hessians, compressed.is_some(), &pool);
         for (sequence, &place) in places.iter().enumerate() {
             if progress.is_interrupted() {
                 return Err(CalibrationError::Interrupted);
             }
-            hidden.with(place, folder, |hidden| match layer {
-                Some(index) => run.layer(index, hidden, &mut collector).map_err(CalibrationError::from),
-                None => run.head_input(hidden, &mut collector).map_err(CalibrationError::from),
-            })?;
+            match (&mut compressed_run, &mut compressed_hidden) {
+                (Some(compressed_run), Some(compressed_hidden)) => {
+                    let mut recorder = Recorder(&mut collector);
+                    hidden.with(place, folder, |hidden| listen(&mut run, layer, hidden, &mut recorder))?;
+                    compressed_hidden
+                        .with(place, folder, |hidden| listen(compressed_run, layer, hidden, &mut collector))?;
+                    collector.compare();
+                }
+                _ => hidden.with(place, folder, |hidden| listen(&mut run, layer, hidden, &mut collector))?,
+            }
             collector.check(sequence)?;
             progress.advance((place.1 / config.hidden_len) as u64);
         }
@@ -133,17 +152,72 @@ pub(super) fn collect(
     Ok(CalibrationReport { info, file_bytes, memory_bytes, spilled, elapsed, product_time, warnings })
 }
 
+/// A layer, or what the head reads.
+fn listen(
+    run: &mut LayerRun,
+    layer: Option<usize>,
+    hidden: &mut [f32],
+    listener: &mut dyn Listener,
+) -> Result<(), CalibrationError> {
+    match layer {
+        Some(index) => run.layer(index, hidden, listener)?,
+        None => run.head_input(hidden, listener)?,
+    }
+    Ok(())
+}
+
 /// The sums of one layer's sites, or of the head's.
 struct Collector<'a> {
     layer: Option<usize>,
     sites: Vec<(Site, Moments)>,
+    /// Of every site, where there are two models.
+    pairs: Vec<Pair>,
     pool: &'a ThreadPool,
 }
 
+/// What two models have at a site.
+struct Pair {
+    /// Of the sequence at hand, as the dense and as the compressed model have it.
+    rows: [Vec<f32>; 2],
+    cross: Cross,
+}
+
+/// Hears the dense model of two.
+struct Recorder<'a, 'b>(&'a mut Collector<'b>);
+
+impl Listener for Recorder<'_, '_> {
+    fn input(&mut self, _: Option<usize>, site: Site, inputs: Inputs<'_>) {
+        let index = self.0.index(site);
+        inputs.rows().for_each(|row| self.0.pairs[index].rows[0].extend_from_slice(row));
+    }
+}
+
 impl<'a> Collector<'a> {
-    fn new(config: &ModelConfig, layer: Option<usize>, hessians: bool, pool: &'a ThreadPool) -> Self {
+    fn new(
+        config: &ModelConfig,
+        layer: Option<usize>,
+        hessians: bool,
+        pair: bool,
+        pool: &'a ThreadPool,
+    ) -> Self {
         let site = |&site: &Site| (site, Moments::new(site.cols(config, layer), hessians));
-        Self { layer, sites: sites(layer).iter().map(site).collect(), pool }
+        let pairs = sites(layer).iter().filter(|_| pair);
+        let pairs = pairs.map(|site| Pair { rows: Default::default(), cross: Cross::new(site.cols(config, layer)) });
+        Self { layer, pairs: pairs.collect(), sites: sites(layer).iter().map(site).collect(), pool }
+    }
+
+    fn index(&self, site: Site) -> usize {
+        self.sites.iter().position(|(own, _)| *own == site).expect("every site of a layer")
+    }
+
+    /// What both models had of a sequence.
+    fn compare(&mut self) {
+        for ((_, moments), pair) in self.sites.iter().zip(&mut self.pairs) {
+            let [dense, compressed] = &pair.rows;
+            assert_eq!(dense.len(), compressed.len(), "both hear of every token");
+            pair.cross.add(dense, compressed.chunks_exact(moments.cols()), self.pool);
+            pair.rows.iter_mut().for_each(Vec::clear);
+        }
     }
 
     /// After that sequence.
@@ -160,11 +234,15 @@ impl<'a> Collector<'a> {
     /// Writes every site; returns the time that products of pairs took.
     fn write(self, writer: &mut Writer) -> Result<Duration, CalibrationError> {
         let mut product_time = Duration::ZERO;
+        let mut pairs = self.pairs.into_iter();
         for (_, mut moments) in self.sites {
             for means in moments.means() {
                 writer.write(&means)?;
             }
             moments.write_gram(self.pool, |row| writer.write(row))?;
+            if let Some(mut pair) = pairs.next() {
+                pair.cross.write(moments.tokens, self.pool, |row| writer.write(row))?;
+            }
             product_time += moments.product_time;
         }
         Ok(product_time)
@@ -174,15 +252,28 @@ impl<'a> Collector<'a> {
 impl Listener for Collector<'_> {
     fn input(&mut self, layer: Option<usize>, site: Site, inputs: Inputs<'_>) {
         assert_eq!(layer, self.layer);
-        let (_, moments) =
-            self.sites.iter_mut().find(|(own, _)| *own == site).expect("every site of a layer");
-        moments.add(&inputs, self.pool);
+        let index = self.index(site);
+        self.sites[index].1.add(&inputs, self.pool);
+        if let Some(pair) = self.pairs.get_mut(index) {
+            inputs.rows().for_each(|row| pair.rows[1].extend_from_slice(row));
+        }
     }
 }
 
 /// The sites of a layer, or of the head.
 pub(super) fn sites(layer: Option<usize>) -> &'static [Site] {
     if layer.is_some() { &Site::OF_LAYER } else { &[Site::Head] }
+}
+
+/// Both are of one checkpoint and of the same shape.
+fn check_pair(dense: &Model, compressed: &Model) -> Result<(), CalibrationError> {
+    let checksum = |model: &Model| model.metadata().provenance.source.checksum.clone();
+    let (expected, found) = (checksum(dense), checksum(compressed));
+    let [a, b] = [dense, compressed].map(Model::config);
+    if expected == found && a.layers == b.layers && a.hidden_len == b.hidden_len {
+        return Ok(());
+    }
+    Err(CalibrationError::NoPair { name: compressed.config().name.clone(), expected, found })
 }
 
 fn check_encodings(model: &Model) -> Result<(), CalibrationError> {
@@ -202,6 +293,7 @@ fn check_encodings(model: &Model) -> Result<(), CalibrationError> {
 /// Bytes that will be taken, and whether the hidden states are to be in memory.
 fn plan_memory(
     run: &LayerRun,
+    compressed: Option<&LayerRun>,
     options: &CalibrationOptions,
     values: usize,
     longest: usize,
@@ -210,13 +302,21 @@ fn plan_memory(
     let layers = (0..config.layers.len()).map(Some).chain([None]);
     let sums = |hessians: bool| {
         let of_layer = |layer| {
-            let of_site = |site: &Site| Moments::bytes(site.cols(config, layer), hessians, run.threads());
+            let of_site = |site: &Site| {
+                let cols = site.cols(config, layer);
+                // Rows of the longest sequence wait for each other.
+                let rows = 2 * 4 * (longest / config.hidden_len * cols) as u64;
+                let pair = compressed.map_or(0, |_| Cross::bytes(cols) + rows);
+                Moments::bytes(cols, hessians, run.threads()) + pair
+            };
             sites(layer).iter().map(of_site).sum::<u64>()
         };
         layers.clone().map(of_layer).max().unwrap_or(0)
     };
     let need = |hessians, in_memory| {
-        run.bytes().saturating_add(sums(hessians)) + Hidden::bytes(values, longest, in_memory)
+        let (others, states) = compressed.map_or((0, 1), |run| (run.bytes(), 2));
+        let hidden = states * Hidden::bytes(values, longest, in_memory);
+        run.bytes().saturating_add(sums(hessians)).saturating_add(others) + hidden
     };
     let whole = need(options.hessians, true);
     let Some(limit_bytes) = options.memory.filter(|&limit| limit < whole) else { return Ok((whole, true)) };

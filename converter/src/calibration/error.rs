@@ -14,6 +14,16 @@ use crate::source::SourceError;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the messages say")]
 pub enum CalibrationError {
+    /// Two models that are not one, dense and compressed.
+    #[error("{name} was made from another checkpoint or pruned: its source is {found}, the dense model's {expected}")]
+    NoPair {
+        /// The compressed model.
+        name: String,
+        /// The dense model's source.
+        expected: String,
+        /// The compressed model's source.
+        found: String,
+    },
     /// The model cannot be run.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),

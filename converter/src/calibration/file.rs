@@ -24,12 +24,17 @@ pub(super) const MOMENTS: [&str; 3] = ["mean_square", "mean", "mean_abs"];
 /// The name of the pairs' means.
 pub(super) const GRAM: &str = "gram";
 
+/// What a pair of models has besides: `E[(x − x̂) x̂ᵀ]`, all of it row by row.
+pub(super) const CROSS: &str = "cross";
+
 /// Bytes written at a time.
 const WRITE_BYTES: usize = 1 << 20;
 
 /// What a calibration says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CalibrationInfo {
+    /// Checksum of the compressed file whose statistics these are, of two models.
+    pub compressed_checksum: Option<String>,
     /// Version of the program that made it.
     pub pith: String,
     /// Name of the model.
@@ -57,8 +62,19 @@ pub struct CalibrationInfo {
 }
 
 impl CalibrationInfo {
-    pub(super) fn new(model: &Model, text: &CalibrationText, hessians: bool) -> Self {
+    /// Whether it is of a dense model and a compressed one together.
+    pub fn is_pair(&self) -> bool {
+        self.compressed_checksum.is_some()
+    }
+
+    pub(super) fn new(
+        model: &Model,
+        compressed: Option<&Model>,
+        text: &CalibrationText,
+        hessians: bool,
+    ) -> Self {
         Self {
+            compressed_checksum: compressed.map(|model| format!("{:016x}", model.index().checksum())),
             pith: env!("CARGO_PKG_VERSION").into(),
             model: model.config().name.clone(),
             model_checksum: format!("{:016x}", model.index().checksum()),
@@ -88,7 +104,11 @@ impl CalibrationInfo {
             ("hessians", self.hessians.to_string()),
             ("tokens_checksum", self.tokens_checksum.clone()),
         ]);
-        let text = [("text", &self.text), ("text_checksum", &self.text_checksum)];
+        let text = [
+            ("text", &self.text),
+            ("text_checksum", &self.text_checksum),
+            ("compressed_checksum", &self.compressed_checksum),
+        ];
         metadata.extend(text.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))));
         metadata
     }
@@ -124,6 +144,7 @@ impl CalibrationInfo {
             sequences: number("sequences")?,
             context: number("context")?,
             hessians: hessians.parse().map_err(|_| wrong("hessians", &hessians, "true or false"))?,
+            compressed_checksum: metadata.get("compressed_checksum").cloned(),
             text: metadata.get("text").cloned(),
             text_checksum: metadata.get("text_checksum").cloned(),
             tokens_checksum: text("tokens_checksum")?,
@@ -132,7 +153,7 @@ impl CalibrationInfo {
 }
 
 /// Names and lengths of the tensors of a calibration, in the order of the file.
-pub(super) fn tensor_plan(config: &ModelConfig, hessians: bool) -> Vec<(String, usize)> {
+pub(super) fn tensor_plan(config: &ModelConfig, hessians: bool, pair: bool) -> Vec<(String, usize)> {
     let layers = (0..config.layers.len()).map(Some).chain([None]);
     let places = layers.flat_map(|layer| sites(layer).iter().map(move |&site| (layer, site)));
     places
@@ -140,7 +161,8 @@ pub(super) fn tensor_plan(config: &ModelConfig, hessians: bool) -> Vec<(String, 
             let cols = site.cols(config, layer);
             let moments = MOMENTS.map(|name| (tensor_name(layer, site, name), cols));
             let gram = hessians.then(|| (tensor_name(layer, site, GRAM), packed_len(cols)));
-            moments.into_iter().chain(gram)
+            let cross = pair.then(|| (tensor_name(layer, site, CROSS), cols * cols));
+            moments.into_iter().chain(gram).chain(cross)
         })
         .collect()
 }

@@ -42,7 +42,7 @@ use crate::source::file::SourceFile;
 use crate::source::safetensors::{read_header, read_metadata};
 use crate::source::{SourceType, TensorInfo};
 use error::site_name;
-use file::{GRAM, MOMENTS, packed_len, tensor_name};
+use file::{CROSS, GRAM, MOMENTS, packed_len, tensor_name};
 
 /// Most layers, and most columns, of a model: what the format allows.
 const MAX_LAYERS: usize = 1 << 12;
@@ -120,7 +120,20 @@ impl Calibration {
         output: &Path,
         progress: &dyn CalibrationProgress,
     ) -> Result<CalibrationReport, CalibrationError> {
-        collect::collect(model, text, options, output, progress)
+        collect::collect(model, None, text, options, output, progress)
+    }
+
+    /// [`Calibration::collect`] of what a compressed file of the same model has at every site, and of how that differs from
+    /// the dense one's ([`Calibration::cross`]): each token goes through both, layer by layer.
+    pub fn collect_pair(
+        dense: &Arc<Model>,
+        compressed: &Arc<Model>,
+        text: &CalibrationText,
+        options: &CalibrationOptions,
+        output: &Path,
+        progress: &dyn CalibrationProgress,
+    ) -> Result<CalibrationReport, CalibrationError> {
+        collect::collect(dense, Some(compressed), text, options, output, progress)
     }
 
     /// Opens a file and checks that every site of every layer is there, of one width and with the means of pairs if any has
@@ -197,6 +210,16 @@ impl Calibration {
         })
     }
 
+    /// `E[(x − x̂) x̂ᵀ]`, `cols × cols`, of what a dense model has there, `x`, and a compressed one, `x̂`, whose the other
+    /// statistics are; `None` where there was but one model.
+    pub fn cross(&self, layer: Option<usize>, site: Site) -> Result<Option<Vec<f32>>, CalibrationError> {
+        self.cols(layer, site)?;
+        if !self.info.is_pair() {
+            return Ok(None);
+        }
+        self.read(&tensor_name(layer, site, CROSS)).map(Some)
+    }
+
     /// Means of all pairs of a site's columns; `None` where they were not collected.
     pub fn gram(&self, layer: Option<usize>, site: Site) -> Result<Option<Gram>, CalibrationError> {
         let cols = self.cols(layer, site)?;
@@ -220,12 +243,17 @@ impl Calibration {
             if self.info.hessians {
                 self.vector(&name(GRAM), Some(packed_len(cols)))?;
             }
-            known += MOMENTS.len() + usize::from(self.info.hessians);
+            if self.info.is_pair() {
+                self.vector(&name(CROSS), Some(cols * cols))?;
+            }
+            known += MOMENTS.len() + usize::from(self.info.hessians) + usize::from(self.info.is_pair());
         }
         if known == self.tensors.len() {
             return Ok(());
         }
-        let parts: Vec<&str> = MOMENTS.into_iter().chain(self.info.hessians.then_some(GRAM)).collect();
+        let pair = self.info.is_pair().then_some(CROSS);
+        let parts: Vec<&str> =
+            MOMENTS.into_iter().chain(self.info.hessians.then_some(GRAM)).chain(pair).collect();
         let is_known = |name: &str| {
             let layers = (0..self.info.layers).map(Some).chain([None]);
             let mut places =

@@ -96,6 +96,11 @@ impl Moments {
         self.product_time += started.elapsed();
     }
 
+    /// Values of an activation.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
     /// The first column that saw what is not finite.
     pub fn not_finite(&self) -> Option<usize> {
         // A sum of squares of finite f32 values cannot leave the range of f64.
@@ -115,36 +120,113 @@ impl Moments {
         pool: &ThreadPool,
         mut write: impl FnMut(&[f32]) -> Result<(), X>,
     ) -> Result<(), X> {
-        let (cols, tokens) = (self.cols, self.tokens as f64);
+        let cols = self.cols;
         let Some(products) = &mut self.products else { return Ok(()) };
         let started = Instant::now();
         pool.install(|| products.flush(cols));
         self.product_time += started.elapsed();
-        let mut line = vec![0.0f32; cols];
-        for row in 0..cols {
-            for tile in products.tiles.iter().filter(|tile| (tile.row..tile.row + tile.rows).contains(&row)) {
-                let sums = &tile.sums[(row - tile.row) * tile.cols..][..tile.cols];
-                for (value, sum) in line[tile.col..].iter_mut().zip(sums) {
-                    *value = (sum / tokens) as f32;
-                }
-            }
-            write(&line[row..])?;
-        }
-        Ok(())
+        write_rows(&products.tiles, cols, self.tokens, |row, line| write(&line[row..]))
     }
+}
+
+/// `Σ (x − x̂) x̂ᵀ` of what two models have at a site.
+pub(super) struct Cross {
+    cols: usize,
+    /// Tokens that wait: `x − x̂`, and `x̂`.
+    block: [Vec<f32>; 2],
+    tiles: Vec<Tile>,
+}
+
+impl Cross {
+    /// Of activations of `cols` values.
+    pub fn new(cols: usize) -> Self {
+        let room = || Vec::with_capacity(BLOCK_TOKENS * cols);
+        Self { cols, block: [room(), room()], tiles: tiles(cols, |_, _| true) }
+    }
+
+    /// Bytes that it takes once it is full, beside what [`Moments`] takes for its threads.
+    pub fn bytes(cols: usize) -> u64 {
+        let cols = cols as u64;
+        8 * cols * cols + 2 * 4 * BLOCK_TOKENS as u64 * cols
+    }
+
+    /// Adds some tokens, `dense` as the one model has them, `other` as the other; on the threads of `pool`.
+    pub fn add<'a>(&mut self, dense: &[f32], other: impl Iterator<Item = &'a [f32]>, pool: &ThreadPool) {
+        for (dense, other) in dense.chunks_exact(self.cols).zip(other) {
+            self.block[0].extend(dense.iter().zip(other).map(|(dense, other)| dense - other));
+            self.block[1].extend_from_slice(other);
+            if self.block[1].len() == BLOCK_TOKENS * self.cols {
+                pool.install(|| self.flush());
+            }
+        }
+    }
+
+    /// Adds up what waits, then calls `write` with every row of `E[(x − x̂) x̂ᵀ]` over so many tokens.
+    pub fn write<X>(
+        &mut self,
+        tokens: u64,
+        pool: &ThreadPool,
+        mut write: impl FnMut(&[f32]) -> Result<(), X>,
+    ) -> Result<(), X> {
+        pool.install(|| self.flush());
+        write_rows(&self.tiles, self.cols, tokens, |_, row| write(row))
+    }
+
+    fn flush(&mut self) {
+        let [left, right] = &self.block;
+        add_products(&mut self.tiles, left, right, self.cols);
+        self.block.iter_mut().for_each(Vec::clear);
+    }
+}
+
+/// The tiles of a square that `wanted` says yes to, of zeros.
+fn tiles(cols: usize, wanted: impl Fn(usize, usize) -> bool) -> Vec<Tile> {
+    let edge = tile_edge(cols);
+    let starts = || (0..cols).step_by(edge);
+    let places = starts().flat_map(|row| starts().map(move |col| (row, col)));
+    let tile = |(row, col)| {
+        let (rows, cols) = (edge.min(cols - row), edge.min(cols - col));
+        Tile { row, col, rows, cols, sums: vec![0.0; rows * cols] }
+    };
+    places.filter(|&(row, col)| wanted(row, col)).map(tile).collect()
+}
+
+/// Adds `leftᵀ · right`, each `tokens × cols`, on the threads of the current pool.
+fn add_products(tiles: &mut [Tile], left: &[f32], right: &[f32], cols: usize) {
+    let [left, right] = [left, right].map(|x| MatRef::from_row_major_slice(x, x.len() / cols, cols));
+    tiles.par_iter_mut().for_each_init(Vec::new, |part: &mut Vec<f32>, tile| {
+        part.resize(tile.rows * tile.cols, 0.0);
+        let left = left.subcols(tile.row, tile.rows).transpose();
+        let right = right.subcols(tile.col, tile.cols);
+        let sums = MatMut::from_row_major_slice_mut(part, tile.rows, tile.cols);
+        matmul(sums, Accum::Replace, left, right, 1.0, Par::Seq);
+        tile.sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += f64::from(*part));
+    });
+}
+
+/// Every row of the means over so many tokens, where there are no tiles what the row before had.
+fn write_rows<X>(
+    tiles: &[Tile],
+    cols: usize,
+    tokens: u64,
+    mut write: impl FnMut(usize, &[f32]) -> Result<(), X>,
+) -> Result<(), X> {
+    let mut line = vec![0.0f32; cols];
+    for row in 0..cols {
+        for tile in tiles.iter().filter(|tile| (tile.row..tile.row + tile.rows).contains(&row)) {
+            let sums = &tile.sums[(row - tile.row) * tile.cols..][..tile.cols];
+            for (value, sum) in line[tile.col..].iter_mut().zip(sums) {
+                *value = (sum / tokens as f64) as f32;
+            }
+        }
+        write(row, &line)?;
+    }
+    Ok(())
 }
 
 impl Products {
     fn new(cols: usize) -> Self {
-        let edge = tile_edge(cols);
-        let starts = || (0..cols).step_by(edge);
-        let tiles =
-            starts().flat_map(|row| starts().filter(move |&col| col >= row).map(move |col| (row, col)));
-        let tiles = tiles.map(|(row, col)| {
-            let (rows, cols) = (edge.min(cols - row), edge.min(cols - col));
-            Tile { row, col, rows, cols, sums: vec![0.0; rows * cols] }
-        });
-        Self { block: Vec::with_capacity(BLOCK_TOKENS * cols), tiles: tiles.collect() }
+        Self { block: Vec::with_capacity(BLOCK_TOKENS * cols), tiles: tiles(cols, |row, col| col >= row) }
     }
 
     /// Adds the products of the tokens that wait, on the threads of the current pool.
@@ -152,15 +234,7 @@ impl Products {
         if self.block.is_empty() {
             return;
         }
-        let x = MatRef::from_row_major_slice(&self.block, self.block.len() / cols, cols);
-        self.tiles.par_iter_mut().for_each_init(Vec::new, |part: &mut Vec<f32>, tile| {
-            part.resize(tile.rows * tile.cols, 0.0);
-            let left = x.subcols(tile.row, tile.rows).transpose();
-            let right = x.subcols(tile.col, tile.cols);
-            let sums = MatMut::from_row_major_slice_mut(part, tile.rows, tile.cols);
-            matmul(sums, Accum::Replace, left, right, 1.0, Par::Seq);
-            tile.sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += f64::from(*part));
-        });
+        add_products(&mut self.tiles, &self.block, &self.block, cols);
         self.block.clear();
     }
 }

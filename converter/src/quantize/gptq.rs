@@ -8,6 +8,7 @@
 //! as they then are, with `D` for importance.
 
 use super::Rounded;
+use faer::linalg::solvers::Solve;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use pith_format::Encoding;
 use pith_format::encoding::Grouped;
@@ -39,7 +40,23 @@ pub struct Feedback {
     /// The column that is rounded as the `j`-th; empty for the natural order.
     order: Vec<usize>,
     damping: f64,
+    shift: Option<Shift>,
 }
+
+/// What weights should be for inputs that are not quite those they were trained for.
+///
+/// The matrices before it, rounded, give a matrix `x̂` where the dense model has `x`. The weights that then come closest to
+/// the dense output are `W + W · E[(x − x̂) x̂ᵀ] · H⁻¹`, `H = E[x̂ x̂ᵀ]`, and these are what is rounded. Since rounding again
+/// changes `x̂` in turn, a part of the way is gone: on a model of 5M parameters in 2 bits that leaves 0.67 of the divergence, the
+/// whole way 1.15.
+#[derive(Debug)]
+pub struct Shift {
+    /// `cols × cols`, row-major: weights times it are what is added to them.
+    change: Vec<f32>,
+}
+
+/// How far weights go.
+const SHIFT: f64 = 0.3;
 
 /// The Hessian could not be factored.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -63,8 +80,17 @@ pub enum FeedbackError {
 impl Feedback {
     /// Factors `H` (`cols × cols`, row-major) with `damping` times its mean diagonal added to the diagonal; where that is not
     /// enough, ten times as much, up to 1. Inputs that were always 0 count as ones of the mean size.
-    pub fn new(gram: &[f32], cols: usize, damping: f64, order: Order) -> Result<Self, FeedbackError> {
+    ///
+    /// `cross`: `E[(x − x̂) x̂ᵀ]`, where `gram` is of `x̂` and weights are to be [shifted](Shift).
+    pub fn new(
+        gram: &[f32],
+        cols: usize,
+        damping: f64,
+        order: Order,
+        cross: Option<&[f32]>,
+    ) -> Result<Self, FeedbackError> {
         assert_eq!(gram.len(), cols * cols);
+        assert!(cross.is_none_or(|cross| cross.len() == cols * cols));
         let diagonal: Vec<f64> = (0..cols).map(|column| f64::from(gram[column * cols + column])).collect();
         if let Some(column) = diagonal.iter().position(|&value| !(value >= 0.0 && value.is_finite())) {
             return Err(FeedbackError::Diagonal { column, value: diagonal[column] });
@@ -98,8 +124,22 @@ impl Feedback {
                         }
                     });
                     let pivots = (0..cols).map(|j| lower[(cols - 1 - j, cols - 1 - j)].powi(2) as f32);
-                    let order = if order == Order::Natural { Vec::new() } else { by_size };
-                    return Ok(Self { cols, factor, pivots: pivots.collect(), order, damping });
+                    let order = if order == Order::Natural { Vec::new() } else { by_size.clone() };
+                    let shift = cross.map(|cross| {
+                        let cross = MatRef::from_row_major_slice(cross, cols, cols);
+                        // (C H⁻¹)ᵀ = H⁻¹ Cᵀ, the rows of H being in their order of factoring.
+                        let transposed = Mat::from_fn(cols, cols, |row, col| f64::from(cross[(col, at(row))]));
+                        let solved = factored.solve(&transposed);
+                        let mut change = vec![0.0f32; cols * cols];
+                        for index in 0..cols {
+                            for row in 0..cols {
+                                change[row * cols + at(index)] = (SHIFT * solved[(index, row)]) as f32;
+                            }
+                        }
+                        Shift { change }
+                    });
+                    let pivots = pivots.collect();
+                    return Ok(Self { cols, factor, pivots, order, damping, shift });
                 }
                 Err(_) if damping >= 1.0 => return Err(FeedbackError::Singular { damping }),
                 Err(_) => damping = (damping * 10.0).clamp(1e-6, 1.0),
@@ -112,9 +152,11 @@ impl Feedback {
         self.damping
     }
 
-    /// Bytes that making one takes at most, for matrices of `cols` columns.
-    pub fn peak_bytes(cols: usize) -> usize {
-        cols * cols * (2 * size_of::<f64>() + size_of::<f32>())
+    /// Bytes that making one takes at most, what it is made from included, for matrices of `cols` columns.
+    pub fn peak_bytes(cols: usize, shifted: bool) -> usize {
+        let entry = 2 * size_of::<f64>() + 2 * size_of::<f32>();
+        let shift = if shifted { 2 * size_of::<f64>() + 2 * size_of::<f32>() } else { 0 };
+        cols * cols * (entry + shift)
     }
 
     /// Rounds `rows × cols` weights.
@@ -137,9 +179,23 @@ impl Feedback {
             .zip(out.scales.par_chunks_mut(band(scales)))
             .zip(no_factors.par_iter_mut())
             .for_each(|(((weights, levels), scales), factors)| {
+                let shifted = self.shift.as_ref().map(|shift| shift.of(weights, cols));
+                let weights = shifted.as_deref().unwrap_or(weights);
                 Band { feedback: self, encoding, weights, levels, scales, factors }.round();
             });
         out
+    }
+}
+
+impl Shift {
+    fn of(&self, weights: &[f32], cols: usize) -> Vec<f32> {
+        let mut shifted = weights.to_vec();
+        let rows = weights.len() / cols;
+        let change = MatRef::from_row_major_slice(&self.change, cols, cols);
+        let out = MatMut::from_row_major_slice_mut(&mut shifted, rows, cols);
+        let weights = MatRef::from_row_major_slice(weights, rows, cols);
+        faer::linalg::matmul::matmul(out, Accum::Add, weights, change, 1.0, Par::Seq);
+        shifted
     }
 }
 

@@ -10,14 +10,6 @@ use half::f16;
 use pith_format::encoding::{Codes, Grouped};
 use pith_format::{Encoding, TILE_ROWS};
 
-/// What a matrix's inputs look like.
-#[derive(Clone, Debug, Default)]
-pub struct Inputs {
-    /// `E[x²]` by column.
-    pub mean_square: Vec<f32>,
-    /// `E[x xᵀ]`, `cols × cols`, where it was collected.
-    pub gram: Option<Vec<f32>>,
-}
 
 /// Rows rounded to the levels of an encoding, padded to whole tiles.
 #[derive(Clone, Debug)]

@@ -128,6 +128,7 @@ impl Plan {
             converter: "test".into(),
             source: SourceRecord::default(),
             recipe: "random".into(),
+            recipe_file: None,
             passes: Vec::new(),
         };
         let metadata = Metadata { model: self.config.clone(), chat_template: None, provenance };

@@ -1,9 +1,13 @@
-//! Which encoding each matrix gets.
+//! Which encoding each matrix gets, and how it is rounded.
+
+mod file;
 
 use std::fmt;
 use std::str::FromStr;
 
-use pith_format::{Encoding, Role, UnknownEncoding};
+use pith_format::{Encoding, Role, TensorId, UnknownEncoding};
+
+pub use file::{NAMED, RecipeError};
 
 /// Heads of so many weights are stored in two parts, unless asked otherwise: below that a second stage costs more than
 /// the bytes it saves.
@@ -19,9 +23,43 @@ pub struct HeadEncoding {
     pub rest: Option<Encoding>,
 }
 
+/// How weights become codes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quantizer {
+    /// To the nearest level; with a calibration columns of large inputs count more.
+    #[default]
+    Nearest,
+    /// [GPTQ](crate::quantize::gptq): needs a calibration with Hessians.
+    Gptq,
+}
+
+/// What some tensors get instead.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// Names of tensors as `pith inspect` shows them; `*` stands for anything.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// Their encoding.
+    #[serde(default, with = "file::optional", skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<Encoding>,
+    /// How they are rounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantizer: Option<Quantizer>,
+}
+
+impl Override {
+    fn matches(&self, id: TensorId) -> bool {
+        wildmatch::WildMatch::new(&self.pattern).matches(&id.to_string())
+    }
+}
+
 /// The encodings of a conversion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
+    /// Its name, if it has one.
+    pub name: Option<String>,
     /// Matrices of the layers.
     pub matrices: Encoding,
     /// Embeddings; `None` is [`Recipe::outer`].
@@ -33,12 +71,28 @@ pub struct Recipe {
     /// the codes of a quantized checkpoint go into the narrowest encoding that holds them; the encodings above are for
     /// the others.
     pub keep: bool,
+    /// How matrices are rounded.
+    pub quantizer: Quantizer,
+    /// Rounded a second time, for what the matrices before make of the inputs: see
+    /// [`Shift`](crate::quantize::gptq::Shift).
+    pub refine: bool,
+    /// What some tensors get instead; where several match, the last.
+    pub overrides: Vec<Override>,
 }
 
 impl Recipe {
     /// `matrices` for the layers, and what goes with it for embeddings and head.
     pub fn new(matrices: Encoding) -> Self {
-        Self { matrices, embedding: None, head: None, keep: false }
+        Self {
+            name: None,
+            matrices,
+            embedding: None,
+            head: None,
+            keep: false,
+            quantizer: Quantizer::Nearest,
+            refine: false,
+            overrides: Vec::new(),
+        }
     }
 
     /// The default for embeddings and head: as the layers, but at least 8 bits, since both act on the result at once.
@@ -62,13 +116,40 @@ impl Recipe {
         Self { head: Some(head), ..self }
     }
 
+    /// Whether it says more than its one line does.
+    pub fn is_of_file(&self) -> bool {
+        self.name.is_some() || !self.overrides.is_empty()
+    }
+
+    /// Whether any matrix is rounded by GPTQ.
+    pub fn needs_hessians(&self) -> bool {
+        let overridden = self.overrides.iter().any(|tensors| tensors.quantizer == Some(Quantizer::Gptq));
+        self.quantizer == Quantizer::Gptq || overridden
+    }
+
+    /// How the matrix is rounded.
+    pub(crate) fn quantizer(&self, id: TensorId) -> Quantizer {
+        let found = self.overrides.iter().rev().filter(|tensors| tensors.matches(id));
+        found.filter_map(|tensors| tensors.quantizer).next().unwrap_or(self.quantizer)
+    }
+
+    /// The first pattern that matches none of these.
+    pub(crate) fn unmatched(&self, ids: &[TensorId]) -> Option<&str> {
+        let lost = self.overrides.iter().find(|tensors| !ids.iter().any(|&id| tensors.matches(id)));
+        lost.map(|tensors| tensors.pattern.as_str())
+    }
+
     /// The encoding of a matrix that the source has in `kept`.
-    pub(crate) fn encoding(&self, role: Role, kept: Option<Encoding>, tied_head: bool) -> Encoding {
+    pub(crate) fn encoding(&self, id: TensorId, kept: Option<Encoding>, tied_head: bool) -> Encoding {
+        let found = self.overrides.iter().rev().filter(|tensors| tensors.matches(id));
+        if let Some(encoding) = found.filter_map(|tensors| tensors.encoding).next() {
+            return encoding;
+        }
         if let (true, Some(encoding)) = (self.keep, kept) {
             return encoding;
         }
         let embedding = self.embedding.unwrap_or(self.outer());
-        match role {
+        match id.role {
             Role::TokenEmbedding if !tied_head => embedding,
             Role::TokenEmbedding | Role::Head => self.head.map_or(embedding, |head| head.first),
             Role::PositionEmbedding => embedding,
@@ -88,7 +169,17 @@ impl fmt::Display for Recipe {
         let embedding = self.embedding.unwrap_or(self.outer());
         let head = self.head.unwrap_or(embedding.into());
         let keep = if self.keep { "keep, else " } else { "" };
-        write!(formatter, "{keep}{}, embedding {embedding}, head {head}", self.matrices)
+        if let Some(name) = &self.name {
+            write!(formatter, "{name}: ")?;
+        }
+        write!(formatter, "{keep}{}, embedding {embedding}, head {head}", self.matrices)?;
+        if self.quantizer == Quantizer::Gptq {
+            write!(formatter, ", gptq{}", if self.refine { " refined" } else { "" })?;
+        }
+        match self.overrides.len() {
+            0 => Ok(()),
+            count => write!(formatter, ", {count} overrides"),
+        }
     }
 }
 
@@ -125,7 +216,7 @@ mod tests {
 
     #[test]
     fn outer_matrices_have_at_least_eight_bits() {
-        let outer = |matrices| Recipe::new(matrices).encoding(Role::Head, None, false);
+        let outer = |matrices| Recipe::new(matrices).encoding(TensorId::model(Role::Head), None, false);
         assert_eq!(outer(Encoding::Q4), Encoding::Q8);
         assert_eq!(outer(Encoding::Q4G64), Encoding::Q8);
         assert_eq!(outer(Encoding::Q8), Encoding::Q8);
@@ -136,11 +227,11 @@ mod tests {
     fn a_tied_matrix_is_encoded_as_a_head() {
         let recipe =
             Recipe { head: Some(Encoding::F16.into()), embedding: Some(Encoding::Q4), ..Recipe::default() };
-        let encoding = |role, tied| recipe.encoding(role, Some(Encoding::F32), tied);
+        let encoding = |role, tied| recipe.encoding(TensorId::model(role), Some(Encoding::F32), tied);
         assert_eq!(encoding(Role::TokenEmbedding, true), Encoding::F16);
         assert_eq!(encoding(Role::TokenEmbedding, false), Encoding::Q4);
         assert_eq!(encoding(Role::PositionEmbedding, true), Encoding::Q4);
-        assert_eq!(encoding(Role::Query, true), Encoding::Q4);
+        assert_eq!(recipe.encoding(TensorId::layer(Role::Query, 0), None, true), Encoding::Q4);
         assert_eq!(recipe.to_string(), "q4, embedding q4, head f16");
     }
 
@@ -148,15 +239,15 @@ mod tests {
     fn large_heads_are_split_unless_someone_says_otherwise() {
         let head = |recipe: Recipe, kept, weights| recipe.with_head(kept, weights).head.unwrap().to_string();
         let (q4, q8) = (Recipe::default(), Recipe::new(Encoding::Q8));
-        assert_eq!(head(q4, None, SPLIT_FROM), "q4-g64+q4");
-        assert_eq!(head(q8, None, SPLIT_FROM), "q4-g64+q4");
-        assert_eq!(head(q4, None, SPLIT_FROM - 1), "q8");
-        assert_eq!(head(q4, Some(Encoding::Q8), SPLIT_FROM), "q8");
+        assert_eq!(head(q4.clone(), None, SPLIT_FROM), "q4-g64+q4");
+        assert_eq!(head(q8.clone(), None, SPLIT_FROM), "q4-g64+q4");
+        assert_eq!(head(q4.clone(), None, SPLIT_FROM - 1), "q8");
+        assert_eq!(head(q4.clone(), Some(Encoding::Q8), SPLIT_FROM), "q8");
         assert_eq!(head(Recipe::new(Encoding::F16), None, SPLIT_FROM), "f16");
-        assert_eq!(head(Recipe { embedding: Some(Encoding::Q8), ..q4 }, None, SPLIT_FROM), "q8");
-        assert_eq!(head(Recipe { keep: true, ..q4 }, Some(Encoding::Q4), SPLIT_FROM), "q4");
-        assert_eq!(head(Recipe { keep: true, ..q4 }, None, SPLIT_FROM), "q4-g64+q4");
-        let asked = Recipe { head: Some("Q4+q8".parse().unwrap()), ..q4 };
+        assert_eq!(head(Recipe { embedding: Some(Encoding::Q8), ..q4.clone() }, None, SPLIT_FROM), "q8");
+        assert_eq!(head(Recipe { keep: true, ..q4.clone() }, Some(Encoding::Q4), SPLIT_FROM), "q4");
+        assert_eq!(head(Recipe { keep: true, ..q4.clone() }, None, SPLIT_FROM), "q4-g64+q4");
+        let asked = Recipe { head: Some("Q4+q8".parse().unwrap()), ..q4.clone() };
         assert_eq!(asked.with_head(None, 1).to_string(), "q4, embedding q8, head q4+q8");
         assert!("q4+".parse::<HeadEncoding>().is_err());
     }
@@ -164,7 +255,7 @@ mod tests {
     #[test]
     fn keeping_follows_the_source() {
         let recipe = Recipe { keep: true, ..Recipe::default() };
-        let encoding = |kept| recipe.encoding(Role::Head, kept, false);
+        let encoding = |kept| recipe.encoding(TensorId::model(Role::Head), kept, false);
         assert_eq!(encoding(Some(Encoding::Q4)), Encoding::Q4);
         assert_eq!(encoding(Some(Encoding::F16)), Encoding::F16);
         assert_eq!(encoding(None), Encoding::Q8);
