@@ -10,6 +10,7 @@ mod calibrate;
 mod chat;
 mod convert;
 mod energy;
+mod eval;
 mod inspect;
 mod interrupt;
 mod ledger;
@@ -50,6 +51,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::bench(args)?,
         Command::Board(args) => board::board(args)?,
         Command::Report(args) => report::report(args)?,
+        Command::Eval(args) => eval::eval(args)?,
         Command::Perplexity(args) => perplexity::perplexity(args)?,
         Command::Logits(args) => logits::logits(args)?,
         Command::Tokenize(args) => tokenize::tokenize(args)?,
