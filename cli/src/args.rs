@@ -4,6 +4,7 @@ use crate::calibrate::CalibrateArgs;
 use crate::calibration::CalibrationArgs;
 use crate::energy::EnergyArgs;
 use crate::export::ExportArgs;
+use crate::eval::EvalArgs;
 use crate::ledger::LedgerArgs;
 use crate::output;
 use crate::report::ReportArgs;
@@ -49,6 +50,8 @@ pub enum Command {
     Board(BoardArgs),
     /// Draw ledgers that `pith run --ledger` wrote as one page
     Report(ReportArgs),
+    /// What a compressed model still knows: divergence from its original, answers to tasks
+    Eval(EvalArgs),
     /// Perplexity of a text
     Perplexity(PerplexityArgs),
     /// Write the logits of a token sequence to a NumPy file

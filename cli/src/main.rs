@@ -12,6 +12,7 @@ mod chat;
 mod convert;
 mod energy;
 mod export;
+mod eval;
 mod inspect;
 mod interrupt;
 mod ledger;
@@ -54,6 +55,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::bench(args)?,
         Command::Board(args) => board::board(args)?,
         Command::Report(args) => report::report(args)?,
+        Command::Eval(args) => eval::eval(args)?,
         Command::Perplexity(args) => perplexity::perplexity(args)?,
         Command::Logits(args) => logits::logits(args)?,
         Command::Tokenize(args) => tokenize::tokenize(args)?,

@@ -1,0 +1,257 @@
+//! `pith eval kl`
+
+use super::{Bar, KlArgs, about_json};
+use crate::args::TableFormat;
+use crate::output::{self, Table};
+use crate::session;
+use anyhow::{Context, bail, ensure};
+use pith_eval::kl::{Divergence, Reference};
+use pith_eval::{About, DEFAULT_CONTEXT_LEN, Estimate, WindowOptions, Windows, text_hash};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Instant;
+
+/// Runs the original, then the compressed model, one in memory at a time.
+pub fn kl(args: KlArgs) -> anyhow::Result<()> {
+    let (dense, compressed) = roles(&args)?;
+    let hidden = args.quiet || args.json;
+    let text = args.text.as_deref().map(read_text).transpose()?;
+    let started = Instant::now();
+    let reference = match &args.reference {
+        Some(path) => load(path, dense, text.as_deref(), args.text.as_deref())?,
+        None => {
+            let dense = dense.context("the original is missing")?;
+            let text = text.context("--text is missing")?;
+            if let Some(compressed) = compressed {
+                check_vocabularies(dense, compressed)?;
+            }
+            compute(&args, dense, &text, hidden)?
+        }
+    };
+    let reference_seconds = started.elapsed().as_secs_f64();
+    if let Some(path) = &args.save_reference {
+        let bytes = reference.save(path)?;
+        if !hidden {
+            eprintln!(
+                "{}: reference of {} tokens, {}",
+                path.display(),
+                reference.token_count(),
+                output::bytes(bytes)
+            );
+        }
+    }
+    let started = Instant::now();
+    let compared = match compressed {
+        Some(path) => {
+            let run = args.session.session(Some(reference.windows().context_len()));
+            let (_, mut session) = session::open(path, &run, false)?;
+            let about = About::of(&session);
+            note_differences(reference.about(), &about);
+            let bar = Bar::new(hidden, path.display().to_string());
+            let divergence = reference.compare(&mut session, &bar)?;
+            Some((path, about, divergence))
+        }
+        None => None,
+    };
+    let seconds = (reference_seconds, started.elapsed().as_secs_f64());
+    let compared = compared.as_ref().map(|(path, about, divergence)| (*path, about, divergence));
+    let text = match args.json {
+        true => format!("{:#}\n", to_json(&args, dense, &reference, compared, seconds)),
+        false => to_text(&reference, compared.map(|(_, about, divergence)| (about, divergence))),
+    };
+    output::print(&text)?;
+    Ok(())
+}
+
+/// Which of the files given is the original and which the compressed one.
+fn roles(args: &KlArgs) -> anyhow::Result<(Option<&Path>, Option<&Path>)> {
+    Ok(match (args.first.as_path(), args.second.as_deref()) {
+        (dense, Some(compressed)) => (Some(dense), Some(compressed)),
+        (compressed, None) if args.reference.is_some() => (None, Some(compressed)),
+        (dense, None) if args.save_reference.is_some() => (Some(dense), None),
+        _ => bail!(
+            "one model alone is compared with nothing: give the original and the compressed one, or --reference FILE, or \
+             --save-reference FILE"
+        ),
+    })
+}
+
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    let place = || path.display().to_string();
+    String::from_utf8(std::fs::read(path).with_context(place)?).with_context(place)
+}
+
+/// So that an hour of the original is not followed by an error.
+fn check_vocabularies(dense: &Path, compressed: &Path) -> anyhow::Result<()> {
+    let vocab_len = |path| anyhow::Ok(session::open_model(path)?.config().vocab_len);
+    let (expected, found) = (vocab_len(dense)?, vocab_len(compressed)?);
+    ensure!(
+        expected == found,
+        "{} has a vocabulary of {expected} tokens, {} one of {found}: they cannot be compared",
+        dense.display(),
+        compressed.display()
+    );
+    Ok(())
+}
+
+fn compute(args: &KlArgs, dense: &Path, text: &str, hidden: bool) -> anyhow::Result<Reference> {
+    let model_context_len = session::open_model(dense)?.config().context_len;
+    let context_len = args.context.unwrap_or(DEFAULT_CONTEXT_LEN.min(model_context_len));
+    let (model, mut session) = session::open(dense, &args.session.session(Some(context_len)), false)?;
+    let options = WindowOptions {
+        context_len,
+        scored: args.score.into(),
+        first_token: !args.no_bos,
+        token_limit: args.tokens,
+    };
+    let windows = Windows::of_text(&model, text, &options)?;
+    let bar = Bar::new(hidden, dense.display().to_string());
+    Ok(Reference::compute(&mut session, windows, args.keep, &bar)?)
+}
+
+/// Reads a reference and holds it against what else was given.
+fn load(
+    path: &Path,
+    dense: Option<&Path>,
+    text: Option<&str>,
+    text_path: Option<&Path>,
+) -> anyhow::Result<Reference> {
+    let reference = Reference::load(path)?;
+    if let (Some(dense), Some(about)) = (dense, reference.about()) {
+        let found = format!("{:016x}", session::open_model(dense)?.index().checksum());
+        ensure!(
+            found == about.checksum,
+            "{} is of another original: its file's checksum is {}, that of {} is {found}",
+            path.display(),
+            about.checksum,
+            dense.display()
+        );
+    }
+    if let (Some(text), Some(text_path), Some(expected)) = (text, text_path, reference.windows().text_hash())
+    {
+        ensure!(
+            text_hash(text) == expected,
+            "{} is of another text than {}: their checksums are {expected:016x} and {:016x}",
+            path.display(),
+            text_path.display(),
+            text_hash(text)
+        );
+    }
+    Ok(reference)
+}
+
+/// What both models should have in common, and what would count as compression otherwise.
+fn note_differences(reference: Option<&About>, found: &About) {
+    let Some(reference) = reference else { return };
+    for (what, expected, found) in
+        [("kernels", &reference.kernels, &found.kernels), ("cache", &reference.kv_type, &found.kv_type)]
+    {
+        if expected != found {
+            eprintln!(
+                "note: the original was run with {what} {expected}, this with {found}; figures hold that too"
+            );
+        }
+    }
+}
+
+type Compared<'a> = (&'a Path, &'a About, &'a Divergence);
+
+fn to_json(
+    args: &KlArgs,
+    dense: Option<&Path>,
+    reference: &Reference,
+    compared: Option<Compared<'_>>,
+    seconds: (f64, f64),
+) -> Value {
+    let windows = reference.windows();
+    json!({
+        "text": args.text.as_ref().map(|path| path.display().to_string()),
+        "text_hash": windows.text_hash().map(|hash| format!("{hash:016x}")),
+        "context_len": windows.context_len(),
+        "window_count": windows.count(),
+        "scored": windows.scored(),
+        "token_count": reference.token_count(),
+        "kept_len": reference.kept_len(),
+        "exact": reference.is_exact(),
+        "dense": reference.about().map(|about| about_json(dense, about)),
+        "dense_perplexity": reference.perplexity(),
+        "dense_seconds": args.reference.is_none().then_some(seconds.0),
+        "compressed": compared.map(|(path, about, _)| about_json(Some(path), about)),
+        "compressed_seconds": compared.map(|_| seconds.1),
+        "divergence": compared.map(|(_, _, divergence)| divergence),
+    })
+}
+
+fn to_text(reference: &Reference, compared: Option<(&About, &Divergence)>) -> String {
+    let mut table = Table::new(&["model", "file", "bits/weight", "perplexity"]);
+    let row = |name: &str, about: Option<&About>, perplexity: Estimate| {
+        let of = |text: fn(&About) -> String| Value::from(about.map_or("unknown".into(), text));
+        vec![
+            Value::from(name),
+            of(|about| output::bytes(about.size.file_bytes)),
+            of(|about| format!("{:.3}", about.size.bits_per_weight)),
+            with_error(perplexity, 4).into(),
+        ]
+    };
+    table.push(row("dense", reference.about(), reference.perplexity()));
+    if let Some((about, divergence)) = compared {
+        table.push(row("compressed", Some(about), divergence.perplexity));
+    }
+    let windows = reference.windows();
+    let mut text = table.render(TableFormat::Table);
+    if let Some((_, divergence)) = compared {
+        text.push('\n');
+        text.push_str(&figures(divergence).render(TableFormat::Table));
+    }
+    text.push_str(&format!(
+        "\n{} tokens scored ({}) in {} windows of {}; ",
+        reference.token_count(),
+        windows.scored(),
+        windows.count(),
+        windows.context_len()
+    ));
+    text.push_str(&match reference.is_exact() {
+        true => "the divergence is exact\n".to_string(),
+        false => format!(
+            "a lower bound of the divergence: {} of {} tokens kept of each\n",
+            reference.kept_len(),
+            reference.vocab_len()
+        ),
+    });
+    text
+}
+
+fn figures(divergence: &Divergence) -> Table {
+    let Divergence { kl, top1, perplexity_ratio, delta_p, delta_p_rms, .. } = divergence;
+    let percent = |estimate: &Estimate| {
+        let error = estimate.standard_error.map(|error| 100.0 * error);
+        with_error(Estimate { value: 100.0 * estimate.value, standard_error: error }, 3) + " %"
+    };
+    let mean = Estimate { value: kl.mean, standard_error: kl.standard_error };
+    let mut table = Table::new(&["figure", "value"]);
+    let mut push = |name: &str, value: String| table.push(vec![name.into(), value.into()]);
+    push("KL mean", with_error(mean, 6));
+    for (name, value) in [
+        ("KL median", kl.median),
+        ("KL 90 %", kl.percentile_90),
+        ("KL 95 %", kl.percentile_95),
+        ("KL 99 %", kl.percentile_99),
+        ("KL 99.9 %", kl.percentile_99_9),
+        ("KL max", kl.max),
+    ] {
+        push(name, format!("{value:.6}"));
+    }
+    let share = format!("{:.3} % ({:.3} to {:.3})", 100.0 * top1.share, 100.0 * top1.low, 100.0 * top1.high);
+    push("same top-1", share);
+    push("perplexity ratio", with_error(*perplexity_ratio, 5));
+    push("Δp mean", percent(delta_p));
+    push("Δp RMS", percent(delta_p_rms));
+    table
+}
+
+fn with_error(estimate: Estimate, decimals: usize) -> String {
+    match estimate.standard_error {
+        Some(error) => format!("{:.decimals$} ± {error:.decimals$}", estimate.value),
+        None => format!("{:.decimals$}", estimate.value),
+    }
+}

@@ -1,0 +1,80 @@
+//! `pith eval tasks`
+
+use super::{Bar, TasksArgs, about_json};
+use crate::args::TableFormat;
+use crate::output::{self, Table, rounded};
+use crate::session;
+use pith_eval::tasks::{Item, TaskReport, TaskResult, questions, read_items, score, select_items};
+use pith_eval::{About, Share, first_token};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Instant;
+
+/// Asks a model, and another after it.
+pub fn tasks(args: TasksArgs) -> anyhow::Result<()> {
+    let items = select_items(&args.file, read_items(&args.file)?, &args.task, args.limit)?;
+    if let Some(other) = &args.against {
+        // So that a wrong name is not found out after the first model's work.
+        session::open_model(other)?;
+    }
+    let started = Instant::now();
+    let (about, right) = ask(&args, &args.model, &items)?;
+    let other = args.against.as_deref().map(|path| ask(&args, path, &items)).transpose()?;
+    let seconds = started.elapsed().as_secs_f64();
+    let report = TaskReport::of(&items, &right, other.as_ref().map(|(_, right)| &right[..]));
+    let text = if args.json {
+        let json = json!({
+            "file": args.file.display().to_string(),
+            "model": about_json(Some(&args.model), &about),
+            "against": other.as_ref().map(|(about, _)| about_json(args.against.as_deref(), about)),
+            "tasks": report.tasks,
+            "all": report.all,
+            "seconds": seconds,
+        });
+        format!("{json:#}\n")
+    } else {
+        to_text(&report)
+    };
+    output::print(&text)?;
+    Ok(())
+}
+
+fn ask(args: &TasksArgs, path: &Path, items: &[Item]) -> anyhow::Result<(About, Vec<bool>)> {
+    let (model, mut session) = session::open(path, &args.session.session(args.context), false)?;
+    let first = if args.no_bos { None } else { first_token(&model) };
+    let questions = questions(&args.file, items, model.tokenizer()?, first, session.context_len())?;
+    let bar = Bar::new(args.quiet || args.json, path.display().to_string());
+    let right = score(&questions, &mut session, &bar)?;
+    Ok((About::of(&session), right))
+}
+
+fn to_text(report: &TaskReport) -> String {
+    let with_other = report.all.against.is_some();
+    let mut columns = vec!["task", "right", "of", "%", "95 % interval"];
+    if with_other {
+        columns.extend(["other %", "lost", "gained", "McNemar p"]);
+    }
+    let mut table = Table::new(&columns);
+    let percent = |share: &Share| rounded(100.0 * share.share, 1);
+    for result in report.tasks.iter().chain([&report.all]) {
+        let TaskResult { task, right, against } = result;
+        let interval = format!("{:.1} to {:.1}", 100.0 * right.low, 100.0 * right.high);
+        let mut row: Vec<Value> = vec![
+            task.as_str().into(),
+            right.count.into(),
+            right.total.into(),
+            percent(right),
+            interval.into(),
+        ];
+        if let Some(flips) = against {
+            row.extend([
+                percent(&flips.right),
+                flips.lost.into(),
+                flips.gained.into(),
+                format!("{:.4}", flips.p_value).into(),
+            ]);
+        }
+        table.push(row);
+    }
+    table.render(TableFormat::Table)
+}

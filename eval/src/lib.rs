@@ -1,0 +1,41 @@
+//! What a compressed model still knows: its divergence from the original, and its answers to tasks.
+//!
+//! ```no_run
+//! use pith_eval::{Windows, WindowOptions, kl::Reference};
+//! use pith_runtime::{Model, Session, SessionOptions};
+//! use std::{path::Path, sync::Arc};
+//!
+//! let open = |path: &str| {
+//!     let model = Arc::new(Model::open(Path::new(path))?);
+//!     Session::new(model, SessionOptions { context_len: Some(512), ..SessionOptions::default() })
+//! };
+//! let mut dense = open("dense.pith")?;
+//! let text = std::fs::read_to_string("text.txt")?;
+//! let windows = Windows::of_text(dense.model(), &text, &WindowOptions::default())?;
+//! let reference = Reference::compute(&mut dense, windows, None, &())?;
+//! drop(dense);
+//! for candidate in ["q8.pith", "q4.pith"] {
+//!     println!("{candidate}: {}", reference.compare(&mut open(candidate)?, &())?.kl.mean);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `docs/evaluating.md` says what each figure means.
+#![forbid(unsafe_code)]
+
+mod about;
+mod error;
+pub mod kl;
+mod logits;
+mod progress;
+mod softmax;
+mod statistics;
+pub mod tasks;
+mod windows;
+
+pub use about::{About, Size};
+pub use error::EvalError;
+pub use logits::{Logits, first_token};
+pub use progress::Progress;
+pub use statistics::{Estimate, Share, Spread, mcnemar, percentile};
+pub use windows::{DEFAULT_CONTEXT_LEN, Scored, WindowOptions, Windows, text_hash};

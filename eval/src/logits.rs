@@ -1,0 +1,69 @@
+//! Where logits come from.
+
+use crate::about::About;
+use pith_runtime::{Model, RuntimeError, Session};
+use pith_tokenizer::Tokenizer;
+use std::ops::Range;
+
+/// Gives the logits of what follows the tokens of a sequence. A [`Session`] does; so may a model that lies in no file.
+pub trait Logits {
+    /// Number of logits of a position.
+    fn vocab_len(&self) -> usize;
+
+    /// Runs `tokens` as a sequence of its own and calls `each` with the positions of `wanted`, in order, and the logits
+    /// of what follows the token there. Panics if `wanted` ends beyond `tokens`.
+    fn logits(
+        &mut self,
+        tokens: &[u32],
+        wanted: Range<usize>,
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), RuntimeError>;
+
+    /// Which model it is, if it lies in a file.
+    fn about(&self) -> Option<About> {
+        None
+    }
+
+    /// The model's tokenizer, if it has one: how tokens are spelled tells vocabularies of one length apart.
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        None
+    }
+}
+
+impl Logits for Session {
+    fn vocab_len(&self) -> usize {
+        self.model().config().vocab_len
+    }
+
+    fn logits(
+        &mut self,
+        tokens: &[u32],
+        wanted: Range<usize>,
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), RuntimeError> {
+        self.reset();
+        let (before, tokens) = tokens[..wanted.end].split_at(wanted.start);
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        if !before.is_empty() {
+            self.prefill(before)?;
+        }
+        self.logits_of(tokens, each)
+    }
+
+    fn about(&self) -> Option<About> {
+        Some(About::of(self))
+    }
+
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.model().tokenizer().ok()
+    }
+}
+
+/// The token that sequences of a model begin with: the configuration's, or else the first that the tokenizer puts
+/// before a text.
+pub fn first_token(model: &Model) -> Option<u32> {
+    let of_tokenizer = || model.tokenizer().ok()?.prefix_ids().first().copied();
+    model.config().bos.or_else(of_tokenizer)
+}
