@@ -3,10 +3,11 @@
 use crate::calibrate::CalibrateArgs;
 use crate::calibration::CalibrationArgs;
 use crate::energy::EnergyArgs;
-use crate::export::ExportArgs;
 use crate::eval::EvalArgs;
+use crate::export::ExportArgs;
 use crate::ledger::LedgerArgs;
 use crate::output;
+use crate::quantize::QuantizeArgs;
 use crate::report::ReportArgs;
 use crate::speculate::ReplyArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -83,10 +84,16 @@ pub struct ConvertArgs {
     /// File to write
     #[arg(value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
-    /// Encoding of the weight matrices: f32, f16, q8, q4, q4-g64, or keep (the source's own codes where an encoding
-    /// holds them)
+    /// Encoding of the weight matrices: f32, f16, q8, q6, q5, q4, q4-g64, q4-nl, q3, q2, ternary, or keep (the
+    /// source's own, of a GGUF or a quantized checkpoint, where Pith has it)
     #[arg(short, long, default_value = "q4")]
     pub encoding: String,
+    /// Recipe: balanced, small, tiny, or a TOML file
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["encoding", "embedding", "head"])]
+    pub recipe: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub quantize: QuantizeArgs,
     /// Encoding of the token embedding [default: q8, or --encoding where that is wider]
     #[arg(long)]
     pub embedding: Option<String>,

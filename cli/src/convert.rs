@@ -2,8 +2,10 @@
 
 use crate::args::ConvertArgs;
 use crate::output::{self, Table};
+use crate::{interrupt, quantize, session};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use pith_converter::calibration::CalibrationProgress;
 use pith_converter::{ConvertOptions, Progress, Recipe, Report, convert as run_conversion};
 use pith_format::Encoding;
 use serde_json::json;
@@ -14,49 +16,77 @@ pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
         recipe: recipe(&args)?,
         name: args.name.clone(),
         force: args.force,
+        calibration: args.quantize.calibration.clone(),
+        memory: session::memory(args.quantize.memory),
         ..ConvertOptions::default()
     };
-    let bar = if args.quiet || args.json { ProgressBar::hidden() } else { ProgressBar::no_length() };
-    bar.set_style(bar_style());
-    let result = run_conversion(&args.source, &args.output, &options, &Bar(&bar));
-    bar.finish_and_clear();
-    let report = result?;
+    let bar = Bar::new(args.quiet || args.json);
+    let result = if args.quantize.is_plain(&options.recipe) {
+        run_conversion(&args.source, &args.output, &options, &bar)
+            .map(|report| (report, None))
+            .map_err(Into::into)
+    } else {
+        quantize::write(&args, options, &bar)
+    };
+    bar.finish();
+    let (report, divergence) = result?;
     for warning in &report.warnings {
         eprintln!("warning: {warning}");
     }
     if args.json {
-        output::print(&format!("{:#}\n", to_json(&args, &report)))?;
+        let mut json = to_json(&args, &report);
+        if let Some(divergence) = &divergence {
+            json["divergence"] = serde_json::to_value(divergence)?;
+        }
+        output::print(&format!("{json:#}\n"))?;
     } else if !args.quiet {
-        output::print(&to_text(&args, &report))?;
+        let divergence = divergence.as_ref().map(quantize::to_text).unwrap_or_default();
+        output::print(&(to_text(&args, &report) + &divergence))?;
     }
     Ok(())
 }
 
 fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
     let encoding = |name: &str, option: &str| name.parse::<Encoding>().with_context(|| option.to_string());
-    let mut recipe = match args.encoding.as_str() {
-        "keep" => Recipe { keep: true, ..Recipe::default() },
-        name => Recipe::new(
+    let mut recipe = match (&args.recipe, args.encoding.as_str()) {
+        (Some(recipe), _) => Recipe::find(recipe)?,
+        (None, "keep") => Recipe { keep: true, ..Recipe::default() },
+        (None, name) => Recipe::new(
             name.parse::<Encoding>().with_context(|| "--encoding takes an encoding, or keep".to_string())?,
         ),
     };
-    recipe.embedding = args.embedding.as_deref().map(|name| encoding(name, "--embedding")).transpose()?;
-    recipe.head = args.head.as_deref().map(|head| head.parse().context("--head")).transpose()?;
+    if args.recipe.is_none() {
+        recipe.embedding = args.embedding.as_deref().map(|name| encoding(name, "--embedding")).transpose()?;
+        recipe.head = args.head.as_deref().map(|head| head.parse().context("--head")).transpose()?;
+    }
+    args.quantize.change(&mut recipe)?;
     Ok(recipe)
 }
 
-/// How the progress over bytes of tensors looks.
-pub fn bar_style() -> ProgressStyle {
-    ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} {wide_msg}")
-        .expect("a template of known fields")
+/// Shows each step of a conversion, and of what goes before it.
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    /// Shows nothing where it is `hidden`.
+    pub fn new(hidden: bool) -> Self {
+        Self(if hidden { ProgressBar::hidden() } else { ProgressBar::no_length() })
+    }
+
+    /// Takes it from the screen.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+
+    fn start(&self, template: &str, total: u64) {
+        self.0.set_style(ProgressStyle::with_template(template).expect("a template of known fields"));
+        self.0.reset();
+        self.0.set_length(total);
+    }
 }
 
-/// Shows progress on the terminal.
-pub struct Bar<'a>(pub &'a ProgressBar);
-
-impl Progress for Bar<'_> {
+impl Progress for Bar {
     fn begin(&self, total_bytes: u64) {
-        self.0.set_length(total_bytes);
+        self.start("{bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} {wide_msg}", total_bytes);
     }
 
     fn tensor(&self, name: &str) {
@@ -65,6 +95,31 @@ impl Progress for Bar<'_> {
 
     fn advance(&self, bytes: u64) {
         self.0.inc(bytes);
+    }
+}
+
+impl CalibrationProgress for Bar {
+    fn begin(&self, step: &str, tokens: u64) {
+        self.start("{msg:16} {bar:32} {human_pos}/{human_len} tokens {per_sec} {eta}", tokens);
+        self.0.set_message(step.to_string());
+    }
+
+    fn advance(&self, tokens: u64) {
+        self.0.inc(tokens);
+    }
+
+    fn is_interrupted(&self) -> bool {
+        interrupt::pressed()
+    }
+}
+
+impl pith_eval::Progress for Bar {
+    fn begin(&self, windows: u64) {
+        self.start("{msg:16} {bar:32} {pos}/{len} windows {eta}", windows);
+    }
+
+    fn advance(&self) {
+        self.0.inc(1);
     }
 }
 

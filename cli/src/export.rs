@@ -1,9 +1,9 @@
 //! `pith export`
 
+use crate::convert::Bar;
 use crate::output;
 use crate::session::open_model;
 use clap::{Args, ValueEnum, ValueHint};
-use indicatif::ProgressBar;
 use pith_converter::{ExportOptions, ExportType, export as run_export};
 use serde_json::json;
 use std::path::PathBuf;
@@ -62,10 +62,9 @@ pub fn export(args: ExportArgs) -> anyhow::Result<()> {
     };
     let options = ExportOptions { like: args.like.clone(), dtype, ..ExportOptions::default() };
     let model = open_model(&args.model)?;
-    let bar = if args.quiet || args.json { ProgressBar::hidden() } else { ProgressBar::no_length() };
-    bar.set_style(crate::convert::bar_style());
-    let result = run_export(model.index(), model.bytes(), &args.output, &options, &crate::convert::Bar(&bar));
-    bar.finish_and_clear();
+    let bar = Bar::new(args.quiet || args.json);
+    let result = run_export(model.index(), model.bytes(), &args.output, &options, &bar);
+    bar.finish();
     let report = result?;
     for warning in &report.warnings {
         eprintln!("warning: {warning}");

@@ -83,7 +83,11 @@ impl Survey {
     fn fits(&self, grouped: &Grouped) -> bool {
         let (low, high) = grouped.code_range();
         let in_range = i16::from(low) <= self.low.max(CLIPPED) && self.high <= i16::from(high);
-        grouped.is_uniform() && in_range && i16::from(i8::MIN) <= self.low && self.near && grouped.group_cols <= self.group_cols
+        grouped.is_uniform()
+            && in_range
+            && i16::from(i8::MIN) <= self.low
+            && self.near
+            && grouped.group_cols <= self.group_cols
     }
 
     /// Why no encoding of such codes takes them, or what it costs: a part of a sentence.

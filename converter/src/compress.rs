@@ -57,7 +57,12 @@ impl Compression {
             None => {
                 let half = Encoding::F16;
                 let recipe = Recipe { embedding: Some(half), head: Some(half.into()), ..Recipe::new(half) };
-                convert(source, &path, &ConvertOptions { recipe, force: true, ..Default::default() }, progress)?;
+                convert(
+                    source,
+                    &path,
+                    &ConvertOptions { recipe, force: true, ..Default::default() },
+                    progress,
+                )?;
                 Model::open(&path).map_err(CalibrationError::from)?
             }
         };
@@ -70,11 +75,16 @@ impl Compression {
     }
 
     /// The calibration, with Hessians if asked for.
-    pub fn calibration(&mut self, hessians: bool, progress: &dyn CompressProgress) -> Result<PathBuf, ConvertError> {
+    pub fn calibration(
+        &mut self,
+        hessians: bool,
+        progress: &dyn CompressProgress,
+    ) -> Result<PathBuf, ConvertError> {
         let path = self.folder.join("dense.calibration.safetensors");
         let checksum = &self.dense.metadata().provenance.source.checksum;
         if let Ok(calibration) = Calibration::open(&path) {
-            let serves = calibration.check_model(checksum).is_ok() && (calibration.info().hessians || !hessians);
+            let serves =
+                calibration.check_model(checksum).is_ok() && (calibration.info().hessians || !hessians);
             if serves {
                 return Ok(path);
             }
@@ -101,7 +111,8 @@ impl Compression {
         if !recipe.refine {
             return convert(&self.source, output, &options, progress);
         }
-        let (first, pair) = (self.folder.join("first.pith"), self.folder.join("pair.calibration.safetensors"));
+        let (first, pair) =
+            (self.folder.join("first.pith"), self.folder.join("pair.calibration.safetensors"));
         convert(&self.source, &first, &ConvertOptions { force: true, ..options.clone() }, progress)?;
         let compressed = Arc::new(Model::open(&first).map_err(CalibrationError::from)?);
         let (dense, collecting) = (Arc::clone(&self.dense), self.collecting(true));

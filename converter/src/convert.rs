@@ -98,7 +98,8 @@ pub fn convert(
     let checksum = format!("{:032x}", checkpoint.checksum()?);
     let calibration =
         options.calibration.as_ref().map(|path| quantized::open(path, &checksum)).transpose()?;
-    let mut calibrated = calibration.as_ref().map(|calibration| Calibrated::new(calibration, model.tied_head));
+    let mut calibrated =
+        calibration.as_ref().map(|calibration| Calibrated::new(calibration, model.tied_head));
     let mut writer = Writer::create(output, &plan)?;
     let source_bytes = bindings.iter().map(Binding::source_bytes).sum();
     // What the head's second part is made of is read again.
@@ -131,7 +132,15 @@ pub fn convert(
             (Some(Quantizer::Gptq), None) => return Err(ConvertError::NoHessians { id: binding.id }),
             _ => None,
         };
-        tensors.push(write_tensor(&checkpoint, binding, plan.id, encoder, calibrated, &mut writer, progress)?);
+        tensors.push(write_tensor(
+            &checkpoint,
+            binding,
+            plan.id,
+            encoder,
+            calibrated,
+            &mut writer,
+            progress,
+        )?);
     }
     if let Some(rest) = rest {
         progress.tensor(&head.tensor);
@@ -161,7 +170,9 @@ fn check_recipe(recipe: &Recipe, bindings: &[Binding], memory: Option<u64>) -> R
     let cols = by_gptq.map(|binding| binding.cols).max().unwrap_or(0);
     let need_bytes = Feedback::peak_bytes(cols, recipe.refine) as u64;
     match memory {
-        Some(limit_bytes) if need_bytes > limit_bytes => Err(ConvertError::Memory { cols, need_bytes, limit_bytes }),
+        Some(limit_bytes) if need_bytes > limit_bytes => {
+            Err(ConvertError::Memory { cols, need_bytes, limit_bytes })
+        }
         _ => Ok(()),
     }
 }
@@ -270,24 +281,14 @@ fn path_name(checkpoint: &Checkpoint) -> String {
     name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn provenance(
-    checkpoint: &Checkpoint,
-    tensor_bytes: u64,
-    checksum: String,
-    recipe: &Recipe,
-) -> Provenance {
+fn provenance(checkpoint: &Checkpoint, tensor_bytes: u64, checksum: String, recipe: &Recipe) -> Provenance {
     let kind = match checkpoint.kind() {
         SourceKind::HuggingFace => "huggingface",
         SourceKind::Gguf => "gguf",
     };
     Provenance {
         converter: format!("pith {}", env!("CARGO_PKG_VERSION")),
-        source: SourceRecord {
-            kind: kind.into(),
-            name: path_name(checkpoint),
-            tensor_bytes,
-            checksum,
-        },
+        source: SourceRecord { kind: kind.into(), name: path_name(checkpoint), tensor_bytes, checksum },
         recipe: recipe.to_string(),
         recipe_file: recipe.is_of_file().then(|| recipe.to_toml()),
         passes: Vec::new(),

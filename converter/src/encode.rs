@@ -120,7 +120,9 @@ impl<'a> Encoder<'a> {
         if !self.measured {
             return Ok(Deviation::default());
         }
-        let sum = |of: &dyn Fn(f32, f32) -> f64| weights.iter().zip(rounded.values(cols)).map(|(&w, r)| of(w, r)).sum();
+        let sum = |of: &dyn Fn(f32, f32) -> f64| {
+            weights.iter().zip(rounded.values(cols)).map(|(&w, r)| of(w, r)).sum()
+        };
         Ok(Deviation {
             squared_error: sum(&|weight, rounded| f64::from(weight - rounded).powi(2)),
             squared_weight: sum(&|weight, _| f64::from(weight).powi(2)),

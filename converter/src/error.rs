@@ -69,11 +69,15 @@ pub enum ConvertError {
     #[error("{id}: {source}")]
     Hessian { id: TensorId, source: FeedbackError },
     /// Rounding would take more memory than it may.
-    #[error("gptq of matrices of {cols} columns takes {need_bytes} bytes, {limit_bytes} are to be had: allow so many, or \
-        round the widest matrices to the nearest level")]
+    #[error(
+        "gptq of matrices of {cols} columns takes {need_bytes} bytes, {limit_bytes} are to be had: allow so many, or \
+        round the widest matrices to the nearest level"
+    )]
     Memory { cols: usize, need_bytes: u64, limit_bytes: u64 },
     /// A pattern of the recipe that speaks of nothing.
-    #[error("the recipe's pattern {pattern:?} matches no matrix; `pith inspect` shows their names, such as {example}")]
+    #[error(
+        "the recipe's pattern {pattern:?} matches no matrix; `pith inspect` shows their names, such as {example}"
+    )]
     Unmatched { pattern: String, example: TensorId },
     /// The output is there already.
     #[error("{} exists; --force overwrites it", path.display())]

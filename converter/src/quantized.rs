@@ -6,9 +6,9 @@ use pith_format::{Encoding, Role, TensorId};
 
 use crate::calibration::{Calibration, Site};
 use crate::error::ConvertError;
+use crate::quantize::Rounded;
 use crate::quantize::gptq::{Feedback, Order};
 use crate::quantize::nearest::nearest;
-use crate::quantize::Rounded;
 use crate::recipe::Quantizer;
 
 /// Added to the Hessian's diagonal, as a share of its mean: the published value.
@@ -40,7 +40,12 @@ impl<'a> Calibrated<'a> {
     }
 
     /// Makes ready for the rows of a matrix.
-    pub(crate) fn enter(&mut self, id: TensorId, cols: usize, quantizer: Quantizer) -> Result<(), ConvertError> {
+    pub(crate) fn enter(
+        &mut self,
+        id: TensorId,
+        cols: usize,
+        quantizer: Quantizer,
+    ) -> Result<(), ConvertError> {
         let Some(place) = self.site(id) else { return Ok(()) };
         let (layer, site) = place;
         let found = self.calibration.cols(layer, site)?;

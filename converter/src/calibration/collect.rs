@@ -101,7 +101,8 @@ pub(super) fn collect(
     let pool = pool.map_err(|error| CalibrationError::Threads { threads, reason: error.to_string() })?;
 
     let info = CalibrationInfo::new(model, compressed.map(|model| &**model), text, options.hessians);
-    let mut writer = Writer::create(output, tensor_plan(config, options.hessians, compressed.is_some()), &info)?;
+    let mut writer =
+        Writer::create(output, tensor_plan(config, options.hessians, compressed.is_some()), &info)?;
     let folder = super::file::folder(output);
     let mut hidden = Hidden::new(values, longest, in_memory, folder)?;
     let mut compressed_hidden =
@@ -135,8 +136,9 @@ pub(super) fn collect(
                 (Some(compressed_run), Some(compressed_hidden)) => {
                     let mut recorder = Recorder(&mut collector);
                     hidden.with(place, folder, |hidden| listen(&mut run, layer, hidden, &mut recorder))?;
-                    compressed_hidden
-                        .with(place, folder, |hidden| listen(compressed_run, layer, hidden, &mut collector))?;
+                    compressed_hidden.with(place, folder, |hidden| {
+                        listen(compressed_run, layer, hidden, &mut collector)
+                    })?;
                     collector.compare();
                 }
                 _ => hidden.with(place, folder, |hidden| listen(&mut run, layer, hidden, &mut collector))?,
@@ -202,7 +204,8 @@ impl<'a> Collector<'a> {
     ) -> Self {
         let site = |&site: &Site| (site, Moments::new(site.cols(config, layer), hessians));
         let pairs = sites(layer).iter().filter(|_| pair);
-        let pairs = pairs.map(|site| Pair { rows: Default::default(), cross: Cross::new(site.cols(config, layer)) });
+        let pairs =
+            pairs.map(|site| Pair { rows: Default::default(), cross: Cross::new(site.cols(config, layer)) });
         Self { layer, pairs: pairs.collect(), sites: sites(layer).iter().map(site).collect(), pool }
     }
 

@@ -15,7 +15,9 @@ use crate::source::SourceError;
 #[allow(missing_docs, reason = "the fields are what the messages say")]
 pub enum CalibrationError {
     /// Two models that are not one, dense and compressed.
-    #[error("{name} was made from another checkpoint or pruned: its source is {found}, the dense model's {expected}")]
+    #[error(
+        "{name} was made from another checkpoint or pruned: its source is {found}, the dense model's {expected}"
+    )]
     NoPair {
         /// The compressed model.
         name: String,

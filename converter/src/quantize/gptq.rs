@@ -70,7 +70,9 @@ pub enum FeedbackError {
         value: f64,
     },
     /// Not positive definite even when damped.
-    #[error("the Hessian is singular even with {damping} of its mean diagonal added: calibrate with more text")]
+    #[error(
+        "the Hessian is singular even with {damping} of its mean diagonal added: calibrate with more text"
+    )]
     Singular {
         /// The share that was added.
         damping: f64,
@@ -128,7 +130,8 @@ impl Feedback {
                     let shift = cross.map(|cross| {
                         let cross = MatRef::from_row_major_slice(cross, cols, cols);
                         // (C H⁻¹)ᵀ = H⁻¹ Cᵀ, the rows of H being in their order of factoring.
-                        let transposed = Mat::from_fn(cols, cols, |row, col| f64::from(cross[(col, at(row))]));
+                        let transposed =
+                            Mat::from_fn(cols, cols, |row, col| f64::from(cross[(col, at(row))]));
                         let solved = factored.solve(&transposed);
                         let mut change = vec![0.0f32; cols * cols];
                         for index in 0..cols {
@@ -266,7 +269,8 @@ impl Band<'_> {
         let nearest = Nearest::new(grouped);
         let shared = (!grouped.factors.is_empty()).then(|| {
             let fitted = target.chunks(group).zip(pivots.chunks(group));
-            let scale = shared_scale(grouped, fitted.map(|(target, pivots)| fit_padded(grouped, target, pivots)));
+            let scale =
+                shared_scale(grouped, fitted.map(|(target, pivots)| fit_padded(grouped, target, pivots)));
             self.scales[row * tiles + columns.start / self.encoding.tile_cols()] = scale;
             scale.to_f32()
         });
@@ -294,7 +298,8 @@ impl Band<'_> {
                 // What is left of the weight itself, not of the target: the factor's rows are for these.
                 let error = self.weights[row * cols + columns.start + at] - scale * level;
                 errors[at] = error;
-                let factor = &self.feedback.factor[(columns.start + at) * cols + columns.start..][..target.len()];
+                let factor =
+                    &self.feedback.factor[(columns.start + at) * cols + columns.start..][..target.len()];
                 for (target, factor) in target[at + 1..].iter_mut().zip(&factor[at + 1..]) {
                     *target += error * factor;
                 }
@@ -309,7 +314,11 @@ impl Band<'_> {
         let cols = feedback.cols;
         let importance: Vec<f32> = {
             let mut importance = vec![0.0; cols];
-            feedback.order.iter().zip(&feedback.pivots).for_each(|(&column, &pivot)| importance[column] = pivot);
+            feedback
+                .order
+                .iter()
+                .zip(&feedback.pivots)
+                .for_each(|(&column, &pivot)| importance[column] = pivot);
             importance
         };
         let rounded = super::nearest::nearest(self.encoding, self.weights, cols, Some(&importance));
@@ -321,10 +330,13 @@ impl Band<'_> {
         let (tiles, stride) = (rounded.stride / tile_cols, rounded.stride);
         let groups = stride / group;
         for row in 0..rows {
-            let mut target: Vec<f32> = feedback.order.iter().map(|&column| self.weights[row * cols + column]).collect();
+            let mut target: Vec<f32> =
+                feedback.order.iter().map(|&column| self.weights[row * cols + column]).collect();
             for (at, &column) in feedback.order.iter().enumerate() {
                 let scale = match self.factors.get(row * groups + column / group) {
-                    Some(&factor) => self.scales[row * tiles + column / tile_cols].to_f32() * f32::from(factor),
+                    Some(&factor) => {
+                        self.scales[row * tiles + column / tile_cols].to_f32() * f32::from(factor)
+                    }
                     None => self.scales[row * groups + column / group].to_f32(),
                 };
                 let level = nearest.level(if scale == 0.0 { 0.0 } else { target[at] / scale });

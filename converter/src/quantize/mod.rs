@@ -10,7 +10,6 @@ use half::f16;
 use pith_format::encoding::{Codes, Grouped};
 use pith_format::{Encoding, TILE_ROWS};
 
-
 /// Rows rounded to the levels of an encoding, padded to whole tiles.
 #[derive(Clone, Debug)]
 pub struct Rounded {
@@ -62,7 +61,8 @@ impl Rounded {
                 let group = row * groups + col / grouped.group_cols;
                 let scale = match self.factors.get(group) {
                     Some(&factor) => {
-                        self.scales[row * tiles + col / self.encoding.tile_cols()].to_f32() * f32::from(factor)
+                        self.scales[row * tiles + col / self.encoding.tile_cols()].to_f32()
+                            * f32::from(factor)
                     }
                     None => self.scales[group].to_f32(),
                 };

@@ -20,7 +20,8 @@ pub fn nearest(encoding: Encoding, weights: &[f32], cols: usize, importance: Opt
         .map(|(weights, levels)| {
             let mut padded = weights.to_vec();
             padded.resize(stride, 0.0);
-            let (mut scales, mut factors) = (Vec::with_capacity(scale_count), Vec::with_capacity(factor_count));
+            let (mut scales, mut factors) =
+                (Vec::with_capacity(scale_count), Vec::with_capacity(factor_count));
             for (tile, levels) in levels.chunks_exact_mut(tile_cols).enumerate() {
                 let at = tile * tile_cols..(tile + 1) * tile_cols;
                 let importance = importance.as_ref().map(|importance| &importance[at.clone()]);

@@ -80,21 +80,27 @@ impl Recipe {
         if !path.exists() {
             return Err(RecipeError::Unknown { name: name_or_path.into() });
         }
-        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.into(), source })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| RecipeError::Read { path: path.into(), source })?;
         Self::parse(&text, path)
     }
 
     /// From the text of a file; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, RecipeError> {
-        let fields: Fields = toml::from_str(text)
-            .map_err(|error| RecipeError::Parse { path: path.into(), reason: error.to_string().trim_end().into() })?;
+        let fields: Fields = toml::from_str(text).map_err(|error| RecipeError::Parse {
+            path: path.into(),
+            reason: error.to_string().trim_end().into(),
+        })?;
         let wrong = |reason: String| RecipeError::Contradiction { path: path.into(), reason };
         if fields.refine && fields.quantizer != Quantizer::Gptq {
             return Err(wrong("refine = true is for quantizer = \"gptq\"".into()));
         }
         for (index, tensors) in fields.overrides.iter().enumerate() {
             if tensors.encoding.is_none() && tensors.quantizer.is_none() {
-                return Err(wrong(format!("tensor {:?} is given neither an encoding nor a quantizer", tensors.pattern)));
+                return Err(wrong(format!(
+                    "tensor {:?} is given neither an encoding nor a quantizer",
+                    tensors.pattern
+                )));
             }
             let same = |other: &Override| {
                 other.pattern == tensors.pattern

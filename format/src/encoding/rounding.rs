@@ -213,7 +213,11 @@ impl Nearest {
     /// Of the levels of an encoding.
     pub fn new(grouped: &Grouped) -> Self {
         let (low, high) = grouped.range();
-        Self(if grouped.is_uniform() { Kind::Uniform(low, high) } else { Kind::Steps(Steps::new(grouped.levels)) })
+        Self(if grouped.is_uniform() {
+            Kind::Uniform(low, high)
+        } else {
+            Kind::Steps(Steps::new(grouped.levels))
+        })
     }
 
     /// The level nearest to `x`, which is a weight over its scale.

@@ -1,0 +1,153 @@
+//! What `pith convert` does beyond rounding each weight: calibrating, rounding by what was learnt, and saying what it cost.
+
+use crate::args::ConvertArgs;
+use crate::convert::Bar;
+use crate::{interrupt, output, session};
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum, ValueHint};
+use pith_converter::calibration::TextOptions;
+use pith_converter::{CompressOptions, Compression, ConvertOptions, Quantizer, Recipe, Report};
+use pith_eval::kl::{Divergence, Reference};
+use pith_eval::{WindowOptions, Windows};
+use pith_runtime::{Model, Session, SessionOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How matrices are rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum QuantizerArg {
+    /// To the nearest level; with a calibration columns of large inputs count more
+    Nearest,
+    /// GPTQ: each column makes up for the errors of those before it
+    Gptq,
+}
+
+/// Rounding with what is known of the inputs, and what it cost.
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// How matrices are rounded [default: the recipe's; without one, nearest]
+    #[arg(long, value_enum)]
+    pub quantizer: Option<QuantizerArg>,
+    /// Round twice, the second time for what the first made of the inputs (gptq)
+    #[arg(long)]
+    pub refine: bool,
+    /// What `pith calibrate` wrote of this checkpoint [default: calibrate now, where the quantizer needs it]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub calibration: Option<PathBuf>,
+    /// Text to calibrate with, plain or .jsonl with a field "text" [default: what the model writes by itself]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub text: Option<PathBuf>,
+    /// Most tokens of it
+    #[arg(long, value_name = "N")]
+    pub tokens: Option<usize>,
+    /// Tokens of a window of it, and of --eval-text [default: 512, or the model's context]
+    #[arg(long, value_name = "TOKENS")]
+    pub context: Option<usize>,
+    /// Text on which the file is compared with the dense model when it is done
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub eval_text: Option<PathBuf>,
+    /// Write nothing if the mean KL divergence on --eval-text is above this
+    #[arg(long, value_name = "NATS", requires = "eval_text")]
+    pub max_kl: Option<f64>,
+    /// Memory to take, as in 600M or 2GiB [default: what is available]
+    #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
+    pub memory: Option<u64>,
+    /// Threads of the model's runs [default: the big cores there are]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+impl QuantizeArgs {
+    /// Puts what was asked for into the recipe.
+    pub fn change(&self, recipe: &mut Recipe) -> anyhow::Result<()> {
+        match self.quantizer {
+            Some(QuantizerArg::Nearest) => recipe.quantizer = Quantizer::Nearest,
+            Some(QuantizerArg::Gptq) => recipe.quantizer = Quantizer::Gptq,
+            None => {}
+        }
+        recipe.refine |= self.refine;
+        ensure!(!recipe.refine || recipe.quantizer == Quantizer::Gptq, "--refine is for --quantizer gptq");
+        Ok(())
+    }
+
+    /// Whether a conversion needs the model neither before nor after it.
+    pub fn is_plain(&self, recipe: &Recipe) -> bool {
+        let calibrated = self.calibration.is_some() || self.text.is_none() && !recipe.needs_hessians();
+        calibrated && !recipe.refine && self.eval_text.is_none()
+    }
+}
+
+/// Calibrates where that is needed, converts and compares. The file gets its name when all of that is done.
+pub fn write(
+    args: &ConvertArgs,
+    options: ConvertOptions,
+    bar: &Bar,
+) -> anyhow::Result<(Report, Option<Divergence>)> {
+    let output = &args.output;
+    ensure!(args.force || !output.exists(), "{} exists; --force overwrites it", output.display());
+    let beside = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = tempfile::Builder::new().prefix(".pith-convert-").tempdir_in(beside);
+    let folder = folder.with_context(|| format!("a temporary folder in {}", beside.display()))?;
+    interrupt::listen()?;
+    let cores = session::choose(args.quantize.threads, None)?;
+    let run = SessionOptions { threads: cores.threads, cpus: cores.cpus, ..SessionOptions::default() };
+    let given = CompressOptions {
+        text: args.quantize.text.clone(),
+        text_options: TextOptions { tokens: args.quantize.tokens, window: args.quantize.context },
+        session: run.clone(),
+        memory: options.memory,
+    };
+    let mut compression = Compression::new(&args.source, folder.path(), given, bar)?;
+    let written = folder.path().join("output.pith");
+    let report = match args.quantize.text.is_some() || options.recipe.needs_hessians() {
+        true => compression.write(&options, &written, bar)?,
+        false => pith_converter::convert(&args.source, &written, &options, bar)?,
+    };
+    let divergence = match &args.quantize.eval_text {
+        Some(text) => Some(compare(text, args.quantize.context, compression.dense(), &written, run, bar)?),
+        None => None,
+    };
+    if let (Some(limit), Some(divergence)) = (args.quantize.max_kl, &divergence) {
+        let found = divergence.kl.mean;
+        ensure!(
+            found <= limit,
+            "the file's mean KL divergence is {found:.6} nats, above --max-kl {limit}: nothing was written; take wider \\
+             encodings, or more text to calibrate with"
+        );
+    }
+    std::fs::rename(&written, output).with_context(|| format!("naming {}", output.display()))?;
+    Ok((report, divergence))
+}
+
+/// The file's divergence from the dense model on a text.
+fn compare(
+    text: &Path,
+    context: Option<usize>,
+    dense: &Arc<Model>,
+    file: &Path,
+    run: SessionOptions,
+    bar: &Bar,
+) -> anyhow::Result<Divergence> {
+    let words = std::fs::read_to_string(text).with_context(|| text.display().to_string())?;
+    let default = WindowOptions::default();
+    let context_len = context.unwrap_or(default.context_len.min(dense.config().context_len));
+    let windows = Windows::of_text(dense, &words, &WindowOptions { context_len, ..default });
+    let windows = windows.with_context(|| text.display().to_string())?;
+    let options = SessionOptions { context_len: Some(context_len), ..run };
+    let mut session = Session::new(Arc::clone(dense), options.clone())?;
+    let reference = Reference::compute(&mut session, windows, None, bar)?;
+    drop(session);
+    let mut session = Session::new(Arc::new(Model::open(file)?), options)?;
+    Ok(reference.compare(&mut session, bar)?)
+}
+
+/// One line about it.
+pub fn to_text(divergence: &Divergence) -> String {
+    format!(
+        "KL divergence from the dense model {:.6} ± {:.6} over {} tokens, same likeliest token {:.2} %\\n",
+        divergence.kl.mean,
+        divergence.kl.standard_error.unwrap_or(f64::NAN),
+        divergence.token_count,
+        100.0 * divergence.top1.share,
+    )
+}
