@@ -144,7 +144,7 @@ fn compare(
 /// One line about it.
 pub fn to_text(divergence: &Divergence) -> String {
     format!(
-        "KL divergence from the dense model {:.6} ± {:.6} over {} tokens, same likeliest token {:.2} %\\n",
+        "KL divergence from the dense model {:.6} ± {:.6} over {} tokens, same likeliest token {:.2} %\n",
         divergence.kl.mean,
         divergence.kl.standard_error.unwrap_or(f64::NAN),
         divergence.token_count,
