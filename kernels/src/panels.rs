@@ -8,14 +8,14 @@
 //! a row, so that a sum over 32 columns needs one factor, its activations' scale, and not a product of two. For 4-bit
 //! weights that is a third of a percent of the error they have already.
 //!
-//! Without it sums of 8-bit products outgrow 16 bits at once, those of 4-bit codes do not: these codes and their scales
-//! stay what they are.
+//! Without it sums of 8-bit products outgrow 16 bits at once, those of smaller levels do not: these levels and their
+//! scales stay what they are.
 //!
 //! The inner loop reads packed activations, whose bytes are 128 too large, and so starts its sums at `−128 · Σ codes`
 //! of the row.
 
 use crate::activations::{ACTIVATION_GROUP, Operand, PACKED_TOKENS, PackedGroup};
-use pith_format::encoding::{Q4G64Tile, Q4Tile, Q8Tile, Tile};
+use crate::coded::Coded;
 use pith_format::{Matrix, TILE_ROWS};
 use std::array::from_fn;
 
@@ -52,98 +52,8 @@ pub type Scales<const B: usize> = [[f32; TILE_ROWS]; B];
 /// `[token][block]`: results of a panel.
 pub type Sums<const B: usize> = [[[f32; TILE_ROWS]; B]; PACKED_TOKENS];
 
-/// How a tile of an encoding becomes part of a panel.
-pub trait Expand {
-    /// The tile.
-    type Tile: Tile;
-    /// What the bytes given to `put` are divided by to be codes.
-    const UNIT: f32;
-
-    /// Calls `put` with every line of `tile`: group of 32 columns, four columns of the group, signed bytes.
-    fn lines(tile: &[u8], put: impl FnMut(usize, usize, Line));
-
-    /// The f16 scales of a group of 32 columns.
-    fn scales(tile: &[u8], group: usize) -> &[u8; 32];
-}
-
-/// Q4.
-pub struct Q4;
-
-/// Q4G64.
-pub struct Q4G64;
-
-/// Q8.
-pub struct Q8;
-
-impl Expand for Q4 {
-    type Tile = Q4Tile;
-    const UNIT: f32 = 16.0;
-
-    #[inline(always)]
-    fn lines(tile: &[u8], mut put: impl FnMut(usize, usize, Line)) {
-        for (index, line) in tile.as_chunks().0[..8].iter().enumerate() {
-            let (group, line_of_group) = (index / 4, index % 4);
-            put(group, line_of_group, low_codes(line));
-            put(group, line_of_group + 4, high_codes(line));
-        }
-    }
-
-    #[inline(always)]
-    fn scales(tile: &[u8], group: usize) -> &[u8; 32] {
-        &tile[512..].as_chunks().0[group]
-    }
-}
-
-impl Expand for Q4G64 {
-    type Tile = Q4G64Tile;
-    const UNIT: f32 = 16.0;
-
-    #[inline(always)]
-    fn lines(tile: &[u8], mut put: impl FnMut(usize, usize, Line)) {
-        for (index, line) in tile.as_chunks().0[..16].iter().enumerate() {
-            let (wide_group, line_of_group) = (index / 8, index % 8);
-            put(2 * wide_group, line_of_group, low_codes(line));
-            put(2 * wide_group + 1, line_of_group, high_codes(line));
-        }
-    }
-
-    #[inline(always)]
-    fn scales(tile: &[u8], group: usize) -> &[u8; 32] {
-        &tile[1024..].as_chunks().0[group / 2]
-    }
-}
-
-impl Expand for Q8 {
-    type Tile = Q8Tile;
-    const UNIT: f32 = 1.0;
-
-    #[inline(always)]
-    fn lines(tile: &[u8], mut put: impl FnMut(usize, usize, Line)) {
-        for (index, line) in tile.as_chunks().0[..16].iter().enumerate() {
-            put(index / 8, index % 8, *line);
-        }
-    }
-
-    #[inline(always)]
-    fn scales(tile: &[u8], group: usize) -> &[u8; 32] {
-        &tile[1024..].as_chunks().0[group]
-    }
-}
-
-/// `16 · (code − 8)`
-#[inline(always)]
-fn low_codes(line: &Line) -> Line {
-    line.map(|byte| byte << 4 ^ 0x80)
-}
-
-/// `16 · (code − 8)`
-#[inline(always)]
-fn high_codes(line: &Line) -> Line {
-    line.map(|byte| byte & 0xf0 ^ 0x80)
-}
-
 /// An instruction set's part: `B` blocks to a panel.
-pub trait Panel<const B: usize> {
+pub trait Panel<const B: usize, E: Coded> {
     /// 32 columns of a panel.
     type Group: Copy;
     /// Zeros.
@@ -154,13 +64,7 @@ pub trait Panel<const B: usize> {
 
     /// Writes the tiles of one block into its place in a panel, and the scales of its rows, where they have but one. The
     /// last tile may have more groups than the panel.
-    fn expand<E: Expand>(
-        &self,
-        tiles: &[u8],
-        block: usize,
-        panel: &mut [Self::Group],
-        scales: &mut [f32; TILE_ROWS],
-    );
+    fn expand(&self, tiles: &[u8], block: usize, panel: &mut [Self::Group], scales: &mut [f32; TILE_ROWS]);
 
     /// Fetches `bytes` from memory while something else is computed.
     fn prefetch(&self, bytes: &[u8]);
@@ -177,7 +81,7 @@ pub trait Panel<const B: usize> {
 }
 
 /// See [`Kernels::mat_mul`](crate::Kernels::mat_mul); `x` is packed.
-pub fn mat_mul<const B: usize, E: Expand, P: Panel<B>>(
+pub fn mat_mul<const B: usize, E: Coded, P: Panel<B, E>>(
     kernel: &P,
     w: Matrix<'_>,
     x: Operand<'_>,
@@ -191,25 +95,25 @@ pub fn mat_mul<const B: usize, E: Expand, P: Panel<B>>(
 }
 
 /// Up to [`PACKS`] packs of tokens.
-fn multiply<const B: usize, E: Expand, P: Panel<B>>(
+fn multiply<const B: usize, E: Coded, P: Panel<B, E>>(
     kernel: &P,
     w: Matrix<'_>,
     x: &[PackedGroup],
     y: &mut [&mut [f32]],
 ) {
-    let tile_count = w.cols().div_ceil(E::Tile::COLS);
+    let tile_count = w.cols().div_ceil(E::COLS);
     let (mut panel, mut scales) = ([P::ZEROS; MAX_GROUPS], [[0.0; TILE_ROWS]; B]);
     // Panels of a row are about as wide as each other.
     let tiles_a_panel = tile_count.div_ceil(w.cols().div_ceil(P::COLS));
-    let groups_a_tile = E::Tile::COLS / ACTIVATION_GROUP;
+    let groups_a_tile = E::COLS / ACTIVATION_GROUP;
     let used_groups = w.cols().div_ceil(ACTIVATION_GROUP);
     let pack_count = y.len().div_ceil(PACKED_TOKENS);
     let group_count = x.len() / pack_count;
     let tiles_of = |first_block: usize, first_tile: usize| -> [&[u8]; B] {
         from_fn(|block| match first_block + block < w.block_count() {
             true => {
-                let bytes = &w.block(first_block + block)[first_tile * E::Tile::BYTES..];
-                &bytes[..bytes.len().min(tiles_a_panel * E::Tile::BYTES)]
+                let bytes = &w.block(first_block + block)[first_tile * E::BYTES..];
+                &bytes[..bytes.len().min(tiles_a_panel * E::BYTES)]
             }
             false => &[],
         })
@@ -226,7 +130,7 @@ fn multiply<const B: usize, E: Expand, P: Panel<B>>(
             let panel = &mut panel[..groups.len()];
             for (block, bytes) in tiles_of(first_block, first_tile).into_iter().enumerate() {
                 if !bytes.is_empty() {
-                    kernel.expand::<E>(bytes, block, panel, &mut scales[block]);
+                    kernel.expand(bytes, block, panel, &mut scales[block]);
                 }
             }
             // While the tokens pass over this panel, the next one comes from memory: all tokens share out its lines.
@@ -234,7 +138,7 @@ fn multiply<const B: usize, E: Expand, P: Panel<B>>(
                 true => tiles_of(first_block, tiles.end),
                 false => tiles_of(first_block + B, 0),
             };
-            let lines = (tiles_a_panel * E::Tile::BYTES).div_ceil(64 * pack_count) * 64;
+            let lines = (tiles_a_panel * E::BYTES).div_ceil(64 * pack_count) * 64;
             for (pack, sums) in sums[..pack_count].iter_mut().enumerate() {
                 for bytes in ahead {
                     kernel.prefetch(bytes.chunks(lines).nth(pack).unwrap_or_default());

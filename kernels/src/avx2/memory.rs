@@ -115,24 +115,25 @@ pub fn load_integers(rows: &[i32; 8]) -> __m256i {
     unsafe { _mm256_loadu_si256(rows.as_ptr().cast()) }
 }
 
+/// 8 bytes, one a row, as integers of 32 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn load_nibbles(bytes: &[u8; 8]) -> __m256i {
+    // SAFETY: the reference covers the 8 bytes read; no alignment is asked for.
+    _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
+}
+
+/// A table for `vpshufb`, in both lanes of 128 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn broadcast_table(table: &[u8; 16]) -> __m256i {
+    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
+}
+
 #[inline]
 #[target_feature(enable = "avx2")]
 pub fn store_integers(from: __m256i, to: &mut [i32; 8]) {
-    // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
-    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
-}
-
-/// 16 i16, two a row.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn load_pairs(pairs: &[i16; 16]) -> __m256i {
-    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
-    unsafe { _mm256_loadu_si256(pairs.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn store_pairs(from: __m256i, to: &mut [i16; 16]) {
     // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
 }

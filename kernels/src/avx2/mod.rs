@@ -5,9 +5,11 @@
 mod attention;
 mod exp;
 mod float;
+pub mod lines;
 pub mod memory;
 mod norm;
 mod panel;
+mod planes;
 pub(crate) mod probe;
 pub mod q4;
 mod q8;
@@ -18,10 +20,11 @@ pub use memory::{prefetch, prefetch_ahead, prefetch_behind};
 use crate::activations::Operand;
 use crate::attention::Tiles;
 use crate::blocks::{mat_mul, mat_vec};
+use crate::coded::with_tile;
 use crate::panels;
 use crate::{Attention, AttentionScratch, Kernels, attention as tiles, portable};
 pub use memory::fetch;
-use pith_format::{ActivationFunction, Encoding, Matrix};
+use pith_format::{ActivationFunction, Encoding, Matrix, Operation};
 
 /// Proof that the CPU has AVX2, FMA and F16C: made only by [`Avx2::detect`].
 #[derive(Clone, Copy)]
@@ -49,25 +52,23 @@ impl Kernels for Avx2 {
             Encoding::Q8 => mat_vec(q8::Q8(*self), w, x, y),
             Encoding::Q4 => mat_vec(q4::Q4(*self), w, x, y),
             Encoding::Q4G64 => mat_vec(q4::Q4G64(*self), w, x, y),
-            _ => portable::mat_vec(w, x, y),
+            encoding => with_tile!(encoding, E => mat_vec(planes::Planes::<E>::new(*self), w, x, y), else {
+                portable::mat_vec(w, x, y)
+            }),
         }
     }
 
     fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
-        if !x.packed.is_empty() {
-            match w.encoding() {
-                Encoding::Q4 => return panels::mat_mul::<1, panels::Q4, _>(self, w, x, y),
-                Encoding::Q4G64 => return panels::mat_mul::<1, panels::Q4G64, _>(self, w, x, y),
-                _ => {}
-            }
-        }
         match w.encoding() {
             Encoding::F32 => mat_mul(float::F32(*self), w, x, y),
             Encoding::F16 => mat_mul(float::F16(*self), w, x, y),
             Encoding::Q8 => mat_mul(q8::Q8(*self), w, x, y),
-            Encoding::Q4 => mat_mul(q4::Q4(*self), w, x, y),
-            Encoding::Q4G64 => mat_mul(q4::Q4G64(*self), w, x, y),
-            _ => portable::mat_mul(w, x, y),
+            Encoding::Q4 if x.packed.is_empty() => mat_mul(q4::Q4(*self), w, x, y),
+            Encoding::Q4G64 if x.packed.is_empty() => mat_mul(q4::Q4G64(*self), w, x, y),
+            encoding => with_tile!(encoding, E => match x.packed.is_empty() {
+                true => mat_mul(planes::Planes::<E>::new(*self), w, x, y),
+                false => panels::mat_mul::<1, E, _>(self, w, x, y),
+            }, else portable::mat_mul(w, x, y)),
         }
     }
 
@@ -76,7 +77,7 @@ impl Kernels for Avx2 {
     }
 
     fn reads_packed(&self, encoding: Encoding) -> bool {
-        matches!(encoding, Encoding::Q4 | Encoding::Q4G64)
+        encoding != Encoding::Q8 && encoding.operation() == Operation::Integer
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {

@@ -2,12 +2,11 @@
 //! two lines of weights. Every token gets the bits that it has alone.
 
 use super::Avx512;
-use super::memory::{broadcast, load_halves, load_line, store_all};
+use super::lines::{Lines, scales};
+use super::memory::{broadcast, store_all};
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::avx2::prefetch_behind;
 use crate::blocks::{Groups, Sums};
-use crate::panels::{Expand, Q4, Q4G64, Q8};
-use pith_format::encoding::Tile;
 use pith_format::{Matrix, TILE_ROWS};
 use std::arch::x86_64::*;
 use std::array::from_fn;
@@ -15,64 +14,8 @@ use std::array::from_fn;
 /// Most tokens at a time: integer and float sums of 32 rows then take 24 registers.
 const TOKENS: usize = 6;
 
-/// Codes as `vpdpbusd` wants its weights, unsigned.
-pub trait Unsigned: Expand {
-    /// Codes are too large by `1 << OFFSET_BITS`.
-    const OFFSET_BITS: u32;
-
-    /// Columns `4 · four ..` of a group of 32.
-    fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i;
-}
-
-impl Unsigned for Q4 {
-    const OFFSET_BITS: u32 = 3;
-
-    #[inline(always)]
-    fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i {
-        let line = &tile.as_chunks().0[4 * group + four % 4];
-        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
-        unsafe { nibbles(line, four >= 4) }
-    }
-}
-
-impl Unsigned for Q4G64 {
-    const OFFSET_BITS: u32 = 3;
-
-    #[inline(always)]
-    fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i {
-        let line = &tile.as_chunks().0[8 * (group / 2) + four];
-        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
-        unsafe { nibbles(line, group % 2 == 1) }
-    }
-}
-
-impl Unsigned for Q8 {
-    const OFFSET_BITS: u32 = 7;
-
-    #[inline(always)]
-    fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i {
-        let line = &tile.as_chunks().0[8 * group + four];
-        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
-        unsafe { bytes(line) }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn bytes(line: &[u8; 64]) -> __m512i {
-    _mm512_xor_si512(load_line(line), _mm512_set1_epi8(i8::MIN))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn nibbles(line: &[u8; 64], high: bool) -> __m512i {
-    let line = load_line(line);
-    let line = if high { _mm512_srli_epi16::<4>(line) } else { line };
-    _mm512_and_si512(line, _mm512_set1_epi8(15))
-}
-
 /// See [`Kernels::mat_mul`](crate::Kernels::mat_mul).
-pub fn mat_mul<E: Unsigned>(kernel: Avx512, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+pub fn mat_mul<E: Lines>(kernel: Avx512, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
     x.assert_product(w, y);
     for block in (0..w.block_count()).step_by(2) {
         for (first, y) in (0..x.tokens()).step_by(TOKENS).zip(y.chunks_mut(TOKENS)) {
@@ -89,7 +32,7 @@ pub fn mat_mul<E: Unsigned>(kernel: Avx512, w: Matrix<'_>, x: Operand<'_>, y: &m
 }
 
 /// Two blocks, or the last one, for the `N` tokens from `first` on.
-fn multiply<E: Unsigned, const N: usize>(
+fn multiply<E: Lines, const N: usize>(
     kernel: Avx512,
     w: Matrix<'_>,
     block: usize,
@@ -117,13 +60,13 @@ fn multiply<E: Unsigned, const N: usize>(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn add<E: Unsigned, const B: usize, const N: usize>(
+fn add<E: Lines, const B: usize, const N: usize>(
     kernel: Avx512,
     blocks: [&[u8]; B],
     x: [Groups<'_>; N],
 ) -> [Sums<N>; B] {
-    let groups_a_tile = E::Tile::COLS / ACTIVATION_GROUP;
-    let (tile_bytes, group_count) = (E::Tile::BYTES, x[0].scales.len());
+    let groups_a_tile = E::COLS / ACTIVATION_GROUP;
+    let (tile_bytes, group_count) = (E::BYTES, x[0].scales.len());
     let lengths = |x: &Groups<'_>| (x.codes.len(), x.scales.len(), x.sums.len());
     assert!(x.iter().all(|x| lengths(x) == (group_count, group_count, group_count)));
     let mut floats = [[_mm512_setzero_ps(); N]; B];
@@ -155,7 +98,7 @@ fn add<E: Unsigned, const B: usize, const N: usize>(
                     }
                 }
             }
-            let scales = tiles.map(|tile| load_halves(E::scales(tile, group - groups.start)));
+            let scales = tiles.map(|tile| scales::<E>(tile, group - groups.start));
             for token in 0..N {
                 // SAFETY: `group < group_count`, the length of `scales`.
                 let scale = _mm512_set1_ps(*unsafe { x[token].scales.get_unchecked(group) });

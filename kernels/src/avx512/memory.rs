@@ -74,6 +74,22 @@ pub fn broadcast(codes: &[i8; 4]) -> __m512i {
     _mm512_set1_epi32(unsafe { codes.as_ptr().cast::<i32>().read_unaligned() })
 }
 
+/// 16 bytes, one a row, as integers of 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn load_nibbles(bytes: &[u8; TILE_ROWS]) -> __m512i {
+    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+    _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+}
+
+/// A table for `vpshufb`, in every lane of 128 bits.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn broadcast_table(table: &[u8; 16]) -> __m512i {
+    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
+}
+
 /// What was summed in registers, as floats.
 #[inline]
 #[target_feature(enable = "avx512f")]

@@ -7,7 +7,9 @@ mod attention;
 mod exp;
 mod few;
 mod float;
+mod lines;
 mod memory;
+mod one;
 mod panel;
 pub(crate) mod probe;
 mod q4;
@@ -19,10 +21,11 @@ use crate::activations::Operand;
 use crate::attention::Tiles;
 use crate::avx2::Avx2;
 use crate::blocks::{mat_mul, mat_vec};
+use crate::coded::with_tile;
 use crate::panels;
 use crate::{Attention, AttentionScratch, Kernels, attention as tiles, portable};
 use panel::BLOCKS;
-use pith_format::{ActivationFunction, Encoding, Matrix};
+use pith_format::{ActivationFunction, Encoding, Matrix, Operation};
 
 /// Proof that the CPU has the features of this module: made only by [`Avx512::detect`].
 #[derive(Clone, Copy)]
@@ -53,26 +56,20 @@ impl Kernels for Avx512 {
             Encoding::Q8 => mat_vec(q8::Q8(*self), w, x, y),
             Encoding::Q4 => mat_vec(q4::Q4(*self), w, x, y),
             Encoding::Q4G64 => mat_vec(q4::Q4G64(*self), w, x, y),
-            _ => portable::mat_vec(w, x, y),
+            encoding => with_tile!(encoding, E => mat_vec(one::One::<E>::new(*self), w, x, y), else {
+                portable::mat_vec(w, x, y)
+            }),
         }
     }
 
     fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
-        if !x.packed.is_empty() {
-            match w.encoding() {
-                Encoding::Q8 => return panels::mat_mul::<BLOCKS, panels::Q8, _>(self, w, x, y),
-                Encoding::Q4 => return panels::mat_mul::<BLOCKS, panels::Q4, _>(self, w, x, y),
-                Encoding::Q4G64 => return panels::mat_mul::<BLOCKS, panels::Q4G64, _>(self, w, x, y),
-                _ => {}
-            }
-        }
         match w.encoding() {
             Encoding::F32 => mat_mul(float::F32(*self), w, x, y),
             Encoding::F16 => mat_mul(float::F16(*self), w, x, y),
-            Encoding::Q8 => few::mat_mul::<panels::Q8>(*self, w, x, y),
-            Encoding::Q4 => few::mat_mul::<panels::Q4>(*self, w, x, y),
-            Encoding::Q4G64 => few::mat_mul::<panels::Q4G64>(*self, w, x, y),
-            _ => portable::mat_mul(w, x, y),
+            encoding => with_tile!(encoding, E => match x.packed.is_empty() {
+                true => few::mat_mul::<E>(*self, w, x, y),
+                false => panels::mat_mul::<BLOCKS, E, _>(self, w, x, y),
+            }, else portable::mat_mul(w, x, y)),
         }
     }
 
@@ -81,7 +78,7 @@ impl Kernels for Avx512 {
     }
 
     fn reads_packed(&self, encoding: Encoding) -> bool {
-        matches!(encoding, Encoding::Q8 | Encoding::Q4 | Encoding::Q4G64)
+        encoding.operation() == Operation::Integer
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {

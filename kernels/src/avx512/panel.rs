@@ -1,26 +1,24 @@
 //! Panels of 32 rows with `vpdpbusd`: tiles of 32 rows × 6 tokens, whose integer and float sums take 24 registers.
 
 use super::Avx512;
-use super::memory::{
-    load_floats_of, load_halves, load_integers, load_line, store_floats, store_integers, store_line,
-};
+use super::lines::{Lines, scales as scales_of};
+use super::memory::{load_floats_of, load_integers, load_line, store_floats, store_integers, store_line};
 use crate::activations::{ACTIVATION_GROUP, PACKED_TOKENS, PackedGroup};
 use crate::avx2::prefetch;
-use crate::panels::{Expand, Panel, PanelGroup, Scales, Sums};
+use crate::panels::{Panel, PanelGroup, Scales, Sums};
 use pith_format::TILE_ROWS;
-use pith_format::encoding::Tile;
 use std::arch::x86_64::*;
 
 /// Blocks of a panel.
 pub const BLOCKS: usize = 2;
 
-impl Panel<BLOCKS> for Avx512 {
+impl<E: Lines> Panel<BLOCKS, E> for Avx512 {
     type Group = PanelGroup<BLOCKS>;
     const ZEROS: Self::Group = PanelGroup::ZEROS;
     /// 27 KB of a cache of 48: with 36 KB the tokens that pass by push lines of it out.
     const COLS: usize = 768;
 
-    fn expand<E: Expand>(
+    fn expand(
         &self,
         tiles: &[u8],
         block: usize,
@@ -28,7 +26,7 @@ impl Panel<BLOCKS> for Avx512 {
         scales: &mut [f32; TILE_ROWS],
     ) {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
-        unsafe { expand::<E>(tiles, block, panel, scales) }
+        unsafe { expand::<E>(*self, tiles, block, panel, scales) }
     }
 
     fn prefetch(&self, bytes: &[u8]) {
@@ -48,44 +46,42 @@ impl Panel<BLOCKS> for Avx512 {
     }
 }
 
-/// The largest scale of a row becomes 127 for the largest byte; `vpmulhrsw` brings the others to it, rounding to nearest.
+/// The levels of a row's largest scale become the largest whole numbers that fit; `vpmulhrsw` brings the others to that
+/// scale, rounding to nearest.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn expand<E: Expand>(
+fn expand<E: Lines>(
+    kernel: Avx512,
     tiles: &[u8],
     block: usize,
     panel: &mut [PanelGroup<BLOCKS>],
     scales: &mut [f32; TILE_ROWS],
 ) {
-    let groups_a_tile = E::Tile::COLS / ACTIVATION_GROUP;
-    let tiles = tiles.chunks_exact(E::Tile::BYTES);
+    let groups_a_tile = E::COLS / ACTIVATION_GROUP;
+    let tiles = tiles.chunks_exact(E::BYTES);
     let mut largest = _mm512_setzero_ps();
     for (tile, groups) in tiles.clone().zip(panel.chunks(groups_a_tile)) {
         for group in 0..groups.len() {
-            largest = _mm512_max_ps(largest, _mm512_abs_ps(load_halves(E::scales(tile, group))));
+            largest = _mm512_max_ps(largest, _mm512_abs_ps(scales_of::<E>(tile, group)));
         }
     }
-    store_floats(_mm512_mul_ps(largest, _mm512_set1_ps(128.0 / 127.0 / E::UNIT)), scales);
-    // Rows of zeros have no scale to be brought to.
-    let factor = _mm512_div_ps(_mm512_set1_ps(127.0 / 128.0 * 32768.0), largest);
+    store_floats(_mm512_mul_ps(largest, _mm512_set1_ps(1.0 / (1 << E::ROOM_BITS) as f32)), scales);
+    // Rows of zeros have no scale to be brought to. The products are shifted by 15, one of which the levels have ahead.
+    let factor = _mm512_div_ps(_mm512_set1_ps(16384.0), largest);
     let factor = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(largest, _mm512_setzero_ps()), factor);
+    let (zero, room) = (_mm512_setzero_si512(), _mm_cvtsi32_si128(7 - E::ROOM_BITS as i32));
+    let offset = _mm512_set1_epi8(1i8.wrapping_shl(E::OFFSET_BITS));
     for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
-        E::lines(tile, |group, four, line| {
-            if let Some(group) = groups.get_mut(group) {
-                group.lines[four][block] = line;
-            }
-        });
         for (index, group) in groups.iter_mut().enumerate() {
-            let factors = _mm512_mul_ps(load_halves(E::scales(tile, index)), factor);
-            let factors = _mm512_cvtps_epi32(factors);
+            let factors = _mm512_cvtps_epi32(_mm512_mul_ps(scales_of::<E>(tile, index), factor));
             // Twice in every row's four bytes, then four times, for the low and the high half of each lane.
             let factors = _mm512_mask_mov_epi16(factors, 0xaaaa_aaaa, _mm512_slli_epi32::<16>(factors));
             let low = _mm512_unpacklo_epi32(factors, factors);
             let high = _mm512_unpackhi_epi32(factors, factors);
             let mut sums = _mm512_setzero_si512();
-            for lines in &mut group.lines {
-                let line = load_line(&lines[block]);
-                let widened = [_mm512_unpacklo_epi8(line, line), _mm512_unpackhi_epi8(line, line)];
-                let [first, second] = widened.map(|bytes| _mm512_srai_epi16::<8>(bytes));
+            for (four, lines) in group.lines.iter_mut().enumerate() {
+                let line = _mm512_sub_epi8(E::line(kernel, tile, index, four), offset);
+                let widened = [_mm512_unpacklo_epi8(zero, line), _mm512_unpackhi_epi8(zero, line)];
+                let [first, second] = widened.map(|bytes| _mm512_sra_epi16(bytes, room));
                 let first = _mm512_mulhrs_epi16(first, low);
                 let line = _mm512_packs_epi16(first, _mm512_mulhrs_epi16(second, high));
                 sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), line);
@@ -97,7 +93,7 @@ fn expand<E: Expand>(
     }
 }
 
-/// At most 255 · 127 · 32 in size: exact in i32.
+/// At most 255 · 128 · 32 in size: exact in i32.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn add(
     panel: &[PanelGroup<BLOCKS>],

@@ -4,15 +4,17 @@
 //! Only matrices of integers go another way than in [`avx2`](crate::avx2).
 
 mod panel;
+mod planes;
 mod q4;
 mod q8;
 
 use crate::activations::Operand;
 use crate::avx2::Avx2;
 use crate::blocks::{mat_mul, mat_vec};
+use crate::coded::with_tile;
 use crate::panels;
 use crate::{Attention, AttentionScratch, Kernels};
-use pith_format::{ActivationFunction, Encoding, Matrix};
+use pith_format::{ActivationFunction, Encoding, Matrix, Operation};
 
 /// Proof that the CPU has the features of this module: made only by [`AvxVnni::detect`].
 #[derive(Clone, Copy)]
@@ -37,19 +39,21 @@ impl Kernels for AvxVnni {
             Encoding::Q8 => mat_vec(q8::Q8(*self), w, x, y),
             Encoding::Q4 => mat_vec(q4::Q4(*self), w, x, y),
             Encoding::Q4G64 => mat_vec(q4::Q4G64(*self), w, x, y),
-            _ => self.0.mat_vec(w, x, y),
+            encoding => with_tile!(encoding, E => mat_vec(planes::Planes::<E>::new(*self), w, x, y), else {
+                self.0.mat_vec(w, x, y)
+            }),
         }
     }
 
     fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         match (w.encoding(), x.packed.is_empty()) {
-            (Encoding::Q8, false) => panels::mat_mul::<1, panels::Q8, _>(self, w, x, y),
-            (Encoding::Q4, false) => panels::mat_mul::<1, panels::Q4, _>(self, w, x, y),
-            (Encoding::Q4G64, false) => panels::mat_mul::<1, panels::Q4G64, _>(self, w, x, y),
             (Encoding::Q8, true) => mat_mul(q8::Q8(*self), w, x, y),
             (Encoding::Q4, true) => mat_mul(q4::Q4(*self), w, x, y),
             (Encoding::Q4G64, true) => mat_mul(q4::Q4G64(*self), w, x, y),
-            _ => self.0.mat_mul(w, x, y),
+            (encoding, few) => with_tile!(encoding, E => match few {
+                true => mat_mul(planes::Planes::<E>::new(*self), w, x, y),
+                false => panels::mat_mul::<1, E, _>(self, w, x, y),
+            }, else self.0.mat_mul(w, x, y)),
         }
     }
 
@@ -58,7 +62,7 @@ impl Kernels for AvxVnni {
     }
 
     fn reads_packed(&self, encoding: Encoding) -> bool {
-        matches!(encoding, Encoding::Q8 | Encoding::Q4 | Encoding::Q4G64)
+        encoding.operation() == Operation::Integer
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {

@@ -2,31 +2,25 @@
 
 use super::AvxVnni;
 use crate::activations::{ACTIVATION_GROUP, PACKED_TOKENS, PackedGroup};
+use crate::avx2::lines::{Lines, scales as scales_of};
 use crate::avx2::memory::{
-    halves, halves_mut, load_bytes, load_floats, load_half_bytes, load_integers, prefetch, store_bytes,
-    store_floats, store_integers,
+    halves, halves_mut, load_bytes, load_floats, load_integers, prefetch, store_bytes, store_floats,
+    store_integers,
 };
-use crate::panels::{Expand, Panel, PanelGroup, Scales, Sums};
+use crate::panels::{Panel, PanelGroup, Scales, Sums};
 use pith_format::TILE_ROWS;
-use pith_format::encoding::Tile;
 use std::arch::x86_64::*;
 
 /// Tokens of a tile.
 const TOKENS: usize = PACKED_TOKENS / 2;
 
-impl Panel<1> for AvxVnni {
+impl<E: Lines> Panel<1, E> for AvxVnni {
     type Group = PanelGroup<1>;
     const ZEROS: Self::Group = PanelGroup::ZEROS;
 
-    fn expand<E: Expand>(
-        &self,
-        tiles: &[u8],
-        _: usize,
-        panel: &mut [PanelGroup<1>],
-        scales: &mut [f32; TILE_ROWS],
-    ) {
+    fn expand(&self, tiles: &[u8], _: usize, panel: &mut [PanelGroup<1>], scales: &mut [f32; TILE_ROWS]) {
         // SAFETY: a value of `AvxVnni` exists only where `detect` found the features.
-        unsafe { expand::<E>(tiles, panel, scales) }
+        unsafe { expand::<E>(*self, tiles, panel, scales) }
     }
 
     fn prefetch(&self, bytes: &[u8]) {
@@ -48,65 +42,69 @@ impl Panel<1> for AvxVnni {
     }
 }
 
-/// The largest scale of a row becomes 127 for the largest byte; `vpmulhrsw` brings the others to it, rounding to nearest.
+/// The levels of a row's largest scale become the largest whole numbers that fit; `vpmulhrsw` brings the others to that
+/// scale, rounding to nearest.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-fn expand<E: Expand>(tiles: &[u8], panel: &mut [PanelGroup<1>], scales: &mut [f32; TILE_ROWS]) {
-    let groups_a_tile = E::Tile::COLS / ACTIVATION_GROUP;
-    for (tile, groups) in tiles.chunks_exact(E::Tile::BYTES).zip(panel.chunks_mut(groups_a_tile)) {
-        E::lines(tile, |group, four, line| {
-            if let Some(group) = groups.get_mut(group) {
-                group.lines[four][0] = line;
-            }
-        });
-    }
+fn expand<E: Lines>(
+    kernel: AvxVnni,
+    tiles: &[u8],
+    panel: &mut [PanelGroup<1>],
+    scales: &mut [f32; TILE_ROWS],
+) {
     for (side, scales) in halves_mut(scales).iter_mut().enumerate() {
-        round::<E>(tiles, side, panel, scales);
+        expand_side::<E>(kernel, tiles, side, panel, scales);
     }
 }
 
-/// Rounds the codes of 8 rows to one scale each.
+/// The same for 8 rows.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-fn round<E: Expand>(tiles: &[u8], side: usize, panel: &mut [PanelGroup<1>], scales: &mut [f32; 8]) {
-    let groups_a_tile = E::Tile::COLS / ACTIVATION_GROUP;
-    let tiles = tiles.chunks_exact(E::Tile::BYTES);
+fn expand_side<E: Lines>(
+    kernel: AvxVnni,
+    tiles: &[u8],
+    side: usize,
+    panel: &mut [PanelGroup<1>],
+    scales: &mut [f32; 8],
+) {
+    let groups_a_tile = E::COLS / ACTIVATION_GROUP;
+    let tiles = tiles.chunks_exact(E::BYTES);
     let mut largest = _mm256_setzero_ps();
     for (tile, groups) in tiles.clone().zip(panel.chunks(groups_a_tile)) {
         for group in 0..groups.len() {
-            let scales = load_half_bytes(&halves(E::scales(tile, group))[side]);
+            let scales = scales_of::<E>(tile, group, side);
             largest = _mm256_max_ps(largest, _mm256_andnot_ps(_mm256_set1_ps(-0.0), scales));
         }
     }
-    store_floats(_mm256_mul_ps(largest, _mm256_set1_ps(128.0 / 127.0 / E::UNIT)), scales);
-    // Rows of zeros have no scale to be brought to.
-    let factor = _mm256_div_ps(_mm256_set1_ps(127.0 / 128.0 * 32768.0), largest);
+    store_floats(_mm256_mul_ps(largest, _mm256_set1_ps(1.0 / (1 << E::ROOM_BITS) as f32)), scales);
+    // Rows of zeros have no scale to be brought to. The products are shifted by 15, one of which the levels have ahead.
+    let factor = _mm256_div_ps(_mm256_set1_ps(16384.0), largest);
     let factor = _mm256_and_ps(factor, _mm256_cmp_ps::<_CMP_GT_OQ>(largest, _mm256_setzero_ps()));
+    let (zero, room) = (_mm256_setzero_si256(), _mm_cvtsi32_si128(7 - E::ROOM_BITS as i32));
+    let offset = _mm256_set1_epi8(1i8.wrapping_shl(E::OFFSET_BITS));
     for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
         for (index, group) in groups.iter_mut().enumerate() {
-            let factors = _mm256_mul_ps(load_half_bytes(&halves(E::scales(tile, index))[side]), factor);
-            let factors = _mm256_cvtps_epi32(factors);
+            let factors = _mm256_cvtps_epi32(_mm256_mul_ps(scales_of::<E>(tile, index, side), factor));
             // Twice in every row's four bytes, then four times, for the low and the high half of each lane.
             let factors = _mm256_blend_epi16::<0xaa>(factors, _mm256_slli_epi32::<16>(factors));
             let low = _mm256_unpacklo_epi32(factors, factors);
             let high = _mm256_unpackhi_epi32(factors, factors);
-            let mut sums = _mm256_setzero_si256();
-            for [line] in &mut group.lines {
-                let line = &mut halves_mut(line)[side];
-                let codes = load_bytes(line);
-                let widened = [_mm256_unpacklo_epi8(codes, codes), _mm256_unpackhi_epi8(codes, codes)];
-                let [first, second] = widened.map(|bytes| _mm256_srai_epi16::<8>(bytes));
+            let mut sums = zero;
+            for (four, [line]) in group.lines.iter_mut().enumerate() {
+                let levels = _mm256_sub_epi8(E::line(kernel.0, tile, index, four, side), offset);
+                let widened = [_mm256_unpacklo_epi8(zero, levels), _mm256_unpackhi_epi8(zero, levels)];
+                let [first, second] = widened.map(|bytes| _mm256_sra_epi16(bytes, room));
                 let first = _mm256_mulhrs_epi16(first, low);
-                let codes = _mm256_packs_epi16(first, _mm256_mulhrs_epi16(second, high));
-                sums = _mm256_dpbusd_avx_epi32(sums, _mm256_set1_epi8(1), codes);
-                store_bytes(codes, line);
+                let levels = _mm256_packs_epi16(first, _mm256_mulhrs_epi16(second, high));
+                sums = _mm256_dpbusd_avx_epi32(sums, _mm256_set1_epi8(1), levels);
+                store_bytes(levels, &mut halves_mut(line)[side]);
             }
-            let starts = _mm256_slli_epi32::<7>(_mm256_sub_epi32(_mm256_setzero_si256(), sums));
+            let starts = _mm256_slli_epi32::<7>(_mm256_sub_epi32(zero, sums));
             store_integers(starts, &mut halves_mut(&mut group.starts[0])[side]);
         }
     }
 }
 
-/// Tokens from `first` on. At most 255 · 127 · 32 in size: exact in i32.
+/// Tokens from `first` on. At most 255 · 128 · 32 in size: exact in i32.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 fn add(
     panel: &[PanelGroup<1>],

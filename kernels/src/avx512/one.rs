@@ -1,0 +1,58 @@
+//! One token, 64 columns at a time: what is loaded and moved for the first group of 32 columns
+//! serves the second.
+
+use super::Avx512;
+use super::lines::{Lines, scales};
+use super::memory::{broadcast, store_all};
+use crate::activations::{ACTIVATION_GROUP, Operand};
+use crate::avx2::prefetch_ahead;
+use crate::blocks::{Block, Groups, Sums};
+use std::arch::x86_64::*;
+use std::marker::PhantomData;
+
+/// One token at a time, whatever there are.
+pub struct One<E>(Avx512, PhantomData<E>);
+
+impl<E> One<E> {
+    /// The kernel of an encoding.
+    pub fn new(kernel: Avx512) -> Self {
+        Self(kernel, PhantomData)
+    }
+}
+
+impl<E: Lines> Block for One<E> {
+    const TOKENS: usize = 1;
+
+    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        x.map(|x| unsafe { multiply::<E>(self.0, block, x) }[0])
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn multiply<E: Lines>(kernel: Avx512, block: &[u8], x: Operand<'_>) -> Sums<1> {
+    let groups_a_tile = E::COLS / ACTIVATION_GROUP;
+    let tiles = block.chunks_exact(E::BYTES);
+    let x = Groups::new(x, groups_a_tile * tiles.len());
+    let (codes, x_scales) = (x.codes.chunks_exact(groups_a_tile), x.scales.chunks_exact(groups_a_tile));
+    let groups = codes.zip(x_scales).zip(x.sums.chunks_exact(groups_a_tile));
+    let mut sum = _mm512_setzero_ps();
+    for (tile, ((codes, x_scales), x_sums)) in tiles.zip(groups) {
+        prefetch_ahead(tile);
+        for half in 0..groups_a_tile / 2 {
+            let groups = [2 * half, 2 * half + 1];
+            let mut whole = groups.map(|group| _mm512_set1_epi32(-(x_sums[group] << E::OFFSET_BITS)));
+            for four in 0..8 {
+                for (whole, group) in whole.iter_mut().zip(groups) {
+                    let x = broadcast(&codes[group].as_chunks::<4>().0[four]);
+                    *whole = _mm512_dpbusd_epi32(*whole, E::line(kernel, tile, group, four), x);
+                }
+            }
+            for (whole, group) in whole.into_iter().zip(groups) {
+                let scale = _mm512_mul_ps(scales::<E>(tile, group), _mm512_set1_ps(x_scales[group]));
+                sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, sum);
+            }
+        }
+    }
+    store_all([sum])
+}

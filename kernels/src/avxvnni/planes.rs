@@ -1,0 +1,82 @@
+//! Encodings in bit planes with `vpdpbusd`.
+
+use super::AvxVnni;
+use crate::activations::{ACTIVATION_GROUP, Operand};
+use crate::avx2::lines::{Lines, scales};
+use crate::avx2::memory::{broadcast, prefetch_ahead};
+use crate::avx2::q4::store_all;
+use crate::blocks::{Block, Groups, Sums};
+use std::arch::x86_64::*;
+use std::marker::PhantomData;
+
+/// An encoding on AVX-VNNI.
+pub struct Planes<E>(AvxVnni, PhantomData<E>);
+
+impl<E> Planes<E> {
+    /// The kernel of an encoding.
+    pub fn new(kernel: AvxVnni) -> Self {
+        Self(kernel, PhantomData)
+    }
+}
+
+impl<E: Lines> Block for Planes<E> {
+    const TOKENS: usize = 4;
+
+    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+        // SAFETY: a value of `AvxVnni` exists only where `detect` found the features.
+        unsafe { multiply::<E, N>(self.0, block, x) }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn multiply<E: Lines, const N: usize>(kernel: AvxVnni, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+    let groups_a_tile = E::COLS / ACTIVATION_GROUP;
+    let tiles = block.chunks_exact(E::BYTES);
+    let x = x.map(|x| Groups::new(x, groups_a_tile * tiles.len()));
+    let mut sums = [[_mm256_setzero_ps(); 2]; N];
+    for (tile_index, tile) in tiles.enumerate() {
+        if N == 1 {
+            prefetch_ahead(tile);
+        }
+        for half in 0..groups_a_tile / 2 {
+            let first = tile_index * groups_a_tile;
+            add_group::<E, N, 0>(kernel, tile, half, x, first, &mut sums);
+            add_group::<E, N, 1>(kernel, tile, half, x, first, &mut sums);
+        }
+    }
+    store_all(sums)
+}
+
+/// Group `2 · half + ODD` of a tile whose `first` group that is in `x`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn add_group<E: Lines, const N: usize, const ODD: usize>(
+    kernel: AvxVnni,
+    tile: &[u8],
+    half: usize,
+    x: [Groups<'_>; N],
+    first: usize,
+    sums: &mut [[__m256; 2]; N],
+) {
+    let group = 2 * half + ODD;
+    let mut whole = [[_mm256_setzero_si256(); 2]; N];
+    for (whole, x) in whole.iter_mut().zip(x) {
+        *whole = [_mm256_set1_epi32(-(x.sums[first + group] << E::OFFSET_BITS)); 2];
+    }
+    for four in 0..ACTIVATION_GROUP / 4 {
+        let lines = [0, 1].map(|side| E::line(kernel.0, tile, group, four, side));
+        for (whole, x) in whole.iter_mut().zip(x) {
+            let x = broadcast(&x.codes[first + group].as_chunks::<4>().0[four]);
+            for (whole, line) in whole.iter_mut().zip(lines) {
+                *whole = _mm256_dpbusd_avx_epi32(*whole, line, x);
+            }
+        }
+    }
+    let scales = [0, 1].map(|side| scales::<E>(tile, group, side));
+    for ((sums, whole), x) in sums.iter_mut().zip(whole).zip(x) {
+        let x_scale = _mm256_set1_ps(x.scales[first + group]);
+        for ((sums, whole), scale) in sums.iter_mut().zip(whole).zip(scales) {
+            *sums = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), _mm256_mul_ps(scale, x_scale), *sums);
+        }
+    }
+}
