@@ -151,7 +151,8 @@ fn scales<E: Coded, const PART: usize>(tile: &[u8], half: usize) -> [F32x4; 4] {
 /// Four rows of a line of a plane of `BITS` bits, which begins at `plane`.
 #[inline(always)]
 pub fn load<const BITS: usize>(plane: &[u8], half: usize, line: usize, q: usize) -> U8x16 {
-    load_u8(&plane.as_chunks::<16>().0[4 * (2 * BITS * half + line) + q])
+    let (_, lines) = plane.split_at(128 * BITS * half);
+    load_u8(&lines.as_chunks::<16>().0[4 * line + q])
 }
 
 /// The nibbles of a part.
