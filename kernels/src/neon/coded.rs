@@ -120,15 +120,15 @@ impl Coded for Q3 {
         ];
         let (low, rest) = tile.split_at(512);
         let (low, high) = (load::<2>(low, half, index, q), load::<1>(rest, half, index % 2, q));
-        let (first, second) = (splat_u8(0x03), splat_u8(0x0c));
+        let two = splat_u8(0x03);
         let (low, above, below) = match PART {
-            0 => (low, and(shift_left_two(high), second), and(shift_right(high, 2), first)),
-            _ => (shift_right(low, 4), and(shift_right(high, 2), second), shift_right(high, 6)),
+            0 => (low, and(high, two), and(shift_right(high, 2), two)),
+            _ => (shift_right(low, 4), and(shift_right(high, 4), two), shift_right(high, 6)),
         };
         let tables = &TABLES[index / 2];
         [
-            lookup(load_i8(&tables[0]), or(and(low, first), above)),
-            lookup(load_i8(&tables[1]), or(and(low, second), below)),
+            lookup(load_i8(&tables[0]), put_above_two(low, above)),
+            lookup(load_i8(&tables[1]), or(and(low, splat_u8(0x0c)), below)),
         ]
     }
 }

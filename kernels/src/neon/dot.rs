@@ -109,8 +109,9 @@ impl Sdot {
         std::arch::is_aarch64_feature_detected!("dotprod").then_some(Self(()))
     }
 
+    /// Lanes in their order, or, `CROSSWISE`, 0, 2, 1, 3.
     #[inline(always)]
-    fn sum<const N: usize, const T: usize>(
+    fn sum<const CROSSWISE: bool, const N: usize, const T: usize>(
         self,
         quads: [usize; N],
         codes: impl Codes,
@@ -121,8 +122,13 @@ impl Sdot {
         let x = map(x, halves);
         let mut sums = [start; N];
         self.step::<0, N, T>(&mut sums, quads, codes, &x);
-        self.step::<1, N, T>(&mut sums, quads, codes, &x);
-        self.step::<2, N, T>(&mut sums, quads, codes, &x);
+        if CROSSWISE {
+            self.step::<2, N, T>(&mut sums, quads, codes, &x);
+            self.step::<1, N, T>(&mut sums, quads, codes, &x);
+        } else {
+            self.step::<1, N, T>(&mut sums, quads, codes, &x);
+            self.step::<2, N, T>(&mut sums, quads, codes, &x);
+        }
         self.step::<3, N, T>(&mut sums, quads, codes, &x);
         written_out!(Q: 0, 1, 2, 3; if Q < N {
             for (token, sum) in sums[Q].iter().enumerate() {
@@ -195,7 +201,7 @@ impl Dot for Sdot {
         start: [i32; T],
         add: impl FnMut(usize, usize, F32x4),
     ) {
-        self.sum(quads, codes, x, map(start, |start| splat_i32(BASE_BITS + start)), add);
+        self.sum::<false, N, T>(quads, codes, x, map(start, |start| splat_i32(BASE_BITS + start)), add);
     }
 
     #[inline(always)]
@@ -206,7 +212,7 @@ impl Dot for Sdot {
         x: [Group<'_>; T],
         add: impl FnMut(usize, usize, F32x4),
     ) {
-        self.sum(quads, codes, x, [splat_i32(BASE_BITS); T], add);
+        self.sum::<false, N, T>(quads, codes, x, [splat_i32(BASE_BITS); T], add);
     }
 
     #[inline(always)]
@@ -218,7 +224,9 @@ impl Dot for Sdot {
         start: [i32; T],
         add: impl FnMut(usize, usize, F32x4),
     ) {
-        self.nibbles(quads, codes, x, start, add);
+        // A line of single bits serves lanes 0 and 2, another 1 and 3.
+        let start = map(start, |start| splat_i32(BASE_BITS + start));
+        self.sum::<true, N, T>(quads, codes, x, start, add);
     }
 
     #[inline(always)]

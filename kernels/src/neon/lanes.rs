@@ -71,9 +71,11 @@ instructions! {
     right_by_5(a: U8x16) -> U8x16 = vshrq_n_u8::<5>;
     right_by_6(a: U8x16) -> U8x16 = vshrq_n_u8::<6>;
     right_by_7(a: U8x16) -> U8x16 = vshrq_n_u8::<7>;
-    shift_left_two(a: U8x16) -> U8x16 = vshlq_n_u8::<2>;
-    // The low four bits of a, above them those of b; the high four bits of a, below them the high ones of b.
+    // The low four bits of a, above them those of b.
     put_above(a: U8x16, b: U8x16) -> U8x16 = vsliq_n_u8::<4>;
+    // The low two bits of a, above them those of b.
+    put_above_two(a: U8x16, b: U8x16) -> U8x16 = vsliq_n_u8::<2>;
+    // The high four bits of a, below them the high ones of b.
     put_below(a: U8x16, b: U8x16) -> U8x16 = vsriq_n_u8::<4>;
     // table[index], 0 beyond its end.
     lookup(table: I8x16, index: U8x16) -> I8x16 = vqtbl1q_s8;

@@ -164,9 +164,10 @@ impl Dot for Smull {
     ) {
         for token in 0..T {
             let x = halves(x[token]);
-            let first = Self::four_products::<0, 1, N>(quads, codes, x);
+            // A line of single bits serves lanes 0 and 2, another 1 and 3.
+            let first = Self::four_products::<0, 2, N>(quads, codes, x);
             let mut sums = first.map(|sums| sums.map(pairs_to_i32));
-            let last = Self::four_products::<2, 3, N>(quads, codes, x);
+            let last = Self::four_products::<1, 3, N>(quads, codes, x);
             for (sums, [low, high]) in sums.iter_mut().zip(last) {
                 *sums = [add_pairs_to_i32(sums[0], low), add_pairs_to_i32(sums[1], high)];
             }
