@@ -3,69 +3,85 @@
 //!
 //! Nothing is prefetched: a band is one stream of lines in order, which the cores' own prefetchers follow.
 
-/// For every aarch64 core.
-pub mod plain {
-    use super::super::{
-        dot::Smull,
-        q4, q8,
-        tiles::{Rows, Tiles},
-    };
-    use crate::activations::Operand;
+use super::coded::{Q2, Q3, Q4NL, Q5, Q6, Ternary};
+use super::dot::Sdot;
+use super::planes::Planes;
+use super::q4::{Q4, Q4G64};
+use super::q8::Q8;
+use super::tiles::Rows;
+use crate::activations::Operand;
 
-    /// Q8.
-    #[inline(never)]
-    pub fn q8(bytes: &[u8], x: Operand<'_>) -> Rows {
-        let [rows] = q8::Q8(Smull).block(bytes, [x]);
-        rows
-    }
+/// An encoding's functions.
+pub trait One {
+    /// For every aarch64 core.
+    fn plain(bytes: &[u8], x: Operand<'_>) -> Rows;
 
-    /// Q4.
-    #[inline(never)]
-    pub fn q4(bytes: &[u8], x: Operand<'_>) -> Rows {
-        let [rows] = q4::Q4(Smull).block(bytes, [x]);
-        rows
-    }
-
-    /// Q4G64.
-    #[inline(never)]
-    pub fn q4_g64(bytes: &[u8], x: Operand<'_>) -> Rows {
-        let [rows] = q4::Q4G64(Smull).block(bytes, [x]);
-        rows
-    }
+    /// With `sdot`.
+    fn dotprod(sdot: Sdot, bytes: &[u8], x: Operand<'_>) -> Rows;
 }
 
-/// With `sdot`.
-pub mod dotprod {
-    use super::super::{
-        dot::Sdot,
-        q4, q8,
-        tiles::{Rows, Tiles},
+/// Declares both functions of each encoding: their name, the encoding's type, a value of it.
+macro_rules! functions {
+    ($($name:ident: $type:ty = |$dot:ident| $value:expr;)*) => {
+        /// For every aarch64 core.
+        pub mod plain {
+            use super::super::{smull::Smull, tiles::Tiles};
+            use super::*;
+
+            $(
+                /// See [`Tiles::one`].
+                #[inline(never)]
+                pub fn $name(bytes: &[u8], x: Operand<'_>) -> Rows {
+                    let $dot = Smull;
+                    let [rows] = $value.block(bytes, [x]);
+                    rows
+                }
+            )*
+        }
+
+        /// With `sdot`.
+        pub mod dotprod {
+            use super::super::tiles::Tiles;
+            use super::*;
+
+            $(
+                /// See [`Tiles::one`].
+                #[inline(never)]
+                #[target_feature(enable = "dotprod")]
+                pub fn $name($dot: Sdot, bytes: &[u8], x: Operand<'_>) -> Rows {
+                    let [rows] = $value.block(bytes, [x]);
+                    rows
+                }
+            )*
+        }
+
+        $(
+            impl<D> One for $type {
+                #[inline(always)]
+                fn plain(bytes: &[u8], x: Operand<'_>) -> Rows {
+                    plain::$name(bytes, x)
+                }
+
+                #[inline(always)]
+                fn dotprod(sdot: Sdot, bytes: &[u8], x: Operand<'_>) -> Rows {
+                    // SAFETY: a value of `Sdot` exists only where dotprod was detected.
+                    unsafe { dotprod::$name(sdot, bytes, x) }
+                }
+            }
+        )*
     };
-    use crate::activations::Operand;
+}
 
-    /// Q8.
-    #[inline(never)]
-    #[target_feature(enable = "dotprod")]
-    pub fn q8(sdot: Sdot, bytes: &[u8], x: Operand<'_>) -> Rows {
-        let [rows] = q8::Q8(sdot).block(bytes, [x]);
-        rows
-    }
-
-    /// Q4.
-    #[inline(never)]
-    #[target_feature(enable = "dotprod")]
-    pub fn q4(sdot: Sdot, bytes: &[u8], x: Operand<'_>) -> Rows {
-        let [rows] = q4::Q4(sdot).block(bytes, [x]);
-        rows
-    }
-
-    /// Q4G64.
-    #[inline(never)]
-    #[target_feature(enable = "dotprod")]
-    pub fn q4_g64(sdot: Sdot, bytes: &[u8], x: Operand<'_>) -> Rows {
-        let [rows] = q4::Q4G64(sdot).block(bytes, [x]);
-        rows
-    }
+functions! {
+    q8: Q8<D> = |dot| Q8(dot);
+    q4: Q4<D> = |dot| Q4(dot);
+    q4_g64: Q4G64<D> = |dot| Q4G64(dot);
+    q6: Planes<Q6, D> = |dot| Planes(Q6, dot);
+    q5: Planes<Q5, D> = |dot| Planes(Q5, dot);
+    q4_nl: Planes<Q4NL, D> = |dot| Planes(Q4NL, dot);
+    q3: Planes<Q3, D> = |dot| Planes(Q3, dot);
+    q2: Planes<Q2, D> = |dot| Planes(Q2, dot);
+    ternary: Planes<Ternary, D> = |dot| Planes(Ternary, dot);
 }
 
 /// Floats, in every set.

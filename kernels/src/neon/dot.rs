@@ -1,14 +1,9 @@
 //! Sums of int8 products: 16 rows × 32 columns of codes with one group of activations.
 //!
 //! A line holds 4 columns of 16 rows, four bytes a row, so four q-registers hold 4 rows each. `sdot` multiplies and
-//! sums the four bytes of a row in one instruction. Without it `smull` and `smlal` sum products in 16 bits, where 8
-//! products of a nibble fit and 2 of a byte:
-//! ```text
-//! nibble   8 ·  15 · 127 = 15240, and 30480 for the sum of two lanes, below 32768
-//! byte     2 · 128 · 127 = 32512; a third would not fit
-//! ```
+//! sums the four bytes of a row in one instruction; [`Smull`](super::smull::Smull) is for cores without it.
 
-use super::decode;
+use super::decode::One;
 use super::lanes::*;
 use super::tiles::{Rows, TOKENS, map};
 use crate::activations::{ACTIVATION_GROUP, Operand};
@@ -23,6 +18,7 @@ macro_rules! written_out {
         })*
     };
 }
+pub(super) use written_out;
 
 /// The codes of 16 rows × 32 columns.
 pub trait Codes: Copy {
@@ -51,7 +47,7 @@ pub trait Dot: Copy + Send + Sync + 'static {
     const WHOLE_TOKENS: usize;
 
     /// Calls `add(t, n, sums)` with `start[t] + Σ codes · x[t]` of rows `4·q..4·q + 4` for each `q = quads[n]`; codes
-    /// 0 ..= 15.
+    /// −16 ..= 15.
     fn nibbles<const N: usize, const T: usize>(
         self,
         quads: [usize; N],
@@ -70,12 +66,19 @@ pub trait Dot: Copy + Send + Sync + 'static {
         add: impl FnMut(usize, usize, F32x4),
     );
 
-    /// [`Tiles::one`](super::tiles::Tiles::one) of Q8.
-    fn q8(self, bytes: &[u8], x: Operand<'_>) -> Rows;
-    /// That of Q4.
-    fn q4(self, bytes: &[u8], x: Operand<'_>) -> Rows;
-    /// That of Q4G64.
-    fn q4_g64(self, bytes: &[u8], x: Operand<'_>) -> Rows;
+    /// Calls `add(t, n, sums)` with `start[t] + Σ codes · x[t]` of rows `4·q..4·q + 4` for each `q = quads[n]`; codes
+    /// −64 ..= 64.
+    fn levels<const N: usize, const T: usize>(
+        self,
+        quads: [usize; N],
+        codes: impl Codes,
+        x: [Group<'_>; T],
+        start: [i32; T],
+        add: impl FnMut(usize, usize, F32x4),
+    );
+
+    /// [`Tiles::one`](super::tiles::Tiles::one) of an encoding.
+    fn one<E: One>(self, bytes: &[u8], x: Operand<'_>) -> Rows;
 }
 
 /// The instruction `sdot`; made only by [`Sdot::detect`].
@@ -106,8 +109,9 @@ impl Sdot {
         std::arch::is_aarch64_feature_detected!("dotprod").then_some(Self(()))
     }
 
+    /// Lanes in their order, or, `CROSSWISE`, 0, 2, 1, 3.
     #[inline(always)]
-    fn sum<const N: usize, const T: usize>(
+    fn sum<const CROSSWISE: bool, const N: usize, const T: usize>(
         self,
         quads: [usize; N],
         codes: impl Codes,
@@ -118,8 +122,13 @@ impl Sdot {
         let x = map(x, halves);
         let mut sums = [start; N];
         self.step::<0, N, T>(&mut sums, quads, codes, &x);
-        self.step::<1, N, T>(&mut sums, quads, codes, &x);
-        self.step::<2, N, T>(&mut sums, quads, codes, &x);
+        if CROSSWISE {
+            self.step::<2, N, T>(&mut sums, quads, codes, &x);
+            self.step::<1, N, T>(&mut sums, quads, codes, &x);
+        } else {
+            self.step::<1, N, T>(&mut sums, quads, codes, &x);
+            self.step::<2, N, T>(&mut sums, quads, codes, &x);
+        }
         self.step::<3, N, T>(&mut sums, quads, codes, &x);
         written_out!(Q: 0, 1, 2, 3; if Q < N {
             for (token, sum) in sums[Q].iter().enumerate() {
@@ -192,7 +201,7 @@ impl Dot for Sdot {
         start: [i32; T],
         add: impl FnMut(usize, usize, F32x4),
     ) {
-        self.sum(quads, codes, x, map(start, |start| splat_i32(BASE_BITS + start)), add);
+        self.sum::<false, N, T>(quads, codes, x, map(start, |start| splat_i32(BASE_BITS + start)), add);
     }
 
     #[inline(always)]
@@ -203,172 +212,35 @@ impl Dot for Sdot {
         x: [Group<'_>; T],
         add: impl FnMut(usize, usize, F32x4),
     ) {
-        self.sum(quads, codes, x, [splat_i32(BASE_BITS); T], add);
+        self.sum::<false, N, T>(quads, codes, x, [splat_i32(BASE_BITS); T], add);
     }
 
     #[inline(always)]
-    fn q8(self, bytes: &[u8], x: Operand<'_>) -> Rows {
-        // SAFETY: `self` exists only where dotprod was detected.
-        unsafe { decode::dotprod::q8(self, bytes, x) }
-    }
-
-    #[inline(always)]
-    fn q4(self, bytes: &[u8], x: Operand<'_>) -> Rows {
-        // SAFETY: as above.
-        unsafe { decode::dotprod::q4(self, bytes, x) }
-    }
-
-    #[inline(always)]
-    fn q4_g64(self, bytes: &[u8], x: Operand<'_>) -> Rows {
-        // SAFETY: as above.
-        unsafe { decode::dotprod::q4_g64(self, bytes, x) }
-    }
-}
-
-/// Products widened to 16 bits, on any core.
-#[derive(Clone, Copy)]
-pub struct Smull;
-
-/// 32 activations in two registers.
-type Halves = [I8x16; 2];
-
-#[inline(always)]
-fn halves(x: Group<'_>) -> Halves {
-    let (halves, _) = x.as_chunks::<16>();
-    [load_i8(&halves[0]), load_i8(&halves[1])]
-}
-
-/// 16-bit sums of four rows, four a row: two rows, then the other two.
-type Wide = [I16x8; 2];
-
-#[inline(always)]
-fn multiply(codes: I8x16, x: I8x16) -> Wide {
-    [mul_low(codes, x), mul_high(codes, x)]
-}
-
-#[inline(always)]
-fn multiply_add(sums: Wide, codes: I8x16, x: I8x16) -> Wide {
-    [mul_add_low(sums[0], codes, x), mul_add_high(sums[1], codes, x)]
-}
-
-/// The pairs of some rows.
-#[inline(always)]
-fn pairs<const N: usize>(codes: impl Codes, index: usize, quads: [usize; N]) -> [[I8x16; 2]; N] {
-    quads.map(|q| codes.pair(index, q))
-}
-
-impl Smull {
-    #[inline(always)]
-    fn nibble_start<const N: usize, const T: usize>(
-        quads: [usize; N],
-        codes: impl Codes,
-        x: &[Halves; T],
-    ) -> [[Wide; N]; T] {
-        let pairs = pairs(codes, 0, quads);
-        x.map(|x| {
-            let x = x.map(repeat_four::<0>);
-            let sums = pairs.map(|[first, _]| multiply(first, x[0]));
-            std::array::from_fn(|q| multiply_add(sums[q], pairs[q][1], x[1]))
-        })
-    }
-
-    #[inline(always)]
-    fn nibble_step<const LANE: i32, const N: usize, const T: usize>(
-        sums: &mut [[Wide; N]; T],
-        quads: [usize; N],
-        codes: impl Codes,
-        x: &[Halves; T],
-    ) {
-        let pairs = pairs(codes, LANE as usize, quads);
-        for (sums, x) in sums.iter_mut().zip(x) {
-            let x = [repeat_four::<LANE>(x[0]), repeat_four::<LANE>(x[1])];
-            written_out!(Q: 0, 1, 2, 3; if Q < N {
-                sums[Q] = multiply_add(sums[Q], pairs[Q][0], x[0]);
-            });
-            written_out!(Q: 0, 1, 2, 3; if Q < N {
-                sums[Q] = multiply_add(sums[Q], pairs[Q][1], x[1]);
-            });
-        }
-    }
-
-    #[inline(always)]
-    fn byte_step<const LANE: i32, const N: usize, const T: usize>(
-        sums: &mut [[[I32x4; 2]; N]; T],
-        quads: [usize; N],
-        codes: impl Codes,
-        x: &[Halves; T],
-    ) {
-        let pairs = pairs(codes, LANE as usize, quads);
-        for (sums, x) in sums.iter_mut().zip(x) {
-            let x = x.map(repeat_four::<LANE>);
-            for (sums, [first, second]) in sums.iter_mut().zip(pairs) {
-                let [low, high] = multiply_add(multiply(first, x[0]), second, x[1]);
-                *sums = [add_pairs_to_i32(sums[0], low), add_pairs_to_i32(sums[1], high)];
-            }
-        }
-    }
-}
-
-impl Dot for Smull {
-    // The multiplier is the bottleneck: to share loads between tokens gains nothing.
-    const TOKENS: usize = 1;
-    const WHOLE_TOKENS: usize = 1;
-
-    #[inline(always)]
-    fn nibbles<const N: usize, const T: usize>(
+    fn levels<const N: usize, const T: usize>(
         self,
         quads: [usize; N],
         codes: impl Codes,
         x: [Group<'_>; T],
         start: [i32; T],
-        mut add: impl FnMut(usize, usize, F32x4),
+        add: impl FnMut(usize, usize, F32x4),
     ) {
-        let x = x.map(halves);
-        let mut sums = Self::nibble_start(quads, codes, &x);
-        Self::nibble_step::<1, N, T>(&mut sums, quads, codes, &x);
-        Self::nibble_step::<2, N, T>(&mut sums, quads, codes, &x);
-        Self::nibble_step::<3, N, T>(&mut sums, quads, codes, &x);
-        for (token, sums) in sums.iter().enumerate() {
-            let start = splat_i32(start[token]);
-            for (n, [low, high]) in sums.iter().enumerate() {
-                add(token, n, to_f32(add_pairs_to_i32(start, add_pairs_i16(*low, *high))));
-            }
-        }
+        // A line of single bits serves lanes 0 and 2, another 1 and 3.
+        let start = map(start, |start| splat_i32(BASE_BITS + start));
+        self.sum::<true, N, T>(quads, codes, x, start, add);
     }
 
     #[inline(always)]
-    fn bytes<const N: usize, const T: usize>(
-        self,
-        quads: [usize; N],
-        codes: impl Codes,
-        x: [Group<'_>; T],
-        mut add: impl FnMut(usize, usize, F32x4),
-    ) {
-        let x = x.map(halves);
-        let mut sums = [[[splat_i32(0); 2]; N]; T];
-        Self::byte_step::<0, N, T>(&mut sums, quads, codes, &x);
-        Self::byte_step::<1, N, T>(&mut sums, quads, codes, &x);
-        Self::byte_step::<2, N, T>(&mut sums, quads, codes, &x);
-        Self::byte_step::<3, N, T>(&mut sums, quads, codes, &x);
-        for (token, sums) in sums.iter().enumerate() {
-            for (n, [low, high]) in sums.iter().enumerate() {
-                add(token, n, to_f32(add_pairs_i32(*low, *high)));
-            }
-        }
+    fn one<E: One>(self, bytes: &[u8], x: Operand<'_>) -> Rows {
+        E::dotprod(self, bytes, x)
     }
+}
 
-    #[inline(always)]
-    fn q8(self, bytes: &[u8], x: Operand<'_>) -> Rows {
-        decode::plain::q8(bytes, x)
-    }
+/// 32 activations in two registers.
+pub type Halves = [I8x16; 2];
 
-    #[inline(always)]
-    fn q4(self, bytes: &[u8], x: Operand<'_>) -> Rows {
-        decode::plain::q4(bytes, x)
-    }
-
-    #[inline(always)]
-    fn q4_g64(self, bytes: &[u8], x: Operand<'_>) -> Rows {
-        decode::plain::q4_g64(bytes, x)
-    }
+/// The activations of a group.
+#[inline(always)]
+pub fn halves(x: Group<'_>) -> Halves {
+    let (halves, _) = x.as_chunks::<16>();
+    [load_i8(&halves[0]), load_i8(&halves[1])]
 }

@@ -46,6 +46,7 @@ instructions! {
 
     splat_i32(value: i32) -> I32x4 = vdupq_n_s32;
     splat_i8(value: i8) -> I8x16 = vdupq_n_s8;
+    splat_u8(value: u8) -> U8x16 = vdupq_n_u8;
     sub_i8(a: I8x16, b: I8x16) -> I8x16 = vsubq_s8;
     add_i32(a: I32x4, b: I32x4) -> I32x4 = vaddq_s32;
     sub_i32(a: I32x4, b: I32x4) -> I32x4 = vsubq_s32;
@@ -54,12 +55,30 @@ instructions! {
     // Sums of neighbours: first those of a, then those of b.
     add_pairs_i32(a: I32x4, b: I32x4) -> I32x4 = vpaddq_s32;
     add_pairs_i16(a: I16x8, b: I16x8) -> I16x8 = vpaddq_s16;
-    // sum + sums of neighbours.
+    // Sums of neighbours; sum + those.
+    pairs_to_i32(a: I16x8) -> I32x4 = vpaddlq_s16;
     add_pairs_to_i32(sum: I32x4, a: I16x8) -> I32x4 = vpadalq_s16;
     add_across_i8(a: I8x16) -> i16 = vaddlvq_s8;
 
     low_nibbles(a: U8x16) -> I8x16 = |a| vreinterpretq_s8_u8(vandq_u8(a, vdupq_n_u8(15)));
     high_nibbles(a: U8x16) -> I8x16 = |a| vreinterpretq_s8_u8(vshrq_n_u8::<4>(a));
+    and(a: U8x16, b: U8x16) -> U8x16 = vandq_u8;
+    or(a: U8x16, b: U8x16) -> U8x16 = vorrq_u8;
+    right_by_1(a: U8x16) -> U8x16 = vshrq_n_u8::<1>;
+    right_by_2(a: U8x16) -> U8x16 = vshrq_n_u8::<2>;
+    right_by_3(a: U8x16) -> U8x16 = vshrq_n_u8::<3>;
+    right_by_4(a: U8x16) -> U8x16 = vshrq_n_u8::<4>;
+    right_by_5(a: U8x16) -> U8x16 = vshrq_n_u8::<5>;
+    right_by_6(a: U8x16) -> U8x16 = vshrq_n_u8::<6>;
+    right_by_7(a: U8x16) -> U8x16 = vshrq_n_u8::<7>;
+    // The low four bits of a, above them those of b.
+    put_above(a: U8x16, b: U8x16) -> U8x16 = vsliq_n_u8::<4>;
+    // The low two bits of a, above them those of b.
+    put_above_two(a: U8x16, b: U8x16) -> U8x16 = vsliq_n_u8::<2>;
+    // The high four bits of a, below them the high ones of b.
+    put_below(a: U8x16, b: U8x16) -> U8x16 = vsriq_n_u8::<4>;
+    // table[index], 0 beyond its end.
+    lookup(table: I8x16, index: U8x16) -> I8x16 = vqtbl1q_s8;
     signed(a: U8x16) -> I8x16 = vreinterpretq_s8_u8;
     float(a: U8x16) -> F32x4 = vreinterpretq_f32_u8;
     words_of(a: I8x16) -> I32x4 = vreinterpretq_s32_s8;
@@ -95,6 +114,13 @@ instructions! {
         [vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), vcvtq_f32_s32(vmovl_high_s16(wide))]
     };
 
+    // 16 bytes as numbers.
+    widen_bytes(a: I8x16) -> [F32x4; 4] = |a| {
+        let (low, high) = (vmovl_s8(vget_low_s8(a)), vmovl_high_s8(a));
+        [vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high)]
+            .map(|a| vcvtq_f32_s32(a))
+    };
+
     // 16 numbers to bytes, saturating.
     narrow(a: [I32x4; 4]) -> I8x16 = |a: [I32x4; 4]| {
         let low = vqmovn_high_s32(vqmovn_s32(a[0]), a[1]);
@@ -113,6 +139,21 @@ instructions! {
 fn widen_u16(bits: uint16x8_t) -> [F32x4; 2] {
     let halves = vreinterpretq_f16_u16(bits);
     [vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)]
+}
+
+/// Each byte shifted to the right by 0 ..= 7, a number that is known where this is compiled into.
+#[inline(always)]
+pub fn shift_right(a: U8x16, bits: usize) -> U8x16 {
+    match bits {
+        0 => a,
+        1 => right_by_1(a),
+        2 => right_by_2(a),
+        3 => right_by_3(a),
+        4 => right_by_4(a),
+        5 => right_by_5(a),
+        6 => right_by_6(a),
+        _ => right_by_7(a),
+    }
 }
 
 /// Products of the last eight bytes: the compiler makes two instructions of `vmull_high_s8`.
@@ -165,6 +206,14 @@ pub fn again<T>(reference: &T) -> &T {
     }
     // SAFETY: the address of `reference`.
     unsafe { &*address }
+}
+
+/// [`again`] of a slice.
+#[inline(always)]
+pub fn again_bytes(bytes: &[u8]) -> &[u8] {
+    let Some(first) = bytes.first() else { return bytes };
+    // SAFETY: the address and the length of `bytes`.
+    unsafe { std::slice::from_raw_parts(again(first), bytes.len()) }
 }
 
 /// The same value, computed here and not later: the compiler would put off what nothing waits for, and hold its parts

@@ -4,9 +4,9 @@
 //! ```text
 //! lanes      instructions as safe functions: the unsafe of this folder lies here and where an instruction is wrapped
 //! sets       the three sets: what the CPU must have, and how each takes a product apart
-//! dot        sums of int8 products: smull and smlal (Cortex-A53, A72) or sdot (A76 on)
+//! dot, smull sums of int8 products: sdot (Cortex-A76 on), or smull and smlal (A53, A72)
 //! tiles      few tokens: walks the row blocks and tokens of a product, whatever the encoding
-//! float, q4, q8   one row block, by encoding
+//! float, q4, q8   one row block, by encoding; planes, coded: those whose codes lie in bit planes
 //! decode     one row block and one token: a function by encoding and set
 //! panel, panel_sdot, panel_smmla   many tokens: weights expanded once, tiles of 8 rows × 4 tokens
 //! vector     quantize, softmax, activations
@@ -17,6 +17,7 @@
 //! to it, would leave the bounds of the contract.
 
 mod attention;
+mod coded;
 mod decode;
 mod dot;
 mod float;
@@ -24,16 +25,19 @@ mod lanes;
 mod panel;
 mod panel_sdot;
 mod panel_smmla;
+mod planes;
 pub(crate) mod probe;
 mod q4;
 mod q8;
 mod sets;
+mod smull;
 mod tiles;
 mod vector;
 
 use crate::activations::Operand;
 use crate::{Kernels, KvRows, portable};
 use pith_format::{ActivationFunction, Encoding, Matrix};
+use planes::Planes;
 use sets::{Dotprod, I8mm, Plain, Set};
 use std::sync::OnceLock;
 
@@ -64,6 +68,12 @@ impl<S: Set> Neon<S> {
             Encoding::Q8 => set.mat_mul(q8::Q8(dot), w, x, y),
             Encoding::Q4 => set.mat_mul(q4::Q4(dot), w, x, y),
             Encoding::Q4G64 => set.mat_mul(q4::Q4G64(dot), w, x, y),
+            Encoding::Q6 => set.mat_mul(Planes(coded::Q6, dot), w, x, y),
+            Encoding::Q5 => set.mat_mul(Planes(coded::Q5, dot), w, x, y),
+            Encoding::Q4NL => set.mat_mul(Planes(coded::Q4NL, dot), w, x, y),
+            Encoding::Q3 => set.mat_mul(Planes(coded::Q3, dot), w, x, y),
+            Encoding::Q2 => set.mat_mul(Planes(coded::Q2, dot), w, x, y),
+            Encoding::Ternary => set.mat_mul(Planes(coded::Ternary, dot), w, x, y),
             _ => portable::mat_mul(w, x, y),
         }
     }

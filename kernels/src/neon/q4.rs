@@ -26,7 +26,7 @@ impl<D: Dot> Tiles for Q4<D> {
 
     #[inline(always)]
     fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows {
-        self.0.q4(bytes, x)
+        self.0.one::<Self>(bytes, x)
     }
 
     #[inline(always)]
@@ -73,7 +73,7 @@ impl<D: Dot> Tiles for Q4G64<D> {
 
     #[inline(always)]
     fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows {
-        self.0.q4_g64(bytes, x)
+        self.0.one::<Self>(bytes, x)
     }
 
     #[inline(always)]

@@ -22,7 +22,7 @@ impl<D: Dot> Tiles for Q8<D> {
 
     #[inline(always)]
     fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows {
-        self.0.q8(bytes, x)
+        self.0.one::<Self>(bytes, x)
     }
 
     #[inline(always)]

@@ -1,7 +1,8 @@
 //! The sets of this folder: how each multiplies a matrix of int8 codes, by the number of tokens.
 
-use super::dot::{Dot, Sdot, Smull};
+use super::dot::{Dot, Sdot};
 use super::panel::{self, Grouped};
+use super::smull::Smull;
 use super::tiles;
 use crate::activations::Operand;
 use pith_format::Matrix;

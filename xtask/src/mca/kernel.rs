@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// Encodings that are modelled, the longer name before the one that it contains.
-pub const ENCODINGS: [&str; 3] = ["q4-g64", "q4", "q8"];
+pub const ENCODINGS: [&str; 9] = ["q8", "q6", "q5", "q4-g64", "q4-nl", "q4", "q3", "q2", "ternary"];
 
 /// The inner loop of a product of int8.
 #[derive(Debug, PartialEq)]
@@ -183,7 +183,10 @@ fn named(text: &str) -> Option<&'static str> {
 
 /// The encoding whose type a mangled symbol holds: each name stands behind the count of its letters, `5Q4G64`.
 fn of_type(symbol: &str) -> Option<&'static str> {
-    let name = |encoding: &str| encoding.replace('-', "").to_uppercase();
+    let name = |encoding: &str| match encoding {
+        "ternary" => "Ternary".to_string(),
+        _ => encoding.replace('-', "").to_uppercase(),
+    };
     let holds = |encoding: &&str| symbol.contains(&format!("{}{}", name(encoding).len(), name(encoding)));
     ENCODINGS.into_iter().find(holds)
 }
@@ -237,6 +240,7 @@ impl<D: Dot> Tiles for Q4G64<D> {
     fn a_symbol_names_the_encoding_where_the_source_does_not() {
         assert_eq!(of_type("_RINvNvXs_4neon3dot4SdotINtNtB9_2q45Q4G64BM_E"), Some("q4-g64"));
         assert_eq!(of_type("_RINvNvXs_4neon3dot4SdotINtNtB9_2q42Q4BM_E"), Some("q4"));
+        assert_eq!(of_type("_RINvXs_4neon3dot4SdotINtB9_6PlanesNtNtB9_5coded7TernaryBM_E"), Some("ternary"));
         assert_eq!(of_type("_RINvNvXs_4neon3dot4SdotINtNtB9_2q49GenericBM_E"), None);
         assert_eq!(named("mat_vec_q4_g64"), Some("q4-g64"));
         assert_eq!(named("impl Tiles for Q8"), Some("q8"));

@@ -13,7 +13,7 @@ mod model;
 use crate::document;
 use anyhow::Context;
 use clap::Args;
-use kernel::{Kernel, Sources};
+use kernel::{ENCODINGS, Kernel, Sources};
 use model::{BOARDS, Board, CORES, MODEL, Mca};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ pub fn mca(args: McaArgs) -> anyhow::Result<()> {
 fn rows<'a>(kernels: &'a [Kernel], mca: &Mca) -> anyhow::Result<Vec<Row<'a>>> {
     let mut rows = Vec::new();
     for board in &BOARDS {
-        for encoding in ["q4", "q4-g64", "q8"] {
+        for encoding in ENCODINGS {
             let kernel = match kernel::mat_vec(kernels, board.kernels, encoding) {
                 Some(kernel) => Some((kernel, mca.cycles_per_64(kernel, board.processor)?)),
                 None => {

@@ -2,6 +2,7 @@
 
 use super::kernel::Kernel;
 use anyhow::Context;
+use pith_format::Encoding;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -41,13 +42,10 @@ pub const BOARDS: [Board; 2] = [
     },
 ];
 
-/// Bytes of one weight with its share of the scales.
+/// Bytes of one weight with its share of the scales, as the format says. Panics where it has no such encoding.
 pub fn bytes_per_weight(encoding: &str) -> f64 {
-    match encoding {
-        "q4" => 4.5 / 8.0,
-        "q4-g64" => 4.25 / 8.0,
-        _ => 8.5 / 8.0,
-    }
+    let encoding: Encoding = encoding.parse().expect("what is modelled is an encoding");
+    encoding.bits_per_weight() / 8.0
 }
 
 /// Weights of a model: those of its layers, and those of a head in q8, as `pith convert` makes it.
