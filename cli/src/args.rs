@@ -2,6 +2,7 @@
 
 use crate::calibrate::CalibrateArgs;
 use crate::energy::EnergyArgs;
+use crate::export::ExportArgs;
 use crate::ledger::LedgerArgs;
 use crate::output;
 use crate::report::ReportArgs;
@@ -31,6 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Make a .pith file from a Hugging Face folder or a GGUF file
     Convert(ConvertArgs),
+    /// Write a .pith file's weights back, decoded, for other tools to read
+    Export(ExportArgs),
     /// Show what a .pith file or a checkpoint holds, or what this CPU can run
     Inspect(InspectArgs),
     /// Continue a prompt
@@ -74,7 +77,8 @@ pub struct ConvertArgs {
     /// File to write
     #[arg(value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
-    /// Encoding of the weight matrices: f32, f16, q8, q4, q4-g64, or keep (a GGUF's own where Pith has it)
+    /// Encoding of the weight matrices: f32, f16, q8, q4, q4-g64, or keep (the source's own codes where an encoding
+    /// holds them)
     #[arg(short, long, default_value = "q4")]
     pub encoding: String,
     /// Encoding of the token embedding [default: q8, or --encoding where that is wider]

@@ -17,10 +17,7 @@ pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
         ..ConvertOptions::default()
     };
     let bar = if args.quiet || args.json { ProgressBar::hidden() } else { ProgressBar::no_length() };
-    bar.set_style(
-        ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} {wide_msg}")
-            .expect("a template of known fields"),
-    );
+    bar.set_style(bar_style());
     let result = run_conversion(&args.source, &args.output, &options, &Bar(&bar));
     bar.finish_and_clear();
     let report = result?;
@@ -48,7 +45,14 @@ fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
     Ok(recipe)
 }
 
-struct Bar<'a>(&'a ProgressBar);
+/// How the progress over bytes of tensors looks.
+pub fn bar_style() -> ProgressStyle {
+    ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} {wide_msg}")
+        .expect("a template of known fields")
+}
+
+/// Shows progress on the terminal.
+pub struct Bar<'a>(pub &'a ProgressBar);
 
 impl Progress for Bar<'_> {
     fn begin(&self, total_bytes: u64) {

@@ -10,6 +10,7 @@ mod calibrate;
 mod chat;
 mod convert;
 mod energy;
+mod export;
 mod inspect;
 mod interrupt;
 mod ledger;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Convert(args) => convert::convert(args)?,
+        Command::Export(args) => export::export(args)?,
         Command::Inspect(args) => inspect::inspect(args)?,
         Command::Run(args) => return run::run(args),
         Command::Chat(args) => chat::chat(args)?,

@@ -8,16 +8,14 @@ use pith_format::{
 };
 
 use crate::arch::{Architecture, Binding};
+use crate::carry::{self, Survey};
 use crate::encode::{Deviation, Encoder};
 use crate::error::ConvertError;
 use crate::recipe::Recipe;
 use crate::report::{Progress, Report, TensorReport};
-use crate::source::{Checkpoint, SourceKind};
+use crate::source::{Checkpoint, SourceKind, SourceType};
 use crate::vocabulary::Vocabulary;
-use crate::weights::{read_rows, read_vector};
-
-/// Weights handled at a time, which bounds memory: some tens of megabytes whatever the model.
-const BAND_VALUES: usize = 1 << 22;
+use crate::weights::{band_rows, read_rows, read_vector};
 
 /// How to convert.
 #[derive(Clone, Debug, Default)]
@@ -73,15 +71,23 @@ pub fn convert(
     let started = Instant::now();
     let checkpoint = Checkpoint::open(source)?;
     check_output(&checkpoint, output, options.force)?;
-    let Architecture { mut model, bindings, mut warnings } = Architecture::resolve(&checkpoint)?;
+    let Architecture { mut model, mut bindings, mut warnings } = Architecture::resolve(&checkpoint)?;
+    for binding in bindings.iter_mut().filter(|binding| binding.dtype == SourceType::Packed) {
+        binding.survey = Some(Survey::of(&checkpoint, binding)?);
+    }
     model.name = match &options.name {
         Some(name) => name.clone(),
         None => name_of(&checkpoint)?,
     };
     let vocabulary = Vocabulary::of(&checkpoint, model.vocab_len, &mut warnings)?;
     let head = bindings.iter().find(|binding| binding.id == head_id(&model)).expect("every model has a head");
-    let recipe = options.recipe.with_head(head.dtype, head.rows * head.cols);
+    let recipe = options.recipe.with_head(head.kept(), head.rows * head.cols);
     let plan = plan(&model, &bindings, vocabulary.tokenizer.as_deref(), &recipe);
+    let encodings =
+        plan.iter().map(|plan| (plan.id, plan.encoding)).collect::<std::collections::HashMap<_, _>>();
+    let encoded =
+        bindings.iter().filter_map(|binding| Some((binding, encodings.get(&binding.id).copied()??)));
+    warnings.extend(carry::warnings(encoded));
     let mut writer = Writer::create(output, &plan)?;
     let source_bytes = bindings.iter().map(Binding::source_bytes).sum();
     // What the head's second part is made of is read again.
@@ -136,7 +142,7 @@ fn plan(
     let tensors = bindings.iter().map(|binding| TensorPlan {
         id: binding.id,
         encoding: (binding.id.role.kind() == Kind::Matrix)
-            .then(|| recipe.encoding(binding.id.role, binding.dtype, model.tied_head)),
+            .then(|| recipe.encoding(binding.id.role, binding.kept(), model.tied_head)),
         rows: binding.rows,
         cols: binding.cols,
     });
@@ -171,7 +177,7 @@ fn write_tensor(
         let bytes = bytes.len() as u64;
         return Ok(TensorReport { id, encoding: None, bytes, carried: false, relative_error: None });
     };
-    let band_rows = (BAND_VALUES / binding.cols / TILE_ROWS * TILE_ROWS).max(TILE_ROWS);
+    let band_rows = band_rows(binding);
     let (mut encoded, mut deviation, mut bytes) = (Vec::new(), Deviation::default(), 0);
     for first in (0..binding.rows).step_by(band_rows) {
         let rows = first..binding.rows.min(first + band_rows);
@@ -180,7 +186,7 @@ fn write_tensor(
         deviation = deviation.add(encoder.encode(first, &stored, &mut encoded)?);
         writer.write(id, &encoded)?;
         bytes += encoded.len() as u64;
-        progress.advance(stored.len() as u64);
+        progress.advance(binding.source_bytes_to(rows.end) - binding.source_bytes_to(first));
     }
     Ok(TensorReport {
         id,

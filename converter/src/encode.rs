@@ -5,8 +5,9 @@ use pith_format::{Encoding, TILE_ROWS, encode_block};
 use rayon::prelude::*;
 
 use crate::arch::Binding;
+use crate::carry::CLIPPED;
 use crate::error::ConvertError;
-use crate::recipe::is_carried;
+use crate::source::{SourceType, scale_and_code};
 
 /// Largest value of f16, and so of its scales.
 const F16_MAX: f32 = 65504.0;
@@ -47,7 +48,7 @@ pub(crate) struct Encoder<'a> {
 impl<'a> Encoder<'a> {
     /// `measured`: decode what was encoded and compare.
     pub(crate) fn new(binding: &'a Binding, encoding: Encoding, measured: bool) -> Self {
-        Self { binding, encoding, first: None, carried: is_carried(binding, encoding), measured }
+        Self { binding, encoding, first: None, carried: binding.is_carried(encoding), measured }
     }
 
     /// Encodes what `first` leaves of the weights.
@@ -148,9 +149,10 @@ impl<'a> Encoder<'a> {
     /// Packs the source's own codes and scales; false where a code is out of the encoding's range.
     fn carry(&self, stored: &[u8], out: &mut [u8]) -> bool {
         let grouped = self.encoding.grouped().expect("only grouped encodings are carried");
-        assert_eq!(grouped.group_cols, GROUP);
-        let tile_cols = self.encoding.tile_cols();
-        let tile_groups = tile_cols / GROUP;
+        let (tile_cols, group_cols) = (self.encoding.tile_cols(), grouped.group_cols);
+        let tile_groups = tile_cols / group_cols;
+        let unpack = if self.binding.dtype == SourceType::Packed { unpack_values } else { unpack_blocks };
+        let block_len = self.binding.dtype.block_len();
         let block_bytes = self.binding.dtype.block_bytes();
         let (low, high) = grouped.code_range;
         let mut codes = vec![0i8; TILE_ROWS * tile_cols];
@@ -159,10 +161,10 @@ impl<'a> Encoder<'a> {
             codes.fill(0);
             scales.fill(f16::ZERO);
             for (row, stored) in stored.chunks_exact(self.binding.row_bytes()).enumerate() {
-                let groups = stored.chunks_exact(block_bytes).skip(tile * tile_groups).take(tile_groups);
-                for (group, stored) in groups.enumerate() {
-                    scales[row * tile_groups + group] = f16::from_le_bytes([stored[0], stored[1]]);
-                    unpack(&stored[2..], &mut codes[row * tile_cols + group * GROUP..][..GROUP]);
+                let groups = stored.chunks(group_cols / block_len * block_bytes);
+                for (group, stored) in groups.skip(tile * tile_groups).take(tile_groups).enumerate() {
+                    let codes = &mut codes[row * tile_cols + group * group_cols..][..group_cols];
+                    scales[row * tile_groups + group] = unpack(stored, codes);
                 }
             }
             if codes.iter().any(|code| !(low..=high).contains(code)) {
@@ -188,17 +190,30 @@ fn subtract(encoding: Encoding, cols: usize, bytes: &[u8], weights: &mut [f32]) 
     }
 }
 
-/// The codes of a block: 16 bytes with a first half of low and a second of high nibbles around 8, or 32 signed bytes.
-fn unpack(stored: &[u8], codes: &mut [i8]) {
+/// Scale and codes of a block of Q4_0 or Q8_0, which is a group of its encoding: 16 bytes with a first half of low and
+/// a second of high nibbles around 8, or 32 signed bytes.
+fn unpack_blocks(stored: &[u8], codes: &mut [i8]) -> f16 {
+    assert_eq!(codes.len(), GROUP);
+    let (scale, stored) = stored.split_at(2);
     if stored.len() == GROUP {
         codes.iter_mut().zip(stored).for_each(|(code, &byte)| *code = byte as i8);
-        return;
+    } else {
+        let (low, high) = codes.split_at_mut(GROUP / 2);
+        for ((low, high), &byte) in low.iter_mut().zip(high).zip(stored) {
+            *low = (byte & 15) as i8 - 8;
+            *high = (byte >> 4) as i8 - 8;
+        }
     }
-    let (low, high) = codes.split_at_mut(GROUP / 2);
-    for ((low, high), &byte) in low.iter_mut().zip(high).zip(stored) {
-        *low = (byte & 15) as i8 - 8;
-        *high = (byte >> 4) as i8 - 8;
+    f16::from_le_bytes([scale[0], scale[1]])
+}
+
+/// Scale and codes of a group of a packed matrix, all of whose values have one scale; the last of a row may be short.
+fn unpack_values(stored: &[u8], codes: &mut [i8]) -> f16 {
+    let values = stored.as_chunks().0;
+    for (code, &value) in codes.iter_mut().zip(values) {
+        *code = i8::try_from(scale_and_code(value).1.max(CLIPPED)).expect("the codes were surveyed");
     }
+    f16::from_f32(scale_and_code(values[0]).0)
 }
 
 #[cfg(test)]
@@ -220,6 +235,8 @@ mod tests {
             row_map: RowMap::From(0),
             transposed: false,
             offset: 0.0,
+            stored_bytes: 0,
+            survey: None,
         }
     }
 
@@ -273,8 +290,10 @@ mod tests {
 
     #[test]
     fn q4_0_nibbles_are_halves_of_a_block() {
+        let nibbles = (0..16u8).map(|byte| byte | (15 - byte) << 4);
+        let stored: Vec<u8> = f16::ONE.to_le_bytes().into_iter().chain(nibbles).collect();
         let mut codes = [0; 32];
-        unpack(&std::array::from_fn::<u8, 16, _>(|byte| byte as u8 | (15 - byte as u8) << 4), &mut codes);
+        assert_eq!(unpack_blocks(&stored, &mut codes), f16::ONE);
         let expected: Vec<i8> = (-8..8).chain((-8..8).rev()).collect();
         assert_eq!(codes.as_slice(), expected);
     }

@@ -60,4 +60,31 @@ pub enum ConvertError {
     /// The output would take the place of what is read.
     #[error("{} is the checkpoint itself; give another output", path.display())]
     OutputIsSource { path: PathBuf },
+    /// The output of an export is there already.
+    #[error("{} exists and is no empty folder; give a new one", path.display())]
+    OutputFolder { path: PathBuf },
+    /// A file of an export cannot be written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Write { path: PathBuf, action: &'static str, source: std::io::Error },
+    /// An original that is no Hugging Face folder.
+    #[error("{} is no folder with config.json: give the Hugging Face checkpoint", path.display())]
+    NotAFolder { path: PathBuf },
+    /// An original that is another model.
+    #[error("{}: {key} is {found}, in the file {expected}: it was not made from this checkpoint", path.display())]
+    LikeDiffers { path: PathBuf, key: String, expected: String, found: String },
+    /// A model whose configuration cannot be put together.
+    #[error(
+        "the original of this model of the family {family:?} cannot be told from the file: {reason}; give its \
+        folder with --like"
+    )]
+    NoOriginal { family: String, reason: String },
+    /// A tensor that the file and the checkpoint it is written as do not share.
+    #[error("{id} {}", match tensor {
+        Some(tensor) => format!("is missing or has another shape, which tensor {tensor:?} should hold"),
+        None => "has no tensor in a checkpoint of this family".into(),
+    })]
+    ExportTensor { id: TensorId, tensor: Option<String> },
+    /// A weight that the type of an export does not hold.
+    #[error("tensor {tensor:?}, of {id}: {value} is beyond {dtype}; export with --dtype f32")]
+    ExportRange { tensor: String, id: TensorId, value: f32, dtype: &'static str },
 }

@@ -5,9 +5,6 @@ use std::str::FromStr;
 
 use pith_format::{Encoding, Role, UnknownEncoding};
 
-use crate::arch::Binding;
-use crate::source::SourceType;
-
 /// Heads of so many weights are stored in two parts, unless asked otherwise: below that a second stage costs more than
 /// the bytes it saves.
 const SPLIT_FROM: usize = 8 << 20;
@@ -32,8 +29,9 @@ pub struct Recipe {
     /// The head, and the embedding that serves as one; `None` is `embedding`. Where neither is given and
     /// [`Recipe::outer`] would be 8 bits, large heads are stored in two parts of 4 bits.
     pub head: Option<HeadEncoding>,
-    /// Matrices whose type in the source has an encoding of its own (F32, F16, Q4_0, Q8_0) keep it without loss; the
-    /// encodings above are for the others.
+    /// Matrices whose type in the source has an encoding of its own (F32, F16, Q4_0, Q8_0) keep it without loss, and
+    /// the codes of a quantized checkpoint go into the narrowest encoding that holds them; the encodings above are for
+    /// the others.
     pub keep: bool,
 }
 
@@ -48,9 +46,9 @@ impl Recipe {
         if self.matrices.bits_per_weight() < 8.0 { Encoding::Q8 } else { self.matrices }
     }
 
-    /// This recipe with the encoding that a head of `weights` values, `dtype` in the source, gets by it.
-    pub(crate) fn with_head(self, dtype: SourceType, weights: usize) -> Self {
-        let head = match (self.head, self.embedding, same(dtype)) {
+    /// This recipe with the encoding that a head of `weights` values gets by it, the source having it in `kept`.
+    pub(crate) fn with_head(self, kept: Option<Encoding>, weights: usize) -> Self {
+        let head = match (self.head, self.embedding, kept) {
             (_, _, Some(encoding)) if self.keep => encoding.into(),
             (Some(head), _, _) => head,
             (None, Some(embedding), _) => embedding.into(),
@@ -64,9 +62,9 @@ impl Recipe {
         Self { head: Some(head), ..self }
     }
 
-    /// The encoding of a matrix that is `dtype` in the source.
-    pub(crate) fn encoding(&self, role: Role, dtype: SourceType, tied_head: bool) -> Encoding {
-        if let (true, Some(encoding)) = (self.keep, same(dtype)) {
+    /// The encoding of a matrix that the source has in `kept`.
+    pub(crate) fn encoding(&self, role: Role, kept: Option<Encoding>, tied_head: bool) -> Encoding {
+        if let (true, Some(encoding)) = (self.keep, kept) {
             return encoding;
         }
         let embedding = self.embedding.unwrap_or(self.outer());
@@ -121,29 +119,13 @@ impl FromStr for HeadEncoding {
     }
 }
 
-/// The encoding that holds a source type's values exactly, in its bits.
-fn same(dtype: SourceType) -> Option<Encoding> {
-    match dtype {
-        SourceType::F32 => Some(Encoding::F32),
-        SourceType::F16 => Some(Encoding::F16),
-        SourceType::Q4_0 => Some(Encoding::Q4),
-        SourceType::Q8_0 => Some(Encoding::Q8),
-        _ => None,
-    }
-}
-
-/// Whether the source's codes and scales become the file's, rather than be decoded and rounded again.
-pub(crate) fn is_carried(binding: &Binding, encoding: Encoding) -> bool {
-    encoding.grouped().is_some() && same(binding.dtype) == Some(encoding) && binding.offset == 0.0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn outer_matrices_have_at_least_eight_bits() {
-        let outer = |matrices| Recipe::new(matrices).encoding(Role::Head, SourceType::Bf16, false);
+        let outer = |matrices| Recipe::new(matrices).encoding(Role::Head, None, false);
         assert_eq!(outer(Encoding::Q4), Encoding::Q8);
         assert_eq!(outer(Encoding::Q4G64), Encoding::Q8);
         assert_eq!(outer(Encoding::Q8), Encoding::Q8);
@@ -154,7 +136,7 @@ mod tests {
     fn a_tied_matrix_is_encoded_as_a_head() {
         let recipe =
             Recipe { head: Some(Encoding::F16.into()), embedding: Some(Encoding::Q4), ..Recipe::default() };
-        let encoding = |role, tied| recipe.encoding(role, SourceType::F32, tied);
+        let encoding = |role, tied| recipe.encoding(role, Some(Encoding::F32), tied);
         assert_eq!(encoding(Role::TokenEmbedding, true), Encoding::F16);
         assert_eq!(encoding(Role::TokenEmbedding, false), Encoding::Q4);
         assert_eq!(encoding(Role::PositionEmbedding, true), Encoding::Q4);
@@ -164,29 +146,28 @@ mod tests {
 
     #[test]
     fn large_heads_are_split_unless_someone_says_otherwise() {
-        let head =
-            |recipe: Recipe, dtype, weights| recipe.with_head(dtype, weights).head.unwrap().to_string();
+        let head = |recipe: Recipe, kept, weights| recipe.with_head(kept, weights).head.unwrap().to_string();
         let (q4, q8) = (Recipe::default(), Recipe::new(Encoding::Q8));
-        assert_eq!(head(q4, SourceType::Bf16, SPLIT_FROM), "q4-g64+q4");
-        assert_eq!(head(q8, SourceType::Q6K, SPLIT_FROM), "q4-g64+q4");
-        assert_eq!(head(q4, SourceType::Bf16, SPLIT_FROM - 1), "q8");
-        assert_eq!(head(q4, SourceType::Q8_0, SPLIT_FROM), "q8");
-        assert_eq!(head(Recipe::new(Encoding::F16), SourceType::Bf16, SPLIT_FROM), "f16");
-        assert_eq!(head(Recipe { embedding: Some(Encoding::Q8), ..q4 }, SourceType::Bf16, SPLIT_FROM), "q8");
-        assert_eq!(head(Recipe { keep: true, ..q4 }, SourceType::Q4_0, SPLIT_FROM), "q4");
-        assert_eq!(head(Recipe { keep: true, ..q4 }, SourceType::Q6K, SPLIT_FROM), "q4-g64+q4");
+        assert_eq!(head(q4, None, SPLIT_FROM), "q4-g64+q4");
+        assert_eq!(head(q8, None, SPLIT_FROM), "q4-g64+q4");
+        assert_eq!(head(q4, None, SPLIT_FROM - 1), "q8");
+        assert_eq!(head(q4, Some(Encoding::Q8), SPLIT_FROM), "q8");
+        assert_eq!(head(Recipe::new(Encoding::F16), None, SPLIT_FROM), "f16");
+        assert_eq!(head(Recipe { embedding: Some(Encoding::Q8), ..q4 }, None, SPLIT_FROM), "q8");
+        assert_eq!(head(Recipe { keep: true, ..q4 }, Some(Encoding::Q4), SPLIT_FROM), "q4");
+        assert_eq!(head(Recipe { keep: true, ..q4 }, None, SPLIT_FROM), "q4-g64+q4");
         let asked = Recipe { head: Some("Q4+q8".parse().unwrap()), ..q4 };
-        assert_eq!(asked.with_head(SourceType::Bf16, 1).to_string(), "q4, embedding q8, head q4+q8");
+        assert_eq!(asked.with_head(None, 1).to_string(), "q4, embedding q8, head q4+q8");
         assert!("q4+".parse::<HeadEncoding>().is_err());
     }
 
     #[test]
     fn keeping_follows_the_source() {
         let recipe = Recipe { keep: true, ..Recipe::default() };
-        let encoding = |dtype| recipe.encoding(Role::Head, dtype, false);
-        assert_eq!(encoding(SourceType::Q4_0), Encoding::Q4);
-        assert_eq!(encoding(SourceType::F16), Encoding::F16);
-        assert_eq!(encoding(SourceType::Q6K), Encoding::Q8);
+        let encoding = |kept| recipe.encoding(Role::Head, kept, false);
+        assert_eq!(encoding(Some(Encoding::Q4)), Encoding::Q4);
+        assert_eq!(encoding(Some(Encoding::F16)), Encoding::F16);
+        assert_eq!(encoding(None), Encoding::Q8);
         assert_eq!(recipe.to_string(), "keep, else q4, embedding q8, head q8");
     }
 }

@@ -5,6 +5,15 @@ use std::ops::Range;
 use crate::arch::{Binding, RowMap};
 use crate::error::ConvertError;
 use crate::source::Checkpoint;
+use pith_format::TILE_ROWS;
+
+/// Weights handled at a time, which bounds memory: some tens of megabytes whatever the model.
+pub(crate) const BAND_VALUES: usize = 1 << 22;
+
+/// Rows of a matrix handled at a time: whole blocks of tiles.
+pub(crate) fn band_rows(binding: &Binding) -> usize {
+    (BAND_VALUES / binding.cols / TILE_ROWS * TILE_ROWS).max(TILE_ROWS)
+}
 
 /// The stored bytes of some rows of a matrix: one row after the other, each `cols` values of the binding's type.
 pub(crate) fn read_rows(

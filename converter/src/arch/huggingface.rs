@@ -87,13 +87,8 @@ fn refuse_variants(config: &Config<'_>) -> Result<(), ConvertError> {
             return Err(config.error(key, "none: mixtures of experts are not supported"));
         }
     }
-    for (key, expected) in [
-        ("quantization_config", "none: convert the unquantized checkpoint, or a GGUF file"),
-        ("text_config", "none: models of more than text are not supported"),
-    ] {
-        if config.object(key)?.is_some() {
-            return Err(config.error(key, expected));
-        }
+    if config.object("text_config")?.is_some() {
+        return Err(config.error("text_config", "none: models of more than text are not supported"));
     }
     for key in ["use_bidirectional_attention", "add_cross_attention", "is_encoder_decoder", "lm_head_bias"] {
         if config.flag(key, false)? {

@@ -12,6 +12,7 @@ mod gpt_neox;
 mod huggingface;
 mod llama;
 mod mistral;
+mod original;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -29,6 +30,7 @@ use config::Config;
 use gguf::Keys;
 use rule::Rule;
 
+pub(crate) use original::{original_bindings, original_config};
 pub(crate) use resolve::{Architecture, Binding};
 pub(crate) use rule::RowMap;
 

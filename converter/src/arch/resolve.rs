@@ -8,6 +8,7 @@ use super::config::Config;
 use super::gguf::{self, Keys};
 use super::rule::{Presence, RowMap, Rule};
 use super::{FAMILIES, Family, Translation, huggingface, known_names};
+use crate::carry::Survey;
 use crate::error::ConvertError;
 use crate::source::{Checkpoint, SourceError, SourceType, TensorInfo};
 
@@ -38,6 +39,10 @@ pub(crate) struct Binding {
     pub(crate) row_map: RowMap,
     pub(crate) transposed: bool,
     pub(crate) offset: f32,
+    /// Bytes of these values in the checkpoint's files.
+    pub(crate) stored_bytes: u64,
+    /// What the codes of a matrix of a quantized checkpoint are like, once they were read.
+    pub(crate) survey: Option<Survey>,
 }
 
 impl Architecture {
@@ -55,9 +60,14 @@ impl Binding {
         self.cols / self.dtype.block_len() * self.dtype.block_bytes()
     }
 
-    /// Bytes of the tensor in the source's type.
+    /// Bytes of the tensor in the checkpoint's files.
     pub(crate) fn source_bytes(&self) -> u64 {
-        (self.rows * self.row_bytes()) as u64
+        self.stored_bytes
+    }
+
+    /// The part of them that goes to the first `rows` rows.
+    pub(crate) fn source_bytes_to(&self, rows: usize) -> u64 {
+        (u128::from(self.stored_bytes) * rows as u128 / self.rows as u128) as u64
     }
 }
 
@@ -145,13 +155,22 @@ impl<'a> Sources<'a> {
         }
         let ignored = |name: &str| IGNORED.iter().chain(self.family.ignored).any(|end| name.ends_with(end));
         let unknown =
-            self.checkpoint.tensors().find(|info| !used.contains(&info.name) && !ignored(&info.name));
-        if let Some(TensorInfo { name, .. }) = unknown {
-            let (path, tensor) = (self.checkpoint.path().into(), name.clone());
-            return Err(ConvertError::UnknownTensor { path, tensor, family: self.family.name });
+            self.checkpoint.tensors().filter(|info| !used.contains(&info.name) && !ignored(&info.name));
+        for TensorInfo { name, .. } in unknown {
+            if !self.adds_nothing(name)? {
+                let (path, tensor) = (self.checkpoint.path().into(), name.clone());
+                return Err(ConvertError::UnknownTensor { path, tensor, family: self.family.name });
+            }
         }
         model.validate()?;
         Ok(Architecture { model, bindings, warnings })
+    }
+
+    /// Whether `name` is a bias of zeros, which AutoGPTQ wrote for every quantized matrix.
+    fn adds_nothing(&self, name: &str) -> Result<bool, ConvertError> {
+        let base =
+            name.strip_suffix(".bias").filter(|base| self.checkpoint.is_packed(&format!("{base}.weight")));
+        Ok(base.is_some() && self.checkpoint.load_f32(name)?.iter().all(|&value| value == 0.0))
     }
 
     /// The source of `id`; `None` where the checkpoint need not have and has not one.
@@ -199,12 +218,18 @@ impl<'a> Sources<'a> {
             return Err(SourceError::Shape { path, tensor, dtype, shape }.into());
         }
         let (transposed, offset) = (rule.transposed, rule.offset);
-        Ok(Some(Binding { id, tensor, dtype, rows, cols, row_map, transposed, offset }))
+        // Several roles may share the tensor.
+        let share = u128::from(found.bytes) * (rows * cols) as u128 / found.elements() as u128;
+        let stored_bytes = share as u64;
+        let survey = None;
+        let binding =
+            Binding { id, tensor, dtype, rows, cols, row_map, transposed, offset, stored_bytes, survey };
+        Ok(Some(binding))
     }
 }
 
 /// Every tensor that a file may hold, in the order in which the forward pass reads them.
-fn file_order(layer_count: usize) -> impl Iterator<Item = TensorId> {
+pub(super) fn file_order(layer_count: usize) -> impl Iterator<Item = TensorId> {
     let is_layer = |role: &&Role| role.scope() == Scope::Layer;
     let first = Role::ALL.iter().take_while(move |role| !is_layer(role));
     let last = Role::ALL.iter().skip_while(move |role| !is_layer(role)).filter(move |role| !is_layer(role));

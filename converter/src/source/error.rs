@@ -102,6 +102,18 @@ pub enum SourceError {
     /// A metadata value of another type or outside the range asked for.
     #[error("{}: key {key:?} should be {expected}, found {found}", path.display())]
     KeyType { path: PathBuf, key: String, expected: &'static str, found: String },
+    /// A quantization of the checkpoint that is not read.
+    #[error("{}: {key} is {found}, expected {expected}", path.display())]
+    Quantization { path: PathBuf, key: String, found: String, expected: String },
+    /// A quantized matrix that lacks one of its tensors.
+    #[error("{}: the quantized matrix {matrix:?} has no tensor {part:?}", path.display())]
+    MissingPart { path: PathBuf, matrix: String, part: String },
+    /// A tensor of a quantized matrix whose type or shape does not go with the others.
+    #[error("{}: tensor {tensor:?} is {dtype} of shape {shape:?}, expected {expected}", path.display())]
+    PartShape { path: PathBuf, tensor: String, dtype: SourceType, shape: Vec<usize>, expected: String },
+    /// A value of such a tensor that cannot be.
+    #[error("{}: tensor {tensor:?}: {found}, expected {expected}", path.display())]
+    PartValue { path: PathBuf, tensor: String, found: String, expected: String },
     /// No tensor of that name.
     #[error("{} has no tensor {tensor:?}", path.display())]
     NoSuchTensor { path: PathBuf, tensor: String },

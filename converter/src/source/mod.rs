@@ -7,6 +7,7 @@ mod error;
 mod file;
 pub mod gguf;
 mod huggingface;
+mod packed;
 mod plain;
 mod safetensors;
 mod tensor;
@@ -26,7 +27,10 @@ pub use tensor::TensorInfo;
 pub use tokenizer::{TokenizerFiles, TokenizerSource};
 pub use types::SourceType;
 
+pub(crate) use packed::scale_and_code;
+
 use file::SourceFile;
+use packed::Packed;
 
 const CHECKSUM_CHUNK_BYTES: u64 = 1 << 20;
 
@@ -46,6 +50,8 @@ pub struct Checkpoint {
     files: Vec<SourceFile>,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
+    /// The matrices of a quantized checkpoint, which several tensors hold.
+    packed: HashMap<String, Packed>,
     about: About,
 }
 
@@ -60,15 +66,16 @@ impl Checkpoint {
     ///
     /// Reads and checks all headers, no weights. A GGUF file without tensors (a vocabulary) is valid.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        let (files, tensors, about) = if path.is_dir() {
+        let (files, tensors, packed, about) = if path.is_dir() {
             let folder = huggingface::open(path)?;
             let (config, generation_config) = (folder.config, folder.generation_config);
-            (folder.files, folder.tensors, About::HuggingFace { config, generation_config })
+            let (tensors, packed) = packed::open(path, &config, &folder.files, folder.tensors)?;
+            (folder.files, tensors, packed, About::HuggingFace { config, generation_config })
         } else {
             let file = SourceFile::open(path)?;
             check_magic(&file)?;
             let (files, tensors, metadata) = gguf::open(file)?;
-            (files, tensors, About::Gguf(metadata))
+            (files, tensors, HashMap::new(), About::Gguf(metadata))
         };
         let mut by_name = HashMap::with_capacity(tensors.len());
         for (index, tensor) in tensors.iter().enumerate() {
@@ -77,7 +84,7 @@ impl Checkpoint {
                 return Err(SourceError::DuplicateTensor { path, tensor });
             }
         }
-        Ok(Self { path: path.into(), files, tensors, by_name, about })
+        Ok(Self { path: path.into(), files, tensors, by_name, packed, about })
     }
 
     /// What was opened.
@@ -113,7 +120,7 @@ impl Checkpoint {
         let tensor = self.find(name)?;
         tensor.check_loadable(self.file(tensor))?;
         let mut out = vec![0.0; tensor.elements()];
-        tensor.read_f32(self.file(tensor), 0..tensor.rows(), &mut out)?;
+        self.load_rows_f32(name, 0..tensor.rows(), &mut out)?;
         Ok(out)
     }
 
@@ -123,19 +130,37 @@ impl Checkpoint {
     /// matrices of a stack follow each other.
     pub fn load_rows_f32(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), SourceError> {
         let tensor = self.find(name)?;
-        tensor.read_f32(self.file(tensor), rows, out)
+        let Some(packed) = self.packed.get(name) else {
+            return tensor.read_f32(self.file(tensor), rows, out);
+        };
+        let expected = tensor.values_of(&rows)?;
+        if out.len() != expected {
+            return Err(SourceError::OutputLen { tensor: name.into(), expected, found: out.len() });
+        }
+        let stored = packed.read(&self.files, rows)?;
+        tensor.dtype.decode(&stored, out).expect("packed matrices can be loaded");
+        Ok(())
     }
 
     /// The stored bytes of a tensor, for block formats that can be carried over without loss.
     pub fn raw(&self, name: &str) -> Result<Vec<u8>, SourceError> {
-        let tensor = self.find(name)?;
-        tensor.read_raw(self.file(tensor), 0..tensor.rows())
+        self.raw_rows(name, 0..self.find(name)?.rows())
     }
 
-    /// The stored bytes of `rows`.
+    /// The stored bytes of `rows`; of a matrix of a quantized checkpoint the values of [`SourceType::Packed`], which
+    /// are put together while they are read.
     pub fn raw_rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<u8>, SourceError> {
         let tensor = self.find(name)?;
-        tensor.read_raw(self.file(tensor), rows)
+        let Some(packed) = self.packed.get(name) else {
+            return tensor.read_raw(self.file(tensor), rows);
+        };
+        tensor.values_of(&rows)?;
+        packed.read(&self.files, rows)
+    }
+
+    /// Whether several tensors of the files hold this one.
+    pub fn is_packed(&self, name: &str) -> bool {
+        self.packed.contains_key(name)
     }
 
     /// `config.json` of a Hugging Face folder.

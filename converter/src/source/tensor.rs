@@ -20,7 +20,7 @@ pub struct TensorInfo {
     pub dtype: SourceType,
     /// Dimensions, outermost first; for GGUF the reverse of the file's order. Empty for a scalar.
     pub shape: Vec<usize>,
-    /// Bytes in the file.
+    /// Bytes in the file, of all the tensors that hold it.
     pub bytes: u64,
     /// Index of the file among the checkpoint's files.
     pub(crate) file: usize,
@@ -51,6 +51,12 @@ impl TensorInfo {
         let dims = shape.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<_>>>()?;
         dims.iter().try_fold(1usize, |product, &d| product.checked_mul(d.max(1)))?;
         Some((dims, dtype.bytes_of(shape.iter().product())?))
+    }
+
+    /// How many values `rows` hold; an error where the tensor has no such rows.
+    pub(super) fn values_of(&self, rows: &Range<usize>) -> Result<usize, SourceError> {
+        self.row_bytes(rows)?;
+        Ok(rows.len() * self.cols())
     }
 
     /// The byte range of `rows` within the tensor.

@@ -1,7 +1,7 @@
 //! The one table of storage types: names, identifiers, block sizes, decoders.
 
 use super::gguf::{blocks, k_quants};
-use super::plain;
+use super::{packed, plain};
 
 /// Decodes whole blocks: `bytes` holds `n` blocks, `out` receives `n · block_len` values.
 pub(crate) type Decode = fn(bytes: &[u8], out: &mut [f32]);
@@ -55,6 +55,8 @@ source_types! {
     Q5K      "Q5_K"     Some(13), false, 256, 176, Some(k_quants::q5_k);
     Q6K      "Q6_K"     Some(14), false, 256, 210, Some(k_quants::q6_k);
     Iq4Xs    "IQ4_XS"   Some(23), false, 256, 136, Some(k_quants::iq4_xs);
+    // A matrix of a quantized checkpoint as it is put together: an f32 scale and an i16 code a value.
+    Packed   "PACKED"   None,     false, 1,   6,   Some(packed::decode);
     F64      "F64"      Some(28), true,  1,   8,   None;
     I64      "I64"      Some(27), true,  1,   8,   None;
     I32      "I32"      Some(26), true,  1,   4,   None;

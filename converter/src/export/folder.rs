@@ -1,0 +1,85 @@
+//! A folder that appears whole or not at all.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::ConvertError;
+
+/// Files on their way into a new folder.
+pub(super) struct Staging {
+    output: PathBuf,
+    temporary: PathBuf,
+    files: Vec<String>,
+}
+
+impl Staging {
+    /// `output` must not exist, or be an empty folder.
+    pub(super) fn create(output: &Path) -> Result<Self, ConvertError> {
+        let taken = match fs::read_dir(output) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        let name = output.file_name();
+        let (false, Some(name)) = (taken, name) else {
+            return Err(ConvertError::OutputFolder { path: output.into() });
+        };
+        let temporary =
+            output.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+        fs::create_dir(&temporary).map_err(failed(&temporary, "create"))?;
+        Ok(Self { output: output.into(), temporary, files: Vec::new() })
+    }
+
+    /// Opens a file of it.
+    pub(super) fn file(&mut self, name: &str) -> Result<File, ConvertError> {
+        let path = self.path(name);
+        self.files.push(name.into());
+        File::create_new(&path).map_err(failed(&path, "create"))
+    }
+
+    /// The temporary place of a file.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.temporary.join(name)
+    }
+
+    /// Writes a small file.
+    pub(super) fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), ConvertError> {
+        let path = self.path(name);
+        let mut file = self.file(name)?;
+        io::Write::write_all(&mut file, bytes).and_then(|()| file.sync_all()).map_err(failed(&path, "write"))
+    }
+
+    /// Copies a file of another folder, if that has it.
+    pub(super) fn copy(&mut self, from: &Path, name: &str) -> Result<(), ConvertError> {
+        let source = from.join(name);
+        if !source.is_file() {
+            return Ok(());
+        }
+        fs::copy(&source, self.path(name)).map_err(failed(&source, "copy"))?;
+        self.files.push(name.into());
+        Ok(())
+    }
+
+    /// Gives the folder its name; the names of its files.
+    pub(super) fn finish(mut self) -> Result<Vec<String>, ConvertError> {
+        if self.output.is_dir() {
+            // Some systems rename onto an empty folder, others do not.
+            fs::remove_dir(&self.output).map_err(failed(&self.output, "replace"))?;
+        }
+        fs::rename(&self.temporary, &self.output).map_err(failed(&self.output, "rename"))?;
+        Ok(std::mem::take(&mut self.files))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // After `finish` the temporary name is gone and this finds nothing.
+        let _ = fs::remove_dir_all(&self.temporary);
+    }
+}
+
+/// What went wrong with a file.
+pub(super) fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> ConvertError {
+    let path = path.to_path_buf();
+    move |source| ConvertError::Write { path, action, source }
+}
