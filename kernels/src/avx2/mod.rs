@@ -5,6 +5,7 @@
 mod attention;
 mod exp;
 mod float;
+mod kv4;
 pub mod memory;
 mod norm;
 mod panel;

@@ -20,6 +20,7 @@ mod attention;
 mod decode;
 mod dot;
 mod float;
+mod kv4;
 mod lanes;
 mod panel;
 mod panel_sdot;
