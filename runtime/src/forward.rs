@@ -190,8 +190,12 @@ impl<'a> Call<'a> {
             self.rotate(&buffers.rotations[table], dims.head_dim, queries);
             self.rotate(&buffers.rotations[table], dims.head_dim, keys);
         }
+        for x in [&mut *queries, &mut *keys, &mut *values] {
+            cache.spread(x);
+        }
         self.store(cache, keys, values);
         attend(self.exec, dims, cache, self.first, queries, &mut buffers.attention, mixed);
+        cache.spread(mixed);
         let input = self.operand(mixed, self.form(&[&layer.output]), operand);
         let delta = &mut area[..hidden_len];
         self.add_product(&layer.output, layer.attention_post_norm.as_ref(), input, delta, row, x);
