@@ -210,6 +210,8 @@ pub enum KvArg {
     F16,
     /// Bytes, one scale for a head and position
     Q8,
+    /// 4 bits, one scale for 32 numbers of a head and position
+    Q4,
 }
 
 /// How the next token is chosen.

@@ -14,6 +14,7 @@ impl From<KvArg> for KvType {
             KvArg::F32 => KvType::F32,
             KvArg::F16 => KvType::F16,
             KvArg::Q8 => KvType::Q8,
+            KvArg::Q4 => KvType::Q4,
         }
     }
 }

@@ -217,6 +217,14 @@ fn bench_counts_the_bytes_of_the_directory() {
         assert_eq!(row["weight_bytes_per_token"].as_f64().unwrap(), expected);
         assert!(row["min"].as_f64().unwrap() <= row["tokens_per_s"].as_f64().unwrap());
     }
+    // Keys and values of the same positions, 32 numbers at a time in 4 bits and a scale.
+    let cached = |kv| {
+        let rows = json(&pith(&["bench", &path, "-p", "0", "-n", "4", "-r", "1", "--kv", kv, "--json"]));
+        assert_eq!(rows[0]["kv"], kv);
+        rows[0]["kv_bytes_per_token"].as_f64().unwrap()
+    };
+    let (halves, nibbles) = (cached("f16"), cached("q4"));
+    assert!((nibbles / halves - 18.0 / 64.0).abs() < 1e-3, "{nibbles} of {halves}");
     let markdown = stdout(&pith(&["bench", &path, "-p", "8", "-n", "0", "-r", "1", "-o", "md"]));
     assert!(markdown.starts_with("| model |"), "{markdown}");
 }
@@ -431,9 +439,11 @@ fn a_session_file_spares_the_prompt() {
     assert_eq!(std::fs::read(&file).unwrap(), longer);
 
     // A damaged file and one of another cache are errors with the file's name.
-    let failed = pith(&[&args[..], &["--kv", "q8"]].concat());
-    assert_eq!(failed.status.code(), Some(1));
-    assert!(stderr(&failed).contains("prompt.session") && stderr(&failed).contains("cache type"));
+    for kv in ["q8", "q4"] {
+        let failed = pith(&[&args[..], &["--kv", kv]].concat());
+        assert_eq!(failed.status.code(), Some(1));
+        assert!(stderr(&failed).contains("prompt.session") && stderr(&failed).contains("cache type"));
+    }
     std::fs::write(&file, &longer[..longer.len() - 1]).unwrap();
     let failed = pith(&args);
     assert!(stderr(&failed).contains("truncated"), "{}", stderr(&failed));

@@ -37,7 +37,7 @@ pub use activations::{
     padded_len,
 };
 pub use attention::{ATTENTION_QUERIES, ATTENTION_SPAN, ATTENTION_TAIL, Attention, AttentionScratch};
-pub use kv::KvRows;
+pub use kv::{KV4_BYTES, KV4_GROUP, KV4_LEVELS, KvRows};
 
 use pith_format::{ActivationFunction, Encoding, Matrix};
 

@@ -4,7 +4,7 @@
 
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::attention::{ATTENTION_QUERIES, add};
-use crate::{Attention, AttentionScratch, Kernels, KvRows};
+use crate::{Attention, AttentionScratch, KV4_BYTES, KV4_GROUP, KV4_LEVELS, Kernels, KvRows};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use pith_format::encoding::MAX_TILE_COLS;
@@ -341,6 +341,18 @@ fn load_row(rows: KvRows<'_>, position: usize, start: usize, out: &mut [f32]) {
             let scale = scales[position].to_f32();
             for (out, &code) in out.iter_mut().zip(&codes[span]) {
                 *out = scale * f32::from(code);
+            }
+        }
+        KvRows::Q4 { head_dim, codes, scales } => {
+            // Parts begin at whole groups.
+            let first = position * head_dim.div_ceil(KV4_GROUP) + start / KV4_GROUP;
+            let groups = codes.as_chunks::<KV4_BYTES>().0[first..].iter().zip(&scales[first..]);
+            for ((bytes, scale), out) in groups.zip(out.chunks_mut(KV4_GROUP)) {
+                let scale = scale.to_f32();
+                let value = |code: u8| scale * f32::from(KV4_LEVELS[usize::from(code)]);
+                let (low, high) = out.split_at_mut(KV4_BYTES.min(out.len()));
+                low.iter_mut().zip(bytes).for_each(|(out, byte)| *out = value(byte & 15));
+                high.iter_mut().zip(bytes).for_each(|(out, byte)| *out = value(byte >> 4));
             }
         }
     }

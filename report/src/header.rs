@@ -211,6 +211,7 @@ fn kv_name(kv: KvType) -> &'static str {
         KvType::F32 => "f32",
         KvType::F16 => "f16",
         KvType::Q8 => "q8",
+        KvType::Q4 => "q4",
     }
 }
 

@@ -1,11 +1,13 @@
 //! The cache of keys and values: for every layer and key head, one row a position.
 
+mod q4;
+
 use crate::error::RuntimeError;
 use crate::memory::{Zeros, product};
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use pith_format::LayerConfig;
-use pith_kernels::KvRows;
+use pith_kernels::{KV4_BYTES, KvRows};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -20,6 +22,8 @@ pub enum KvType {
     F16,
     /// Bytes with one 16-bit scale a row.
     Q8,
+    /// 4 bits with one 16-bit scale for 32 numbers of a row; what is left of a row takes a whole group.
+    Q4,
 }
 
 /// The cache of one layer.
@@ -37,6 +41,7 @@ enum Rows {
     F32(Zeros<f32>),
     F16(Zeros<u16>),
     Q8 { codes: Zeros<i8>, scales: Zeros<u16> },
+    Q4 { codes: Zeros<u8>, scales: Zeros<u16> },
 }
 
 impl LayerCache {
@@ -48,7 +53,7 @@ impl LayerCache {
         Ok(Self { kv_heads: config.kv_heads, head_dim: config.head_dim, context_len, keys, values })
     }
 
-    /// Stores one position's keys and values, `kv_heads × head_dim` each.
+    /// Stores one position's keys and values, `kv_heads × head_dim` each, after [`LayerCache::spread`].
     pub fn store(&mut self, position: usize, keys: &[f32], values: &[f32]) {
         assert!(position < self.context_len);
         for head in 0..self.kv_heads {
@@ -56,6 +61,14 @@ impl LayerCache {
             let range = head * self.head_dim..(head + 1) * self.head_dim;
             self.keys.store(row, &keys[range.clone()]);
             self.values.store(row, &values[range]);
+        }
+    }
+
+    /// Brings queries, keys or values, rows of `head_dim`, into the form that this cache computes with, and mixes of
+    /// values back: an orthonormal map that is its own inverse, or nothing.
+    pub fn spread(&self, x: &mut [f32]) {
+        if let Rows::Q4 { .. } = self.keys {
+            q4::spread(self.head_dim, x);
         }
     }
 
@@ -121,6 +134,11 @@ impl Rows {
             KvType::F32 => Rows::F32(Zeros::new(what, count)?),
             KvType::F16 => Rows::F16(Zeros::new(what, count)?),
             KvType::Q8 => Rows::Q8 { codes: Zeros::new(what, count)?, scales: Zeros::new(what, rows)? },
+            KvType::Q4 => {
+                let groups = product(&[rows, q4::groups(head_dim)]).unwrap_or(usize::MAX);
+                let bytes = product(&[groups, KV4_BYTES]).unwrap_or(usize::MAX);
+                Rows::Q4 { codes: Zeros::new(what, bytes)?, scales: Zeros::new(what, groups)? }
+            }
         })
     }
 
@@ -148,10 +166,14 @@ impl Rows {
                     *code = (value * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
                 }
             }
+            Rows::Q4 { codes, scales } => {
+                let (bytes, groups) = groups_of(row..row + 1, values.len());
+                q4::store(values, &mut codes[bytes], &mut scales[groups]);
+            }
         }
     }
 
-    /// Appends a row: its numbers, little-endian, then its scale where it has one.
+    /// Appends a row: its numbers, little-endian, then its scales where it has some.
     fn export(&self, row: usize, head_dim: usize, out: &mut Vec<u8>) {
         let range = row * head_dim..(row + 1) * head_dim;
         match self {
@@ -160,6 +182,11 @@ impl Rows {
             Rows::Q8 { codes, scales } => {
                 out.extend(codes[range].iter().map(|code| code.cast_unsigned()));
                 out.extend(scales[row].to_le_bytes());
+            }
+            Rows::Q4 { codes, scales } => {
+                let (bytes, groups) = groups_of(row..row + 1, head_dim);
+                out.extend(&codes[bytes]);
+                out.extend(scales[groups].iter().flat_map(|scale| scale.to_le_bytes()));
             }
         }
     }
@@ -184,6 +211,14 @@ impl Rows {
                 }
                 scales[row] = u16::from_le_bytes([scale[0], scale[1]]);
             }
+            Rows::Q4 { codes, scales } => {
+                let (span, groups) = groups_of(row..row + 1, head_dim);
+                let (values, from) = bytes.split_at(span.len());
+                codes[span].copy_from_slice(values);
+                for (scale, bytes) in scales[groups].iter_mut().zip(from.as_chunks().0) {
+                    *scale = u16::from_le_bytes(*bytes);
+                }
+            }
         }
     }
 
@@ -195,16 +230,29 @@ impl Rows {
             Rows::Q8 { codes, scales } => {
                 KvRows::Q8 { head_dim, codes: &codes[range], scales: scales[rows].reinterpret_cast() }
             }
+            Rows::Q4 { codes, scales } => {
+                let (bytes, groups) = groups_of(rows, head_dim);
+                KvRows::Q4 { head_dim, codes: &codes[bytes], scales: scales[groups].reinterpret_cast() }
+            }
         }
     }
 
     fn row_bytes(&self, head_dim: usize) -> usize {
-        match self {
-            Rows::F32(_) => 4 * head_dim,
-            Rows::F16(_) => 2 * head_dim,
-            Rows::Q8 { .. } => head_dim + 2,
-        }
+        let kind = match self {
+            Rows::F32(_) => KvType::F32,
+            Rows::F16(_) => KvType::F16,
+            Rows::Q8 { .. } => KvType::Q8,
+            Rows::Q4 { .. } => KvType::Q4,
+        };
+        kind.row_bytes(head_dim)
     }
+}
+
+/// Bytes of the codes of some rows in 4 bits, and their groups.
+fn groups_of(rows: Range<usize>, head_dim: usize) -> (Range<usize>, Range<usize>) {
+    let groups = q4::groups(head_dim);
+    let span = rows.start * groups..rows.end * groups;
+    (KV4_BYTES * span.start..KV4_BYTES * span.end, span)
 }
 
 /// The largest f16.
@@ -217,16 +265,21 @@ fn saturating_f16(value: f32) -> f16 {
 
 impl KvType {
     /// Every type.
-    pub const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8];
+    pub const ALL: [KvType; 4] = [KvType::F32, KvType::F16, KvType::Q8, KvType::Q4];
 
     /// Bytes of one position of a layer: keys and values of all heads.
     pub(crate) fn position_bytes(self, layer: &LayerConfig) -> u64 {
-        let row_bytes = match self {
-            KvType::F32 => 4 * layer.head_dim,
-            KvType::F16 => 2 * layer.head_dim,
-            KvType::Q8 => layer.head_dim + 2,
-        };
-        2 * layer.kv_heads as u64 * row_bytes as u64
+        2 * layer.kv_heads as u64 * self.row_bytes(layer.head_dim) as u64
+    }
+
+    /// Bytes of one head's row.
+    fn row_bytes(self, head_dim: usize) -> usize {
+        match self {
+            KvType::F32 => 4 * head_dim,
+            KvType::F16 => 2 * head_dim,
+            KvType::Q8 => head_dim + 2,
+            KvType::Q4 => (KV4_BYTES + 2) * q4::groups(head_dim),
+        }
     }
 
     /// Number in a session file.
@@ -235,6 +288,7 @@ impl KvType {
             KvType::F32 => 0,
             KvType::F16 => 1,
             KvType::Q8 => 2,
+            KvType::Q4 => 3,
         }
     }
 
@@ -244,6 +298,7 @@ impl KvType {
             KvType::F32 => "f32",
             KvType::F16 => "f16",
             KvType::Q8 => "q8",
+            KvType::Q4 => "q4",
         }
     }
 }
@@ -288,9 +343,12 @@ mod tests {
 
     #[test]
     fn rows_come_back_within_their_types_error() {
-        for (kind, error, bytes) in
-            [(KvType::F32, 0.0, 48), (KvType::F16, 4.0 / 4096.0, 24), (KvType::Q8, 0.017, 20)]
-        {
+        for (kind, error, bytes) in [
+            (KvType::F32, 0.0, 48),
+            (KvType::F16, 4.0 / 4096.0, 24),
+            (KvType::Q8, 0.017, 20),
+            (KvType::Q4, 0.25, 72),
+        ] {
             let mut cache = LayerCache::new(&config(), 5, kind).unwrap();
             for position in 0..5 {
                 let at = |offset: usize| -> Vec<f32> {
@@ -339,7 +397,7 @@ mod tests {
 
     #[test]
     fn extremes_saturate() {
-        for kind in [KvType::F16, KvType::Q8] {
+        for kind in [KvType::F16, KvType::Q8, KvType::Q4] {
             let mut cache = LayerCache::new(&config(), 1, kind).unwrap();
             cache.store(0, &[1e30, -1e30, 0.0, 0.0, 0.0, 0.0], &[1e-30; 6]);
             assert!(cache.keys(0, 0..1).get(0, 0) > 6e4, "{kind}");
@@ -358,6 +416,6 @@ mod tests {
             assert_eq!(kind.name().parse::<KvType>().unwrap(), kind);
         }
         let message = "q5".parse::<KvType>().unwrap_err().to_string();
-        assert!(message.contains("\"q5\"") && message.contains("f32, f16, q8"), "{message}");
+        assert!(message.contains("\"q5\"") && message.contains("f32, f16, q8, q4"), "{message}");
     }
 }

@@ -226,8 +226,12 @@ impl<'a> Call<'a> {
             self.rotate(&buffers.rotations[table], dims.head_dim, queries);
             self.rotate(&buffers.rotations[table], dims.head_dim, keys);
         }
+        for x in [&mut *queries, &mut *keys, &mut *values] {
+            cache.spread(x);
+        }
         self.store(cache, keys, values);
         attend(self.exec, dims, cache, self.first, queries, &mut buffers.attention, mixed);
+        cache.spread(mixed);
         let input = self.operand(mixed, self.form(&[&layer.output]), operand);
         self.tell(Some(layer_index), Site::Output, input);
         let delta = &mut area[..hidden_len];

@@ -1,12 +1,12 @@
 //! Attention in tiles of registers of 8 floats: scores for 16 positions, mixes for 16 dimensions, six queries each, so
 //! that 12 sums hide the latency of the addition and eight loads feed 12 products.
 
-use super::Avx2;
 use super::memory::{
     fetch, load_codes, load_floats, load_halves, max_lanes, padded, store_floats, sum_lanes,
 };
-use crate::KvRows;
+use super::{Avx2, kv4};
 use crate::attention::{ATTENTION_SPAN, EXP2_COEFFICIENTS, ROWS, TILE, Tiles};
+use crate::{KV4_BYTES, KV4_GROUP, KvRows};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::arch::x86_64::*;
@@ -79,6 +79,7 @@ fn transpose(keys: KvRows<'_>, out: &mut [[f32; TILE]]) {
                     store_floats(_mm256_mul_ps(load_floats(out), factors), out);
                 }
             }
+            KvRows::Q4 { codes, scales, .. } => kv4::transpose(codes, scales, start, out),
         }
     }
 }
@@ -102,6 +103,13 @@ fn widen(values: KvRows<'_>, padded: usize, out: &mut [f32]) {
             let rows = codes.chunks_exact(head_dim).zip(factors);
             for ((row, factor), out) in rows.zip(out.chunks_exact_mut(padded)) {
                 widen_q8(row, factor, out);
+            }
+        }
+        KvRows::Q4 { head_dim, codes, scales } => {
+            let groups = head_dim.div_ceil(KV4_GROUP);
+            let rows = codes.chunks_exact(KV4_BYTES * groups).zip(scales.chunks_exact(groups));
+            for ((codes, scales), out) in rows.zip(out.chunks_exact_mut(padded)) {
+                kv4::widen(codes, scales, out);
             }
         }
     }
@@ -164,7 +172,7 @@ widening!(transpose_q8, widen_q8, i8, 0, load_codes);
 /// 8 rows of 8 as 8 columns.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn transposed(rows: [__m256; 8]) -> [__m256; 8] {
+pub fn transposed(rows: [__m256; 8]) -> [__m256; 8] {
     let (mut pairs, mut quads, mut out) = (rows, rows, rows);
     for i in (0..8).step_by(2) {
         pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);

@@ -78,6 +78,29 @@ pub fn load_codes(codes: &[i8; 8]) -> __m256 {
     _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(codes.as_ptr().cast()) }))
 }
 
+/// 16 levels, one a byte.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn load_levels(levels: &[i8; 16]) -> __m128i {
+    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+    unsafe { _mm_loadu_si128(levels.as_ptr().cast()) }
+}
+
+/// 32 codes of 4 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn load_nibbles(codes: &[u8; 16]) -> __m128i {
+    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+    unsafe { _mm_loadu_si128(codes.as_ptr().cast()) }
+}
+
+/// One f16, widened.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub fn widen_half(half: f16) -> f32 {
+    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.to_bits()))))
+}
+
 /// Four codes, repeated for every row.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -190,6 +213,10 @@ pub fn fetch(rows: KvRows<'_>) {
         KvRows::F32 { rows, .. } => fetch_slice(rows),
         KvRows::F16 { rows, .. } => fetch_slice(rows),
         KvRows::Q8 { codes, .. } => fetch_slice(codes),
+        KvRows::Q4 { codes, scales, .. } => {
+            fetch_slice(codes);
+            fetch_slice(scales);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod attention;
 mod exp;
 mod float;
 pub mod lines;
+mod kv4;
 pub mod memory;
 mod norm;
 mod panel;

@@ -1,11 +1,11 @@
 //! Attention in tiles of registers of 16 floats: scores for 64 positions, mixes for 64 dimensions, six queries each,
 //! so that 24 sums hide the latency of the addition and ten loads feed 24 products.
 
-use super::Avx512;
 use super::memory::{load, load_codes, load_f16, store};
-use crate::KvRows;
+use super::{Avx512, kv4};
 use crate::attention::{ATTENTION_SPAN, EXP2_COEFFICIENTS, ROWS, TILE, Tiles};
 use crate::avx2::fetch;
+use crate::{KV4_BYTES, KV4_GROUP, KvRows};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::arch::x86_64::*;
@@ -85,6 +85,7 @@ fn transpose(keys: KvRows<'_>, out: &mut [[f32; TILE]]) {
                     store(_mm512_mul_ps(load(out), factors), out);
                 }
             }
+            KvRows::Q4 { codes, scales, .. } => kv4::transpose(codes, scales, start, out),
         }
     }
 }
@@ -108,6 +109,13 @@ fn widen(values: KvRows<'_>, padded: usize, out: &mut [f32]) {
             let rows = codes.chunks_exact(head_dim).zip(factors);
             for ((row, factor), out) in rows.zip(out.chunks_exact_mut(padded)) {
                 widen_q8(row, factor, out);
+            }
+        }
+        KvRows::Q4 { head_dim, codes, scales } => {
+            let groups = head_dim.div_ceil(KV4_GROUP);
+            let rows = codes.chunks_exact(KV4_BYTES * groups).zip(scales.chunks_exact(groups));
+            for ((codes, scales), out) in rows.zip(out.chunks_exact_mut(padded)) {
+                kv4::widen(codes, scales, out);
             }
         }
     }
@@ -170,7 +178,7 @@ widening!(transpose_q8, widen_q8, i8, 0, load_codes);
 /// 16 rows of 16 as 16 columns.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transposed(rows: [__m512; 16]) -> [__m512; 16] {
+pub fn transposed(rows: [__m512; 16]) -> [__m512; 16] {
     let (mut pairs, mut quads, mut out) = (rows, rows, rows);
     for i in (0..16).step_by(2) {
         pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);

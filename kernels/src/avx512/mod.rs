@@ -8,6 +8,7 @@ mod exp;
 mod few;
 mod float;
 mod lines;
+mod kv4;
 mod memory;
 mod one;
 mod panel;
@@ -23,7 +24,7 @@ use crate::avx2::Avx2;
 use crate::blocks::{mat_mul, mat_vec};
 use crate::coded::with_tile;
 use crate::panels;
-use crate::{Attention, AttentionScratch, Kernels, attention as tiles, portable};
+use crate::{Attention, AttentionScratch, Kernels, KvRows, attention as tiles, portable};
 use panel::BLOCKS;
 use pith_format::{ActivationFunction, Encoding, Matrix, Operation};
 
@@ -119,7 +120,11 @@ impl Kernels for Avx512 {
     }
 
     fn attention(&self, task: &Attention<'_>, scratch: &mut AttentionScratch, records: &mut [f32]) {
-        if task.few && task.keys.head_dim().is_multiple_of(16) {
+        let in_rows = match task.keys {
+            KvRows::Q4 { head_dim, .. } => head_dim.is_multiple_of(16) && kv4::in_rows(head_dim),
+            keys => keys.head_dim().is_multiple_of(16),
+        };
+        if task.few && in_rows {
             return tiles::attention_in_rows(*self, task, scratch, records);
         }
         tiles::attention(*self, task, scratch, records)

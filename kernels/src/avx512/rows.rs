@@ -1,7 +1,7 @@
 //! Attention of few tokens: keys and values are read where they lie, a row of them serving up to six queries.
 
-use super::Avx512;
 use super::memory::{load, load_codes, load_f16, store};
+use super::{Avx512, kv4};
 use crate::KvRows;
 use crate::attention::{ATTENTION_SPAN, Rows, TILE};
 use crate::avx2::fetch;
@@ -50,6 +50,9 @@ fn scores(
             scores_q8(queries, codes, ahead, head_dim, start, out);
             scale(scales, start, out);
         }
+        KvRows::Q4 { head_dim, codes, scales } => {
+            kv4::scores(queries, (codes, scales), ahead, head_dim, start, out);
+        }
     }
 }
 
@@ -68,12 +71,15 @@ fn mix(
             scale(scales, start, weights);
             mix_q8(weights, start, codes, ahead, head_dim, mixed);
         }
+        KvRows::Q4 { head_dim, codes, scales } => {
+            kv4::mix(weights, start, (codes, scales), ahead, head_dim, mixed);
+        }
     }
 }
 
 /// Fetches four rows from the `first` on, as far as there are some.
 #[inline]
-fn fetch_rows(rows: KvRows<'_>, first: usize) {
+pub fn fetch_rows(rows: KvRows<'_>, first: usize) {
     let end = rows.positions();
     fetch(rows.slice(first.min(end)..(first + 4).min(end)));
 }
@@ -321,7 +327,7 @@ rows_of!(
 /// In every quarter, the sums of that quarter of each of four registers.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn quarter_sums(rows: [__m512; 4]) -> __m512 {
+pub fn quarter_sums(rows: [__m512; 4]) -> __m512 {
     let pair = |a: __m512, b: __m512| {
         _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)))
     };
@@ -333,7 +339,7 @@ fn quarter_sums(rows: [__m512; 4]) -> __m512 {
 /// The sums of the quarters of each register, register after register.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn row_sums(quads: [__m512; 4]) -> __m512 {
+pub fn row_sums(quads: [__m512; 4]) -> __m512 {
     let halves = |a: __m512, b: __m512| {
         _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b))
     };

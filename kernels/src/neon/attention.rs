@@ -1,11 +1,12 @@
 //! Scores and mix: queries against the keys and values of one head, four queries to one read.
 
+use super::kv4;
 use super::lanes::*;
 use crate::KvRows;
 use half::f16;
 
 /// Queries that share one read of a key or value; more would not fit the registers.
-const QUERIES: usize = 4;
+pub const QUERIES: usize = 4;
 
 /// See [`Kernels::scores`](crate::Kernels::scores).
 pub fn scores(queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
@@ -15,6 +16,7 @@ pub fn scores(queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
         KvRows::Q8 { head_dim, codes, scales } => {
             score(queries, &Rows { head_dim, rows: codes, scales }, scale, out)
         }
+        KvRows::Q4 { head_dim, codes, scales } => kv4::scores(queries, head_dim, codes, scales, scale, out),
     }
 }
 
@@ -26,6 +28,7 @@ pub fn mix(weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
         KvRows::Q8 { head_dim, codes, scales } => {
             blend(weights, &Rows { head_dim, rows: codes, scales }, out)
         }
+        KvRows::Q4 { head_dim, codes, scales } => kv4::mix(weights, head_dim, codes, scales, out),
     }
 }
 
@@ -174,7 +177,7 @@ fn dots<V: Value, const Q: usize, const P: usize>(queries: [&[f32]; Q], keys: [&
 }
 
 /// Positions whose values stay in the first-level cache while all dimensions pass.
-const CHUNK: usize = 64;
+pub const CHUNK: usize = 64;
 
 fn blend<V: Value>(weights: &[f32], values: &Rows<'_, V>, out: &mut [f32]) {
     let positions = values.positions();

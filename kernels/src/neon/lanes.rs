@@ -119,6 +119,14 @@ instructions! {
         let (low, high) = (vmovl_s8(vget_low_s8(a)), vmovl_high_s8(a));
         [vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high)]
             .map(|a| vcvtq_f32_s32(a))
+    // A table's byte for every index below 16.
+    lookup(table: I8x16, indices: I8x16) -> I8x16 =
+        |table, indices| vqtbl1q_s8(table, vreinterpretq_u8_s8(indices));
+    // Sixteen bytes to floats.
+    floats_of(bytes: I8x16) -> [F32x4; 4] = |bytes| {
+        let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
+        [vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high)]
+            .map(|quad| vcvtq_f32_s32(quad))
     };
 
     // 16 numbers to bytes, saturating.

@@ -21,6 +21,7 @@ mod coded;
 mod decode;
 mod dot;
 mod float;
+mod kv4;
 mod lanes;
 mod panel;
 mod panel_sdot;

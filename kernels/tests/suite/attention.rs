@@ -2,7 +2,10 @@ use crate::bound::{self, assert_within};
 use crate::guard::Guarded;
 use crate::rng::Rng;
 use half::f16;
-use pith_kernels::{ATTENTION_SPAN, ATTENTION_TAIL, Attention, AttentionScratch, Kernels, KvRows, available};
+use pith_kernels::{
+    ATTENTION_SPAN, ATTENTION_TAIL, Attention, AttentionScratch, KV4_BYTES, KV4_GROUP, Kernels, KvRows,
+    available,
+};
 use std::ops::Range;
 
 /// One cache in every form it can have.
@@ -12,6 +15,8 @@ struct Cache {
     f16: Guarded<f16>,
     codes: Guarded<i8>,
     scales: Guarded<f16>,
+    nibbles: Guarded<u8>,
+    group_scales: Guarded<f16>,
 }
 
 impl Cache {
@@ -21,27 +26,32 @@ impl Cache {
         if let Some(code) = codes.first_mut() {
             *code = -128;
         }
+        let groups = positions * head_dim.div_ceil(KV4_GROUP);
+        let nibbles: Vec<u8> = (0..groups * KV4_BYTES).map(|_| rng.byte()).collect();
         Self {
             head_dim,
             f32: Guarded::from_slice(&rng.floats(len, limit)),
             f16: Guarded::from_slice(&rng.halves(len, limit.min(60000.0))),
             codes: Guarded::from_slice(&codes),
             scales: Guarded::from_slice(&rng.halves(positions, (limit / 127.0).min(500.0))),
+            nibbles: Guarded::from_slice(&nibbles),
+            group_scales: Guarded::from_slice(&rng.halves(groups, (limit / 127.0).min(500.0))),
         }
     }
 
-    fn forms(&self) -> [(&'static str, KvRows<'_>); 3] {
+    fn forms(&self) -> [(&'static str, KvRows<'_>); 4] {
         let head_dim = self.head_dim;
         [
             ("f32", KvRows::F32 { head_dim, rows: &self.f32 }),
             ("f16", KvRows::F16 { head_dim, rows: &self.f16 }),
             ("q8", KvRows::Q8 { head_dim, codes: &self.codes, scales: &self.scales }),
+            ("q4", KvRows::Q4 { head_dim, codes: &self.nibbles, scales: &self.group_scales }),
         ]
     }
 }
 
 /// `(head_dim, positions, queries, limit)`
-const CASES: [(usize, usize, usize, f32); 18] = [
+const CASES: [(usize, usize, usize, f32); 19] = [
     (4, 1, 1, 1.0),
     (4, 9, 3, 1.0),
     (8, 2, 8, 1.0),
@@ -58,6 +68,7 @@ const CASES: [(usize, usize, usize, f32); 18] = [
     (80, 31, 8, 1.0),
     (128, 16, 3, 1.0),
     (128, 129, 1, 1.0),
+    (112, 70, 6, 1.0),
     (256, 4, 1, 1.0),
     (256, 19, 5, 1.0),
 ];
@@ -125,7 +136,7 @@ struct Shape {
     softcap: Option<f32>,
 }
 
-const SHAPES: [Shape; 14] = {
+const SHAPES: [Shape; 17] = {
     const fn shape(head_dim: usize, positions: usize, group: usize, tokens: usize) -> Shape {
         Shape { head_dim, positions, group, tokens, window: usize::MAX, softcap: None }
     }
@@ -140,6 +151,9 @@ const SHAPES: [Shape; 14] = {
         shape(64, 515, 3, 17),
         shape(80, 130, 8, 8),
         shape(128, 257, 49, 2),
+        shape(48, 70, 7, 2),
+        shape(112, 300, 5, 1),
+        shape(288, 20, 2, 1),
         shape(256, 40, 6, 3),
         Shape { window: 37, ..shape(64, 560, 2, 25) },
         Shape { window: 1, softcap: Some(3.0), ..shape(20, 290, 7, 8) },

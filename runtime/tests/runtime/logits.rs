@@ -170,10 +170,12 @@ fn prefill_equals_token_by_token() {
                     if encoding == Encoding::F32 { vec![1, 7, 33] } else { vec![1, 7, MIN_PACKED - 1] };
                 for batch in batches {
                     let mut session = self::session(&model, kv_type, 1, batch);
-                    assert_close(&all_logits(&mut session, &tokens), &expected, 1e-4, &what);
+                    // Many tokens at once differ in last bits, and those may turn a code: of 4 bits, a tenth of a number.
+                    let bound = if kv_type == KvType::Q4 && batch > 7 { 5e-2 } else { 1e-4 };
+                    assert_close(&all_logits(&mut session, &tokens), &expected, bound, &what);
                     session.reset();
                     let last = session.prefill(&tokens).unwrap().to_vec();
-                    assert_close(&[last], &expected[32..], 1e-4, &what);
+                    assert_close(&[last], &expected[32..], bound, &what);
                 }
             }
         }
@@ -220,7 +222,7 @@ fn cache_types_cost_little() {
     let (plan, tokens) = (llama(), tokens(40, 301));
     let model = plan.build().open();
     let exact = widen(&all_logits(&mut session(&model, KvType::F32, 1, 16), &tokens));
-    for (kv_type, bound) in [(KvType::F16, 2e-3), (KvType::Q8, 4e-2)] {
+    for (kv_type, bound) in [(KvType::F16, 2e-3), (KvType::Q8, 4e-2), (KvType::Q4, 0.4)] {
         let found = all_logits(&mut session(&model, kv_type, 1, 16), &tokens);
         assert_close(&found, &exact, bound, kv_type.name());
         assert_ne!(widen(&found), exact, "{kv_type} rounds");

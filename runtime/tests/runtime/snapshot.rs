@@ -166,8 +166,10 @@ fn another_model_cache_or_rotation_is_refused() {
     other.encoding = Encoding::F16;
     let message = refusal(&other, KvType::F16, 16);
     assert!(message.contains("saved.session: the session was made with model "), "{message}");
-    let message = refusal(&llama(), KvType::Q8, 16);
-    assert!(message.contains("cache type f16, this one has q8"), "{message}");
+    for (kv_type, name) in [(KvType::Q8, "q8"), (KvType::Q4, "q4")] {
+        let message = refusal(&llama(), kv_type, 16);
+        assert!(message.contains(&format!("cache type f16, this one has {name}")), "{message}");
+    }
     let message = refusal(&llama(), KvType::F16, 3);
     assert!(message.contains("4 tokens do not fit in a context of 3"), "{message}");
 

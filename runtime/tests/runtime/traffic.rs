@@ -67,7 +67,7 @@ fn the_cache_counts_rows_read_and_written() {
     plan.config.layers[1].window = Some(3);
     let model = plan.build().open();
     // Keys and values, two heads, 12 dimensions.
-    for (kv_type, row_bytes) in [(KvType::F32, 48), (KvType::F16, 24), (KvType::Q8, 14)] {
+    for (kv_type, row_bytes) in [(KvType::F32, 48), (KvType::F16, 24), (KvType::Q8, 14), (KvType::Q4, 18)] {
         let position_bytes = 2 * 2 * row_bytes;
         let mut session = session(&model, kv_type, 1, 8);
         session.prefill(&tokens(4, 301)).unwrap();
