@@ -1,7 +1,7 @@
 //! Keys and values in 4 bits: a code's level out of a table of bytes, which fits a register.
 
 use super::attention::transposed;
-use super::memory::{load_levels, load_nibbles, store_floats, widen_half};
+use super::memory::{load_kv4, load_levels, store_floats, widen_half};
 use crate::attention::TILE;
 use crate::{KV4_BYTES, KV4_GROUP, KV4_LEVELS};
 use half::f16;
@@ -45,7 +45,7 @@ pub fn widen(codes: &[u8], scales: &[f16], out: &mut [f32]) {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn group(codes: &[u8; KV4_BYTES], scale: f32) -> [__m256; 4] {
-    let (codes, levels) = (load_nibbles(codes), load_levels(&KV4_LEVELS));
+    let (codes, levels) = (load_kv4(codes), load_levels(&KV4_LEVELS));
     let (mask, scale) = (_mm_set1_epi8(15), _mm256_set1_ps(scale));
     let low = _mm_shuffle_epi8(levels, _mm_and_si128(codes, mask));
     let high = _mm_shuffle_epi8(levels, _mm_and_si128(_mm_srli_epi16::<4>(codes), mask));

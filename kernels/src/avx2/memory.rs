@@ -89,7 +89,7 @@ pub fn load_levels(levels: &[i8; 16]) -> __m128i {
 /// 32 codes of 4 bits.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub fn load_nibbles(codes: &[u8; 16]) -> __m128i {
+pub fn load_kv4(codes: &[u8; 16]) -> __m128i {
     // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
     unsafe { _mm_loadu_si128(codes.as_ptr().cast()) }
 }

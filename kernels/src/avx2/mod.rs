@@ -5,8 +5,8 @@
 mod attention;
 mod exp;
 mod float;
-pub mod lines;
 mod kv4;
+pub mod lines;
 pub mod memory;
 mod norm;
 mod panel;

@@ -123,14 +123,6 @@ pub fn load_codes(codes: &[i8; 16]) -> __m512 {
     _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) }))
 }
 
-/// 32 codes of 4 bits, two a lane: one in its low bits, the other above it.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub fn load_nibbles(codes: &[u8; 16]) -> __m512i {
-    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
-    _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) })
-}
-
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn store(from: __m512, to: &mut [f32; 16]) {

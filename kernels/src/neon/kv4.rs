@@ -44,7 +44,7 @@ impl<'a> Rows<'a> {
 #[inline(always)]
 fn levels(codes: &[u8; KV4_BYTES]) -> [I8x16; 2] {
     let (codes, table) = (load_u8(codes), load_i8(&KV4_LEVELS));
-    [lookup(table, low_nibbles(codes)), lookup(table, high_nibbles(codes))]
+    [lookup(table, unsigned(low_nibbles(codes))), lookup(table, unsigned(high_nibbles(codes)))]
 }
 
 /// See [`Kernels::scores`](crate::Kernels::scores).
@@ -107,7 +107,7 @@ fn dots<const Q: usize, const P: usize>(
             // The products of a group, then its scale.
             let mut products = [splat(0.0); Q];
             for (half, levels) in levels(&key.codes[group]).into_iter().enumerate() {
-                let levels = floats_of(levels);
+                let levels = widen_bytes(levels);
                 for q in 0..Q {
                     let query = whole[q].get(group).unwrap_or(&tails[q]);
                     let query = query[16 * half..][..16].as_chunks::<4>().0;
@@ -165,7 +165,7 @@ fn mix_queries<const Q: usize>(weights: &[f32], values: Rows<'_>, chunk: Range<u
             }
             let mut sums = [[splat(0.0); 4]; Q];
             for (position, weights) in chunk.clone().zip(&scaled) {
-                let levels = floats_of(levels(&values.row(position).codes[group])[half]);
+                let levels = widen_bytes(levels(&values.row(position).codes[group])[half]);
                 for (sums, &weight) in sums.iter_mut().zip(weights) {
                     for (sum, level) in sums.iter_mut().zip(levels) {
                         *sum = mul_add_scalar(*sum, level, weight);

@@ -80,6 +80,7 @@ instructions! {
     // table[index], 0 beyond its end.
     lookup(table: I8x16, index: U8x16) -> I8x16 = vqtbl1q_s8;
     signed(a: U8x16) -> I8x16 = vreinterpretq_s8_u8;
+    unsigned(a: I8x16) -> U8x16 = vreinterpretq_u8_s8;
     float(a: U8x16) -> F32x4 = vreinterpretq_f32_u8;
     words_of(a: I8x16) -> I32x4 = vreinterpretq_s32_s8;
     bytes_of(a: I32x4) -> I8x16 = vreinterpretq_s8_s32;
@@ -119,14 +120,6 @@ instructions! {
         let (low, high) = (vmovl_s8(vget_low_s8(a)), vmovl_high_s8(a));
         [vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high)]
             .map(|a| vcvtq_f32_s32(a))
-    // A table's byte for every index below 16.
-    lookup(table: I8x16, indices: I8x16) -> I8x16 =
-        |table, indices| vqtbl1q_s8(table, vreinterpretq_u8_s8(indices));
-    // Sixteen bytes to floats.
-    floats_of(bytes: I8x16) -> [F32x4; 4] = |bytes| {
-        let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
-        [vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high)]
-            .map(|quad| vcvtq_f32_s32(quad))
     };
 
     // 16 numbers to bytes, saturating.
