@@ -64,7 +64,7 @@ fn add_group<E: Lines, const N: usize, const ODD: usize>(
         *whole = [_mm256_set1_epi32(-(x.sums[first + group] << E::OFFSET_BITS)); 2];
     }
     for four in 0..ACTIVATION_GROUP / 4 {
-        let lines = [0, 1].map(|side| E::line(kernel.0, tile, group, four, side));
+        let lines = [E::line(kernel.0, tile, group, four, 0), E::line(kernel.0, tile, group, four, 1)];
         for (whole, x) in whole.iter_mut().zip(x) {
             let x = broadcast(&x.codes[first + group].as_chunks::<4>().0[four]);
             for (whole, line) in whole.iter_mut().zip(lines) {
@@ -72,7 +72,7 @@ fn add_group<E: Lines, const N: usize, const ODD: usize>(
             }
         }
     }
-    let scales = [0, 1].map(|side| scales::<E>(tile, group, side));
+    let scales = [scales::<E>(tile, group, 0), scales::<E>(tile, group, 1)];
     for ((sums, whole), x) in sums.iter_mut().zip(whole).zip(x) {
         let x_scale = _mm256_set1_ps(x.scales[first + group]);
         for ((sums, whole), scale) in sums.iter_mut().zip(whole).zip(scales) {
