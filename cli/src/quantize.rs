@@ -20,6 +20,8 @@ pub enum QuantizerArg {
     Nearest,
     /// GPTQ: each column makes up for the errors of those before it
     Gptq,
+    /// Half-quadratic: by the weights alone, outliers counting less
+    Hqq,
 }
 
 /// Rounding with what is known of the inputs, and what it cost.
@@ -63,6 +65,7 @@ impl QuantizeArgs {
         match self.quantizer {
             Some(QuantizerArg::Nearest) => recipe.quantizer = Quantizer::Nearest,
             Some(QuantizerArg::Gptq) => recipe.quantizer = Quantizer::Gptq,
+            Some(QuantizerArg::Hqq) => recipe.quantizer = Quantizer::Hqq,
             None => {}
         }
         recipe.refine |= self.refine;

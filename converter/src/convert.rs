@@ -98,8 +98,7 @@ pub fn convert(
     let checksum = format!("{:032x}", checkpoint.checksum()?);
     let calibration =
         options.calibration.as_ref().map(|path| quantized::open(path, &checksum)).transpose()?;
-    let mut calibrated =
-        calibration.as_ref().map(|calibration| Calibrated::new(calibration, model.tied_head));
+    let mut calibrated = Calibrated::new(calibration.as_ref(), model.tied_head);
     let mut writer = Writer::create(output, &plan)?;
     let source_bytes = bindings.iter().map(Binding::source_bytes).sum();
     // What the head's second part is made of is read again.
@@ -124,13 +123,12 @@ pub fn convert(
         // What the head's second part adds to is the first as it is rounded without looking at inputs.
         let in_parts = rest.is_some() && binding.id == head.id;
         let quantizer = (rounded && !in_parts).then(|| recipe.quantizer(binding.id));
-        let calibrated = match (quantizer, &mut calibrated) {
-            (Some(quantizer), Some(calibrated)) => {
+        let calibrated = match quantizer.filter(|&quantizer| calibrated.decides(quantizer)) {
+            Some(quantizer) => {
                 calibrated.enter(binding.id, binding.cols, quantizer)?;
-                Some((&*calibrated, quantizer))
+                Some((&calibrated, quantizer))
             }
-            (Some(Quantizer::Gptq), None) => return Err(ConvertError::NoHessians { id: binding.id }),
-            _ => None,
+            None => None,
         };
         tensors.push(write_tensor(
             &checkpoint,

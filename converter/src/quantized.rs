@@ -8,6 +8,7 @@ use crate::calibration::{Calibration, Site};
 use crate::error::ConvertError;
 use crate::quantize::Rounded;
 use crate::quantize::gptq::{Feedback, Order};
+use crate::quantize::hqq::hqq;
 use crate::quantize::nearest::nearest;
 use crate::recipe::Quantizer;
 
@@ -20,14 +21,14 @@ const TIED_DAMPING: f64 = 1.0;
 
 /// A calibration, and what was made of it for the last matrix: those that read the same come one after the other.
 pub(crate) struct Calibrated<'a> {
-    calibration: &'a Calibration,
+    calibration: Option<&'a Calibration>,
     tied_head: bool,
     importance: Option<((Option<usize>, Site), Vec<f32>)>,
     feedback: Option<((Option<usize>, Site), Feedback)>,
 }
 
 impl<'a> Calibrated<'a> {
-    pub(crate) fn new(calibration: &'a Calibration, tied_head: bool) -> Self {
+    pub(crate) fn new(calibration: Option<&'a Calibration>, tied_head: bool) -> Self {
         Self { calibration, tied_head, importance: None, feedback: None }
     }
 
@@ -46,15 +47,21 @@ impl<'a> Calibrated<'a> {
         cols: usize,
         quantizer: Quantizer,
     ) -> Result<(), ConvertError> {
+        let calibration = match (self.calibration, quantizer) {
+            (_, Quantizer::Hqq) => return Ok(()),
+            (None, Quantizer::Nearest) => return Ok(()),
+            (None, Quantizer::Gptq) => return Err(ConvertError::NoHessians { id }),
+            (Some(calibration), _) => calibration,
+        };
         let Some(place) = self.site(id) else { return Ok(()) };
         let (layer, site) = place;
-        let found = self.calibration.cols(layer, site)?;
+        let found = calibration.cols(layer, site)?;
         if found != cols {
             return Err(ConvertError::CalibrationCols { id, expected: cols, found });
         }
         if quantizer == Quantizer::Nearest {
             if self.importance.as_ref().is_none_or(|(of, _)| *of != place) {
-                self.importance = Some((place, self.calibration.stats(layer, site)?.mean_square));
+                self.importance = Some((place, calibration.stats(layer, site)?.mean_square));
             }
             return Ok(());
         }
@@ -63,13 +70,18 @@ impl<'a> Calibrated<'a> {
         }
         // Before the next: each is as large as the matrix is wide, squared.
         self.feedback = None;
-        let gram = self.calibration.gram(layer, site)?.ok_or(ConvertError::NoHessians { id })?.to_full();
+        let gram = calibration.gram(layer, site)?.ok_or(ConvertError::NoHessians { id })?.to_full();
         let damping = if id.role == Role::TokenEmbedding { TIED_DAMPING } else { DAMPING };
-        let cross = self.calibration.cross(layer, site)?;
+        let cross = calibration.cross(layer, site)?;
         let feedback = Feedback::new(&gram, cols, damping, Order::Natural, cross.as_deref());
         let feedback = feedback.map_err(|source| ConvertError::Hessian { id, source })?;
         self.feedback = Some((place, feedback));
         Ok(())
+    }
+
+    /// Whether there is anything to round by but the weights and the nearest levels.
+    pub(crate) fn decides(&self, quantizer: Quantizer) -> bool {
+        self.calibration.is_some() || quantizer != Quantizer::Nearest
     }
 
     /// Rounds rows of the matrix that was entered last.
@@ -82,6 +94,7 @@ impl<'a> Calibrated<'a> {
         cols: usize,
     ) -> Rounded {
         match (self.site(id), quantizer) {
+            (_, Quantizer::Hqq) => hqq(encoding, weights, cols),
             (None, _) => nearest(encoding, weights, cols, None),
             (Some(_), Quantizer::Nearest) => {
                 let importance = &self.importance.as_ref().expect("entered").1;

@@ -1,8 +1,9 @@
-//! `cargo xtask`: what is measured about Pith and written into `docs/performance.md`.
+//! `cargo xtask`: what is measured about Pith and written into `docs/performance.md` and `docs/quality.md`.
 #![forbid(unsafe_code)]
 
 mod document;
 mod mca;
+mod quality;
 mod rival;
 
 use clap::{Parser, Subcommand};
@@ -21,12 +22,15 @@ enum Command {
     Rival(Box<rival::RivalArgs>),
     /// Model the speed of the ARM kernels' inner loops with llvm-mca
     Mca(mca::McaArgs),
+    /// Measure what quantization costs in knowledge, beside llama.cpp's types
+    Quality(quality::QualityArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Rival(args) => rival::rival(*args),
         Command::Mca(args) => mca::mca(args),
+        Command::Quality(args) => quality::quality(args),
     }
 }
 

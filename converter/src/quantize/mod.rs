@@ -1,9 +1,11 @@
 //! Rounding a matrix to the levels of an encoding so that its products change least.
 //!
 //! A row `w` of a matrix meets inputs `x`; what rounding it to `ŵ` costs is `E[((w − ŵ)·x)²] = e H eᵀ` with `e = w − ŵ` and
-//! `H = E[x xᵀ]`. [`nearest`] looks at the diagonal of `H` alone, [`gptq`] at all of it.
+//! `H = E[x xᵀ]`. [`nearest`] looks at the diagonal of `H` alone, [`gptq`] at all of
+//! it, [`hqq`] at the weights alone.
 
 pub mod gptq;
+pub mod hqq;
 pub mod nearest;
 
 use half::f16;

@@ -32,6 +32,8 @@ pub enum Quantizer {
     Nearest,
     /// [GPTQ](crate::quantize::gptq): needs a calibration with Hessians.
     Gptq,
+    /// [Half-quadratic](crate::quantize::hqq): by the weights alone.
+    Hqq,
 }
 
 /// What some tensors get instead.
@@ -173,8 +175,10 @@ impl fmt::Display for Recipe {
             write!(formatter, "{name}: ")?;
         }
         write!(formatter, "{keep}{}, embedding {embedding}, head {head}", self.matrices)?;
-        if self.quantizer == Quantizer::Gptq {
-            write!(formatter, ", gptq{}", if self.refine { " refined" } else { "" })?;
+        match self.quantizer {
+            Quantizer::Nearest => {}
+            Quantizer::Gptq => write!(formatter, ", gptq{}", if self.refine { " refined" } else { "" })?,
+            Quantizer::Hqq => write!(formatter, ", hqq")?,
         }
         match self.overrides.len() {
             0 => Ok(()),

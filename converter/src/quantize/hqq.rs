@@ -1,0 +1,162 @@
+//! Half-quadratic quantization (Badri and Shaji, "Half-Quadratic Quantization of Large Machine Learning Models", 2023): scales
+//! without any calibration, for the errors that matter least where they are few and large.
+//!
+//! The sum of `|w − s·q|^p`, `p < 1`, is brought down by turns: outliers `e` are what a shrinkage leaves of the errors, then the
+//! scale is fitted by least squares to `w − e`. A step that does not bring it down is the last.
+
+use super::Rounded;
+use half::f16;
+use pith_format::Encoding;
+use pith_format::encoding::Grouped;
+use pith_format::encoding::rounding::{fit, fit_factor, round, shared_scale};
+use rayon::prelude::*;
+
+/// The norm's exponent, and the weight of the quadratic part at the first step and its growth: the authors' values.
+const NORM: f32 = 0.7;
+const WEIGHT: f32 = 10.0;
+const GROWTH: f32 = 1.01;
+const STEPS: usize = 20;
+
+/// Rounds `rows × cols` weights.
+pub fn hqq(encoding: Encoding, weights: &[f32], cols: usize) -> Rounded {
+    let rows = weights.len() / cols;
+    let mut out = Rounded::new(encoding, rows, cols);
+    let (grouped, stride, tile_cols) = (out.grouped(), out.stride, encoding.tile_cols());
+    let group = grouped.group_cols;
+    let rounded: Vec<_> = weights
+        .par_chunks_exact(cols)
+        .zip(out.levels.par_chunks_exact_mut(stride))
+        .map(|(weights, levels)| {
+            let mut padded = weights.to_vec();
+            padded.resize(stride, 0.0);
+            let (mut scales, mut factors) = (Vec::new(), Vec::new());
+            for (weights, levels) in padded.chunks_exact(tile_cols).zip(levels.chunks_exact_mut(tile_cols)) {
+                let fitted: Vec<f16> =
+                    weights.chunks_exact(group).map(|weights| half_quadratic(&grouped, weights)).collect();
+                let pairs = weights.chunks_exact(group).zip(levels.chunks_exact_mut(group));
+                if grouped.factors.is_empty() {
+                    for ((weights, levels), scale) in pairs.zip(&fitted) {
+                        round(&grouped, weights, scale.to_f32(), levels);
+                    }
+                    scales.extend(fitted);
+                    continue;
+                }
+                let shared = shared_scale(&grouped, fitted.iter().copied());
+                scales.push(shared);
+                for ((weights, levels), scale) in pairs.zip(fitted) {
+                    let factor = nearest_factor(&grouped, weights, shared.to_f32(), scale.to_f32());
+                    round(&grouped, weights, shared.to_f32() * f32::from(factor), levels);
+                    factors.push(factor);
+                }
+            }
+            (scales, factors)
+        })
+        .collect();
+    out.scales = rounded.iter().flat_map(|(scales, _)| scales.iter().copied()).collect();
+    out.factors = rounded.iter().flat_map(|(_, factors)| factors.iter().copied()).collect();
+    out
+}
+
+/// The factor that comes nearest to the scale a group should have.
+fn nearest_factor(grouped: &Grouped, weights: &[f32], shared: f32, scale: f32) -> i8 {
+    if shared == 0.0 {
+        return fit_factor(grouped, weights, None, shared);
+    }
+    let distance = |factor: i8| (shared * f32::from(factor) - scale).abs();
+    let factors = grouped.factors.iter().copied();
+    factors.min_by(|&a, &b| distance(a).total_cmp(&distance(b))).expect("an encoding with factors")
+}
+
+/// The scale of one group.
+fn half_quadratic(grouped: &Grouped, weights: &[f32]) -> f16 {
+    let (mut best, mut levels) = (fit(grouped, weights, None), vec![0i8; weights.len()]);
+    let largest = weights.iter().fold(0.0f32, |largest, weight| largest.max(weight.abs()));
+    if best == f16::ZERO {
+        return best;
+    }
+    let mut least = norm(grouped, weights, best.to_f32(), largest, &mut levels);
+    let mut weight = WEIGHT;
+    for _ in 0..STEPS {
+        let scale = best.to_f32();
+        round(grouped, weights, scale, &mut levels);
+        let (mut product, mut square) = (0.0f32, 0.0f32);
+        for (&w, &level) in weights.iter().zip(&levels) {
+            let level = f32::from(level);
+            // In units of the group's largest weight, so that the constants fit every layer.
+            let outlier = largest * shrunk((w - scale * level) / largest, weight);
+            product += level * (w - outlier);
+            square += level * level;
+        }
+        if square == 0.0 {
+            break;
+        }
+        let next = f16::from_f32((product / square).clamp(-65504.0, 65504.0));
+        let found = if next == f16::ZERO {
+            f32::INFINITY
+        } else {
+            norm(grouped, weights, next.to_f32(), largest, &mut levels)
+        };
+        if found >= least {
+            break;
+        }
+        (best, least) = (next, found);
+        weight *= GROWTH;
+    }
+    best
+}
+
+/// `sign(x) · max(0, |x| − |x|^(p−1) / β)`.
+fn shrunk(x: f32, weight: f32) -> f32 {
+    if x == 0.0 { 0.0 } else { x.signum() * (x.abs() - x.abs().powf(NORM - 1.0) / weight).max(0.0) }
+}
+
+/// `Σ (|w − s·q| / largest)^p` with the nearest levels, which are left in `levels`.
+fn norm(grouped: &Grouped, weights: &[f32], scale: f32, largest: f32, levels: &mut [i8]) -> f32 {
+    round(grouped, weights, scale, levels);
+    let errors =
+        weights.iter().zip(levels.iter()).map(|(&w, &level)| (w - scale * f32::from(level)).abs() / largest);
+    errors.map(|error| error.powf(NORM)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weights(count: usize) -> Vec<f32> {
+        let mut state = 5u32;
+        let mut next = || {
+            state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        (0..count).map(|i| (next() + next() + next()) * if i % 37 == 0 { 6.0 } else { 1.0 }).collect()
+    }
+
+    #[test]
+    fn the_norm_never_rises() {
+        for &encoding in Encoding::ALL {
+            let Some(grouped) = encoding.grouped() else { continue };
+            for weights in weights(64 * 20).chunks_exact(64) {
+                let weights = &weights[..grouped.group_cols.min(64)];
+                let largest = weights.iter().fold(0.0f32, |largest, weight| largest.max(weight.abs()));
+                let mut levels = vec![0; weights.len()];
+                let mut of = |scale: f16| norm(&grouped, weights, scale.to_f32(), largest, &mut levels);
+                let (plain, found) =
+                    (of(fit(&grouped, weights, None)), of(half_quadratic(&grouped, weights)));
+                assert!(found <= plain, "{encoding}: {found} after {plain}");
+            }
+        }
+    }
+
+    #[test]
+    fn outliers_are_what_errors_leave_beyond_a_threshold() {
+        assert_eq!(shrunk(0.0, 10.0), 0.0);
+        assert_eq!(shrunk(0.01, 10.0), 0.0);
+        assert!((shrunk(-1.0, 10.0) + 0.9).abs() < 1e-6);
+    }
+
+    #[test]
+    fn zeros_stay_zeros() {
+        let rounded = hqq(Encoding::Q4NL, &[0.0; 256], 128);
+        assert!(rounded.values(128).iter().all(|&value| value == 0.0));
+    }
+}

@@ -1,0 +1,86 @@
+//! llama.cpp's types, each with an importance matrix of the same calibration text.
+
+use super::{QualityArgs, Row, run, text_of};
+use anyhow::Context;
+use std::path::Path;
+use std::time::Instant;
+
+/// Name in the table.
+pub const NAME: &str = "llama.cpp";
+
+const TYPES: [&str; 12] = [
+    "Q4_K_M", "Q4_K_S", "IQ4_XS", "Q3_K_M", "IQ3_M", "IQ3_S", "IQ3_XXS", "Q2_K", "IQ2_M", "IQ2_S", "IQ2_XS",
+    "IQ2_XXS",
+];
+
+/// Quantizes and judges every type.
+pub fn measure(args: &QualityArgs, tools: &Path) -> anyhow::Result<Vec<Row>> {
+    let gguf = text_of(args.gguf.as_deref().context("--gguf is missing")?)?;
+    let (matrix, base) = (args.work.join("imatrix.gguf"), args.work.join("base.kld"));
+    let (matrix, base) = (text_of(&matrix)?, text_of(&base)?);
+    let (context, threads) = (args.context.to_string(), args.threads.to_string());
+    let (calibration, text) = (text_of(&args.calibration)?, text_of(&args.text)?);
+    let common = ["-c", &context, "-t", &threads];
+    run(
+        &tools.join("llama-imatrix"),
+        &[&["-m", gguf, "-f", calibration, "-o", matrix], &common[..]].concat(),
+    )?;
+    let perplexity = tools.join("llama-perplexity");
+    run(&perplexity, &[&["-m", gguf, "-f", text, "--kl-divergence-base", base], &common[..]].concat())?;
+    let one = |name: &&str| -> anyhow::Result<Row> {
+        eprintln!("{NAME} {name}");
+        let started = Instant::now();
+        let file = args.work.join("candidate.gguf");
+        let path = text_of(&file)?;
+        let quantize = ["--imatrix", matrix, gguf, path, name, &threads];
+        let said = run(&tools.join("llama-quantize"), &quantize)?;
+        let bits =
+            number_before(&(said.0 + &said.1), "quant size", " BPW").context("llama-quantize's BPW")?;
+        let seconds = started.elapsed().as_secs_f64();
+        let judge = ["-m", path, "-f", text, "--kl-divergence-base", base, "--kl-divergence"];
+        let said = run(&perplexity, &[&judge, &common[..]].concat())?;
+        let said = said.0 + &said.1;
+        let line = |start: &str| {
+            said.lines().find(|line| line.starts_with(start)).map(numbers).with_context(|| start.to_string())
+        };
+        let (kl, top) = (line("Mean    KLD")?, line("Same top p")?);
+        Ok(Row {
+            tool: NAME,
+            name: (*name).into(),
+            bits,
+            file_bytes: std::fs::metadata(&file).with_context(|| path.to_string())?.len(),
+            kl: *kl.first().context("Mean KLD")?,
+            kl_error: kl.get(1).copied(),
+            same_top: top.first().context("Same top p")? / 100.0,
+            tasks: Vec::new(),
+            seconds,
+        })
+    };
+    TYPES.iter().map(one).collect()
+}
+
+/// The numbers behind the colon of a line.
+fn numbers(line: &str) -> Vec<f64> {
+    let values = line.split_once(':').map_or("", |(_, values)| values);
+    values.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+}
+
+/// The number before `unit` in the last line that has `mark`.
+fn number_before(text: &str, mark: &str, unit: &str) -> Option<f64> {
+    let line = text.lines().rfind(|line| line.contains(mark))?;
+    let before = &line[..line.find(unit)?];
+    before.rsplit(|c: char| c != '.' && !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_read_as_llama_cpp_prints_them() {
+        let text = "llama_model_quantize_impl: quant size  =     2.71 MiB (4.45 BPW)\n";
+        assert_eq!(number_before(text, "quant size", " BPW"), Some(4.45));
+        assert_eq!(numbers("Mean    KLD:   0.002652 ±   0.000197"), [0.002652, 0.000197]);
+        assert_eq!(numbers("Same top p: 95.334 ± 0.111 %"), [95.334, 0.111]);
+    }
+}

@@ -1,0 +1,178 @@
+//! What quantization costs in knowledge: Pith's recipes beside llama.cpp's types, on one model, calibration text and held-out
+//! text.
+//!
+//! Both tools cut the held-out text into the same windows and score the second half of each, so that their mean KL
+//! divergences compare. llama.cpp's value at a number of bits is read off the lower convex hull of its types, straight in
+//! bits and in the logarithm of the divergence.
+
+mod hull;
+mod llama;
+mod ours;
+
+use crate::document;
+use anyhow::Context;
+use clap::Args;
+use hull::{Point, at};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Bits a weight that people use.
+const TARGETS: [f64; 3] = [4.25, 3.4, 2.6];
+
+/// `cargo xtask quality`
+#[derive(Debug, Args)]
+pub struct QualityArgs {
+    /// Hugging Face folder of the model
+    #[arg(long)]
+    model: PathBuf,
+    /// Text to calibrate with
+    #[arg(long)]
+    calibration: PathBuf,
+    /// Text to judge by
+    #[arg(long)]
+    text: PathBuf,
+    /// Items to answer, JSON lines of task, prompt, answer
+    #[arg(long)]
+    tasks: Option<PathBuf>,
+    /// Tokens of a window
+    #[arg(long, default_value_t = 256)]
+    context: usize,
+    /// Folder with llama-imatrix, llama-quantize and llama-perplexity; none: Pith alone
+    #[arg(long, requires = "gguf")]
+    llama: Option<PathBuf>,
+    /// The model as an F16 .gguf
+    #[arg(long)]
+    gguf: Option<PathBuf>,
+    /// Recipe files to try besides, such as those that `pith search` writes
+    #[arg(long)]
+    recipe: Vec<PathBuf>,
+    /// Threads
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// The pith program
+    #[arg(long, default_value = "target/release/pith")]
+    pith: PathBuf,
+    /// Folder for files
+    #[arg(long, default_value = "target/quality")]
+    work: PathBuf,
+    /// Page to write the table into
+    #[arg(long, default_value = "docs/quality.md")]
+    page: PathBuf,
+}
+
+/// One way to store the model, and what it costs.
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    tool: &'static str,
+    name: String,
+    bits: f64,
+    file_bytes: u64,
+    kl: f64,
+    kl_error: Option<f64>,
+    same_top: f64,
+    /// Right answers of each task, in their order.
+    tasks: Vec<(String, f64)>,
+    seconds: f64,
+}
+
+/// Measures everything and writes the page's section.
+pub fn quality(args: QualityArgs) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&args.work).with_context(|| args.work.display().to_string())?;
+    let mut rows = ours::measure(&args)?;
+    if let Some(llama) = &args.llama {
+        rows.extend(llama::measure(&args, llama)?);
+    }
+    let name = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let text = page(&rows);
+    document::write_section(&args.page, &name, &name, &text)?;
+    let json = serde_json::to_string_pretty(&rows)?;
+    document::write(&args.page.with_extension("").join(format!("{name}.json")), &json)?;
+    print!("{text}");
+    Ok(())
+}
+
+fn page(rows: &[Row]) -> String {
+    let mut text = String::new();
+    let tasks: Vec<&str> =
+        rows.first().map_or(Vec::new(), |row| row.tasks.iter().map(|(name, _)| &**name).collect());
+    let _ =
+        writeln!(text, "| | stored as | bits/weight | bytes | mean KL | same top % | {} s |", heads(&tasks));
+    let _ = writeln!(text, "|---|---|---|---|---|---|{}---|", "---|".repeat(tasks.len()));
+    for row in rows {
+        let error = row.kl_error.map_or(String::new(), |error| format!(" ± {error:.6}"));
+        let found = |name: &str| row.tasks.iter().find(|(task, _)| task == name);
+        let shares = tasks
+            .iter()
+            .map(|name| found(name).map_or("–".into(), |(_, share)| format!("{:.1}", 100.0 * share)));
+        let shares: String = shares.map(|share: String| format!(" {share} |")).collect();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {:.3} | {} | {:.6}{error} | {:.2} |{shares} {:.0} |",
+            row.tool,
+            row.name,
+            row.bits,
+            row.file_bytes,
+            row.kl,
+            100.0 * row.same_top,
+            row.seconds
+        );
+    }
+    let points = |tool: &str| -> Vec<Point> {
+        let rows = rows.iter().filter(|row| row.tool == tool && row.kl > 0.0);
+        rows.map(|row| Point { bits: row.bits, kl: row.kl }).collect()
+    };
+    let rivals = points(llama::NAME);
+    if rivals.is_empty() {
+        return text;
+    }
+    let _ = writeln!(
+        text,
+        "\n| bits | best of Pith within ± 0.1 | at bits | its KL | {} there | ratio |",
+        llama::NAME
+    );
+    let _ = writeln!(text, "|---|---|---|---|---|---|");
+    for target in TARGETS {
+        let near =
+            rows.iter().filter(|row| row.tool == ours::NAME && (row.bits - target).abs() <= 0.1 + 1e-9);
+        let ratio = |row: &Row| at(&rivals, row.bits).map(|kl| row.kl / kl);
+        let best = near.filter_map(|row| Some((row, ratio(row)?))).min_by(|a, b| a.1.total_cmp(&b.1));
+        let _ = match best {
+            Some((row, ratio)) => writeln!(
+                text,
+                "| {target} | {} | {:.3} | {:.6} | {:.6} | {ratio:.2} |",
+                row.name,
+                row.bits,
+                row.kl,
+                row.kl / ratio
+            ),
+            None => writeln!(text, "| {target} | none | – | – | – | – |"),
+        };
+    }
+    text
+}
+
+fn heads(tasks: &[&str]) -> String {
+    tasks.iter().map(|task| format!("{task} % |")).collect::<Vec<_>>().join(" ")
+}
+
+/// A path as an argument.
+fn text_of(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+/// Runs a program and gives what it printed, standard output then standard error.
+fn run(program: &Path, args: &[&str]) -> anyhow::Result<(String, String)> {
+    let output = std::process::Command::new(program).args(args).output();
+    let output = output.with_context(|| format!("cannot start {}", program.display()))?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    anyhow::ensure!(
+        output.status.success(),
+        "{} {} ended with {}: {}",
+        program.display(),
+        args.join(" "),
+        output.status,
+        errors.lines().last().unwrap_or_default()
+    );
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), errors))
+}
