@@ -200,7 +200,7 @@ fn to_json(output: &Path, report: &CalibrationReport) -> serde_json::Value {
         "memory_bytes": report.memory_bytes,
         "spilled": report.spilled,
         "seconds": report.elapsed.as_secs_f64(),
-        "product_seconds": info.hessians.then(|| report.product_time.as_secs_f64()),
+        "product_seconds": info.hessians.then_some(report.product_time.as_secs_f64()),
         "warnings": report.warnings,
     })
 }

@@ -135,9 +135,9 @@ impl Compression {
         if self.text.is_none() {
             let options = &self.options;
             self.text = Some(match &options.text {
-                Some(path) => CalibrationText::read(path, &self.dense, options.text_options.clone())?,
+                Some(path) => CalibrationText::read(path, &self.dense, options.text_options)?,
                 None => {
-                    let (text, session) = (options.text_options.clone(), options.session.clone());
+                    let (text, session) = (options.text_options, options.session.clone());
                     CalibrationText::generate(&self.dense, text, session, progress)?
                 }
             });

@@ -19,12 +19,15 @@ const DAMPING: f64 = 0.01;
 /// parameters in q4-nl this share leaves 0.84 of the divergence that [`DAMPING`] does.
 const TIED_DAMPING: f64 = 1.0;
 
+/// A site of a layer; of none for the head.
+type Place = (Option<usize>, Site);
+
 /// A calibration, and what was made of it for the last matrix: those that read the same come one after the other.
 pub(crate) struct Calibrated<'a> {
     calibration: Option<&'a Calibration>,
     tied_head: bool,
-    importance: Option<((Option<usize>, Site), Vec<f32>)>,
-    feedback: Option<((Option<usize>, Site), Feedback)>,
+    importance: Option<(Place, Vec<f32>)>,
+    feedback: Option<(Place, Feedback)>,
 }
 
 impl<'a> Calibrated<'a> {
@@ -33,10 +36,10 @@ impl<'a> Calibrated<'a> {
     }
 
     /// What the matrix reads; `None` for one whose rows are only looked up.
-    fn site(&self, id: TensorId) -> Option<(Option<usize>, Site)> {
+    fn site(&self, id: TensorId) -> Option<Place> {
         match id.role {
             Role::TokenEmbedding => self.tied_head.then_some((None, Site::Head)),
-            role => Site::of(role).map(|site| (id.layer.map(|layer| layer as usize), site)),
+            role => Site::of(role).map(|site| (id.layer, site)),
         }
     }
 

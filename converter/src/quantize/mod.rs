@@ -81,7 +81,7 @@ impl Rounded {
         assert_eq!(out.len(), self.bytes());
         let (grouped, cols) = (self.grouped(), self.encoding.tile_cols());
         let tiles = self.stride / cols;
-        let per_tile = |all: usize| if self.rows == 0 { 0 } else { all / self.rows / tiles };
+        let per_tile = |all: usize| all / (self.rows * tiles).max(1);
         let (scale_count, factor_count) = (per_tile(self.scales.len()), per_tile(self.factors.len()));
         let mut levels = vec![0i8; TILE_ROWS * cols];
         let mut scales = vec![f16::ZERO; TILE_ROWS * scale_count];

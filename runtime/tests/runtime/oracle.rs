@@ -18,12 +18,15 @@ pub fn logits(config: &ModelConfig, built: &Built, tokens: &[u32]) -> Vec<Vec<f6
     logits_and_inputs(config, built, tokens).0
 }
 
+/// A matrix and what it reads, token after token.
+pub type MatrixInputs = (TensorId, Vec<f64>);
+
 /// Logits of every token, and what every matrix reads: of each matrix, its tokens in their order.
 pub fn logits_and_inputs(
     config: &ModelConfig,
     built: &Built,
     tokens: &[u32],
-) -> (Vec<Vec<f64>>, Vec<(TensorId, Vec<f64>)>) {
+) -> (Vec<Vec<f64>>, Vec<MatrixInputs>) {
     let mut oracle = Oracle { config, built, layer: None, inputs: RefCell::default() };
     let mut stream: Vec<Vec<f64>> =
         tokens.iter().enumerate().map(|(position, &token)| oracle.embed(position, token)).collect();

@@ -103,8 +103,8 @@ fn one(
     Ok(Row {
         tool: NAME,
         name,
-        bits: number("/compressed/size/bits_per_weight")?,
-        file_bytes: number("/compressed/size/file_bytes")? as u64,
+        bits: number("/compressed/bits_per_weight")?,
+        file_bytes: number("/compressed/file_bytes")? as u64,
         kl: number("/divergence/kl/mean")?,
         kl_error: number("/divergence/kl/standard_error").ok(),
         same_top: number("/divergence/top1/share")?,
@@ -118,7 +118,7 @@ fn answers(args: &QualityArgs, file: &str, tasks: &Path) -> anyhow::Result<Vec<(
     let found =
         run(&args.pith, &["eval", "tasks", file, "--file", text_of(tasks)?, "--json", "-t", &threads])?.0;
     let found: Value = serde_json::from_str(&found).context("pith eval tasks --json")?;
-    let tasks = found.pointer("/report/tasks").or(found.pointer("/tasks")).and_then(Value::as_array);
+    let tasks = found.pointer("/tasks").and_then(Value::as_array);
     let share = |task: &Value| {
         let name = task.pointer("/task")?.as_str()?.to_string();
         Some((name, task.pointer("/right/share")?.as_f64()?))
