@@ -1,0 +1,229 @@
+//! GPTQ beside the algorithm as it was published, in f64 and with nothing clever.
+
+use half::f16;
+use pith_converter::quantize::gptq::{Feedback, FeedbackError, Order};
+use pith_converter::quantize::hqq::hqq;
+use pith_converter::quantize::nearest::nearest;
+use pith_converter::quantize::{Rounded, output_error};
+use pith_format::Encoding;
+use pith_format::encoding::rounding::{Nearest, fit};
+
+/// The encodings that layers are rounded to.
+const ROUNDED: [Encoding; 8] = [
+    Encoding::Q6,
+    Encoding::Q5,
+    Encoding::Q4,
+    Encoding::Q4G64,
+    Encoding::Q4NL,
+    Encoding::Q3,
+    Encoding::Q2,
+    Encoding::Ternary,
+];
+
+struct Random(u64);
+
+impl Random {
+    /// About normal, of variance 1.
+    fn next(&mut self) -> f64 {
+        let mut sum = 0.0;
+        for _ in 0..12 {
+            self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            sum += (self.0 >> 11) as f64 / (1u64 << 53) as f64;
+        }
+        sum - 6.0
+    }
+}
+
+/// `E[x xᵀ]` of inputs that depend on each other, some columns larger than others.
+fn gram(cols: usize, tokens: usize, random: &mut Random) -> Vec<f32> {
+    let mut sums = vec![0.0f64; cols * cols];
+    let mut x = vec![0.0; cols];
+    for _ in 0..tokens {
+        let common = random.next();
+        for (col, x) in x.iter_mut().enumerate() {
+            *x = (random.next() + 0.7 * common) * if col % 17 == 0 { 5.0 } else { 1.0 };
+        }
+        for (row, &a) in x.iter().enumerate() {
+            sums[row * cols..][..cols].iter_mut().zip(&x).for_each(|(sum, b)| *sum += a * b);
+        }
+    }
+    sums.iter().map(|sum| (sum / tokens as f64) as f32).collect()
+}
+
+fn weights(rows: usize, cols: usize, random: &mut Random) -> Vec<f32> {
+    (0..rows * cols).map(|_| (0.02 * random.next()) as f32).collect()
+}
+
+/// The upper Cholesky factor of the damped Hessian's inverse, as the paper has it.
+fn inverse_factor(gram: &[f32], cols: usize, damping: f64) -> Vec<f64> {
+    let mean = (0..cols).map(|i| f64::from(gram[i * cols + i])).sum::<f64>() / cols as f64;
+    let mut work: Vec<f64> = gram.iter().map(|&value| f64::from(value)).collect();
+    (0..cols).for_each(|i| work[i * cols + i] += damping * mean);
+    let mut inverse = vec![0.0; cols * cols];
+    (0..cols).for_each(|i| inverse[i * cols + i] = 1.0);
+    for pivot in 0..cols {
+        let scale = work[pivot * cols + pivot];
+        for col in 0..cols {
+            work[pivot * cols + col] /= scale;
+            inverse[pivot * cols + col] /= scale;
+        }
+        for row in (0..cols).filter(|&row| row != pivot) {
+            let factor = work[row * cols + pivot];
+            for col in 0..cols {
+                work[row * cols + col] -= factor * work[pivot * cols + col];
+                inverse[row * cols + col] -= factor * inverse[pivot * cols + col];
+            }
+        }
+    }
+    let mut upper = vec![0.0; cols * cols];
+    for row in 0..cols {
+        for col in row..cols {
+            let before: f64 = (0..row).map(|k| upper[k * cols + row] * upper[k * cols + col]).sum();
+            let rest = inverse[row * cols + col] - before;
+            upper[row * cols + col] = if row == col { rest.sqrt() } else { rest / upper[row * cols + row] };
+        }
+    }
+    upper
+}
+
+/// Levels and scales of one row, and how near each weight was to the middle between two levels, in steps.
+fn published(encoding: Encoding, row: &[f32], factor: &[f64]) -> (Vec<i8>, Vec<f16>, Vec<f64>) {
+    let (cols, grouped) = (row.len(), encoding.grouped().unwrap());
+    let nearest = Nearest::new(&grouped);
+    let mut w: Vec<f64> = row.iter().map(|&weight| f64::from(weight)).collect();
+    let (mut levels, mut scales, mut margins) = (Vec::new(), Vec::new(), Vec::new());
+    for j in 0..cols {
+        if j % grouped.group_cols == 0 {
+            let group = j..(j + grouped.group_cols).min(cols);
+            let importance: Vec<f32> =
+                group.clone().map(|k| (1.0 / factor[k * cols + k].powi(2)) as f32).collect();
+            let weights: Vec<f32> = w[group].iter().map(|&weight| weight as f32).collect();
+            scales.push(fit(&grouped, &weights, Some(&importance)));
+        }
+        let scale = f64::from(scales[scales.len() - 1].to_f32());
+        let x = w[j] / scale;
+        let level = nearest.level(x as f32);
+        let step = grouped.levels.windows(2).map(|pair| f64::from(pair[0]) / 2.0 + f64::from(pair[1]) / 2.0);
+        margins.push(step.map(|middle| (x - middle).abs()).fold(f64::INFINITY, f64::min));
+        levels.push(level as i8);
+        let error = (w[j] - scale * f64::from(level)) / factor[j * cols + j];
+        for k in j + 1..cols {
+            w[k] -= error * factor[j * cols + k];
+        }
+    }
+    (levels, scales, margins)
+}
+
+#[test]
+fn gptq_is_the_published_algorithm() {
+    let (rows, cols) = (24, 256);
+    let mut random = Random(3);
+    let gram = gram(cols, 700, &mut random);
+    let weights = weights(rows, cols, &mut random);
+    let factor = inverse_factor(&gram, cols, 0.01);
+    let feedback = Feedback::new(&gram, cols, 0.01, Order::Natural, None).unwrap();
+    for encoding in ROUNDED.into_iter().filter(|encoding| encoding.grouped().unwrap().factors.is_empty()) {
+        let groups = cols / encoding.grouped().unwrap().group_cols;
+        let found = feedback.round(encoding, &weights);
+        let mut whole = 0;
+        for row in 0..rows {
+            let (levels, scales, margins) = published(encoding, &weights[row * cols..][..cols], &factor);
+            let found_scales = &found.scales[row * groups..][..groups];
+            let first = (0..cols).find(|&j| levels[j] != found.levels[row * cols + j]);
+            match first {
+                // From a weight that f32 and f64 see on two sides of a middle on, a row goes its own way.
+                Some(j) => {
+                    assert!(margins[j] < 1e-3, "{encoding} row {row} column {j}: margin {}", margins[j])
+                }
+                None => {
+                    whole += 1;
+                    assert_eq!(found_scales, scales, "{encoding} row {row}");
+                }
+            }
+        }
+        assert!(whole * 10 >= rows * 9, "{encoding}: {whole} of {rows} rows are the same to the end");
+    }
+}
+
+#[test]
+fn gptq_costs_less_than_the_nearest_levels() {
+    let (rows, cols) = (40, 300);
+    let mut random = Random(11);
+    let gram = gram(cols, 900, &mut random);
+    let weights = weights(rows, cols, &mut random);
+    let diagonal: Vec<f32> = (0..cols).map(|i| gram[i * cols + i]).collect();
+    let feedback = Feedback::new(&gram, cols, 0.01, Order::Natural, None).unwrap();
+    let ordered = Feedback::new(&gram, cols, 0.01, Order::Activation, None).unwrap();
+    let cost = |rounded: &Rounded| output_error(&weights, &rounded.values(cols), cols, &gram);
+    for encoding in ROUNDED {
+        let plain = cost(&nearest(encoding, &weights, cols, None));
+        let weighted = cost(&nearest(encoding, &weights, cols, Some(&diagonal)));
+        let [natural, ordered] =
+            [&feedback, &ordered].map(|feedback| cost(&feedback.round(encoding, &weights)));
+        assert!(natural < plain && natural < weighted, "{encoding}: {natural}, nearest {plain}, {weighted}");
+        assert!(ordered < plain, "{encoding}: in order of activations {ordered}, nearest {plain}");
+    }
+}
+
+/// What is packed is what was decided, for every way to decide.
+#[test]
+fn tiles_hold_what_was_rounded() {
+    let (rows, cols) = (19, 200);
+    let mut random = Random(5);
+    let gram = gram(cols, 300, &mut random);
+    let weights = weights(rows, cols, &mut random);
+    let feedback = Feedback::new(&gram, cols, 0.01, Order::Natural, None).unwrap();
+    for encoding in ROUNDED {
+        let ways = [
+            nearest(encoding, &weights, cols, None),
+            hqq(encoding, &weights, cols),
+            feedback.round(encoding, &weights),
+        ];
+        for rounded in ways {
+            let mut bytes = vec![0xff; rounded.bytes()];
+            rounded.pack(&mut bytes);
+            let matrix = pith_format::Matrix::new(encoding, rows, cols, &bytes).unwrap();
+            let mut row = vec![0.0; cols];
+            for (index, expected) in rounded.values(cols).chunks_exact(cols).enumerate() {
+                matrix.decode_row(index, &mut row);
+                assert_eq!(row, expected, "{encoding} row {index}");
+            }
+        }
+    }
+}
+
+/// Inputs that another matrix has changed by a known map: the shifted weights undo it as far as they are let.
+#[test]
+fn shifted_weights_suit_the_inputs_that_there_are() {
+    let (rows, cols) = (16, 128);
+    let mut random = Random(9);
+    let dense = gram(cols, 2000, &mut random);
+    // x̂ = 0.9 x, so E[x̂ x̂ᵀ] = 0.81 H and E[(x − x̂) x̂ᵀ] = 0.09 H.
+    let times = |factor: f32| -> Vec<f32> { dense.iter().map(|value| factor * value).collect() };
+    let (gram, cross) = (times(0.81), times(0.09));
+    let weights = weights(rows, cols, &mut random);
+    let plain = Feedback::new(&gram, cols, 1e-6, Order::Natural, None).unwrap();
+    let shifted = Feedback::new(&gram, cols, 1e-6, Order::Natural, Some(&cross)).unwrap();
+    let size = |rounded: Rounded| -> f64 {
+        let values = rounded.values(cols);
+        weights.iter().zip(&values).map(|(w, v)| f64::from(w * v)).sum::<f64>()
+            / weights.iter().map(|w| f64::from(w * w)).sum::<f64>()
+    };
+    let (one, other) =
+        (size(plain.round(Encoding::Q6, &weights)), size(shifted.round(Encoding::Q6, &weights)));
+    assert!((one - 1.0).abs() < 0.01, "{one}");
+    // 0.3 of the way to 1 / 0.9.
+    assert!((other - (1.0 + 0.3 / 9.0)).abs() < 0.01, "{other}");
+}
+
+#[test]
+fn hessians_that_cannot_be_factored_are_named() {
+    let feedback =
+        |gram: &[f32]| Feedback::new(gram, 2, 0.01, Order::Natural, None).map(|feedback| feedback.damping());
+    assert!(matches!(feedback(&[1.0, 0.0, 0.0, f32::NAN]), Err(FeedbackError::Diagonal { column: 1, .. })));
+    assert!(matches!(feedback(&[0.0; 4]), Err(FeedbackError::Diagonal { column: 0, .. })));
+    assert!(matches!(feedback(&[1.0, 9.0, 9.0, 1.0]), Err(FeedbackError::Singular { .. })));
+    // Of rank one: damping is enough, and raised where it is not.
+    assert_eq!(feedback(&[1.0, 1.0, 1.0, 1.0]), Ok(0.01));
+    assert_eq!(feedback(&[1.0, 1.05, 1.05, 1.0]), Ok(0.1));
+}
