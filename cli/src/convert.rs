@@ -96,6 +96,10 @@ impl Progress for Bar {
     fn advance(&self, bytes: u64) {
         self.0.inc(bytes);
     }
+
+    fn is_interrupted(&self) -> bool {
+        interrupt::pressed()
+    }
 }
 
 impl CalibrationProgress for Bar {

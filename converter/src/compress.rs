@@ -13,6 +13,7 @@ use crate::convert::{ConvertOptions, convert};
 use crate::error::ConvertError;
 use crate::recipe::Recipe;
 use crate::report::{Progress, Report};
+use crate::source::Checkpoint;
 
 /// Hears how far each step is.
 pub trait CompressProgress: Progress + CalibrationProgress {}
@@ -51,7 +52,10 @@ impl Compression {
         progress: &dyn CompressProgress,
     ) -> Result<Self, ConvertError> {
         let path = folder.join("dense.pith");
-        let opened = if path.exists() { Model::open(&path).ok() } else { None };
+        // Of another checkpoint, or of none that can be read, it is written anew.
+        let checksum = format!("{:032x}", Checkpoint::open(source)?.checksum()?);
+        let opened = Model::open(&path).ok();
+        let opened = opened.filter(|model| model.metadata().provenance.source.checksum == checksum);
         let dense = match opened {
             Some(model) => model,
             None => {

@@ -229,6 +229,9 @@ fn write_tensor(
     let band_rows = band_rows(binding);
     let (mut encoded, mut deviation, mut bytes) = (Vec::new(), Deviation::default(), 0);
     for first in (0..binding.rows).step_by(band_rows) {
+        if progress.is_interrupted() {
+            return Err(ConvertError::Interrupted);
+        }
         let rows = first..binding.rows.min(first + band_rows);
         let stored = read_rows(checkpoint, binding, rows.clone())?;
         encoded.resize(rows.len().div_ceil(TILE_ROWS) * encoder.block_bytes(), 0);

@@ -79,6 +79,9 @@ pub enum ConvertError {
         "the recipe's pattern {pattern:?} matches no matrix; `pith inspect` shows their names, such as {example}"
     )]
     Unmatched { pattern: String, example: TensorId },
+    /// Someone asked to stop.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
     /// The output is there already.
     #[error("{} exists; --force overwrites it", path.display())]
     OutputExists { path: PathBuf },

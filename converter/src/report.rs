@@ -13,6 +13,10 @@ pub trait Progress: Sync {
     fn tensor(&self, name: &str);
     /// So many more bytes are done.
     fn advance(&self, bytes: u64);
+    /// Whether to stop; asked a few times a tensor.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
 }
 
 /// Hears nothing.
