@@ -56,9 +56,9 @@ fn kernel(function: &Function, range: Loop, sources: &mut Sources) -> Option<Ker
         instructions.iter().filter(|instruction| products(instruction) > 0).collect();
     // The compiler forgets where some come from when it moves them.
     let named = |multiply: &&Instruction| sources.encoding(function.chain(multiply), &function.symbol);
-    let encoding = multiplies.iter().find_map(named)?;
     let one_token = function.symbol.contains("decode");
-    let encoding = of_function_name(&function.symbol).filter(|_| one_token).unwrap_or(encoding);
+    let of_name = of_function_name(&function.symbol).filter(|_| one_token);
+    let encoding = of_name.or_else(|| multiplies.iter().find_map(named))?;
     let count = |wanted: &dyn Fn(&Instruction) -> bool| {
         instructions.iter().filter(|instruction| wanted(instruction)).count()
     };
@@ -259,6 +259,11 @@ impl<D: Dot> Tiles for Q4G64<D> {
         assert_eq!(mat_vec(&found, "neon-dotprod", "q4").unwrap().products, 16);
         assert_eq!(mat_vec(&found, "neon-dotprod", "q4-g64").unwrap().products, 32);
         assert_eq!(mat_vec(&found, "neon-dotprod", "q8"), None);
+        // Through code that many encodings share, only the function's name tells.
+        let shared = assembly("_RNvNtNtNtCs1_7kernels4neon6decode7dotprod7ternary", 1, sdot)
+            .replace("kernels/src/neon/q4.rs", "kernels/src/neon/planes.rs");
+        let found = kernels(&functions(&shared), &mut sources(folder.path()));
+        assert_eq!(mat_vec(&found, "neon-dotprod", "ternary").unwrap().products, 16);
         assert_eq!(of_function_name("_ZN4neon6decode5plain2q817h0123456789abcdefE"), Some("q8"));
     }
 
