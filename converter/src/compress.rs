@@ -13,6 +13,7 @@ use crate::convert::{ConvertOptions, convert};
 use crate::error::ConvertError;
 use crate::recipe::Recipe;
 use crate::report::{Progress, Report};
+use crate::source::Checkpoint;
 
 /// Hears how far each step is.
 pub trait CompressProgress: Progress + CalibrationProgress {}
@@ -52,6 +53,13 @@ impl Compression {
     ) -> Result<Self, ConvertError> {
         let path = folder.join("dense.pith");
         let opened = if path.exists() { Model::open(&path).ok() } else { None };
+        let opened = match opened {
+            Some(model) => {
+                let checksum = format!("{:032x}", Checkpoint::open(source)?.checksum()?);
+                Some(model).filter(|model| model.metadata().provenance.source.checksum == checksum)
+            }
+            None => None,
+        };
         let dense = match opened {
             Some(model) => model,
             None => {
