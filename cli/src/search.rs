@@ -329,7 +329,9 @@ fn table(rows: &[Row]) -> String {
             output::bytes(row.bytes_per_token).into(),
             output::rounded(row.bits_per_weight, 4),
         ];
-        cells.extend(joules.then(|| row.joules_per_token.map_or(Value::Null, |value| output::rounded(value, 6))));
+        cells.extend(
+            joules.then(|| row.joules_per_token.map_or(Value::Null, |value| output::rounded(value, 6))),
+        );
         cells.extend([kl(Some(row.predicted_kl)), kl(row.measured_kl), kl(row.file_kl)]);
         table.push(cells);
     }

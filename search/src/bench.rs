@@ -146,7 +146,12 @@ impl<'a> Walk<'a> {
 
     fn finished(&mut self) -> Finished<'_> {
         let vocab_len = self.run.model().config().vocab_len;
-        Finished { run: &mut self.run, hidden: &self.hidden, next: 0, logits: vec![0.0; HEAD_TOKENS * vocab_len] }
+        Finished {
+            run: &mut self.run,
+            hidden: &self.hidden,
+            next: 0,
+            logits: vec![0.0; HEAD_TOKENS * vocab_len],
+        }
     }
 }
 

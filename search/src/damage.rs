@@ -54,8 +54,11 @@ impl Damages {
 }
 
 fn interpolated(bits: &[f64], measured: &[Option<f64>]) -> Vec<Damage> {
-    let known: Vec<(f64, f64)> =
-        bits.iter().zip(measured).filter_map(|(&bits, kl)| Some((bits, kl.as_ref()?.max(LEAST).ln()))).collect();
+    let known: Vec<(f64, f64)> = bits
+        .iter()
+        .zip(measured)
+        .filter_map(|(&bits, kl)| Some((bits, kl.as_ref()?.max(LEAST).ln())))
+        .collect();
     let at = |bits: f64| {
         let after = known.partition_point(|&(known, _)| known < bits).clamp(1, known.len().max(2) - 1);
         let (&(low, from), &(high, to)) = (&known[after - 1], known.get(after).unwrap_or(&known[after - 1]));
@@ -121,12 +124,18 @@ mod tests {
         let damages = Damages::new(&bits, &[vec![Some(1.0), None, None, Some(1e-4)], vec![Some(0.5); 4]]);
         let kl: Vec<f64> = damages.of(0).iter().map(|damage| damage.kl).collect();
         let expected = [1.0, 0.1, 0.01, 1e-4];
-        assert!(kl.iter().zip(expected).all(|(found, expected)| (found / expected - 1.0).abs() < 1e-12), "{kl:?}");
+        assert!(
+            kl.iter().zip(expected).all(|(found, expected)| (found / expected - 1.0).abs() < 1e-12),
+            "{kl:?}"
+        );
         let interpolated: Vec<bool> = damages.of(0).iter().map(|damage| damage.interpolated).collect();
         assert_eq!(interpolated, [false, true, true, false]);
         assert!((damages.predicted(&[1, 2]) - 0.6).abs() < 1e-12);
         // One alone is all there is to say, and no divergence has a logarithm.
-        let damages = Damages::new(&bits, &[vec![None, Some(0.25), None, None], vec![Some(0.0), None, None, Some(0.0)]]);
+        let damages = Damages::new(
+            &bits,
+            &[vec![None, Some(0.25), None, None], vec![Some(0.0), None, None, Some(0.0)]],
+        );
         assert!(damages.of(0).iter().all(|damage| (damage.kl - 0.25).abs() < 1e-12));
         assert!(damages.of(1).iter().all(|damage| damage.kl < 1e-11));
     }

@@ -35,8 +35,10 @@ pub enum SearchError {
     #[error("{model} has no matrices to choose encodings for")]
     NoTensors { model: String },
     /// A budget below what is possible.
-    #[error("the budget of {budget} cannot be met: the least possible is {least}, with every matrix in {with}; \
-        a larger budget would do, or --encodings with fewer bits")]
+    #[error(
+        "the budget of {budget} cannot be met: the least possible is {least}, with every matrix in {with}; \
+        a larger budget would do, or --encodings with fewer bits"
+    )]
     TooSmall { budget: String, least: String, with: String },
     /// The output is there already.
     #[error("{} exists; --force overwrites it", path.display())]
@@ -45,7 +47,9 @@ pub enum SearchError {
     #[error("{} is a .pith file; a search starts from the checkpoint, a Hugging Face folder or a .gguf file", path.display())]
     NoCheckpoint { path: PathBuf },
     /// Too little text to measure on.
-    #[error("the text gives {found} windows of {context_len} tokens, a search needs {least}; give more text or a shorter --context")]
+    #[error(
+        "the text gives {found} windows of {context_len} tokens, a search needs {least}; give more text or a shorter --context"
+    )]
     ShortText { found: usize, context_len: usize, least: usize },
     /// A journal that was not written by a search.
     #[error("{}: line {line}: {reason}", path.display())]

@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn offspring_keep_the_budget_and_differ() {
         let sizes = [5usize, 1, 3, 8, 2, 2];
-        let cost = |child: &[u8]| -> usize { child.iter().zip(sizes).map(|(&c, size)| usize::from(c) * size).sum() };
+        let cost =
+            |child: &[u8]| -> usize { child.iter().zip(sizes).map(|(&c, size)| usize::from(c) * size).sum() };
         let parent = [1, 2, 0, 1, 2, 1];
         let limit = cost(&parent);
         let mut random = Random::new(3);

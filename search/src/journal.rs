@@ -58,7 +58,8 @@ impl Subject {
 
     /// The first field that differs: its name, what is here, what is there.
     fn difference(&self, found: &Self) -> Option<(&'static str, String, String)> {
-        let tokens = |limit: Option<usize>| limit.map_or("all tokens".into(), |limit| format!("{limit} tokens"));
+        let tokens =
+            |limit: Option<usize>| limit.map_or("all tokens".into(), |limit| format!("{limit} tokens"));
         let fields = [
             ("version", self.version.to_string(), found.version.to_string()),
             ("the model's checksum", self.model.clone(), found.model.clone()),
@@ -118,7 +119,8 @@ impl Journal {
             // A file system without locks has none to keep two searches apart.
             Err(TryLockError::Error(_)) => {}
         }
-        let mut journal = Self { path: path.clone(), file, damages: HashMap::new(), divergences: HashMap::new() };
+        let mut journal =
+            Self { path: path.clone(), file, damages: HashMap::new(), divergences: HashMap::new() };
         let mut text = String::new();
         journal.file.seek(SeekFrom::Start(0)).map_err(io("read"))?;
         journal.file.read_to_string(&mut text).map_err(io("read"))?;
@@ -181,12 +183,16 @@ impl Journal {
 
 /// One letter a tensor: `a` is the first choice.
 fn spelled(assignment: &[u8]) -> String {
-    assignment.iter().map(|&choice| char::from_u32(u32::from(b'a') + u32::from(choice)).unwrap_or('?')).collect()
+    assignment
+        .iter()
+        .map(|&choice| char::from_u32(u32::from(b'a') + u32::from(choice)).unwrap_or('?'))
+        .collect()
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(path: &Path, line: usize, text: &str) -> Result<T, SearchError> {
     serde_json::from_str(text).map_err(|error| {
-        let reason = format!("{error}; a damaged journal can be removed, what it holds is then measured anew");
+        let reason =
+            format!("{error}; a damaged journal can be removed, what it holds is then measured anew");
         SearchError::Journal { path: path.into(), line, reason }
     })
 }

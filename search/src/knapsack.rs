@@ -59,11 +59,16 @@ impl Frontier {
     /// The choice for every item in a combination. Panics if there is no such point.
     pub fn choices(&self, point: usize) -> Vec<u8> {
         let mut at = point;
-        let mut choices: Vec<u8> = self.stages.iter().rev().map(|stage| {
-            let Step { choice, before } = stage[at];
-            at = before as usize;
-            choice
-        }).collect();
+        let mut choices: Vec<u8> = self
+            .stages
+            .iter()
+            .rev()
+            .map(|stage| {
+                let Step { choice, before } = stage[at];
+                at = before as usize;
+                choice
+            })
+            .collect();
         choices.reverse();
         choices
     }
@@ -86,7 +91,8 @@ fn thinned(points: Vec<(Point, Step)>) -> Vec<(Point, Step)> {
         return points;
     }
     let (first, last) = (points[0].0.cost, points[points.len() - 1].0.cost);
-    let part = |point: &Point| (point.cost - first) as u128 * POINT_LIMIT as u128 / (last - first + 1) as u128;
+    let part =
+        |point: &Point| (point.cost - first) as u128 * POINT_LIMIT as u128 / (last - first + 1) as u128;
     // The cheapest stays: it decides whether a budget can be met.
     let mut kept: Vec<(Point, Step)> = vec![points[0]];
     for &candidate in &points[1..] {
@@ -161,7 +167,10 @@ mod tests {
         let mut random = Random::new(2);
         let mut items = items(&mut random, 40, 5);
         // Costs without a common divisor: the number of distinct sums explodes.
-        items.iter_mut().flatten().for_each(|point| point.cost = point.cost * 100_003 + random.below(99_991) as u64);
+        items
+            .iter_mut()
+            .flatten()
+            .for_each(|point| point.cost = point.cost * 100_003 + random.below(99_991) as u64);
         let frontier = Frontier::new(&items);
         let points = frontier.points();
         assert!(points.len() > 1000 && points.len() <= POINT_LIMIT + 1, "{}", points.len());
@@ -181,7 +190,9 @@ mod tests {
     fn relaxed(items: &[Vec<Point>], limit: f64) -> f64 {
         let dual = |lambda: f64| {
             let of = |item: &Vec<Point>| {
-                item.iter().map(|point| point.damage + lambda * point.cost as f64).fold(f64::INFINITY, f64::min)
+                item.iter()
+                    .map(|point| point.damage + lambda * point.cost as f64)
+                    .fold(f64::INFINITY, f64::min)
             };
             items.iter().map(of).sum::<f64>() - lambda * limit
         };

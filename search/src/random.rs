@@ -17,6 +17,7 @@ impl Random {
     }
 
     /// Uniform in `0 .. 1`.
+    #[cfg(test)]
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }

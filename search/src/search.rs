@@ -14,9 +14,7 @@ use crate::space::{Assignment, Space};
 use crate::tiles::Tiles;
 use pith_converter::calibration::{Calibration, CalibrationProgress, CalibrationText, TextOptions};
 use pith_converter::source::Checkpoint;
-use pith_converter::{
-    CompressOptions, Compression, ConvertError, ConvertOptions, Progress, Recipe, Rounder,
-};
+use pith_converter::{CompressOptions, Compression, ConvertError, ConvertOptions, Progress, Recipe, Rounder};
 use pith_runtime::{Model, SessionOptions};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -113,7 +111,12 @@ pub fn search(
         let field = "the model's checksum";
         let (found, expected) = (known.model.clone(), model_checksum.clone());
         if found != expected {
-            return Err(SearchError::OtherJournal { path: Journal::path_in(&options.work), field, found, expected });
+            return Err(SearchError::OtherJournal {
+                path: Journal::path_in(&options.work),
+                field,
+                found,
+                expected,
+            });
         }
     }
     let dense = Arc::clone(compression(source, options, None, progress)?.dense());
@@ -129,7 +132,7 @@ pub fn search(
     };
     let mut compression = compression(source, options, calibration_tokens, progress)?;
     let calibrating = Instant::now();
-    let calibration_path = compression.calibration(true, progress)?;
+    let calibration_path = compression.calibration(true, &Hearer(progress))?;
     let calibration = Calibration::open(&calibration_path).map_err(ConvertError::from)?;
     let tokens = calibration.info().tokens as f64;
     let calibrating = calibrating.elapsed().as_secs_f64().max(tokens * seconds_per_token);
@@ -175,12 +178,17 @@ pub fn search(
         progress,
     )?;
     let damages = measure(&space, &bench, &mut tiles, &mut journal, &plan.choices)?;
-    let mut run = Run { options, space: &space, bench: &bench, damages: &damages, notes: Vec::new(), rows: Vec::new() };
+    let mut run =
+        Run { options, space: &space, bench: &bench, damages: &damages, notes: Vec::new(), rows: Vec::new() };
     if !plan.fits {
-        run.notes.push(format!("even the least there is to measure takes about {:.0} s, more than --hours leaves", plan.seconds));
+        run.notes.push(format!(
+            "even the least there is to measure takes about {:.0} s, more than --hours leaves",
+            plan.seconds
+        ));
     }
     let frontier = Frontier::new(&damages.items(&space, &options.budget));
-    let (assignment, rival, evolved) = run.choose(&frontier, &mut tiles, &mut journal, clock.deadline(reserve))?;
+    let (assignment, rival, evolved) =
+        run.choose(&frontier, &mut tiles, &mut journal, clock.deadline(reserve))?;
     let measurements = journal.measurement_count();
     drop(tiles);
     let written = run.write(&mut compression, assignment, rival, output, progress)?;
@@ -337,7 +345,8 @@ fn known_plan(known: &Subject, space: &Space, costs: &Costs) -> Plan {
 }
 
 fn words(plan: &Plan, space: &Space, costs: &Costs, reserve: f64) -> String {
-    let measured: Vec<String> = plan.choices.iter().map(|&choice| space.choices()[choice].to_string()).collect();
+    let measured: Vec<String> =
+        plan.choices.iter().map(|&choice| space.choices()[choice].to_string()).collect();
     let others = space.choices().len() - measured.len();
     format!(
         "a dense pass takes {:.4} s per 1000 tokens; measuring {} matrices at {} on {} tokens{}{}; writing about {:.0} s",
@@ -414,7 +423,11 @@ impl Run<'_, '_> {
             rows.push((name, uniform, kl));
         }
         let evolved = evolution.run(best.0, options.generations, options.seed, deadline)?;
-        rows.push((format!("evolution of {} generations", evolved.generations), evolved.best.clone(), evolved.kl));
+        rows.push((
+            format!("evolution of {} generations", evolved.generations),
+            evolved.best.clone(),
+            evolved.kl,
+        ));
         if evolved.generations < options.generations {
             self.notes.push(format!(
                 "time was left for {} of {} generations",
@@ -441,12 +454,14 @@ impl Run<'_, '_> {
     ) -> Result<Written, SearchError> {
         let found = self.options.work.join("found.pith");
         let other = self.options.work.join("uniform.pith");
-        let mut best = ("the search's file", self.written(compression, assignment, &found, progress)?, &found);
+        let mut best =
+            ("the search's file", self.written(compression, assignment, &found, progress)?, &found);
         if let Some((uniform, _)) = rival {
             let written = self.written(compression, uniform, &other, progress)?;
             let mut second = ("the best uniform recipe's file", written, &other);
             if second.1.kl < best.1.kl {
-                self.notes.push("a uniform recipe's file came out better than the search's and is taken".into());
+                self.notes
+                    .push("a uniform recipe's file came out better than the search's and is taken".into());
                 std::mem::swap(&mut best, &mut second);
             }
             self.keep(second.0, &second.1);

@@ -34,7 +34,9 @@ impl<'a> Tiles<'a> {
         let (of, what) = (&self.space.tensors()[tensor], self.space.choices()[choice]);
         let path = self.folder.join(format!("{}.{what}.tiles", of.id));
         match fs::read(&path) {
-            Ok(tiles) if tiles.len() as u64 == self.space.matrix_bytes(tensor, choice) => return Ok(tiles.into()),
+            Ok(tiles) if tiles.len() as u64 == self.space.matrix_bytes(tensor, choice) => {
+                return Ok(tiles.into());
+            }
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(SearchError::io(&path, "read")(error));
             }

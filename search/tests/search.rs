@@ -144,7 +144,10 @@ fn check(outcome: &Outcome, output: &Path, bits: f64) {
     let measured: Vec<f64> = outcome.rows.iter().filter_map(|row| row.measured_kl).collect();
     let least = measured.iter().copied().fold(f64::INFINITY, f64::min);
     let file_kl = best.file_kl.unwrap();
-    assert!(measured.len() >= 4 && file_kl > 0.0 && (file_kl / least - 1.0).abs() < 0.02, "{file_kl} {measured:?}");
+    assert!(
+        measured.len() >= 4 && file_kl > 0.0 && (file_kl / least - 1.0).abs() < 0.02,
+        "{file_kl} {measured:?}"
+    );
     assert!(outcome.rows.iter().filter(|row| row.name.starts_with("uniform")).count() >= 2);
     assert!(outcome.frontier.len() > 5);
     for pair in outcome.frontier.windows(2) {
@@ -213,7 +216,9 @@ fn budgets(options: &SearchOptions) {
     // The recipe in the metadata is all that differs.
     assert!((file / model.index().file_bytes() as f64 - 1.0).abs() < 1e-3);
     let exact = Budget::FileBytes(file as u64);
-    assert!(exact.fits(&space, &dense, false) && !Budget::FileBytes(file as u64 - 1).fits(&space, &dense, false));
+    assert!(
+        exact.fits(&space, &dense, false) && !Budget::FileBytes(file as u64 - 1).fits(&space, &dense, false)
+    );
 }
 
 #[test]
@@ -226,6 +231,10 @@ fn a_budget_beyond_the_largest_takes_the_best_and_says_so() {
         ..options(folder.path(), Budget::FileBytes(1 << 40))
     };
     let outcome = search(&wren(), &folder.path().join("found.pith"), &options, &()).unwrap();
-    assert!(outcome.notes.iter().any(|note| note.contains("more than any choice takes")), "{:?}", outcome.notes);
+    assert!(
+        outcome.notes.iter().any(|note| note.contains("more than any choice takes")),
+        "{:?}",
+        outcome.notes
+    );
     assert!(outcome.rows.last().unwrap().tensors.values().filter(|choice| *choice == "q8").count() > 30);
 }
