@@ -9,6 +9,7 @@ use crate::ledger::LedgerArgs;
 use crate::output;
 use crate::quantize::QuantizeArgs;
 use crate::report::ReportArgs;
+use crate::search::SearchArgs;
 use crate::speculate::ReplyArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
@@ -37,6 +38,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Run a text through a model and keep what its matrices read, for quantizing it
     Calibrate(CalibrationArgs),
+    /// Find which encoding each matrix gets, so that a budget keeps most of what the model knows
+    Search(SearchArgs),
     /// Write a .pith file's weights back, decoded, for other tools to read
     Export(ExportArgs),
     /// Show what a .pith file or a checkpoint holds, or what this CPU can run

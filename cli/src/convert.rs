@@ -77,7 +77,13 @@ impl Bar {
         self.0.finish_and_clear();
     }
 
-    fn start(&self, template: &str, total: u64) {
+    /// What is being done.
+    pub fn message(&self, text: &str) {
+        self.0.set_message(text.to_string());
+    }
+
+    /// Begins anew, with `total` before it.
+    pub fn start(&self, template: &str, total: u64) {
         self.0.set_style(ProgressStyle::with_template(template).expect("a template of known fields"));
         self.0.reset();
         self.0.set_length(total);

@@ -25,6 +25,7 @@ mod prompt_cache;
 mod quantize;
 mod report;
 mod run;
+mod search;
 mod session;
 mod speculate;
 mod tokenize;
@@ -49,6 +50,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Convert(args) => convert::convert(args)?,
         Command::Calibrate(args) => calibration::calibrate(args)?,
+        Command::Search(args) => return search::search(args),
         Command::Export(args) => export::export(args)?,
         Command::Inspect(args) => inspect::inspect(args)?,
         Command::Run(args) => return run::run(args),

@@ -26,7 +26,7 @@ pub use header::{DATA_ALIGN_BYTES, HEADER_BYTES, LAYER_ALIGN_BYTES, MAGIC, VERSI
 pub use index::{Index, Verified};
 pub use matrix::{Matrix, encode_block};
 pub use role::{Role, Scope, TensorId};
-pub use writer::{TensorPlan, Writer};
+pub use writer::{TensorPlan, Writer, planned_bytes};
 
 /// The checksum of the format: xxh3, 64 bits, seed 0.
 pub fn checksum(bytes: &[u8]) -> u64 {

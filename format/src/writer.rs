@@ -28,6 +28,15 @@ pub struct TensorPlan {
     pub cols: usize,
 }
 
+/// Length of the file that a writer of this plan makes with this metadata.
+pub fn planned_bytes(plan: &[TensorPlan], metadata: &Metadata) -> Result<u64, FormatError> {
+    let entries = lay_out(plan)?;
+    let data_end = entries.last().map_or(LAYER_ALIGN_BYTES, |entry| entry.offset + entry.bytes);
+    let json_bytes = serde_json::to_vec(metadata).map_err(FormatError::Metadata)?.len() as u64;
+    let metadata_end = data_end.next_multiple_of(SECTION_ALIGN_BYTES) + json_bytes;
+    Ok(metadata_end.next_multiple_of(SECTION_ALIGN_BYTES) + (entries.len() * ENTRY_BYTES) as u64)
+}
+
 /// Writes one file. What was written lies under a temporary name beside it until [`Writer::finish`]; a writer that
 /// is dropped takes that away again.
 pub struct Writer {

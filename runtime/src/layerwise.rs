@@ -123,6 +123,8 @@ pub struct LayerRun {
     options: SessionOptions,
     context_len: usize,
     batch: usize,
+    /// Whether a layer's weights are given back to the system when another is run.
+    releases: bool,
 }
 
 impl LayerRun {
@@ -142,7 +144,12 @@ impl LayerRun {
         let pool = Pool::new(threads, options.pin_threads)
             .map_err(|source| RuntimeError::Threads { threads, source })?;
         let exec = Exec::new(kernels(options.kernels.as_deref())?, pool, batch);
-        Ok(Self { model, exec, cache: None, buffers, head, options, context_len, batch })
+        Ok(Self { model, exec, cache: None, buffers, head, options, context_len, batch, releases: true })
+    }
+
+    /// This run, leaving to the system which weights stay in memory: for a model that is run again and again.
+    pub fn keep_weights(self) -> Self {
+        Self { releases: false, ..self }
     }
 
     /// The model.
@@ -201,12 +208,26 @@ impl LayerRun {
     /// Runs one sequence's hidden states, `tokens × hidden_len`, through a layer.
     ///
     /// Where another layer was run before, its weights are given back to the system, which reads them again from the file
-    /// if they are wanted. Panics if there is no such layer.
+    /// if they are wanted, unless they are [kept](Self::keep_weights). Panics if there is no such layer.
     pub fn layer(
         &mut self,
         layer_index: usize,
         hidden: &mut [f32],
         listener: &mut dyn Listener,
+    ) -> Result<(), RuntimeError> {
+        self.run(layer_index, hidden, Some(listener))
+    }
+
+    /// [`LayerRun::layer`] that nobody hears, which is faster: activations need not be whole.
+    pub fn layer_unheard(&mut self, layer_index: usize, hidden: &mut [f32]) -> Result<(), RuntimeError> {
+        self.run(layer_index, hidden, None)
+    }
+
+    fn run(
+        &mut self,
+        layer_index: usize,
+        hidden: &mut [f32],
+        mut listener: Option<&mut dyn Listener>,
     ) -> Result<(), RuntimeError> {
         self.check(hidden.len())?;
         let mut cache = self.enter(layer_index)?;
@@ -215,7 +236,11 @@ impl LayerRun {
             for (index, hidden) in hidden.chunks_mut(self.batch * hidden_len).enumerate() {
                 self.buffers.hidden(hidden.len()).copy_from_slice(hidden);
                 let (first, tokens) = (index * self.batch, hidden.len() / hidden_len);
-                let mut call = Call::new(&self.model, &mut self.exec, first, tokens).heard_by(&mut *listener);
+                let call = Call::new(&self.model, &mut self.exec, first, tokens);
+                let mut call = match &mut listener {
+                    Some(listener) => call.heard_by(&mut **listener),
+                    None => call,
+                };
                 call.run_layer(layer_index, &mut cache, &mut self.buffers);
                 hidden.copy_from_slice(self.buffers.hidden(hidden.len()));
             }
@@ -261,10 +286,10 @@ impl LayerRun {
         let layer = &self.model.config().layers[layer_index];
         match self.cache.take() {
             Some((index, cache)) if index == layer_index => return Ok(cache),
-            Some((left, _)) => {
+            Some((left, _)) if self.releases => {
                 self.model.layer_ranges(left).into_iter().for_each(|range| self.model.map().release(range));
             }
-            None => {}
+            _ => {}
         }
         self.model.will_need(layer_index);
         LayerCache::new(layer, self.context_len, self.options.kv_type)

@@ -3,12 +3,12 @@
 use crate::error::RuntimeError;
 use crate::map::Map;
 use crate::resolve::Resolver;
-use pith_format::{Encoding, FormatError, Index, Metadata, ModelConfig, Role, TensorId};
+use pith_format::{Encoding, FormatError, Index, Matrix, Metadata, ModelConfig, Role, TensorId};
 use pith_tokenizer::Tokenizer;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// A `.pith` file, mapped and checked. Share it between sessions in an `Arc`.
 pub struct Model {
@@ -37,6 +37,8 @@ pub(crate) struct Stored {
     pub cols: usize,
     /// Bytes of the file.
     pub range: Range<usize>,
+    /// What is read in their place.
+    pub own: Option<Arc<[u8]>>,
 }
 
 /// A vector, copied out of the file. Only [`Exec`](crate::exec::Exec) looks into it, so that every use is counted.
@@ -138,6 +140,51 @@ impl Model {
             map,
             index,
         })
+    }
+
+    /// This model with `tiles` of `encoding` in the place of one of the file's matrices, whose shape they have: what a file
+    /// would do can be tried out before it is written.
+    ///
+    /// [`Model::index`], [`Model::bytes`] and what is computed from the directory ([`Model::streamed_bytes`], a
+    /// [`Placement`](crate::Placement)) stay those of the file.
+    pub fn with_matrix(
+        mut self,
+        id: TensorId,
+        encoding: Encoding,
+        tiles: Arc<[u8]>,
+    ) -> Result<Self, RuntimeError> {
+        let path = self.path.display().to_string();
+        let wrong = |source| RuntimeError::Format { path: path.clone(), source };
+        let stored = self.stored(id).ok_or_else(|| wrong(FormatError::MissingTensor { tensor: id }))?;
+        Matrix::new(encoding, stored.rows, stored.cols, &tiles).map_err(wrong)?;
+        stored.encoding = encoding;
+        stored.own = Some(tiles);
+        Ok(self)
+    }
+
+    /// The place of a matrix.
+    fn stored(&mut self, id: TensorId) -> Option<&mut Stored> {
+        let Some(layer_index) = id.layer else {
+            return match id.role {
+                Role::TokenEmbedding => Some(&mut self.embedding),
+                Role::PositionEmbedding => self.positions.as_mut(),
+                Role::Head => self.head.as_mut(),
+                Role::HeadRest => self.head_rest.as_mut(),
+                _ => None,
+            };
+        };
+        let layer = self.layers.get_mut(layer_index)?;
+        let linear = match id.role {
+            Role::Query => &mut layer.query,
+            Role::Key => &mut layer.key,
+            Role::Value => &mut layer.value,
+            Role::AttentionOutput => &mut layer.output,
+            Role::Gate => layer.gate.as_mut()?,
+            Role::Up => &mut layer.up,
+            Role::Down => &mut layer.down,
+            _ => return None,
+        };
+        Some(&mut linear.weight)
     }
 
     /// The file.

@@ -57,6 +57,7 @@ impl<'a> Resolver<'a> {
             rows: matrix.rows(),
             cols: matrix.cols(),
             range: start..start + entry.bytes as usize,
+            own: None,
         })
     }
 
@@ -127,9 +128,9 @@ impl<'a> Resolver<'a> {
 }
 
 impl Stored {
-    /// The matrix in the file it was resolved in.
-    pub fn of<'a>(&self, file: &'a [u8]) -> Matrix<'a> {
-        Matrix::new(self.encoding, self.rows, self.cols, &file[self.range.clone()])
-            .expect("checked when the model was opened")
+    /// The matrix in the file it was resolved in, or what stands in for it.
+    pub fn of<'a>(&'a self, file: &'a [u8]) -> Matrix<'a> {
+        let bytes = self.own.as_deref().unwrap_or_else(|| &file[self.range.clone()]);
+        Matrix::new(self.encoding, self.rows, self.cols, bytes).expect("checked when the model was opened")
     }
 }

@@ -1,0 +1,369 @@
+//! `pith search`
+
+use crate::args::CpuList;
+use crate::board::detect;
+use crate::convert::Bar;
+use crate::output::{self, Table};
+use crate::{interrupt, session};
+use anyhow::Context;
+use clap::{Args, ValueHint};
+use pith_boards::profile::{Evidence, Profile};
+use pith_converter::Progress;
+use pith_converter::calibration::CalibrationProgress;
+use pith_runtime::SessionOptions;
+use pith_search::{
+    Budget, Choice, DEFAULT_GENERATIONS, EnergyRule, Outcome, Row, SearchOptions, SearchProgress,
+    search as run_search,
+};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// `pith search`
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// Hugging Face folder or .gguf file
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub model: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub budget: BudgetArgs,
+    /// Text to calibrate with and to measure on, plain or .jsonl with a field "text"; not the text that judges the result
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub text: PathBuf,
+    /// Text to measure on [default: a part of --text]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub search_text: Option<PathBuf>,
+    /// File to write [default: MODEL.search.pith beside the model]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Encodings to choose from
+    #[arg(long, value_delimiter = ',', default_value = "q2,q3,q4-nl,q5,q6", value_name = "LIST")]
+    pub encodings: Vec<Choice>,
+    /// Tokens that divergence is measured on [default: 4096, fewer where --hours asks for it]
+    #[arg(long, value_name = "N")]
+    pub eval_tokens: Option<usize>,
+    /// Most tokens to calibrate with [default: all of --text, fewer where --hours asks for it]
+    #[arg(long, value_name = "N")]
+    pub calibration_tokens: Option<usize>,
+    /// Tokens of a window
+    #[arg(short, long, default_value_t = 256, value_name = "TOKENS")]
+    pub context: usize,
+    /// What all may take; how much is measured is cut to fit
+    #[arg(long, default_value_t = 3.0, value_name = "HOURS")]
+    pub hours: f64,
+    /// Most generations of the evolution
+    #[arg(long, default_value_t = DEFAULT_GENERATIONS, value_name = "N")]
+    pub generations: usize,
+    /// Seed of the evolution
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Round files once and not a second time for what the first made of the inputs
+    #[arg(long)]
+    pub no_refine: bool,
+    /// Folder of what is measured on the way; the same command goes on from there [default: OUTPUT.search]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub work: Option<PathBuf>,
+    /// Write the tables of what was found, as .json (with each matrix's encoding) or .csv
+    #[arg(long, value_name = "FILE", value_parser = table_path, value_hint = ValueHint::FilePath)]
+    pub frontier: Option<PathBuf>,
+    /// Where the recipe goes, TOML [default: the output's name with .toml]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub recipe_out: Option<PathBuf>,
+    /// Memory to take, as in 600M or 2GiB [default: what is available]
+    #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
+    pub memory: Option<u64>,
+    /// Threads [default: the big cores there are]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Run on these CPUs alone, as in 0-3,6 [default: the big cores]
+    #[arg(long, value_name = "LIST", value_parser = crate::args::cpus)]
+    pub cpus: Option<CpuList>,
+    /// Kernels by name (see `pith inspect --cpu`) [default: the fastest]
+    #[arg(long, value_name = "NAME")]
+    pub kernels: Option<String>,
+    /// Replace the output if it exists
+    #[arg(short, long)]
+    pub force: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What the file may cost: one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false, args = ["budget", "bytes_per_token", "bits_per_weight", "joules_per_token"])]
+pub struct BudgetArgs {
+    /// Largest file, as in 350MB or 1.5GiB
+    #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
+    pub budget: Option<u64>,
+    /// Most bytes of weights that a decoded token reads
+    #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
+    pub bytes_per_token: Option<u64>,
+    /// Most bits of a weight, over all matrices
+    #[arg(long, value_name = "BITS")]
+    pub bits_per_weight: Option<f64>,
+    /// Most joules of a decoded token, by a board's model of energy
+    #[arg(long, value_name = "J")]
+    pub joules_per_token: Option<f64>,
+    /// The board, by name or from a file [default: this machine's]
+    #[arg(long, value_name = "NAME|FILE", requires = "joules_per_token", value_hint = ValueHint::FilePath)]
+    pub profile: Option<String>,
+    /// How fast the board reads weights, in 10⁹ bytes a second [default: the profile's largest published figure]
+    #[arg(long, value_name = "GB/S", requires = "joules_per_token")]
+    pub gb_per_s: Option<f64>,
+}
+
+/// Searches and reports.
+pub fn search(args: SearchArgs) -> anyhow::Result<ExitCode> {
+    let output = args.output.clone().unwrap_or_else(|| default_output(&args.model));
+    let options = options(&args, &output)?;
+    interrupt::listen()?;
+    let progress = Listener { bar: Bar::new(args.quiet || args.json), quiet: args.quiet || args.json };
+    let result = run_search(&args.model, &output, &options, &progress);
+    progress.bar.finish();
+    let outcome = match result {
+        Err(error) if error.is_interruption() => {
+            eprintln!("{error}");
+            return Ok(ExitCode::from(interrupt::EXIT_CODE));
+        }
+        result => result?,
+    };
+    let recipe_path = args.recipe_out.clone().unwrap_or_else(|| output.with_extension("toml"));
+    let place = || recipe_path.display().to_string();
+    output::replace(&recipe_path, outcome.recipe.to_toml().as_bytes()).with_context(place)?;
+    if let Some(path) = &args.frontier {
+        let text = match is_json(path) {
+            true => format!("{:#}\n", outcome.to_json()),
+            false => outcome.to_csv(),
+        };
+        output::replace(path, text.as_bytes()).with_context(|| path.display().to_string())?;
+    }
+    for note in &outcome.notes {
+        eprintln!("note: {note}");
+    }
+    if args.json {
+        output::print(&format!("{:#}\n", outcome.to_json()))?;
+    } else if !args.quiet {
+        output::print(&to_text(&outcome, &recipe_path, &options.work))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn options(args: &SearchArgs, output: &Path) -> anyhow::Result<SearchOptions> {
+    let cores = session::choose(args.threads, args.cpus.as_ref())?;
+    let work = args.work.clone().unwrap_or_else(|| {
+        let name = output.file_name().unwrap_or_default().to_string_lossy();
+        output.with_file_name(format!("{}.search", name.trim_end_matches(".pith")))
+    });
+    Ok(SearchOptions {
+        budget: budget(&args.budget)?,
+        choices: args.encodings.clone(),
+        text: args.text.clone(),
+        search_text: args.search_text.clone(),
+        eval_tokens: args.eval_tokens,
+        calibration_tokens: args.calibration_tokens,
+        context_len: args.context,
+        hours: args.hours,
+        generations: args.generations,
+        seed: args.seed,
+        refine: !args.no_refine,
+        session: SessionOptions {
+            threads: cores.threads,
+            cpus: cores.cpus,
+            kernels: args.kernels.clone(),
+            ..SessionOptions::default()
+        },
+        memory: session::memory(args.memory),
+        work,
+        force: args.force,
+    })
+}
+
+fn budget(args: &BudgetArgs) -> anyhow::Result<Budget> {
+    Ok(match (args.budget, args.bytes_per_token, args.bits_per_weight, args.joules_per_token) {
+        (Some(bytes), ..) => Budget::FileBytes(bytes),
+        (_, Some(bytes), ..) => Budget::BytesPerToken(bytes),
+        (_, _, Some(bits), _) => Budget::BitsPerWeight(bits),
+        (.., Some(joules)) => Budget::JoulesPerToken { joules, rule: energy_rule(args)? },
+        _ => anyhow::bail!("give --budget, --bytes-per-token, --bits-per-weight or --joules-per-token"),
+    })
+}
+
+/// A token's time is taken as what reading its weights takes.
+fn energy_rule(args: &BudgetArgs) -> anyhow::Result<EnergyRule> {
+    let profile: Profile = detect(&Evidence::read(Path::new("/"))?, args.profile.as_deref())?.profile;
+    let name = &profile.name;
+    let model = profile.energy_model.as_ref().with_context(|| {
+        format!(
+            "the profile {name} has no model of energy: give --profile one that has, or make one with `pith board \
+             calibrate`"
+        )
+    })?;
+    let published = profile.bandwidth.iter().map(|figure| figure.gb_per_s[1]).max_by(f64::total_cmp);
+    let idle_watts = model.idle_watts.value();
+    let gb_per_s = args.gb_per_s.or(published);
+    let seconds_per_byte = match gb_per_s {
+        _ if idle_watts == 0.0 => 0.0,
+        Some(rate) if rate.is_finite() && rate > 0.0 => 1e-9 / rate,
+        Some(rate) => anyhow::bail!("--gb-per-s is {rate}, expected a number above 0"),
+        None => anyhow::bail!(
+            "the profile {name} does not say how fast the board reads memory, which the watts it draws are multiplied \
+             by: give --gb-per-s (`pith bench` shows it)"
+        ),
+    };
+    Ok(EnergyRule {
+        joules_per_byte: model.joules_per_byte.value() + idle_watts * seconds_per_byte,
+        joules_per_operation: model.joules_per_operation.map_or(0.0, |estimate| estimate.value()),
+    })
+}
+
+/// `models/atlas.search.pith` of `models/atlas` and `models/atlas.gguf`.
+fn default_output(model: &Path) -> PathBuf {
+    let model =
+        if model.file_name().is_none() { model.canonicalize().unwrap_or(model.into()) } else { model.into() };
+    let is_file = model.extension().is_some_and(|extension| extension == "gguf");
+    let name = if is_file { model.file_stem() } else { model.file_name() };
+    model.with_file_name(format!("{}.search.pith", name.unwrap_or_default().to_string_lossy()))
+}
+
+fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
+}
+
+fn table_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match is_json(&path) || path.extension().is_some_and(|extension| extension == "csv") {
+        true => Ok(path),
+        false => Err(format!("\"{text}\" ends in neither .json nor .csv")),
+    }
+}
+
+/// Shows progress on the terminal.
+struct Listener {
+    bar: Bar,
+    quiet: bool,
+}
+
+impl Progress for Listener {
+    fn begin(&self, total_bytes: u64) {
+        Progress::begin(&self.bar, total_bytes);
+    }
+
+    fn tensor(&self, name: &str) {
+        self.bar.tensor(name);
+    }
+
+    fn advance(&self, bytes: u64) {
+        Progress::advance(&self.bar, bytes);
+    }
+}
+
+impl CalibrationProgress for Listener {
+    fn begin(&self, step: &str, tokens: u64) {
+        CalibrationProgress::begin(&self.bar, step, tokens);
+    }
+
+    fn advance(&self, tokens: u64) {
+        CalibrationProgress::advance(&self.bar, tokens);
+    }
+
+    fn is_interrupted(&self) -> bool {
+        interrupt::pressed()
+    }
+}
+
+impl SearchProgress for Listener {
+    fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
+    }
+
+    fn begin_step(&self, step: &str, total: u64) {
+        self.bar.start("{msg:20} {bar:32} {pos}/{len} {eta}", total);
+        self.bar.message(step);
+    }
+
+    fn advance_step(&self) {
+        Progress::advance(&self.bar, 1);
+    }
+}
+
+fn to_text(outcome: &Outcome, recipe: &Path, work: &Path) -> String {
+    let deviation = 100.0 * (outcome.predicted_bytes as f64 / outcome.file_bytes as f64 - 1.0);
+    format!(
+        "within other budgets, by the sum of damages:\n{}\nmeasured on {} tokens (perplexity of the dense model {:.4}):\n{}\n\
+         {}: {} bytes, predicted {} ({deviation:+.3} %); {}\nits recipe: {}\n\
+         {} measurements, {} of them from an earlier run, in {:.1} s; they are kept in {}\n",
+        table(&outcome.frontier),
+        outcome.eval_tokens,
+        outcome.dense_perplexity,
+        table(&outcome.rows),
+        outcome.output.display(),
+        outcome.file_bytes,
+        outcome.predicted_bytes,
+        outcome.recipe,
+        recipe.display(),
+        outcome.measurements,
+        outcome.resumed,
+        outcome.elapsed.as_secs_f64(),
+        work.display(),
+    )
+}
+
+fn table(rows: &[Row]) -> String {
+    let joules = rows.iter().any(|row| row.joules_per_token.is_some());
+    let mut columns = vec!["", "file", "bytes/token", "bits/weight"];
+    columns.extend(joules.then_some("J/token"));
+    columns.extend(["predicted KL", "KL", "KL of the file"]);
+    let mut table = Table::new(&columns);
+    for row in rows {
+        let kl = |value: Option<f64>| Value::from(value.map_or(String::new(), |kl| format!("{kl:.6}")));
+        let mut cells = vec![
+            Value::from(row.name.clone()),
+            output::bytes(row.file_bytes).into(),
+            output::bytes(row.bytes_per_token).into(),
+            output::rounded(row.bits_per_weight, 4),
+        ];
+        cells.extend(
+            joules.then(|| row.joules_per_token.map_or(Value::Null, |value| output::rounded(value, 6))),
+        );
+        cells.extend([kl(Some(row.predicted_kl)), kl(row.measured_kl), kl(row.file_kl)]);
+        table.push(cells);
+    }
+    table.render(crate::args::TableFormat::Table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_output_lies_beside_the_model() {
+        let of = |model: &str| default_output(Path::new(model)).display().to_string();
+        assert_eq!([of("a/b.1.gguf"), of("a/b.1")], ["a/b.1.search.pith"; 2]);
+    }
+
+    #[test]
+    fn energy_is_that_of_the_profile() {
+        let args = |profile: &str, gb_per_s| BudgetArgs {
+            budget: None,
+            bytes_per_token: None,
+            bits_per_weight: None,
+            joules_per_token: Some(1.0),
+            profile: Some(profile.into()),
+            gb_per_s,
+        };
+        let rule = energy_rule(&args("raspberry-pi-5", Some(10.0))).unwrap();
+        // No energy a byte, and the watts of a machine at work.
+        assert!((rule.joules_per_byte - 6.32e-10).abs() < 1e-15 && rule.joules_per_operation == 0.0);
+        let message = format!("{:#}", energy_rule(&args("raspberry-pi-5", Some(0.0))).unwrap_err());
+        assert!(message.contains("--gb-per-s is 0"), "{message}");
+        let message = format!("{:#}", energy_rule(&args("generic", None)).unwrap_err());
+        assert!(message.contains("generic has no model of energy"), "{message}");
+    }
+}

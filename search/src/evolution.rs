@@ -1,0 +1,182 @@
+//! From an assignment to better ones by true divergence (after EvoPress, Sieberling et al. 2024): some matrices get more
+//! bits, others fewer, so that the budget holds; a generation's offspring are measured on few windows, the best of them on
+//! more, and the last one takes the parent's place if it is better on all.
+
+use crate::bench::Bench;
+use crate::budget::Budget;
+use crate::error::SearchError;
+use crate::journal::Journal;
+use crate::random::Random;
+use crate::space::{Assignment, Space};
+use crate::tiles::Tiles;
+use std::time::Instant;
+
+/// Offspring of a generation.
+pub(crate) const OFFSPRING: usize = 8;
+
+/// Most matrices that an offspring gives more bits to.
+const STEPS: usize = 3;
+
+/// Draws before a generation has as many offspring as it gets: small spaces have few.
+const DRAWS: usize = 200;
+
+/// What an evolution works with.
+pub(crate) struct Evolution<'a, 'b, 'c> {
+    pub space: &'a Space,
+    pub budget: &'a Budget,
+    pub refine: bool,
+    pub bench: &'a Bench<'b>,
+    pub tiles: &'a mut Tiles<'c>,
+    pub journal: &'a mut Journal,
+}
+
+/// How it went.
+#[derive(Clone, Debug)]
+pub(crate) struct Evolved {
+    pub best: Assignment,
+    pub kl: f64,
+    pub generations: usize,
+}
+
+/// Windows of the stages before the last.
+pub(crate) fn stages(windows: usize) -> Vec<usize> {
+    let mut stages = vec![windows.div_ceil(16), windows.div_ceil(4)];
+    stages.dedup();
+    stages.retain(|&count| count < windows);
+    stages
+}
+
+impl Evolution<'_, '_, '_> {
+    /// The mean divergence of an assignment on the first windows; what was measured before is not measured again.
+    pub fn divergence(&mut self, assignment: &[u8], windows: usize) -> Result<f64, SearchError> {
+        if let Some(kl) = self.journal.divergence(assignment, windows) {
+            return Ok(kl);
+        }
+        let kl = self.bench.divergence(self.tiles.model(assignment)?, windows)?;
+        self.journal.add_divergence(assignment, windows, kl)?;
+        Ok(kl)
+    }
+
+    /// Up to `generations`, none of which begins after `deadline`. The same seed gives the same generations.
+    pub fn run(
+        &mut self,
+        start: Assignment,
+        generations: usize,
+        seed: u64,
+        deadline: Instant,
+    ) -> Result<Evolved, SearchError> {
+        let mut random = Random::new(seed);
+        let stages = self.bench.stages();
+        let all = self.bench.window_count();
+        let kl = self.divergence(&start, all)?;
+        let mut evolved = Evolved { best: start, kl, generations: 0 };
+        self.bench.progress.begin_step("evolving", generations as u64);
+        while evolved.generations < generations && Instant::now() < deadline {
+            let mut candidates = offspring(&evolved.best, self.space.choices().len(), &mut random, |child| {
+                self.budget.fits(self.space, child, self.refine)
+            });
+            for (index, &windows) in stages.iter().enumerate() {
+                let mut measured = Vec::with_capacity(candidates.len());
+                for candidate in candidates {
+                    measured.push((self.divergence(&candidate, windows)?, candidate));
+                }
+                measured.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+                if windows == all {
+                    if let Some((kl, best)) = measured.into_iter().next().filter(|(kl, _)| *kl < evolved.kl) {
+                        (evolved.kl, evolved.best) = (kl, best);
+                    }
+                    break;
+                }
+                // An eighth of the offspring, and twice as many for every stage that is still to come after the next.
+                let kept = 1usize << (stages.len() - 2 - index).min(3);
+                candidates = measured.into_iter().take(kept).map(|(_, candidate)| candidate).collect();
+            }
+            evolved.generations += 1;
+            self.bench.progress.advance_step();
+        }
+        Ok(evolved)
+    }
+}
+
+/// Different ones, none of them the parent.
+fn offspring(
+    parent: &[u8],
+    choice_count: usize,
+    random: &mut Random,
+    fits: impl Fn(&[u8]) -> bool,
+) -> Vec<Assignment> {
+    let mut children: Vec<Assignment> = Vec::with_capacity(OFFSPRING);
+    for _ in 0..DRAWS {
+        let child = mutated(parent, choice_count, random, &fits);
+        if let Some(child) = child.filter(|child| child != parent && !children.contains(child)) {
+            children.push(child);
+            if children.len() == OFFSPRING {
+                break;
+            }
+        }
+    }
+    children
+}
+
+/// Some matrices a choice up, then others a choice down until it fits; `None` where that leads nowhere.
+fn mutated(
+    parent: &[u8],
+    choice_count: usize,
+    random: &mut Random,
+    fits: &impl Fn(&[u8]) -> bool,
+) -> Option<Assignment> {
+    let mut child = parent.to_vec();
+    // Small changes are the likelier ones.
+    let steps = 1 + random.below(STEPS).min(random.below(STEPS));
+    for _ in 0..steps {
+        let raised = pick(random, &child, |index| usize::from(child[index]) + 1 < choice_count)?;
+        child[raised] += 1;
+    }
+    while !fits(&child) {
+        let lowered = pick(random, &child, |index| child[index] > 0 && child[index] <= parent[index])?;
+        child[lowered] -= 1;
+    }
+    Some(child)
+}
+
+fn pick(random: &mut Random, child: &[u8], may: impl Fn(usize) -> bool) -> Option<usize> {
+    let allowed: Vec<usize> = (0..child.len()).filter(|&index| may(index)).collect();
+    (!allowed.is_empty()).then(|| allowed[random.below(allowed.len())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offspring_keep_the_budget_and_differ() {
+        let sizes = [5usize, 1, 3, 8, 2, 2];
+        let cost =
+            |child: &[u8]| -> usize { child.iter().zip(sizes).map(|(&c, size)| usize::from(c) * size).sum() };
+        let parent = [1, 2, 0, 1, 2, 1];
+        let limit = cost(&parent);
+        let mut random = Random::new(3);
+        for _ in 0..50 {
+            let children = offspring(&parent, 4, &mut random, |child| cost(child) <= limit);
+            assert_eq!(children.len(), OFFSPRING);
+            for (index, child) in children.iter().enumerate() {
+                assert!(cost(child) <= limit && child.iter().all(|&choice| choice < 4) && *child != parent);
+                assert!(!children[..index].contains(child));
+            }
+        }
+    }
+
+    #[test]
+    fn a_space_without_room_has_no_offspring() {
+        let mut random = Random::new(3);
+        assert!(offspring(&[1, 1], 2, &mut random, |_| true).is_empty());
+        assert!(offspring(&[0, 0], 2, &mut random, |child| child == [0, 0]).is_empty());
+    }
+
+    #[test]
+    fn stages_are_parts_of_the_windows() {
+        assert_eq!(stages(64), [4, 16]);
+        assert_eq!(stages(2), [1]);
+        assert!(stages(1).is_empty());
+    }
+}

@@ -1,0 +1,208 @@
+//! One choice for each item so that costs stay low and damages, which add up, too: dynamic programming over the items,
+//! keeping of all combinations so far those that no other beats in both.
+
+/// Most points that are kept after an item. Where there are more, the axis of costs is cut into so many equal parts and each
+/// keeps its point of the least damage, with its exact cost: a step is about 0.01 % of the span.
+const POINT_LIMIT: usize = 8192;
+
+/// What a choice comes to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// In bytes.
+    pub cost: u64,
+    /// In nats.
+    pub damage: f64,
+}
+
+/// The combinations that no other beats, by ascending cost and descending damage.
+#[derive(Clone, Debug)]
+pub struct Frontier {
+    points: Vec<Point>,
+    /// For every item, the state of each combination kept after it.
+    stages: Vec<Vec<Step>>,
+}
+
+/// The last choice of a combination, and which combination of the items before it continues.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    choice: u8,
+    before: u32,
+}
+
+impl Frontier {
+    /// Over items with one choice or more each, at most 256.
+    pub fn new(items: &[Vec<Point>]) -> Self {
+        let mut points = vec![Point { cost: 0, damage: 0.0 }];
+        let mut stages = Vec::with_capacity(items.len());
+        for choices in items {
+            assert!((1..=256).contains(&choices.len()), "an item of {} choices", choices.len());
+            let mut candidates = Vec::with_capacity(points.len() * choices.len());
+            for (before, point) in points.iter().enumerate() {
+                for (choice, added) in choices.iter().enumerate() {
+                    let (cost, damage) = (point.cost + added.cost, point.damage + added.damage);
+                    let step = Step { choice: choice as u8, before: before as u32 };
+                    candidates.push((Point { cost, damage }, step));
+                }
+            }
+            let kept = thinned(unbeaten(candidates));
+            stages.push(kept.iter().map(|(_, step)| *step).collect());
+            points = kept.into_iter().map(|(point, _)| point).collect();
+        }
+        Self { points, stages }
+    }
+
+    /// What the combinations come to.
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// The choice for every item in a combination. Panics if there is no such point.
+    pub fn choices(&self, point: usize) -> Vec<u8> {
+        let mut at = point;
+        let mut choices: Vec<u8> = self
+            .stages
+            .iter()
+            .rev()
+            .map(|stage| {
+                let Step { choice, before } = stage[at];
+                at = before as usize;
+                choice
+            })
+            .collect();
+        choices.reverse();
+        choices
+    }
+}
+
+/// Those that none of at most their cost equals in damage.
+fn unbeaten(mut candidates: Vec<(Point, Step)>) -> Vec<(Point, Step)> {
+    candidates.sort_by(|(a, _), (b, _)| a.cost.cmp(&b.cost).then(a.damage.total_cmp(&b.damage)));
+    let mut least = f64::INFINITY;
+    candidates.retain(|(point, _)| {
+        let better = point.damage < least;
+        least = least.min(point.damage);
+        better
+    });
+    candidates
+}
+
+fn thinned(points: Vec<(Point, Step)>) -> Vec<(Point, Step)> {
+    if points.len() <= POINT_LIMIT {
+        return points;
+    }
+    let (first, last) = (points[0].0.cost, points[points.len() - 1].0.cost);
+    let part =
+        |point: &Point| (point.cost - first) as u128 * POINT_LIMIT as u128 / (last - first + 1) as u128;
+    // The cheapest stays: it decides whether a budget can be met.
+    let mut kept: Vec<(Point, Step)> = vec![points[0]];
+    for &candidate in &points[1..] {
+        match kept.last_mut() {
+            Some(last) if part(&last.0) == part(&candidate.0) && last.0.cost != first => *last = candidate,
+            _ => kept.push(candidate),
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn items(random: &mut Random, count: usize, choices: usize) -> Vec<Vec<Point>> {
+        let item = |random: &mut Random| {
+            let size = 1 + random.below(50) as u64;
+            let worth = random.unit();
+            (0..choices as u64)
+                .map(|choice| Point {
+                    cost: size * (2 + choice),
+                    damage: worth * 0.3f64.powi(choice as i32) * (0.5 + random.unit()),
+                })
+                .collect()
+        };
+        (0..count).map(|_| item(random)).collect()
+    }
+
+    /// Every combination, as a number with a digit for each item.
+    fn all(items: &[Vec<Point>]) -> Vec<Point> {
+        let mut sums = vec![Point { cost: 0, damage: 0.0 }];
+        for choices in items {
+            sums = sums
+                .iter()
+                .flat_map(|sum| {
+                    choices.iter().map(|choice| Point {
+                        cost: sum.cost + choice.cost,
+                        damage: sum.damage + choice.damage,
+                    })
+                })
+                .collect();
+        }
+        sums
+    }
+
+    #[test]
+    fn the_frontier_is_that_of_all_combinations() {
+        let mut random = Random::new(1);
+        for round in 0..20 {
+            let items = items(&mut random, 2 + round % 5, 1 + round % 4);
+            let (frontier, all) = (Frontier::new(&items), all(&items));
+            for (index, point) in frontier.points().iter().enumerate() {
+                let best = all.iter().filter(|sum| sum.cost <= point.cost).map(|sum| sum.damage);
+                let best = best.fold(f64::INFINITY, f64::min);
+                assert!((best - point.damage).abs() < 1e-12, "{best} at {point:?}");
+                let choices = frontier.choices(index);
+                let cost: u64 = choices.iter().zip(&items).map(|(&c, item)| item[c as usize].cost).sum();
+                let damage: f64 = choices.iter().zip(&items).map(|(&c, item)| item[c as usize].damage).sum();
+                assert!(cost == point.cost && (damage - point.damage).abs() < 1e-12);
+            }
+            let cheapest = all.iter().map(|sum| sum.cost).min().unwrap();
+            let least = all.iter().map(|sum| sum.damage).fold(f64::INFINITY, f64::min);
+            assert_eq!(frontier.points()[0].cost, cheapest);
+            assert!((frontier.points().last().unwrap().damage - least).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_frontier_that_is_thinned_loses_little() {
+        let mut random = Random::new(2);
+        let mut items = items(&mut random, 40, 5);
+        // Costs without a common divisor: the number of distinct sums explodes.
+        items
+            .iter_mut()
+            .flatten()
+            .for_each(|point| point.cost = point.cost * 100_003 + random.below(99_991) as u64);
+        let frontier = Frontier::new(&items);
+        let points = frontier.points();
+        assert!(points.len() > 1000 && points.len() <= POINT_LIMIT + 1, "{}", points.len());
+        assert!(points.windows(2).all(|pair| pair[0].cost < pair[1].cost && pair[0].damage > pair[1].damage));
+        // The bound of a relaxed problem: no combination at that cost is better than the convex hull of each item.
+        let cheapest: u64 = items.iter().map(|item| item.iter().map(|point| point.cost).min().unwrap()).sum();
+        assert_eq!(points[0].cost, cheapest);
+        for &share in &[0.2, 0.5, 0.8] {
+            let limit = cheapest as f64 + share * (points.last().unwrap().cost - cheapest) as f64;
+            let found = points[points.partition_point(|point| point.cost as f64 <= limit) - 1].damage;
+            let bound = relaxed(&items, limit);
+            assert!(found >= bound - 1e-9 && found <= bound * 1.02 + 1e-3, "{found} against {bound}");
+        }
+    }
+
+    /// max over λ ≥ 0 of Σ min (damage + λ cost) − λ limit, a lower bound by duality.
+    fn relaxed(items: &[Vec<Point>], limit: f64) -> f64 {
+        let dual = |lambda: f64| {
+            let of = |item: &Vec<Point>| {
+                item.iter()
+                    .map(|point| point.damage + lambda * point.cost as f64)
+                    .fold(f64::INFINITY, f64::min)
+            };
+            items.iter().map(of).sum::<f64>() - lambda * limit
+        };
+        (0..4000).map(|step| dual(1e-12 * 1.01f64.powi(step))).fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    #[test]
+    fn no_items_have_one_combination() {
+        let frontier = Frontier::new(&[]);
+        assert_eq!(frontier.points(), [Point { cost: 0, damage: 0.0 }]);
+        assert!(frontier.choices(0).is_empty());
+    }
+}
