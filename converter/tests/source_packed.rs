@@ -208,18 +208,19 @@ fn a_missing_part_is_named() {
 #[test]
 fn parts_that_do_not_go_together_are_named() {
     type Form = fn() -> (Value, Tensors);
-    let cases: [(Form, usize, &str, Vec<u64>, Vec<u8>); 9] = [
-        (gptq, 0, "I32", vec![3, 8], words(24, 0)),
-        (gptq, 1, "I32", vec![2, 2], words(4, 0)),
-        (gptq, 2, "F16", vec![2, 7], halves(14, 1.0)),
-        (gptq, 3, "I64", vec![16], vec![0; 128]),
-        (awq, 1, "I32", vec![1, 1], words(1, 0)),
-        (awq, 2, "F16", vec![2, 8, 1], halves(16, 1.0)),
-        (packed, 0, "I32", vec![2, 3], words(6, 0)),
-        (packed, 1, "F32", vec![2, 3], f32_bytes(&[1.0; 6])),
-        (bitnet, 1, "F32", vec![3], f32_bytes(&[1.0; 3])),
+    type Part = (&'static str, Vec<u64>, Vec<u8>);
+    let cases: [(Form, usize, Part); 9] = [
+        (gptq, 0, ("I32", vec![3, 8], words(24, 0))),
+        (gptq, 1, ("I32", vec![2, 2], words(4, 0))),
+        (gptq, 2, ("F16", vec![2, 7], halves(14, 1.0))),
+        (gptq, 3, ("I64", vec![16], vec![0; 128])),
+        (awq, 1, ("I32", vec![1, 1], words(1, 0))),
+        (awq, 2, ("F16", vec![2, 8, 1], halves(16, 1.0))),
+        (packed, 0, ("I32", vec![2, 3], words(6, 0))),
+        (packed, 1, ("F32", vec![2, 3], f32_bytes(&[1.0; 6]))),
+        (bitnet, 1, ("F32", vec![3], f32_bytes(&[1.0; 3]))),
     ];
-    for (form, at, dtype, shape, bytes) in cases {
+    for (form, at, (dtype, shape, bytes)) in cases {
         let (config, mut tensors) = form();
         let name = tensors[at].0;
         tensors[at] = (name, dtype, shape, bytes);

@@ -3,7 +3,7 @@
 
 use pith_converter::{ConvertOptions, ExportOptions, ExportType, Recipe, Report, convert, export};
 use pith_format::{Encoding, Index, Kind, Matrix, Role, TensorId};
-use pith_runtime::Model;
+use pith_runtime::{KvType, Model, Session, SessionOptions};
 use pith_tests::{all_logits, convert_all, convert_with, difference, exact_session, golden, read_npy};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,12 +21,15 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
+fn tokens() -> Vec<u32> {
+    let text = std::fs::read_to_string(golden().join("families/tokens.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
 /// Largest difference from the golden logits, of the largest of these.
 fn apart(model: &Arc<Model>, folder: &Path) -> f32 {
     let ((rows, _), expected) = read_npy(&folder.join("logits.npy"));
-    let text = std::fs::read_to_string(golden().join("families/tokens.json")).unwrap();
-    let tokens: Vec<u32> = serde_json::from_str(&text).unwrap();
-    let found = all_logits(&mut exact_session(model, rows), &tokens[..rows]);
+    let found = all_logits(&mut exact_session(model, rows), &tokens()[..rows]);
     let (worst, largest) = difference(&found, &expected);
     worst / largest
 }
@@ -119,10 +122,16 @@ fn codes_in_any_order_of_groups_are_rounded_again_and_said_to_be() {
 #[test]
 fn kept_files_stay_near_the_decoded_model() {
     for name in ["gptq", "awq", "packed_4bit", "bitnet"] {
-        let relative = apart(&keep(&folder(name)).model, &folder(name));
-        println!("{name:<20} {relative:.1e}");
-        // Activations are rounded to 8 bits, and the embedding, which is the head too, to 16.
-        assert!(relative <= 0.05, "{name}: {relative:e}");
+        let ((rows, _), expected) = read_npy(&folder(name).join("logits.npy"));
+        // Kernels with panels round codes of many tokens' products anew; these multiply with the codes that are there.
+        let kernels = Some("portable".to_string());
+        let options =
+            SessionOptions { kernels, kv_type: KvType::F32, threads: Some(1), ..Default::default() };
+        let mut session = Session::new(keep(&folder(name)).model, options).unwrap();
+        let (worst, largest) = difference(&all_logits(&mut session, &tokens()[..rows]), &expected);
+        println!("{name:<20} {:.1e}", worst / largest);
+        // The weights are the same; activations are rounded to 8 bits.
+        assert!(worst <= 0.02 * largest, "{name}: {worst} of {largest}");
     }
 }
 

@@ -112,8 +112,8 @@ pub enum SourceError {
     #[error("{}: tensor {tensor:?} is {dtype} of shape {shape:?}, expected {expected}", path.display())]
     PartShape { path: PathBuf, tensor: String, dtype: SourceType, shape: Vec<usize>, expected: String },
     /// A value of such a tensor that cannot be.
-    #[error("{}: tensor {tensor:?}: {place} is {found}, expected {expected}", path.display())]
-    PartValue { path: PathBuf, tensor: String, place: String, found: String, expected: String },
+    #[error("{}: tensor {tensor:?}: {found}, expected {expected}", path.display())]
+    PartValue { path: PathBuf, tensor: String, found: String, expected: String },
     /// No tensor of that name.
     #[error("{} has no tensor {tensor:?}", path.display())]
     NoSuchTensor { path: PathBuf, tensor: String },

@@ -95,8 +95,7 @@ impl Layout for Quarters {
             return Err(SourceError::PartValue {
                 path: self.path.clone(),
                 tensor: self.codes.name().into(),
-                place: format!("row {row}, column {column}"),
-                found: "3 in two bits".into(),
+                found: format!("row {row}, column {column} is 3 in two bits"),
                 expected: "0, 1 or 2".into(),
             });
         }

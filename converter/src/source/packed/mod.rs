@@ -146,11 +146,11 @@ impl Packed {
         let first = rows.start;
         let band = self.layout.read(files, rows)?;
         if let Some(at) = band.scales.iter().position(|scale| !scale.is_finite() || *scale == 0.0) {
+            let row = first + at / self.group_count;
             return Err(SourceError::PartValue {
                 path: self.path.clone(),
                 tensor: self.scales.clone(),
-                place: format!("row {}, group {}", first + at / self.group_count, at % self.group_count),
-                found: band.scales[at].to_string(),
+                found: format!("row {row}, group {} is {}", at % self.group_count, band.scales[at]),
                 expected: "a finite number other than 0".into(),
             });
         }

@@ -180,8 +180,7 @@ impl<'a> Parts<'a> {
         SourceError::PartValue {
             path: self.folder.into(),
             tensor: part.name().into(),
-            place,
-            found,
+            found: format!("{place} is {found}"),
             expected,
         }
     }
