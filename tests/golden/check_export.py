@@ -41,10 +41,11 @@ def main():
             place / "export", dtype=torch.float32, attn_implementation="eager"
         ).eval()
         ids = random.Random("pith export").choices(range(model.config.vocab_size), k=options.tokens)
-        pith("logits", place / "plain.pith", "--tokens", ",".join(map(str, ids)), "-o", place / "logits.npy", "--kv", "f32")
+        out = place / "logits.npy"
+        pith("logits", place / "plain.pith", "--tokens", ",".join(map(str, ids)), "-o", out, "--kv", "f32")
         with torch.no_grad():
             expected = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
-        found = numpy.load(place / "logits.npy", "--kv", "f32")
+        found = numpy.load(place / "logits.npy")
     apart = numpy.abs(found - expected).max() / numpy.abs(expected).max()
     print(f"{options.folder.name}, {options.encoding}: apart by {apart:.1e} of the largest logit")
     sys.exit(not apart <= TOLERANCE)
