@@ -86,21 +86,37 @@ fn inverse_factor(gram: &[f32], cols: usize, damping: f64) -> Vec<f64> {
     upper
 }
 
-/// Levels and scales of one row, and how near each weight was to the middle between two levels, in steps.
-fn published(encoding: Encoding, row: &[f32], factor: &[f64]) -> (Vec<i8>, Vec<f16>, Vec<f64>) {
+/// One row as the paper has it: levels, how near each weight was to the middle between two levels (in steps), and how many
+/// groups chose the scale that was `found`. A scale that nearly ties with it serves as well, and the found one is taken.
+fn published(encoding: Encoding, row: &[f32], factor: &[f64], found: &[f16]) -> (Vec<i8>, Vec<f64>, usize) {
     let (cols, grouped) = (row.len(), encoding.grouped().unwrap());
     let nearest = Nearest::new(&grouped);
     let mut w: Vec<f64> = row.iter().map(|&weight| f64::from(weight)).collect();
-    let (mut levels, mut scales, mut margins) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut levels, mut margins, mut same) = (Vec::new(), Vec::new(), 0);
+    let mut scale = 0.0;
     for j in 0..cols {
         if j % grouped.group_cols == 0 {
             let group = j..(j + grouped.group_cols).min(cols);
-            let importance: Vec<f32> =
-                group.clone().map(|k| (1.0 / factor[k * cols + k].powi(2)) as f32).collect();
-            let weights: Vec<f32> = w[group].iter().map(|&weight| weight as f32).collect();
-            scales.push(fit(&grouped, &weights, Some(&importance)));
+            let importance: Vec<f64> = group.clone().map(|k| 1.0 / factor[k * cols + k].powi(2)).collect();
+            let weights: Vec<f32> = w[group.clone()].iter().map(|&weight| weight as f32).collect();
+            let narrow: Vec<f32> = importance.iter().map(|&value| value as f32).collect();
+            let cost = |scale: f16| -> f64 {
+                let scale = f64::from(scale.to_f32());
+                let error = |weight: f64| weight - scale * f64::from(nearest.level((weight / scale) as f32));
+                w[group.clone()]
+                    .iter()
+                    .zip(&importance)
+                    .map(|(&w, importance)| importance * error(w).powi(2))
+                    .sum()
+            };
+            let (own, found) = (fit(&grouped, &weights, Some(&narrow)), found[j / grouped.group_cols]);
+            same += usize::from(own == found);
+            assert!(
+                cost(found) <= 1.001 * cost(own),
+                "{encoding} column {j}: scale {found} instead of {own}"
+            );
+            scale = f64::from(found.to_f32());
         }
-        let scale = f64::from(scales[scales.len() - 1].to_f32());
         let x = w[j] / scale;
         let level = nearest.level(x as f32);
         let step = grouped.levels.windows(2).map(|pair| f64::from(pair[0]) / 2.0 + f64::from(pair[1]) / 2.0);
@@ -111,7 +127,7 @@ fn published(encoding: Encoding, row: &[f32], factor: &[f64]) -> (Vec<i8>, Vec<f
             w[k] -= error * factor[j * cols + k];
         }
     }
-    (levels, scales, margins)
+    (levels, margins, same)
 }
 
 #[test]
@@ -125,23 +141,26 @@ fn gptq_is_the_published_algorithm() {
     for encoding in ROUNDED.into_iter().filter(|encoding| encoding.grouped().unwrap().factors.is_empty()) {
         let groups = cols / encoding.grouped().unwrap().group_cols;
         let found = feedback.round(encoding, &weights);
-        let mut whole = 0;
+        let (mut whole, mut scales) = (0, 0);
         for row in 0..rows {
-            let (levels, scales, margins) = published(encoding, &weights[row * cols..][..cols], &factor);
             let found_scales = &found.scales[row * groups..][..groups];
-            let first = (0..cols).find(|&j| levels[j] != found.levels[row * cols + j]);
-            match first {
+            let (levels, margins, same) =
+                published(encoding, &weights[row * cols..][..cols], &factor, found_scales);
+            scales += same;
+            match (0..cols).find(|&j| levels[j] != found.levels[row * cols + j]) {
                 // From a weight that f32 and f64 see on two sides of a middle on, a row goes its own way.
                 Some(j) => {
                     assert!(margins[j] < 1e-3, "{encoding} row {row} column {j}: margin {}", margins[j])
                 }
-                None => {
-                    whole += 1;
-                    assert_eq!(found_scales, scales, "{encoding} row {row}");
-                }
+                None => whole += 1,
             }
         }
         assert!(whole * 10 >= rows * 9, "{encoding}: {whole} of {rows} rows are the same to the end");
+        assert!(
+            scales * 10 >= rows * groups * 9,
+            "{encoding}: {scales} of {} scales are the same",
+            rows * groups
+        );
     }
 }
 
