@@ -260,6 +260,10 @@ impl Progress for Listener {
     fn advance(&self, bytes: u64) {
         Progress::advance(&self.bar, bytes);
     }
+
+    fn is_interrupted(&self) -> bool {
+        interrupt::pressed()
+    }
 }
 
 impl CalibrationProgress for Listener {

@@ -20,7 +20,7 @@ impl<'a> Rounder<'a> {
     /// Fails where the calibration is of another checkpoint than the model.
     pub fn new(model: &'a Model, calibration: &'a Calibration) -> Result<Self, ConvertError> {
         calibration.check_model(&model.metadata().provenance.source.checksum)?;
-        Ok(Self { model, calibrated: Calibrated::new(calibration, model.config().tied_head) })
+        Ok(Self { model, calibrated: Calibrated::new(Some(calibration), model.config().tied_head) })
     }
 
     /// The tiles of a matrix in `encoding`; encodings without levels of their own take the weights as they are.

@@ -3,6 +3,7 @@
 use crate::error::SearchError;
 use crate::random::Random;
 use crate::search::SearchProgress;
+use pith_converter::calibration::CalibrationProgress;
 use pith_eval::kl::Reference;
 use pith_eval::{Logits, Scored, Windows};
 use pith_runtime::{LayerRun, Model, RuntimeError, SessionOptions};
@@ -118,7 +119,7 @@ impl<'a> Walk<'a> {
         let end = layer.min(self.run.model().config().layers.len());
         while self.at < end {
             for hidden in &mut self.hidden {
-                if self.bench.progress.is_interrupted() {
+                if CalibrationProgress::is_interrupted(self.bench.progress) {
                     return Err(SearchError::Interrupted { work: self.bench.work.clone() });
                 }
                 self.run.layer_unheard(self.at, hidden)?;

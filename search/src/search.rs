@@ -567,6 +567,10 @@ impl Progress for Hearer<'_> {
     fn advance(&self, bytes: u64) {
         Progress::advance(self.0, bytes);
     }
+
+    fn is_interrupted(&self) -> bool {
+        Progress::is_interrupted(self.0)
+    }
 }
 
 impl CalibrationProgress for Hearer<'_> {
@@ -579,6 +583,6 @@ impl CalibrationProgress for Hearer<'_> {
     }
 
     fn is_interrupted(&self) -> bool {
-        self.0.is_interrupted()
+        CalibrationProgress::is_interrupted(self.0)
     }
 }
