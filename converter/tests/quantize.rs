@@ -86,48 +86,50 @@ fn inverse_factor(gram: &[f32], cols: usize, damping: f64) -> Vec<f64> {
     upper
 }
 
-/// One row as the paper has it: levels, how near each weight was to the middle between two levels (in steps), and how many
-/// groups chose the scale that was `found`. A scale that nearly ties with it serves as well, and the found one is taken.
-fn published(encoding: Encoding, row: &[f32], factor: &[f64], found: &[f16]) -> (Vec<i8>, Vec<f64>, usize) {
+/// One row as the paper has it, beside what was found: the first column where the levels differ, with how near its weight was
+/// to the middle between two levels (in steps), and how many groups up to there chose the scale that was found. A scale that
+/// nearly ties serves as well, and the found one is taken.
+fn published(
+    encoding: Encoding,
+    row: &[f32],
+    factor: &[f64],
+    found: (&[i8], &[f16]),
+) -> (Option<(usize, f64)>, usize) {
     let (cols, grouped) = (row.len(), encoding.grouped().unwrap());
     let nearest = Nearest::new(&grouped);
     let mut w: Vec<f64> = row.iter().map(|&weight| f64::from(weight)).collect();
-    let (mut levels, mut margins, mut same) = (Vec::new(), Vec::new(), 0);
-    let mut scale = 0.0;
+    let (mut same, mut scale) = (0, 0.0);
     for j in 0..cols {
         if j % grouped.group_cols == 0 {
             let group = j..(j + grouped.group_cols).min(cols);
             let importance: Vec<f64> = group.clone().map(|k| 1.0 / factor[k * cols + k].powi(2)).collect();
-            let weights: Vec<f32> = w[group.clone()].iter().map(|&weight| weight as f32).collect();
-            let narrow: Vec<f32> = importance.iter().map(|&value| value as f32).collect();
+            let narrow = |values: &[f64]| -> Vec<f32> { values.iter().map(|&value| value as f32).collect() };
             let cost = |scale: f16| -> f64 {
                 let scale = f64::from(scale.to_f32());
                 let error = |weight: f64| weight - scale * f64::from(nearest.level((weight / scale) as f32));
-                w[group.clone()]
-                    .iter()
-                    .zip(&importance)
-                    .map(|(&w, importance)| importance * error(w).powi(2))
-                    .sum()
+                let terms = w[group.clone()].iter().zip(&importance);
+                terms.map(|(&w, importance)| importance * error(w).powi(2)).sum()
             };
-            let (own, found) = (fit(&grouped, &weights, Some(&narrow)), found[j / grouped.group_cols]);
+            let own = fit(&grouped, &narrow(&w[group.clone()]), Some(&narrow(&importance)));
+            let found = found.1[j / grouped.group_cols];
             same += usize::from(own == found);
-            assert!(
-                cost(found) <= 1.001 * cost(own),
-                "{encoding} column {j}: scale {found} instead of {own}"
-            );
+            assert!(cost(found) <= 1.001 * cost(own), "{encoding} column {j}: scale {found}, not {own}");
             scale = f64::from(found.to_f32());
         }
         let x = w[j] / scale;
         let level = nearest.level(x as f32);
-        let step = grouped.levels.windows(2).map(|pair| f64::from(pair[0]) / 2.0 + f64::from(pair[1]) / 2.0);
-        margins.push(step.map(|middle| (x - middle).abs()).fold(f64::INFINITY, f64::min));
-        levels.push(level as i8);
+        if level as i8 != found.0[j] {
+            let middles =
+                grouped.levels.windows(2).map(|pair| (f64::from(pair[0]) + f64::from(pair[1])) / 2.0);
+            let margin = middles.map(|middle| (x - middle).abs()).fold(f64::INFINITY, f64::min);
+            return (Some((j, margin)), same);
+        }
         let error = (w[j] - scale * f64::from(level)) / factor[j * cols + j];
         for k in j + 1..cols {
             w[k] -= error * factor[j * cols + k];
         }
     }
-    (levels, margins, same)
+    (None, same)
 }
 
 #[test]
@@ -143,16 +145,13 @@ fn gptq_is_the_published_algorithm() {
         let found = feedback.round(encoding, &weights);
         let (mut whole, mut scales) = (0, 0);
         for row in 0..rows {
-            let found_scales = &found.scales[row * groups..][..groups];
-            let (levels, margins, same) =
-                published(encoding, &weights[row * cols..][..cols], &factor, found_scales);
+            let found = (&found.levels[row * cols..][..cols], &found.scales[row * groups..][..groups]);
+            let (first, same) = published(encoding, &weights[row * cols..][..cols], &factor, found);
             scales += same;
-            match (0..cols).find(|&j| levels[j] != found.levels[row * cols + j]) {
-                // From a weight that f32 and f64 see on two sides of a middle on, a row goes its own way.
-                Some(j) => {
-                    assert!(margins[j] < 1e-3, "{encoding} row {row} column {j}: margin {}", margins[j])
-                }
-                None => whole += 1,
+            whole += usize::from(first.is_none());
+            // From a weight that f32 and f64 see on two sides of a middle on, a row goes its own way.
+            if let Some((j, margin)) = first {
+                assert!(margin < 1e-3, "{encoding} row {row} column {j}: {margin} from a middle");
             }
         }
         assert!(whole * 10 >= rows * 9, "{encoding}: {whole} of {rows} rows are the same to the end");
