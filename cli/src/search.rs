@@ -6,7 +6,7 @@ use crate::convert::Bar;
 use crate::output::{self, Table};
 use crate::{interrupt, session};
 use anyhow::Context;
-use clap::{Args, ValueHint};
+use clap::{ArgGroup, Args, ValueHint};
 use pith_boards::profile::{Evidence, Profile};
 use pith_converter::Progress;
 use pith_converter::calibration::CalibrationProgress;
@@ -95,7 +95,9 @@ pub struct SearchArgs {
 
 /// What the file may cost: one of these.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false, args = ["budget", "bytes_per_token", "bits_per_weight", "joules_per_token"])]
+#[group(skip)]
+#[command(group(ArgGroup::new("limit").required(true).multiple(false).args(["budget", "bytes_per_token",
+    "bits_per_weight", "joules_per_token"])))]
 pub struct BudgetArgs {
     /// Largest file, as in 350MB or 1.5GiB
     #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
@@ -110,10 +112,10 @@ pub struct BudgetArgs {
     #[arg(long, value_name = "J")]
     pub joules_per_token: Option<f64>,
     /// The board, by name or from a file [default: this machine's]
-    #[arg(long, value_name = "NAME|FILE", requires = "joules_per_token", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
     pub profile: Option<String>,
     /// How fast the board reads weights, in 10⁹ bytes a second [default: the profile's largest published figure]
-    #[arg(long, value_name = "GB/S", requires = "joules_per_token")]
+    #[arg(long, value_name = "GB/S")]
     pub gb_per_s: Option<f64>,
 }
 
@@ -184,6 +186,11 @@ fn options(args: &SearchArgs, output: &Path) -> anyhow::Result<SearchOptions> {
 }
 
 fn budget(args: &BudgetArgs) -> anyhow::Result<Budget> {
+    let of_energy = args.profile.is_some() || args.gb_per_s.is_some();
+    anyhow::ensure!(
+        args.joules_per_token.is_some() || !of_energy,
+        "--profile and --gb-per-s are for --joules-per-token"
+    );
     Ok(match (args.budget, args.bytes_per_token, args.bits_per_weight, args.joules_per_token) {
         (Some(bytes), ..) => Budget::FileBytes(bytes),
         (_, Some(bytes), ..) => Budget::BytesPerToken(bytes),

@@ -113,7 +113,8 @@ fn published(
             let own = fit(&grouped, &narrow(&w[group.clone()]), Some(&narrow(&importance)));
             let found = found.1[j / grouped.group_cols];
             same += usize::from(own == found);
-            assert!(cost(found) <= 1.001 * cost(own), "{encoding} column {j}: scale {found}, not {own}");
+            // Candidates that tie are then fitted, each to its own levels.
+            assert!(cost(found) <= 1.01 * cost(own), "{encoding} column {j}: scale {found}, not {own}");
             scale = f64::from(found.to_f32());
         }
         let x = w[j] / scale;

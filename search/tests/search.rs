@@ -151,7 +151,11 @@ fn check(outcome: &Outcome, output: &Path, bits: f64) {
     assert!(outcome.rows.iter().filter(|row| row.name.starts_with("uniform")).count() >= 2);
     assert!(outcome.frontier.len() > 5);
     for pair in outcome.frontier.windows(2) {
-        assert!(pair[0].predicted_kl >= pair[1].predicted_kl && pair[0].file_bytes <= pair[1].file_bytes);
+        // Where tensors begin is rounded up: a file of more bytes of weights may be shorter by some padding.
+        let padding = 65536 * model.config().layers.len() as u64;
+        let (one, other) = (&pair[0], &pair[1]);
+        assert!(one.predicted_kl >= other.predicted_kl, "{} {}", one.predicted_kl, other.predicted_kl);
+        assert!(one.file_bytes <= other.file_bytes + padding, "{} {}", one.file_bytes, other.file_bytes);
     }
     let csv = outcome.to_csv();
     assert_eq!(csv.lines().count(), 1 + outcome.frontier.len() + outcome.rows.len());

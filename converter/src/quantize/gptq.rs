@@ -253,6 +253,20 @@ impl Band<'_> {
         faer::linalg::matmul::matmul(target, Accum::Add, errors, factor, 1.0, Par::Seq);
     }
 
+    /// What weights from column `first` on would be if none of them were rounded: they give back all that they can of what the
+    /// columns before took. `target` is what these ask of each by itself.
+    fn free(&self, first: usize, weights: &[f32], target: &[f32]) -> Vec<f32> {
+        let mut free = target.to_vec();
+        for at in 0..free.len() {
+            let error = weights[at] - free[at];
+            let factor = &self.feedback.factor[(first + at) * self.feedback.cols + first..][..free.len()];
+            for (free, factor) in free[at + 1..].iter_mut().zip(&factor[at + 1..]) {
+                *free += error * factor;
+            }
+        }
+        free
+    }
+
     /// One row's part of a tile: `target` are its weights with what the tiles before ask of them.
     fn round_tile_row(
         &mut self,
@@ -267,8 +281,10 @@ impl Band<'_> {
         let groups = tiles * self.encoding.tile_cols() / group;
         let pivots = &self.feedback.pivots[columns.clone()];
         let nearest = Nearest::new(grouped);
+        let weights = &self.weights[row * cols + columns.start..][..target.len()];
         let shared = (!grouped.factors.is_empty()).then(|| {
-            let fitted = target.chunks(group).zip(pivots.chunks(group));
+            let free = self.free(columns.start, weights, target);
+            let fitted = free.chunks(group).zip(pivots.chunks(group));
             let scale =
                 shared_scale(grouped, fitted.map(|(target, pivots)| fit_padded(grouped, target, pivots)));
             self.scales[row * tiles + columns.start / self.encoding.tile_cols()] = scale;
@@ -278,14 +294,15 @@ impl Band<'_> {
         for start in (0..target.len()).step_by(group) {
             let end = target.len().min(start + group);
             let (index, importance) = ((columns.start + start) / group, &pivots[start..end]);
+            let free = self.free(columns.start + start, &weights[start..end], &target[start..end]);
             let scale = match shared {
                 None => {
-                    let scale = fit_padded(grouped, &target[start..end], importance);
+                    let scale = fit_padded(grouped, &free, importance);
                     self.scales[row * groups + index] = scale;
                     scale.to_f32()
                 }
                 Some(shared) => {
-                    let (padded, importance) = padded(&target[start..end], importance);
+                    let (padded, importance) = padded(&free, importance);
                     let factor = fit_factor(grouped, &padded, Some(&importance), shared);
                     self.factors[row * groups + index] = factor;
                     shared * f32::from(factor)
@@ -296,7 +313,7 @@ impl Band<'_> {
                 let level = nearest.level(target[at] * inverse);
                 self.levels[row * stride + columns.start + at] = level as i8;
                 // What is left of the weight itself, not of the target: the factor's rows are for these.
-                let error = self.weights[row * cols + columns.start + at] - scale * level;
+                let error = weights[at] - scale * level;
                 errors[at] = error;
                 let factor =
                     &self.feedback.factor[(columns.start + at) * cols + columns.start..][..target.len()];
