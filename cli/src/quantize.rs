@@ -6,7 +6,7 @@ use crate::{interrupt, output, session};
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum, ValueHint};
 use pith_converter::calibration::TextOptions;
-use pith_converter::{CompressOptions, Compression, ConvertOptions, Quantizer, Recipe, Report};
+use pith_converter::{CompressOptions, Compression, ConvertOptions, Quantizer, Recipe, Report, Transform};
 use pith_eval::kl::{Divergence, Reference};
 use pith_eval::{WindowOptions, Windows};
 use pith_runtime::{Model, Session, SessionOptions};
@@ -24,6 +24,15 @@ pub enum QuantizerArg {
     Hqq,
 }
 
+/// What is done to the weights before they are rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TransformArg {
+    /// Scale columns of large inputs up, what gives them down
+    Awq,
+    /// Rotate so that no input is much larger than the others; a tied head is stored apart
+    Hadamard,
+}
+
 /// Rounding with what is known of the inputs, and what it cost.
 #[derive(Debug, Args)]
 pub struct QuantizeArgs {
@@ -33,6 +42,9 @@ pub struct QuantizeArgs {
     /// Round twice, the second time for what the first made of the inputs (gptq)
     #[arg(long)]
     pub refine: bool,
+    /// Change of basis before rounding, multiplied into the weights [default: the recipe's; without one, none]
+    #[arg(long, value_enum)]
+    pub transform: Option<TransformArg>,
     /// What `pith calibrate` wrote of this checkpoint [default: calibrate now, where the quantizer needs it]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub calibration: Option<PathBuf>,
@@ -68,15 +80,27 @@ impl QuantizeArgs {
             Some(QuantizerArg::Hqq) => recipe.quantizer = Quantizer::Hqq,
             None => {}
         }
+        match self.transform {
+            Some(TransformArg::Awq) => recipe.transform = Some(Transform::Awq),
+            Some(TransformArg::Hadamard) => recipe.transform = Some(Transform::Hadamard),
+            None => {}
+        }
         recipe.refine |= self.refine;
         ensure!(!recipe.refine || recipe.quantizer == Quantizer::Gptq, "--refine is for --quantizer gptq");
+        ensure!(
+            !(recipe.refine && recipe.transform == Some(Transform::Awq)),
+            "--refine compares inputs with the dense model's, which --transform awq scales"
+        );
         Ok(())
     }
 
     /// Whether a conversion needs the model neither before nor after it.
     pub fn is_plain(&self, recipe: &Recipe) -> bool {
         let calibrated = self.calibration.is_some() || self.text.is_none() && !recipe.needs_hessians();
-        calibrated && !recipe.refine && self.eval_text.is_none()
+        // Rotated matrices have inputs of their own, which a run of the model has to find.
+        let rotated =
+            recipe.transform == Some(Transform::Hadamard) && (self.text.is_some() || recipe.needs_hessians());
+        calibrated && !recipe.refine && !rotated && self.eval_text.is_none()
     }
 }
 

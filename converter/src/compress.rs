@@ -14,6 +14,7 @@ use crate::error::ConvertError;
 use crate::recipe::Recipe;
 use crate::report::{Progress, Report};
 use crate::source::Checkpoint;
+use crate::transform::{Transform, identity, identity_of};
 
 /// Hears how far each step is.
 pub trait CompressProgress: Progress + CalibrationProgress {}
@@ -37,6 +38,7 @@ pub struct CompressOptions {
 /// they are first needed, or found there.
 pub struct Compression {
     source: PathBuf,
+    checksum: String,
     folder: PathBuf,
     options: CompressOptions,
     dense: Arc<Model>,
@@ -51,26 +53,9 @@ impl Compression {
         options: CompressOptions,
         progress: &dyn CompressProgress,
     ) -> Result<Self, ConvertError> {
-        let path = folder.join("dense.pith");
-        // Of another checkpoint, or of none that can be read, it is written anew.
         let checksum = format!("{:032x}", Checkpoint::open(source)?.checksum()?);
-        let opened = Model::open(&path).ok();
-        let opened = opened.filter(|model| model.metadata().provenance.source.checksum == checksum);
-        let dense = match opened {
-            Some(model) => model,
-            None => {
-                let half = Encoding::F16;
-                let recipe = Recipe { embedding: Some(half), head: Some(half.into()), ..Recipe::new(half) };
-                convert(
-                    source,
-                    &path,
-                    &ConvertOptions { recipe, force: true, ..Default::default() },
-                    progress,
-                )?;
-                Model::open(&path).map_err(CalibrationError::from)?
-            }
-        };
-        Ok(Self { source: source.into(), folder: folder.into(), options, dense: Arc::new(dense), text: None })
+        let dense = dense_file(source, folder, &checksum, None, progress)?;
+        Ok(Self { source: source.into(), checksum, folder: folder.into(), options, dense, text: None })
     }
 
     /// The dense model.
@@ -84,18 +69,8 @@ impl Compression {
         hessians: bool,
         progress: &dyn CompressProgress,
     ) -> Result<PathBuf, ConvertError> {
-        let path = self.folder.join("dense.calibration.safetensors");
-        let checksum = &self.dense.metadata().provenance.source.checksum;
-        if let Ok(calibration) = Calibration::open(&path) {
-            let serves =
-                calibration.check_model(checksum).is_ok() && (calibration.info().hessians || !hessians);
-            if serves {
-                return Ok(path);
-            }
-        }
-        let (dense, options) = (Arc::clone(&self.dense), self.collecting(hessians));
-        Calibration::collect(&dense, self.text(progress)?, &options, &path, progress)?;
-        Ok(path)
+        let dense = Arc::clone(&self.dense);
+        self.calibration_of(&dense, hessians, progress)
     }
 
     /// Writes the file of a recipe.
@@ -106,9 +81,16 @@ impl Compression {
         progress: &dyn CompressProgress,
     ) -> Result<Report, ConvertError> {
         let recipe = &options.recipe;
+        // Scales are found with the calibration of the checkpoint as it is, rotated matrices read other inputs.
+        let dense = match recipe.transform {
+            Some(transform @ Transform::Hadamard) => {
+                dense_file(&self.source, &self.folder, &self.checksum, Some(transform), progress)?
+            }
+            Some(Transform::Awq) | None => Arc::clone(&self.dense),
+        };
         let calibration = match &options.calibration {
             Some(path) => path.clone(),
-            None => self.calibration(recipe.needs_hessians(), progress)?,
+            None => self.calibration_of(&dense, recipe.needs_hessians(), progress)?,
         };
         let mut options =
             ConvertOptions { calibration: Some(calibration), memory: self.options.memory, ..options.clone() };
@@ -119,7 +101,7 @@ impl Compression {
             (self.folder.join("first.pith"), self.folder.join("pair.calibration.safetensors"));
         convert(&self.source, &first, &ConvertOptions { force: true, ..options.clone() }, progress)?;
         let compressed = Arc::new(Model::open(&first).map_err(CalibrationError::from)?);
-        let (dense, collecting) = (Arc::clone(&self.dense), self.collecting(true));
+        let collecting = self.collecting(true);
         Calibration::collect_pair(&dense, &compressed, self.text(progress)?, &collecting, &pair, progress)?;
         options.calibration = Some(pair.clone());
         let report = convert(&self.source, output, &options, progress);
@@ -128,6 +110,27 @@ impl Compression {
             let _ = std::fs::remove_file(path);
         }
         report
+    }
+
+    fn calibration_of(
+        &mut self,
+        dense: &Arc<Model>,
+        hessians: bool,
+        progress: &dyn CompressProgress,
+    ) -> Result<PathBuf, ConvertError> {
+        let identity = identity(&dense.metadata().provenance);
+        let transform = dense.metadata().provenance.passes.first().map(|pass| pass.name.as_str());
+        let path = self.folder.join(format!("{}.calibration.safetensors", dense_name(transform)));
+        if let Ok(calibration) = Calibration::open(&path) {
+            let serves =
+                calibration.check_model(&identity).is_ok() && (calibration.info().hessians || !hessians);
+            if serves {
+                return Ok(path);
+            }
+        }
+        let options = self.collecting(hessians);
+        Calibration::collect(dense, self.text(progress)?, &options, &path, progress)?;
+        Ok(path)
     }
 
     fn collecting(&self, hessians: bool) -> CalibrationOptions {
@@ -148,4 +151,30 @@ impl Compression {
         }
         Ok(self.text.as_ref().expect("set above"))
     }
+}
+
+fn dense_name(transform: Option<&str>) -> String {
+    transform.map_or("dense".into(), |name| format!("dense.{name}"))
+}
+
+/// The f16 file of a checkpoint in a folder, written unless it is there.
+fn dense_file(
+    source: &Path,
+    folder: &Path,
+    checksum: &str,
+    transform: Option<Transform>,
+    progress: &dyn CompressProgress,
+) -> Result<Arc<Model>, ConvertError> {
+    let name = transform.map(Transform::name);
+    let path = folder.join(format!("{}.pith", dense_name(name)));
+    // Of another checkpoint, or of none that can be read, it is written anew.
+    let expected = identity_of(checksum, name);
+    let opened = Model::open(&path).ok();
+    if let Some(model) = opened.filter(|model| identity(&model.metadata().provenance) == expected) {
+        return Ok(Arc::new(model));
+    }
+    let half = Encoding::F16;
+    let recipe = Recipe { embedding: Some(half), head: Some(half.into()), transform, ..Recipe::new(half) };
+    convert(source, &path, &ConvertOptions { recipe, force: true, ..Default::default() }, progress)?;
+    Ok(Arc::new(Model::open(&path).map_err(CalibrationError::from)?))
 }

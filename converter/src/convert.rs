@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pith_format::{
-    Kind, Metadata, ModelConfig, Provenance, Role, SourceRecord, TILE_ROWS, TensorId, TensorPlan, Writer,
+    Kind, Metadata, ModelConfig, PassRecord, Provenance, Role, SourceRecord, TILE_ROWS, TensorId, TensorPlan,
+    Writer,
 };
 
 use crate::arch::{Architecture, Binding};
@@ -16,8 +17,10 @@ use crate::quantized::{self, Calibrated};
 use crate::recipe::{Quantizer, Recipe};
 use crate::report::{Progress, Report, TensorReport};
 use crate::source::{Checkpoint, SourceKind, SourceType};
+use crate::transform::awq::awq;
+use crate::transform::{Source, Transform, hadamard, identity_of};
 use crate::vocabulary::Vocabulary;
-use crate::weights::{band_rows, read_rows, read_vector};
+use crate::weights::band_rows;
 
 /// How to convert.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +89,10 @@ pub fn convert(
         None => name_of(&checkpoint)?,
     };
     let vocabulary = Vocabulary::of(&checkpoint, model.vocab_len, &mut warnings)?;
+    let mut changes = match options.recipe.transform {
+        Some(Transform::Hadamard) => Some(hadamard(&checkpoint, &mut model, &mut bindings)?),
+        Some(Transform::Awq) | None => None,
+    };
     let head = bindings.iter().find(|binding| binding.id == head_id(&model)).expect("every model has a head");
     let recipe = options.recipe.clone().with_head(head.kept(), head.rows * head.cols);
     let plan = plan(&model, &bindings, vocabulary.tokenizer.as_deref(), &recipe);
@@ -96,9 +103,17 @@ pub fn convert(
     warnings.extend(carry::warnings(encoded));
     check_recipe(&recipe, &bindings, options.memory)?;
     let checksum = format!("{:032x}", checkpoint.checksum()?);
-    let calibration =
-        options.calibration.as_ref().map(|path| quantized::open(path, &checksum)).transpose()?;
-    let mut calibrated = Calibrated::new(calibration.as_ref(), model.tied_head);
+    // Scales are found by what the checkpoint's own matrices read, rotations come before anything is read.
+    let rotated = recipe.transform.filter(|&transform| transform == Transform::Hadamard);
+    let read_as = identity_of(&checksum, rotated.map(Transform::name));
+    let calibration = options.calibration.as_ref().map(|path| quantized::open(path, &read_as)).transpose()?;
+    if recipe.transform == Some(Transform::Awq) {
+        let calibration = calibration.as_ref().ok_or(ConvertError::NoHessians { id: head.id })?;
+        let encoding_of = |id| encodings.get(&id).copied().flatten();
+        changes = Some(awq(&checkpoint, &model, &bindings, calibration, &encoding_of, progress)?);
+    }
+    let scaled = changes.as_ref().filter(|_| recipe.transform == Some(Transform::Awq));
+    let mut calibrated = Calibrated::new(calibration.as_ref(), scaled, model.tied_head);
     let mut writer = Writer::create(output, &plan)?;
     let source_bytes = bindings.iter().map(Binding::source_bytes).sum();
     // What the head's second part is made of is read again.
@@ -118,7 +133,9 @@ pub fn convert(
     }
     for (binding, plan) in bindings.iter().zip(&plan[tensors.len()..]) {
         progress.tensor(&binding.tensor);
-        let encoder = plan.encoding.map(|encoding| Encoder::new(binding, encoding, options.measure));
+        let mut source = Source::new(&checkpoint, binding, changes.as_ref());
+        let stored = source.binding.clone();
+        let encoder = plan.encoding.map(|encoding| Encoder::new(&stored, encoding, options.measure));
         let rounded = encoder.as_ref().is_some_and(|encoder| encoder.is_rounded());
         // What the head's second part adds to is the first as it is rounded without looking at inputs.
         let in_parts = rest.is_some() && binding.id == head.id;
@@ -130,21 +147,15 @@ pub fn convert(
             }
             None => None,
         };
-        tensors.push(write_tensor(
-            &checkpoint,
-            binding,
-            plan.id,
-            encoder,
-            calibrated,
-            &mut writer,
-            progress,
-        )?);
+        tensors.push(write_tensor(&mut source, plan.id, encoder, calibrated, &mut writer, progress)?);
     }
     if let Some(rest) = rest {
         progress.tensor(&head.tensor);
+        let mut source = Source::new(&checkpoint, head, changes.as_ref());
+        let stored = source.binding.clone();
         let encodings = recipe.head.map(|head| head.first).zip(rest.encoding);
-        let encoder = encodings.map(|(first, rest)| Encoder::rest(head, first, rest, options.measure));
-        tensors.push(write_tensor(&checkpoint, head, rest.id, encoder, None, &mut writer, progress)?);
+        let encoder = encodings.map(|(first, rest)| Encoder::rest(&stored, first, rest, options.measure));
+        tensors.push(write_tensor(&mut source, rest.id, encoder, None, &mut writer, progress)?);
     }
     let family = model.family.clone();
     let name = model.name.clone();
@@ -164,9 +175,15 @@ fn check_recipe(recipe: &Recipe, bindings: &[Binding], memory: Option<u64>) -> R
     if let Some(pattern) = recipe.unmatched(&ids) {
         return Err(ConvertError::Unmatched { pattern: pattern.into(), example: ids[ids.len() / 2] });
     }
-    let by_gptq = matrices.filter(|binding| recipe.quantizer(binding.id) == Quantizer::Gptq);
-    let cols = by_gptq.map(|binding| binding.cols).max().unwrap_or(0);
-    let need_bytes = Feedback::peak_bytes(cols, recipe.refine) as u64;
+    let scaled = recipe.transform == Some(Transform::Awq);
+    let by_inputs =
+        matrices.clone().filter(|binding| scaled || recipe.quantizer(binding.id) == Quantizer::Gptq);
+    let cols = by_inputs.map(|binding| binding.cols).max().unwrap_or(0);
+    // Matrices whose rows are rotated are there as a whole, as stored and as numbers.
+    let rotated = matrices.filter(|binding| matches!(binding.id.role, Role::AttentionOutput | Role::Down));
+    let whole = rotated.map(|binding| 2 * size_of::<f32>() * binding.rows * binding.cols).max().unwrap_or(0);
+    let whole = if recipe.transform == Some(Transform::Hadamard) { whole } else { 0 };
+    let need_bytes = (Feedback::peak_bytes(cols, recipe.refine) + whole) as u64;
     match memory {
         Some(limit_bytes) if need_bytes > limit_bytes => {
             Err(ConvertError::Memory { cols, need_bytes, limit_bytes })
@@ -210,8 +227,7 @@ fn head_id(model: &ModelConfig) -> TensorId {
 
 /// `encoder`: `None` for a vector. `calibrated`: where what is known of the inputs decides the rounding, and how.
 fn write_tensor(
-    checkpoint: &Checkpoint,
-    binding: &Binding,
+    source: &mut Source<'_>,
     id: TensorId,
     encoder: Option<Encoder<'_>>,
     calibrated: Option<(&Calibrated<'_>, Quantizer)>,
@@ -219,21 +235,22 @@ fn write_tensor(
     progress: &dyn Progress,
 ) -> Result<TensorReport, ConvertError> {
     let Some(encoder) = encoder else {
-        let values = read_vector(checkpoint, binding)?;
+        let values = source.vector()?;
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         writer.write(id, &bytes)?;
-        progress.advance(binding.source_bytes());
+        progress.advance(source.binding.source_bytes());
         let bytes = bytes.len() as u64;
         return Ok(TensorReport { id, encoding: None, bytes, carried: false, relative_error: None });
     };
-    let band_rows = band_rows(binding);
+    let binding = source.binding.clone();
+    let band_rows = band_rows(&binding);
     let (mut encoded, mut deviation, mut bytes) = (Vec::new(), Deviation::default(), 0);
     for first in (0..binding.rows).step_by(band_rows) {
         if progress.is_interrupted() {
             return Err(ConvertError::Interrupted);
         }
         let rows = first..binding.rows.min(first + band_rows);
-        let stored = read_rows(checkpoint, binding, rows.clone())?;
+        let stored = source.rows(rows.clone())?;
         encoded.resize(rows.len().div_ceil(TILE_ROWS) * encoder.block_bytes(), 0);
         deviation = deviation.add(match calibrated {
             Some((calibrated, quantizer)) => {
@@ -282,6 +299,10 @@ fn path_name(checkpoint: &Checkpoint) -> String {
     name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
+fn pass(name: &str) -> PassRecord {
+    PassRecord { name: name.into(), ..PassRecord::default() }
+}
+
 fn provenance(checkpoint: &Checkpoint, tensor_bytes: u64, checksum: String, recipe: &Recipe) -> Provenance {
     let kind = match checkpoint.kind() {
         SourceKind::HuggingFace => "huggingface",
@@ -292,6 +313,6 @@ fn provenance(checkpoint: &Checkpoint, tensor_bytes: u64, checksum: String, reci
         source: SourceRecord { kind: kind.into(), name: path_name(checkpoint), tensor_bytes, checksum },
         recipe: recipe.to_string(),
         recipe_file: recipe.is_of_file().then(|| recipe.to_toml()),
-        passes: Vec::new(),
+        passes: recipe.transform.iter().map(|transform| pass(transform.name())).collect(),
     }
 }

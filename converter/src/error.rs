@@ -62,18 +62,23 @@ pub enum ConvertError {
     /// A calibration of other widths than the checkpoint's.
     #[error("{id} has {expected} columns, the calibration's {found}")]
     CalibrationCols { id: TensorId, expected: usize, found: usize },
-    /// GPTQ without what it rests on.
-    #[error("gptq of {id} needs a calibration with Hessians: make one with `pith calibrate --hessians`")]
+    /// GPTQ, or AWQ's scales, without what they rest on.
+    #[error(
+        "{id} cannot be rounded so: gptq and awq need a calibration with Hessians: make one with `pith calibrate --hessians`"
+    )]
     NoHessians { id: TensorId },
     /// A Hessian that rounding cannot rest on.
     #[error("{id}: {source}")]
     Hessian { id: TensorId, source: FeedbackError },
     /// Rounding would take more memory than it may.
     #[error(
-        "gptq of matrices of {cols} columns takes {need_bytes} bytes, {limit_bytes} are to be had: allow so many, or \
+        "rounding matrices of {cols} columns takes {need_bytes} bytes, {limit_bytes} are to be had: allow so many, or \
         round the widest matrices to the nearest level"
     )]
     Memory { cols: usize, need_bytes: u64, limit_bytes: u64 },
+    /// A model whose basis cannot be changed so.
+    #[error("transform {name}: {reason}")]
+    Transform { name: &'static str, reason: String },
     /// A pattern of the recipe that speaks of nothing.
     #[error(
         "the recipe's pattern {pattern:?} matches no matrix; `pith inspect` shows their names, such as {example}"

@@ -15,6 +15,7 @@ mod recipe;
 mod report;
 mod rounder;
 pub mod source;
+mod transform;
 mod vocabulary;
 mod weights;
 
@@ -26,4 +27,5 @@ pub use recipe::{HeadEncoding, NAMED as NAMED_RECIPES, Override, Quantizer, Reci
 pub use report::{EncodingTotal, Progress, Report, TensorReport};
 pub use rounder::Rounder;
 pub use source::SourceError;
+pub use transform::Transform;
 pub use vocabulary::load_tokenizer;

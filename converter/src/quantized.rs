@@ -11,6 +11,7 @@ use crate::quantize::gptq::{Feedback, Order};
 use crate::quantize::hqq::hqq;
 use crate::quantize::nearest::nearest;
 use crate::recipe::Quantizer;
+use crate::transform::Changes;
 
 /// Added to the Hessian's diagonal, as a share of its mean: the published value.
 const DAMPING: f64 = 0.01;
@@ -25,14 +26,20 @@ type Place = (Option<usize>, Site);
 /// A calibration, and what was made of it for the last matrix: those that read the same come one after the other.
 pub(crate) struct Calibrated<'a> {
     calibration: Option<&'a Calibration>,
+    scaled: Option<&'a Changes>,
     tied_head: bool,
     importance: Option<(Place, Vec<f32>)>,
     feedback: Option<(Place, Feedback)>,
 }
 
 impl<'a> Calibrated<'a> {
-    pub(crate) fn new(calibration: Option<&'a Calibration>, tied_head: bool) -> Self {
-        Self { calibration, tied_head, importance: None, feedback: None }
+    /// `scaled`: what became of the matrices since the calibration.
+    pub(crate) fn new(
+        calibration: Option<&'a Calibration>,
+        scaled: Option<&'a Changes>,
+        tied_head: bool,
+    ) -> Self {
+        Self { calibration, scaled, tied_head, importance: None, feedback: None }
     }
 
     /// What the matrix reads; `None` for one whose rows are only looked up.
@@ -62,9 +69,15 @@ impl<'a> Calibrated<'a> {
         if found != cols {
             return Err(ConvertError::CalibrationCols { id, expected: cols, found });
         }
+        // Columns that were multiplied read what was divided.
+        let scales = self.scaled.and_then(|changes| changes.col_scales(id));
         if quantizer == Quantizer::Nearest {
             if self.importance.as_ref().is_none_or(|(of, _)| *of != place) {
-                self.importance = Some((place, calibration.stats(layer, site)?.mean_square));
+                let mut squares = calibration.stats(layer, site)?.mean_square;
+                if let Some(scales) = scales {
+                    squares.iter_mut().zip(&scales[..]).for_each(|(square, scale)| *square /= scale * scale);
+                }
+                self.importance = Some((place, squares));
             }
             return Ok(());
         }
@@ -73,7 +86,12 @@ impl<'a> Calibrated<'a> {
         }
         // Before the next: each is as large as the matrix is wide, squared.
         self.feedback = None;
-        let gram = calibration.gram(layer, site)?.ok_or(ConvertError::NoHessians { id })?.to_full();
+        let mut gram = calibration.gram(layer, site)?.ok_or(ConvertError::NoHessians { id })?.to_full();
+        if let Some(scales) = scales {
+            for (line, row) in gram.chunks_exact_mut(cols).zip(&scales[..]) {
+                line.iter_mut().zip(&scales[..]).for_each(|(value, col)| *value /= row * col);
+            }
+        }
         let damping = if id.role == Role::TokenEmbedding { TIED_DAMPING } else { DAMPING };
         let cross = calibration.cross(layer, site)?;
         let feedback = Feedback::new(&gram, cols, damping, Order::Natural, cross.as_deref());

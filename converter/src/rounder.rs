@@ -7,6 +7,7 @@ use crate::calibration::Calibration;
 use crate::error::ConvertError;
 use crate::quantized::Calibrated;
 use crate::recipe::Quantizer;
+use crate::transform::identity;
 use crate::weights::BAND_VALUES;
 
 /// Rounds matrices of a dense model by what a calibration says of their inputs. Matrices that read the same had better come
@@ -19,8 +20,8 @@ pub struct Rounder<'a> {
 impl<'a> Rounder<'a> {
     /// Fails where the calibration is of another checkpoint than the model.
     pub fn new(model: &'a Model, calibration: &'a Calibration) -> Result<Self, ConvertError> {
-        calibration.check_model(&model.metadata().provenance.source.checksum)?;
-        Ok(Self { model, calibrated: Calibrated::new(Some(calibration), model.config().tied_head) })
+        calibration.check_model(&identity(&model.metadata().provenance))?;
+        Ok(Self { model, calibrated: Calibrated::new(Some(calibration), None, model.config().tied_head) })
     }
 
     /// The tiles of a matrix in `encoding`; encodings without levels of their own take the weights as they are.

@@ -37,7 +37,8 @@ struct Figures {
 fn replies(session: &mut Session, drafter: &mut dyn Drafter, prompts: &[String]) -> Figures {
     let model = std::sync::Arc::clone(session.model());
     let tokenizer = model.tokenizer().unwrap();
-    let options = GenerateOptions { max_tokens: Some(120), ..GenerateOptions::default() };
+    let longest = if is_emulated() { 40 } else { 120 };
+    let options = GenerateOptions { max_tokens: Some(longest), ..GenerateOptions::default() };
     let mut ledger = Ledger::new();
     let outcomes: Vec<Outcome> = prompts
         .iter()

@@ -13,6 +13,7 @@ use super::file::{CalibrationInfo, Writer, tensor_plan};
 use super::hidden::Hidden;
 use super::moments::{Cross, Moments};
 use super::text::{CalibrationText, LEAST_TOKENS};
+use crate::transform::identity;
 
 /// How to calibrate.
 #[derive(Clone, Debug, Default)]
@@ -270,7 +271,7 @@ pub(super) fn sites(layer: Option<usize>) -> &'static [Site] {
 
 /// Both are of one checkpoint and of the same shape.
 fn check_pair(dense: &Model, compressed: &Model) -> Result<(), CalibrationError> {
-    let checksum = |model: &Model| model.metadata().provenance.source.checksum.clone();
+    let checksum = |model: &Model| identity(&model.metadata().provenance);
     let (expected, found) = (checksum(dense), checksum(compressed));
     let [a, b] = [dense, compressed].map(Model::config);
     if expected == found && a.layers == b.layers && a.hidden_len == b.hidden_len {

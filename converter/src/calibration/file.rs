@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::collect::sites;
 use super::error::{CalibrationError, site_name};
 use super::text::CalibrationText;
+use crate::transform::identity;
 
 /// Version of the layout that this program writes and reads.
 pub(super) const VERSION: &str = "1";
@@ -78,7 +79,7 @@ impl CalibrationInfo {
             pith: env!("CARGO_PKG_VERSION").into(),
             model: model.config().name.clone(),
             model_checksum: format!("{:016x}", model.index().checksum()),
-            source_checksum: model.metadata().provenance.source.checksum.clone(),
+            source_checksum: identity(&model.metadata().provenance),
             layers: model.config().layers.len(),
             tokens: text.tokens(),
             sequences: text.sequences.len(),

@@ -11,6 +11,7 @@ pub mod nearest;
 use half::f16;
 use pith_format::encoding::{Codes, Grouped};
 use pith_format::{Encoding, TILE_ROWS};
+use rayon::prelude::*;
 
 /// Rows rounded to the levels of an encoding, padded to whole tiles.
 #[derive(Clone, Debug)]
@@ -119,12 +120,11 @@ fn copy<T: Copy>(from: &[T], from_index: usize, to_index: usize, to: &mut [T], l
 /// `e H eᵀ` summed over rows: what rounding costs at the matrix's output, per token.
 pub fn output_error(weights: &[f32], rounded: &[f32], cols: usize, gram: &[f32]) -> f64 {
     assert_eq!((weights.len(), gram.len()), (rounded.len(), cols * cols));
-    let mut sum = 0.0;
-    for (weights, rounded) in weights.chunks_exact(cols).zip(rounded.chunks_exact(cols)) {
+    let rows = weights.par_chunks_exact(cols).zip(rounded.par_chunks_exact(cols));
+    let of = |(weights, rounded): (&[f32], &[f32])| -> f64 {
         let error: Vec<f64> = weights.iter().zip(rounded).map(|(w, r)| f64::from(w - r)).collect();
-        for (gram, &e) in gram.chunks_exact(cols).zip(&error) {
-            sum += e * gram.iter().zip(&error).map(|(&h, e)| f64::from(h) * e).sum::<f64>();
-        }
-    }
-    sum
+        let line = |gram: &[f32]| gram.iter().zip(&error).map(|(&h, e)| f64::from(h) * e).sum::<f64>();
+        gram.chunks_exact(cols).zip(&error).map(|(gram, &e)| e * line(gram)).sum()
+    };
+    rows.map(of).sum()
 }

@@ -7,6 +7,7 @@
 //! head = "q4-g64+q4"      # default: as the embedding
 //! quantizer = "gptq"      # or "nearest"
 //! refine = true           # round twice, the second time for what the first made of the inputs
+//! transform = "hadamard"  # or "awq": what is done to the weights before
 //!
 //! [[tensor]]
 //! match = "layers.*.ffn.down"
@@ -19,6 +20,7 @@ use pith_format::Encoding;
 use serde::{Deserialize, Serialize};
 
 use super::{HeadEncoding, Override, Quantizer, Recipe};
+use crate::transform::Transform;
 
 /// The recipes that can be asked for by name.
 pub const NAMED: &[(&str, &str)] = &[
@@ -66,6 +68,8 @@ struct Fields {
     quantizer: Quantizer,
     #[serde(default)]
     refine: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    transform: Option<Transform>,
     #[serde(default, rename = "tensor", skip_serializing_if = "Vec::is_empty")]
     overrides: Vec<Override>,
 }
@@ -95,6 +99,12 @@ impl Recipe {
         if fields.refine && fields.quantizer != Quantizer::Gptq {
             return Err(wrong("refine = true is for quantizer = \"gptq\"".into()));
         }
+        if fields.refine && fields.transform == Some(Transform::Awq) {
+            return Err(wrong(
+                "refine = true compares inputs with the dense model's, which transform = \"awq\" scales"
+                    .into(),
+            ));
+        }
         for (index, tensors) in fields.overrides.iter().enumerate() {
             if tensors.encoding.is_none() && tensors.quantizer.is_none() {
                 return Err(wrong(format!(
@@ -118,6 +128,7 @@ impl Recipe {
             head: fields.head,
             quantizer: fields.quantizer,
             refine: fields.refine,
+            transform: fields.transform,
             overrides: fields.overrides,
             ..Self::new(matrices)
         })
@@ -132,6 +143,7 @@ impl Recipe {
             head: self.head,
             quantizer: self.quantizer,
             refine: self.refine,
+            transform: self.transform,
             overrides: self.overrides.clone(),
         };
         toml::to_string(&fields).expect("strings, flags and a table of those")
@@ -186,6 +198,8 @@ mod tests {
             ("encoding = \"q4\"\nquantiser = \"gptq\"", "quantiser"),
             ("embedding = \"q4\"", "encoding"),
             ("encoding = \"q4\"\nrefine = true", "refine"),
+            ("encoding = \"q4\"\ntransform = \"wavelet\"", "wavelet"),
+            ("encoding = \"q4\"\nquantizer = \"gptq\"\nrefine = true\ntransform = \"awq\"", "awq"),
             ("encoding = \"q4\"\n[[tensor]]\nmatch = \"a\"", "neither"),
             (
                 "encoding = \"q4\"\n[[tensor]]\nmatch = \"a\"\nencoding = \"q8\"\n[[tensor]]\nmatch = \"a\"\nencoding = \"q4\"",

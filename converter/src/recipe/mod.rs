@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use pith_format::{Encoding, Role, TensorId, UnknownEncoding};
 
+use crate::transform::Transform;
 pub use file::{NAMED, RecipeError};
 
 /// Heads of so many weights are stored in two parts, unless asked otherwise: below that a second stage costs more than
@@ -78,6 +79,8 @@ pub struct Recipe {
     /// Rounded a second time, for what the matrices before make of the inputs: see
     /// [`Shift`](crate::quantize::gptq::Shift).
     pub refine: bool,
+    /// What is done to the weights before they are rounded.
+    pub transform: Option<Transform>,
     /// What some tensors get instead; where several match, the last.
     pub overrides: Vec<Override>,
 }
@@ -93,6 +96,7 @@ impl Recipe {
             keep: false,
             quantizer: Quantizer::Nearest,
             refine: false,
+            transform: None,
             overrides: Vec::new(),
         }
     }
@@ -120,13 +124,13 @@ impl Recipe {
 
     /// Whether it says more than its one line does.
     pub fn is_of_file(&self) -> bool {
-        self.name.is_some() || !self.overrides.is_empty()
+        self.name.is_some() || self.transform.is_some() || !self.overrides.is_empty()
     }
 
-    /// Whether any matrix is rounded by GPTQ.
+    /// Whether any matrix is rounded by GPTQ, or all are scaled by AWQ.
     pub fn needs_hessians(&self) -> bool {
         let overridden = self.overrides.iter().any(|tensors| tensors.quantizer == Some(Quantizer::Gptq));
-        self.quantizer == Quantizer::Gptq || overridden
+        self.quantizer == Quantizer::Gptq || self.transform == Some(Transform::Awq) || overridden
     }
 
     /// How the matrix is rounded.
@@ -179,6 +183,9 @@ impl fmt::Display for Recipe {
             Quantizer::Nearest => {}
             Quantizer::Gptq => write!(formatter, ", gptq{}", if self.refine { " refined" } else { "" })?,
             Quantizer::Hqq => write!(formatter, ", hqq")?,
+        }
+        if let Some(transform) = self.transform {
+            write!(formatter, ", {}", transform.name())?;
         }
         match self.overrides.len() {
             0 => Ok(()),

@@ -47,6 +47,9 @@ pub struct QualityArgs {
     /// Recipe files to try besides, such as those that `pith search` writes
     #[arg(long)]
     recipe: Vec<PathBuf>,
+    /// What a search at each number of bits may take; none: no search
+    #[arg(long, value_name = "HOURS")]
+    search_hours: Option<f64>,
     /// Threads
     #[arg(long, default_value_t = 2)]
     threads: usize,

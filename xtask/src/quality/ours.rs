@@ -1,6 +1,6 @@
 //! Pith's recipes.
 
-use super::{QualityArgs, Row, run, text_of};
+use super::{QualityArgs, Row, TARGETS, run, text_of};
 use anyhow::Context;
 use serde_json::Value;
 use std::path::Path;
@@ -12,13 +12,30 @@ pub const NAME: &str = "Pith";
 /// Encodings of layers and of embedding and head, near the three numbers of bits that people use.
 const BODIES: [(&str, &str); 3] = [("q4-nl", "q5"), ("q3", "q5"), ("q2", "q4-nl")];
 
-/// What is done about rounding: name, arguments, whether the calibration text is read.
-const ROUNDINGS: [(&str, &[&str], bool); 5] = [
-    ("nearest", &[], false),
-    ("nearest, weighted", &["--quantizer", "nearest"], true),
-    ("hqq", &["--quantizer", "hqq"], false),
-    ("gptq", &["--quantizer", "gptq"], true),
-    ("gptq, refined", &["--quantizer", "gptq", "--refine"], true),
+/// What a conversion knows of the inputs.
+#[derive(Clone, Copy)]
+enum Inputs {
+    Nothing,
+    /// The calibration that all share.
+    Calibrated,
+    /// The text, which is run through models made on the way.
+    Text,
+}
+
+/// What is done about rounding: name, arguments, what of the calibration is read.
+const ROUNDINGS: [(&str, &[&str], Inputs); 8] = [
+    ("nearest", &[], Inputs::Nothing),
+    ("nearest, weighted", &["--quantizer", "nearest"], Inputs::Calibrated),
+    ("hqq", &["--quantizer", "hqq"], Inputs::Nothing),
+    ("gptq", &["--quantizer", "gptq"], Inputs::Calibrated),
+    ("gptq, refined", &["--quantizer", "gptq", "--refine"], Inputs::Text),
+    ("awq", &["--quantizer", "nearest", "--transform", "awq"], Inputs::Calibrated),
+    ("awq, gptq", &["--quantizer", "gptq", "--transform", "awq"], Inputs::Calibrated),
+    (
+        "hadamard, gptq, refined",
+        &["--quantizer", "gptq", "--refine", "--transform", "hadamard"],
+        Inputs::Text,
+    ),
 ];
 
 /// Recipes that come along.
@@ -50,35 +67,79 @@ pub fn measure(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
             "-q",
         ],
     )?;
+    let calibration = args.work.join("dense.calibration.safetensors");
+    let (words, threads) = (text_of(&args.calibration)?, args.threads.to_string());
+    let out = text_of(&calibration)?;
+    let calibrate =
+        ["calibrate", dense_path, "--text", words, "--context", &context, "--hessians", "-o", out];
+    run(pith, &[&calibrate[..], &["-t", &threads, "-f", "-q"]].concat())?;
     let mut rows = Vec::new();
-    let mut add = |name: String, how: &[&str], calibrated: bool| -> anyhow::Result<()> {
-        rows.push(one(args, &reference, name, how, calibrated)?);
+    let mut add = |name: String, how: &[&str], inputs: Inputs| -> anyhow::Result<()> {
+        rows.push(one(args, &reference, &calibration, name, how, inputs)?);
         Ok(())
     };
-    add("f16".into(), &["-e", "f16", "--embedding", "f16", "--head", "f16"], false)?;
-    add("q8".into(), &["-e", "q8"], false)?;
+    add("f16".into(), &["-e", "f16", "--embedding", "f16", "--head", "f16"], Inputs::Nothing)?;
+    add("q8".into(), &["-e", "q8"], Inputs::Nothing)?;
     for (body, outer) in BODIES {
-        for (rounding, how, calibrated) in ROUNDINGS {
+        for (rounding, how, inputs) in ROUNDINGS {
             let encodings = ["-e", body, "--embedding", outer, "--head", outer];
-            add(format!("{body}, head {outer}, {rounding}"), &[&encodings, how].concat(), calibrated)?;
+            add(format!("{body}, head {outer}, {rounding}"), &[&encodings, how].concat(), inputs)?;
         }
     }
     for name in NAMED {
-        add(format!("recipe {name}"), &["--recipe", name], true)?;
+        add(format!("recipe {name}"), &["--recipe", name], Inputs::Text)?;
     }
     for recipe in &args.recipe {
         let name = recipe.file_stem().unwrap_or_default().to_string_lossy();
-        add(format!("recipe {name}"), &["--recipe", text_of(recipe)?], true)?;
+        add(format!("recipe {name}"), &["--recipe", text_of(recipe)?], Inputs::Text)?;
+    }
+    if let Some(hours) = args.search_hours {
+        for bits in TARGETS {
+            rows.push(searched(args, &reference, bits, hours)?);
+        }
     }
     Ok(rows)
+}
+
+/// What a search within a budget of bits finds.
+fn searched(args: &QualityArgs, reference: &Path, bits: f64, hours: f64) -> anyhow::Result<Row> {
+    let name = format!("search, {bits} bits");
+    eprintln!("{name}");
+    let (file, work) = (args.work.join("searched.pith"), args.work.join("search"));
+    let (bits, hours) = (bits.to_string(), hours.to_string());
+    let (context, threads) = (args.context.to_string(), args.threads.to_string());
+    let started = Instant::now();
+    let search = [
+        "search",
+        text_of(&args.model)?,
+        "--text",
+        text_of(&args.calibration)?,
+        "--bits-per-weight",
+        &bits,
+        "-o",
+        text_of(&file)?,
+        "--work",
+        text_of(&work)?,
+        "--hours",
+        &hours,
+        "-c",
+        &context,
+        "-t",
+        &threads,
+        "-q",
+        "-f",
+    ];
+    run(&args.pith, &search)?;
+    judge(args, reference, name, text_of(&file)?, started.elapsed().as_secs_f64())
 }
 
 fn one(
     args: &QualityArgs,
     reference: &Path,
+    calibration: &Path,
     name: String,
     how: &[&str],
-    calibrated: bool,
+    inputs: Inputs,
 ) -> anyhow::Result<Row> {
     eprintln!("{name}");
     let started = Instant::now();
@@ -87,11 +148,24 @@ fn one(
     let (model, file) = (text_of(&args.model)?, text_of(&file)?);
     let mut convert = vec!["convert", model, file, "-q", "-f", "--threads", &threads];
     convert.extend(how);
-    if calibrated {
-        convert.extend(["--text", text_of(&args.calibration)?, "--context", &context]);
+    match inputs {
+        Inputs::Nothing => {}
+        Inputs::Calibrated => convert.extend(["--calibration", text_of(calibration)?]),
+        Inputs::Text => convert.extend(["--text", text_of(&args.calibration)?, "--context", &context]),
     }
     run(&args.pith, &convert)?;
-    let seconds = started.elapsed().as_secs_f64();
+    judge(args, reference, name, file, started.elapsed().as_secs_f64())
+}
+
+/// What a file of the model has lost. `seconds`: what making it took.
+fn judge(
+    args: &QualityArgs,
+    reference: &Path,
+    name: String,
+    file: &str,
+    seconds: f64,
+) -> anyhow::Result<Row> {
+    let threads = args.threads.to_string();
     let eval = ["eval", "kl", file, "--reference", text_of(reference)?, "--json", "-t", &threads];
     let eval: Value = serde_json::from_str(&run(&args.pith, &eval)?.0).context("pith eval kl --json")?;
     let number =
@@ -103,7 +177,8 @@ fn one(
     Ok(Row {
         tool: NAME,
         name,
-        bits: number("/compressed/bits_per_weight")?,
+        // Of the original's weights: a rotated model stores a tied matrix twice.
+        bits: 8.0 * number("/compressed/matrix_bytes")? / number("/dense/weight_count")?,
         file_bytes: number("/compressed/file_bytes")? as u64,
         kl: number("/divergence/kl/mean")?,
         kl_error: number("/divergence/kl/standard_error").ok(),

@@ -1,0 +1,172 @@
+//! Changes of basis leave what a model computes as it is.
+
+use pith_converter::calibration::{Calibration, CalibrationOptions, CalibrationText, TextOptions};
+use pith_converter::{
+    CompressOptions, Compression, ConvertError, ConvertOptions, Quantizer, Recipe, Transform, convert,
+};
+use pith_format::{Encoding, Role, TensorId};
+use pith_runtime::{Model, SessionOptions};
+use pith_tests::{
+    Converted, all_logits, convert_all, convert_with, difference, exact_session, golden, is_emulated, wren,
+};
+use std::path::{Path, PathBuf};
+
+/// Of the largest logit.
+const TOLERANCE: f32 = 1e-4;
+
+fn recipe(encoding: Encoding, transform: Transform) -> Recipe {
+    Recipe {
+        embedding: Some(encoding),
+        head: Some(encoding.into()),
+        transform: Some(transform),
+        ..Recipe::new(encoding)
+    }
+}
+
+fn tokens(model: &Model) -> Vec<u32> {
+    let vocab_len = model.config().vocab_len;
+    (0..48).map(|index: usize| ((index * index * 31 + index * 7 + 3) % vocab_len) as u32).collect()
+}
+
+/// The largest difference of the logits, of the largest logit.
+fn logits_differ(one: &Converted, other: &Converted) -> f32 {
+    let tokens = tokens(&one.open());
+    let logits =
+        |converted: &Converted| all_logits(&mut exact_session(&converted.open(), tokens.len()), &tokens);
+    let (worst, largest) = difference(&logits(one), &logits(other));
+    worst / largest
+}
+
+/// The file with Hessians of a converted model.
+fn calibrate(dense: &Converted) -> PathBuf {
+    let model = dense.open();
+    let tokens = tokens(&model);
+    let text = CalibrationText { window: tokens.len(), sequences: vec![tokens], file: None, checksum: None };
+    let session = SessionOptions { threads: Some(2), ..SessionOptions::default() };
+    let options = CalibrationOptions { hessians: true, session, ..CalibrationOptions::default() };
+    let path = dense.folder.path().join("calibration.safetensors");
+    Calibration::collect(&model, &text, &options, &path, &()).unwrap();
+    path
+}
+
+fn family(name: &str) -> PathBuf {
+    golden().join("families").join(name)
+}
+
+/// Families and the embedded model; where every instruction is emulated, the first two.
+fn affordable<'a>(families: &'a [PathBuf], wren: &'a PathBuf) -> Vec<&'a PathBuf> {
+    if is_emulated() { families.iter().take(2).collect() } else { families.iter().chain([wren]).collect() }
+}
+
+#[test]
+fn rotated_models_give_the_same_logits() {
+    let families =
+        ["llama2", "llama3_untied", "mistral_tied", "qwen2", "qwen3", "phi3", "smollm3"].map(family);
+    let wren = wren();
+    for source in affordable(&families, &wren) {
+        let plain = convert_all(source, Encoding::F32);
+        let rotated = convert_with(source, recipe(Encoding::F32, Transform::Hadamard));
+        let relative = logits_differ(&plain, &rotated);
+        println!("{} {relative:.1e}", source.display());
+        assert!(relative <= TOLERANCE, "{}: {relative:e}", source.display());
+        let (plain, rotated) = (plain.open(), rotated.open());
+        assert_eq!(rotated.metadata().provenance.passes[0].name, "hadamard");
+        assert!(!rotated.config().tied_head);
+        for role in [Role::Query, Role::Value, Role::AttentionOutput, Role::Gate, Role::Down] {
+            let norms = [&plain, &rotated].map(|model| {
+                let matrix = model.index().matrix(model.bytes(), TensorId::layer(role, 0)).unwrap();
+                let mut row = vec![0.0; matrix.cols()];
+                matrix.decode_row(1, &mut row);
+                row
+            });
+            assert!(difference(&norms[0], &norms[1]).0 > 0.0, "{} of {}", role.name(), source.display());
+        }
+    }
+}
+
+#[test]
+fn scaled_models_give_the_same_logits() {
+    // One of layer norms, one whose layers are parallel, some with biases, some whose heads share values.
+    let families =
+        ["gpt_neox", "qwen2", "llama2", "qwen3_untied", "gemma2", "gemma3", "phi3", "gpt2"].map(family);
+    let wren = wren();
+    for source in affordable(&families, &wren) {
+        let plain = convert_all(source, Encoding::F32);
+        let scaled = convert_scaled(source, &calibrate(&plain));
+        let relative = logits_differ(&plain, &scaled);
+        println!("{} {relative:.1e}", source.display());
+        assert!(relative <= TOLERANCE, "{}: {relative:e}", source.display());
+        let (plain, scaled) = (plain.open(), scaled.open());
+        assert_eq!(scaled.metadata().provenance.passes[0].name, "awq");
+        let changed = plain.index().entries().iter().filter(|entry| {
+            let bytes = |model: &Model| model.index().bytes(model.bytes(), entry.id).unwrap().to_vec();
+            bytes(&plain) != bytes(&scaled)
+        });
+        assert!(changed.count() > 0, "{}: no scale was found", source.display());
+    }
+}
+
+fn convert_scaled(source: &Path, calibration: &Path) -> Converted {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.pith");
+    let options = ConvertOptions {
+        recipe: recipe(Encoding::F32, Transform::Awq),
+        calibration: Some(calibration.into()),
+        ..ConvertOptions::default()
+    };
+    convert(source, &path, &options, &()).unwrap();
+    Converted { path, folder }
+}
+
+#[test]
+fn what_cannot_be_changed_is_refused() {
+    let refused = |source: &Path, transform, calibration: Option<&Path>| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.pith");
+        let options = ConvertOptions {
+            recipe: recipe(Encoding::Q4, transform),
+            calibration: calibration.map(Path::to_path_buf),
+            ..ConvertOptions::default()
+        };
+        let error = convert(source, &path, &options, &()).unwrap_err();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
+        error
+    };
+    for (name, expected) in [("gpt2", "layer norms"), ("gemma2", "layers.0.attention.post_norm")] {
+        let error = refused(&family(name), Transform::Hadamard, None).to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let error = refused(&wren(), Transform::Awq, None);
+    assert!(matches!(error, ConvertError::NoHessians { .. }), "{error}");
+    // What the checkpoint's own matrices read is not what rotated ones do.
+    let dense = convert_all(&wren(), Encoding::F16);
+    let error = refused(&wren(), Transform::Hadamard, Some(&calibrate(&dense)));
+    assert!(matches!(error, ConvertError::Calibration(_)), "{error}");
+}
+
+/// The whole way: rotated, calibrated as it then is, rounded twice.
+#[test]
+fn rotated_models_are_calibrated_as_they_are() {
+    let source = if is_emulated() { family("llama2") } else { wren() };
+    let folder = tempfile::tempdir().unwrap();
+    let options = CompressOptions {
+        text_options: TextOptions { tokens: Some(256), window: Some(64) },
+        ..CompressOptions::default()
+    };
+    let mut compression = Compression::new(&source, folder.path(), options, &()).unwrap();
+    let mut write = |transform, refine| {
+        let recipe = Recipe { quantizer: Quantizer::Gptq, refine, ..recipe(Encoding::Q4NL, transform) };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.pith");
+        compression.write(&ConvertOptions { recipe, ..Default::default() }, &path, &()).unwrap();
+        Converted { path, folder }
+    };
+    let (rotated, scaled) = (write(Transform::Hadamard, true), write(Transform::Awq, false));
+    let plain = convert_all(&source, Encoding::F32);
+    let coarse = logits_differ(&plain, &convert_all(&source, Encoding::Q2));
+    for converted in [rotated, scaled] {
+        let relative = logits_differ(&plain, &converted);
+        println!("{relative}, in q2 {coarse}");
+        assert!(relative < 0.5 * coarse && relative > 0.0, "{relative}, in q2 {coarse}");
+    }
+}
