@@ -27,6 +27,8 @@ pub enum QuantizerArg {
 /// What is done to the weights before they are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TransformArg {
+    /// Weights as they are, also where the recipe says otherwise
+    None,
     /// Scale columns of large inputs up, what gives them down
     Awq,
     /// Rotate so that no input is much larger than the others; a tied head is stored apart
@@ -81,26 +83,20 @@ impl QuantizeArgs {
             None => {}
         }
         match self.transform {
+            Some(TransformArg::None) => recipe.transform = None,
             Some(TransformArg::Awq) => recipe.transform = Some(Transform::Awq),
             Some(TransformArg::Hadamard) => recipe.transform = Some(Transform::Hadamard),
             None => {}
         }
         recipe.refine |= self.refine;
         ensure!(!recipe.refine || recipe.quantizer == Quantizer::Gptq, "--refine is for --quantizer gptq");
-        ensure!(
-            !(recipe.refine && recipe.transform == Some(Transform::Awq)),
-            "--refine compares inputs with the dense model's, which --transform awq scales"
-        );
         Ok(())
     }
 
     /// Whether a conversion needs the model neither before nor after it.
     pub fn is_plain(&self, recipe: &Recipe) -> bool {
         let calibrated = self.calibration.is_some() || self.text.is_none() && !recipe.needs_hessians();
-        // Rotated matrices have inputs of their own, which a run of the model has to find.
-        let rotated =
-            recipe.transform == Some(Transform::Hadamard) && (self.text.is_some() || recipe.needs_hessians());
-        calibrated && !recipe.refine && !rotated && self.eval_text.is_none()
+        calibrated && !recipe.refine && self.eval_text.is_none()
     }
 }
 
@@ -113,6 +109,7 @@ pub fn write(
     let output = &args.output;
     ensure!(args.force || !output.exists(), "{} exists; --force overwrites it", output.display());
     let beside = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Compression::check(&args.source, &options)?;
     let folder = tempfile::Builder::new().prefix(".pith-convert-").tempdir_in(beside);
     let folder = folder.with_context(|| format!("a temporary folder in {}", beside.display()))?;
     interrupt::listen()?;

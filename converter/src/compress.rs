@@ -9,12 +9,12 @@ use pith_runtime::{Model, SessionOptions};
 use crate::calibration::{
     Calibration, CalibrationError, CalibrationOptions, CalibrationProgress, CalibrationText, TextOptions,
 };
-use crate::convert::{ConvertOptions, convert};
+use crate::convert::{ConvertOptions, check, convert};
 use crate::error::ConvertError;
 use crate::recipe::Recipe;
 use crate::report::{Progress, Report};
 use crate::source::Checkpoint;
-use crate::transform::{Transform, identity, identity_of};
+use crate::transform::{Transform, identity, identity_of, recorded};
 
 /// Hears how far each step is.
 pub trait CompressProgress: Progress + CalibrationProgress {}
@@ -54,8 +54,15 @@ impl Compression {
         progress: &dyn CompressProgress,
     ) -> Result<Self, ConvertError> {
         let checksum = format!("{:032x}", Checkpoint::open(source)?.checksum()?);
-        let dense = dense_file(source, folder, &checksum, None, progress)?;
+        let dense = dense_file(source, folder, &checksum, None, options.memory, progress)?;
         Ok(Self { source: source.into(), checksum, folder: folder.into(), options, dense, text: None })
+    }
+
+    /// Fails where [`Compression::write`] would for what the recipe and the checkpoint are, before any file is made.
+    pub fn check(source: &Path, options: &ConvertOptions) -> Result<(), ConvertError> {
+        // A calibration that is not given is made.
+        let calibration = options.calibration.clone().or_else(|| Some(PathBuf::new()));
+        check(source, &ConvertOptions { calibration, ..options.clone() })
     }
 
     /// The dense model.
@@ -81,19 +88,17 @@ impl Compression {
         progress: &dyn CompressProgress,
     ) -> Result<Report, ConvertError> {
         let recipe = &options.recipe;
-        // Scales are found with the calibration of the checkpoint as it is, rotated matrices read other inputs.
-        let dense = match recipe.transform {
-            Some(transform @ Transform::Hadamard) => {
-                dense_file(&self.source, &self.folder, &self.checksum, Some(transform), progress)?
-            }
-            Some(Transform::Awq) | None => Arc::clone(&self.dense),
+        let mut options = ConvertOptions { memory: self.options.memory, ..options.clone() };
+        let changed = recipe.transform.filter(|transform| transform.is_calibrated_after());
+        let dense = match changed {
+            // Nothing runs it.
+            Some(_) if options.calibration.is_some() && !recipe.refine => Arc::clone(&self.dense),
+            Some(transform) => self.rotated(transform, progress)?,
+            None => Arc::clone(&self.dense),
         };
-        let calibration = match &options.calibration {
-            Some(path) => path.clone(),
-            None => self.calibration_of(&dense, recipe.needs_hessians(), progress)?,
-        };
-        let mut options =
-            ConvertOptions { calibration: Some(calibration), memory: self.options.memory, ..options.clone() };
+        if options.calibration.is_none() {
+            options.calibration = Some(self.calibration_of(&dense, recipe.needs_hessians(), progress)?);
+        }
         if !recipe.refine {
             return convert(&self.source, output, &options, progress);
         }
@@ -112,6 +117,16 @@ impl Compression {
         report
     }
 
+    /// The dense model in another basis.
+    fn rotated(
+        &self,
+        transform: Transform,
+        progress: &dyn CompressProgress,
+    ) -> Result<Arc<Model>, ConvertError> {
+        let (source, folder, memory) = (&self.source, &self.folder, self.options.memory);
+        dense_file(source, folder, &self.checksum, Some(transform), memory, progress)
+    }
+
     fn calibration_of(
         &mut self,
         dense: &Arc<Model>,
@@ -119,8 +134,8 @@ impl Compression {
         progress: &dyn CompressProgress,
     ) -> Result<PathBuf, ConvertError> {
         let identity = identity(&dense.metadata().provenance);
-        let transform = dense.metadata().provenance.passes.first().map(|pass| pass.name.as_str());
-        let path = self.folder.join(format!("{}.calibration.safetensors", dense_name(transform)));
+        let name = dense_name(recorded(&dense.metadata().provenance));
+        let path = self.folder.join(format!("{name}.calibration.safetensors"));
         if let Ok(calibration) = Calibration::open(&path) {
             let serves =
                 calibration.check_model(&identity).is_ok() && (calibration.info().hessians || !hessians);
@@ -153,8 +168,8 @@ impl Compression {
     }
 }
 
-fn dense_name(transform: Option<&str>) -> String {
-    transform.map_or("dense".into(), |name| format!("dense.{name}"))
+fn dense_name(transform: Option<Transform>) -> String {
+    transform.map_or("dense".into(), |transform| format!("dense.{}", transform.name()))
 }
 
 /// The f16 file of a checkpoint in a folder, written unless it is there.
@@ -163,18 +178,19 @@ fn dense_file(
     folder: &Path,
     checksum: &str,
     transform: Option<Transform>,
+    memory: Option<u64>,
     progress: &dyn CompressProgress,
 ) -> Result<Arc<Model>, ConvertError> {
-    let name = transform.map(Transform::name);
-    let path = folder.join(format!("{}.pith", dense_name(name)));
+    let path = folder.join(format!("{}.pith", dense_name(transform)));
     // Of another checkpoint, or of none that can be read, it is written anew.
-    let expected = identity_of(checksum, name);
+    let expected = identity_of(checksum, transform);
     let opened = Model::open(&path).ok();
     if let Some(model) = opened.filter(|model| identity(&model.metadata().provenance) == expected) {
         return Ok(Arc::new(model));
     }
     let half = Encoding::F16;
     let recipe = Recipe { embedding: Some(half), head: Some(half.into()), transform, ..Recipe::new(half) };
-    convert(source, &path, &ConvertOptions { recipe, force: true, ..Default::default() }, progress)?;
+    let options = ConvertOptions { recipe, force: true, memory, ..ConvertOptions::default() };
+    convert(source, &path, &options, progress)?;
     Ok(Arc::new(Model::open(&path).map_err(CalibrationError::from)?))
 }

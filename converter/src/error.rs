@@ -72,10 +72,10 @@ pub enum ConvertError {
     Hessian { id: TensorId, source: FeedbackError },
     /// Rounding would take more memory than it may.
     #[error(
-        "rounding matrices of {cols} columns takes {need_bytes} bytes, {limit_bytes} are to be had: allow so many, or \
-        round the widest matrices to the nearest level"
+        "rounding takes {need_bytes} bytes at once, {limit_bytes} are to be had: allow so many, or do without gptq and \
+        transforms"
     )]
-    Memory { cols: usize, need_bytes: u64, limit_bytes: u64 },
+    Memory { need_bytes: u64, limit_bytes: u64 },
     /// A model whose basis cannot be changed so.
     #[error("transform {name}: {reason}")]
     Transform { name: &'static str, reason: String },

@@ -85,12 +85,24 @@ pub enum CalibrationError {
     Damaged { path: PathBuf, tensor: String, expected: u64, found: u64 },
     /// Statistics of another model.
     #[error(
-        "{} was made of the checkpoint {found} ({name}), this one is {expected}; calibrate this one", path.display()
+        "{} was made of the checkpoint {found} ({name}), this one is {expected}; {}", path.display(), advice(found, expected)
     )]
     OtherModel { path: PathBuf, name: String, found: String, expected: String },
     /// Statistics that the file does not hold.
     #[error("{} holds no statistics of {place}", path.display())]
     NoSite { path: PathBuf, place: String },
+}
+
+/// What to do about statistics of `found` where those of `expected` are asked for.
+fn advice(found: &str, expected: &str) -> String {
+    match expected.strip_prefix(found).and_then(|rest| rest.strip_prefix(':')) {
+        Some(transform) => {
+            format!(
+                "write a file with --encoding f16 --transform {transform}, calibrate that, or calibrate as you convert"
+            )
+        }
+        None => "calibrate this one".into(),
+    }
 }
 
 /// A site's name in files and messages: `layers.3.down`, `head`.

@@ -25,7 +25,7 @@ const STEPS: usize = 20;
 /// Rows of a matrix by which they are compared.
 const SAMPLE_ROWS: usize = 256;
 
-/// Least scale before all are divided by their mean: columns that no input uses keep their weights.
+/// Least scale before all are divided by the mean of the extremes, for columns that no input uses.
 const LEAST: f32 = 1e-4;
 
 /// What reads one thing, and what gives it.
@@ -54,9 +54,9 @@ pub(crate) fn awq(
         if progress.is_interrupted() {
             return Err(ConvertError::Interrupted);
         }
+        progress.tensor(&format!("scales of layer {}", place.layer));
         let behind: Vec<&Binding> = place.behind.iter().filter_map(|&role| find(place.layer, role)).collect();
-        // Matrices that are not rounded lose nothing. Where none is, the file is for others to round, which mostly means
-        // groups of 4 bits.
+        // Matrices that are not rounded lose nothing. Where none of a place is, others may round them, mostly to 4 bits.
         let rounded = behind.iter().filter_map(|&binding| {
             let encoding = encoding_of(binding.id).filter(|encoding| encoding.grouped().is_some())?;
             Some((binding, encoding))
@@ -162,10 +162,16 @@ impl Search {
         };
         let samples = rounded.iter().map(|&(binding, encoding)| {
             let count = binding.rows.min(SAMPLE_ROWS);
+            let chosen = (0..count).map(|sample| sample * binding.rows / count);
             let mut rows = Vec::with_capacity(count * cols);
-            for sample in 0..count {
-                let row = sample * binding.rows / count;
-                rows.extend(load_rows(checkpoint, binding, row..row + 1)?);
+            if binding.transposed || binding.survey.is_some() {
+                // A row of such a tensor takes reading it all.
+                let all = load_rows(checkpoint, binding, 0..binding.rows)?;
+                chosen.for_each(|row| rows.extend_from_slice(&all[row * cols..][..cols]));
+            } else {
+                for row in chosen {
+                    rows.extend(load_rows(checkpoint, binding, row..row + 1)?);
+                }
             }
             Ok((rows, encoding))
         });

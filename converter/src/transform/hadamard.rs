@@ -28,7 +28,14 @@ pub(crate) fn hadamard(
     if model.norm == NormKind::Layer {
         return refused("layer norms take the mean of what they read, which no rotation leaves alone".into());
     }
-    let fixed = [Role::EmbeddingNorm, Role::AttentionPostNorm, Role::FfnPostNorm, Role::OutputNormBias];
+    let fixed = [
+        Role::EmbeddingNorm,
+        Role::AttentionNormBias,
+        Role::AttentionPostNorm,
+        Role::FfnNormBias,
+        Role::FfnPostNorm,
+        Role::OutputNormBias,
+    ];
     if let Some(binding) = bindings.iter().find(|binding| fixed.contains(&binding.id.role)) {
         return refused(format!("{} acts on the columns of the residual stream", binding.id));
     }

@@ -42,22 +42,31 @@ impl Transform {
             Self::Hadamard => "hadamard",
         }
     }
+
+    /// Whether a calibration is of the changed model; otherwise it is of the checkpoint as it was.
+    pub(crate) fn is_calibrated_after(self) -> bool {
+        self == Self::Hadamard
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        [Self::Awq, Self::Hadamard].into_iter().find(|transform| transform.name() == name)
+    }
+}
+
+/// The change of basis that a file went through.
+pub(crate) fn recorded(provenance: &Provenance) -> Option<Transform> {
+    provenance.passes.iter().find_map(|pass| Transform::of_name(&pass.name))
 }
 
 /// Tells models apart whose matrices read different inputs: the checkpoint's checksum, and the change of basis if there was one.
 pub(crate) fn identity(provenance: &Provenance) -> String {
-    let checksum = &provenance.source.checksum;
-    let known = |name: &str| [Transform::Awq, Transform::Hadamard].iter().any(|pass| pass.name() == name);
-    match provenance.passes.iter().find(|pass| known(&pass.name)) {
-        Some(pass) => identity_of(checksum, Some(&pass.name)),
-        None => identity_of(checksum, None),
-    }
+    identity_of(&provenance.source.checksum, recorded(provenance))
 }
 
 /// [`identity`] of what is not written yet.
-pub(crate) fn identity_of(checksum: &str, transform: Option<&str>) -> String {
+pub(crate) fn identity_of(checksum: &str, transform: Option<Transform>) -> String {
     match transform {
-        Some(name) => format!("{checksum}:{name}"),
+        Some(transform) => format!("{checksum}:{}", transform.name()),
         None => checksum.into(),
     }
 }
@@ -184,7 +193,7 @@ fn to_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// The checked values of some rows of a matrix.
+/// The checked values of some rows of a matrix. Those of a transposed or packed tensor are gathered from all of it.
 fn load_rows(
     checkpoint: &Checkpoint,
     binding: &Binding,

@@ -60,13 +60,14 @@ pub fn shared_scale(grouped: &Grouped, fitted: impl Iterator<Item = f16>) -> f16
 
 /// The factor that brings a group closest, given the scale it multiplies.
 pub fn fit_factor(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> i8 {
+    let nearest = Nearest::new(grouped);
     let mut best = (f32::INFINITY, grouped.factors[0]);
     for &factor in grouped.factors {
         let value = scale * f32::from(factor);
         if value == 0.0 {
             break;
         }
-        let error = error(grouped, weights, importance, value);
+        let error = nearest.error(weights, importance, value);
         if error < best.0 {
             best = (error, factor);
         }
@@ -76,21 +77,7 @@ pub fn fit_factor(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>
 
 /// The levels nearest to `weights / scale`; all the level nearest to zero where `scale` is 0.
 pub fn round(grouped: &Grouped, weights: &[f32], scale: f32, levels: &mut [i8]) {
-    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    match grouped.is_uniform() {
-        true => {
-            let (low, high) = grouped.range();
-            for (level, &weight) in levels.iter_mut().zip(weights) {
-                *level = nearest_integer(weight * inverse, low, high) as i8;
-            }
-        }
-        false => {
-            let steps = Steps::new(grouped.levels);
-            for (level, &weight) in levels.iter_mut().zip(weights) {
-                *level = steps.nearest(weight * inverse) as i8;
-            }
-        }
-    }
+    Nearest::new(grouped).round(weights, scale, levels);
 }
 
 /// The scale that brings `weights` closest to `scale · level`, in squared error.
@@ -102,6 +89,7 @@ pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f1
     if extreme == 0.0 {
         return f16::ZERO;
     }
+    let nearest = Nearest::new(grouped);
     let (low, high) = grouped.range();
     let mut best = (f32::INFINITY, f16::ZERO);
     let mut consider = |scale: f32| {
@@ -109,7 +97,7 @@ pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f1
         if scale.to_f32() == 0.0 {
             return;
         }
-        let error = error(grouped, weights, importance, scale.to_f32());
+        let error = nearest.error(weights, importance, scale.to_f32());
         if error < best.0 {
             best = (error, scale);
         }
@@ -129,8 +117,8 @@ pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f1
             consider(extreme / (high * (1.1 + step as f32 * 0.05)));
         }
         for _ in 0..2 {
-            let scale = least_squares(grouped, weights, importance, best.1.to_f32());
-            let error = error(grouped, weights, importance, scale.to_f32());
+            let scale = least_squares(&nearest, weights, importance, best.1.to_f32());
+            let error = nearest.error(weights, importance, scale.to_f32());
             if scale != f16::ZERO && error < best.0 {
                 best = (error, scale);
             }
@@ -140,9 +128,9 @@ pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f1
 }
 
 /// The scale that fits best to the levels that `scale` gives.
-fn least_squares(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> f16 {
+fn least_squares(nearest: &Nearest, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> f16 {
     let mut levels = vec![0; weights.len()];
-    round(grouped, weights, scale, &mut levels);
+    nearest.round(weights, scale, &mut levels);
     let (mut product, mut square) = (0.0, 0.0);
     for (index, (&weight, &level)) in weights.iter().zip(&levels).enumerate() {
         let weighted = importance.map_or(1.0, |importance| importance[index]) * f32::from(level);
@@ -152,113 +140,155 @@ fn least_squares(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>,
     if square > 0.0 { f16::from_f32((product / square).clamp(-65504.0, 65504.0)) } else { f16::ZERO }
 }
 
-/// `Σ importance · (weight − scale · level)²` with the nearest levels.
-fn error(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> f32 {
-    let inverse = 1.0 / scale;
-    match grouped.is_uniform() {
-        true => {
-            let (low, high) = grouped.range();
-            sum_of_errors(weights, importance, scale, |weight| nearest_integer(weight * inverse, low, high))
-        }
-        false => {
-            let steps = Steps::new(grouped.levels);
-            sum_of_errors(weights, importance, scale, |weight| steps.nearest(weight * inverse))
-        }
-    }
-}
-
-/// Eight sums, so that the compiler can use vectors.
-#[inline(always)]
-fn sum_of_errors(
-    weights: &[f32],
-    importance: Option<&[f32]>,
-    scale: f32,
-    nearest: impl Fn(f32) -> f32,
-) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let add = |sum: &mut f32, weight: f32, importance: f32| {
-        let difference = weight - scale * nearest(weight);
-        *sum += importance * (difference * difference);
-    };
-    match importance {
-        None => {
-            for weights in weights.as_chunks::<8>().0 {
-                sums.iter_mut().zip(weights).for_each(|(sum, &weight)| add(sum, weight, 1.0));
-            }
-        }
-        Some(importance) => {
-            for (weights, importance) in weights.as_chunks::<8>().0.iter().zip(importance.as_chunks::<8>().0)
-            {
-                let pairs = weights.iter().zip(importance);
-                sums.iter_mut()
-                    .zip(pairs)
-                    .for_each(|(sum, (&weight, &importance))| add(sum, weight, importance));
-            }
-        }
-    }
-    sums.iter().sum()
-}
-
-/// Finds the nearest level, for those who round one weight after the other.
+/// Finds nearest levels.
 #[derive(Clone, Copy, Debug)]
 pub struct Nearest(Kind);
 
+/// Few levels have a kind of their own: each step costs as much as all else.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    Uniform(f32, f32),
-    Steps(Steps),
+    Integers(Integers),
+    Four(Steps<3>),
+    Eight(Steps<7>),
+    Sixteen(Steps<15>),
 }
 
 impl Nearest {
     /// Of the levels of an encoding.
     pub fn new(grouped: &Grouped) -> Self {
         let (low, high) = grouped.range();
-        Self(if grouped.is_uniform() {
-            Kind::Uniform(low, high)
-        } else {
-            Kind::Steps(Steps::new(grouped.levels))
+        Self(match grouped.levels.len() {
+            _ if grouped.is_uniform() => Kind::Integers(Integers { low, high }),
+            0..=4 => Kind::Four(Steps::new(grouped.levels)),
+            5..=8 => Kind::Eight(Steps::new(grouped.levels)),
+            _ => Kind::Sixteen(Steps::new(grouped.levels)),
         })
     }
 
     /// The level nearest to `x`, which is a weight over its scale.
     pub fn level(&self, x: f32) -> f32 {
         match &self.0 {
-            Kind::Uniform(low, high) => nearest_integer(x, *low, *high),
-            Kind::Steps(steps) => steps.nearest(x),
+            Kind::Integers(integers) => integers.nearest(x),
+            Kind::Four(steps) => steps.nearest(x),
+            Kind::Eight(steps) => steps.nearest(x),
+            Kind::Sixteen(steps) => steps.nearest(x),
+        }
+    }
+
+    fn round(&self, weights: &[f32], scale: f32, levels: &mut [i8]) {
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        for (level, &weight) in levels.iter_mut().zip(weights) {
+            *level = self.level(weight * inverse) as i8;
+        }
+    }
+
+    /// `Σ importance · (weight − scale · level)²` with the nearest levels.
+    fn error(&self, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> f32 {
+        match self.0 {
+            Kind::Integers(levels) => Errors { weights, importance, scale, levels }.sum(),
+            Kind::Four(levels) => Errors { weights, importance, scale, levels }.sum(),
+            Kind::Eight(levels) => Errors { weights, importance, scale, levels }.sum(),
+            Kind::Sixteen(levels) => Errors { weights, importance, scale, levels }.sum(),
         }
     }
 }
 
-/// Up to 16 levels, as steps at the middles between them.
-#[derive(Clone, Copy, Debug)]
-struct Steps {
-    lowest: f32,
-    /// Middle and height; the missing are never reached.
-    steps: [(f32, f32); 15],
+/// Levels of one kind.
+trait Levels: Copy {
+    /// The one nearest to `x`.
+    fn nearest(&self, x: f32) -> f32;
 }
 
-impl Steps {
+/// All integers from one to another.
+#[derive(Clone, Copy, Debug)]
+struct Integers {
+    low: f32,
+    high: f32,
+}
+
+impl Levels for Integers {
+    #[inline(always)]
+    fn nearest(&self, x: f32) -> f32 {
+        round_small(x.clamp(self.low, self.high))
+    }
+}
+
+/// Up to `COUNT + 1` levels, as steps at the middles between them.
+#[derive(Clone, Copy, Debug)]
+struct Steps<const COUNT: usize> {
+    lowest: f32,
+    /// The missing are never reached.
+    middles: [f32; COUNT],
+    heights: [f32; COUNT],
+}
+
+impl<const COUNT: usize> Steps<COUNT> {
     fn new(levels: &[i8]) -> Self {
-        assert!(levels.len() <= 16);
-        let mut steps = [(f32::INFINITY, 0.0); 15];
-        for (step, pair) in steps.iter_mut().zip(levels.windows(2)) {
-            let [low, high] = [pair[0], pair[1]].map(f32::from);
-            *step = ((low + high) / 2.0, high - low);
+        assert!(levels.len() <= COUNT + 1);
+        let (mut middles, mut heights) = ([f32::INFINITY; COUNT], [0.0; COUNT]);
+        for (index, pair) in levels.windows(2).enumerate() {
+            let (low, high) = (f32::from(pair[0]), f32::from(pair[1]));
+            middles[index] = (low + high) / 2.0;
+            heights[index] = high - low;
         }
-        Self { lowest: f32::from(levels[0]), steps }
+        Self { lowest: f32::from(levels[0]), middles, heights }
+    }
+}
+
+impl<const COUNT: usize> Levels for Steps<COUNT> {
+    #[inline(always)]
+    fn nearest(&self, x: f32) -> f32 {
+        let mut level = self.lowest;
+        for index in 0..COUNT {
+            level += if x > self.middles[index] { self.heights[index] } else { 0.0 };
+        }
+        level
+    }
+}
+
+/// A sum of errors. Nearly all that rounding costs is spent on these, so they are compiled for each instruction set and
+/// the best is taken at run time; all give the same.
+struct Errors<'a, L> {
+    weights: &'a [f32],
+    importance: Option<&'a [f32]>,
+    scale: f32,
+    levels: L,
+}
+
+impl<L: Levels> Errors<'_, L> {
+    fn sum(self) -> f32 {
+        pulp::Arch::new().dispatch(self)
     }
 
     #[inline(always)]
-    fn nearest(&self, x: f32) -> f32 {
-        self.steps
-            .iter()
-            .fold(self.lowest, |level, &(middle, height)| level + if x > middle { height } else { 0.0 })
+    fn of(&self, weights: &[f32; SUMS], importance: &[f32; SUMS], sums: &mut [f32; SUMS]) {
+        let inverse = 1.0 / self.scale;
+        for index in 0..SUMS {
+            let difference = weights[index] - self.scale * self.levels.nearest(weights[index] * inverse);
+            sums[index] += importance[index] * (difference * difference);
+        }
     }
 }
 
-#[inline(always)]
-fn nearest_integer(x: f32, low: f32, high: f32) -> f32 {
-    round_small(x.clamp(low, high))
+/// Sums side by side, for the compiler to use vectors; divides the columns of every group.
+const SUMS: usize = 16;
+
+impl<L: Levels> pulp::WithSimd for Errors<'_, L> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> f32 {
+        let mut sums = [0.0f32; SUMS];
+        let weights = self.weights.as_chunks().0;
+        match self.importance {
+            None => weights.iter().for_each(|weights| self.of(weights, &[1.0; SUMS], &mut sums)),
+            Some(importance) => {
+                let pairs = weights.iter().zip(importance.as_chunks().0);
+                pairs.for_each(|(weights, importance)| self.of(weights, importance, &mut sums));
+            }
+        }
+        sums.iter().sum()
+    }
 }
 
 /// `x.round_ties_even()` for |x| up to 2²², in two additions: beyond 2²³ a float has no fraction. Without SSE4.1 the
@@ -303,7 +333,7 @@ mod tests {
             let Some(grouped) = encoding.grouped() else { continue };
             let group = grouped.group_cols.min(64);
             let (weights, importance) = (&weights[..group], &importance[..group]);
-            let of = |scale: f16| error(&grouped, weights, Some(importance), scale.to_f32());
+            let of = |scale: f16| Nearest::new(&grouped).error(weights, Some(importance), scale.to_f32());
             let (plain, weighted) = (fit(&grouped, weights, None), fit(&grouped, weights, Some(importance)));
             assert!(of(weighted) <= of(plain), "{encoding}");
         }

@@ -2,7 +2,7 @@
 
 use crate::logits::MECHANISMS;
 use crate::oracle;
-use crate::support::{llama, tokens};
+use crate::support::{is_emulated, llama, tokens};
 use pith_format::{Encoding, ModelConfig, Role};
 use pith_runtime::{Inputs, KvType, LayerRun, Listener, Model, RuntimeError, Session, SessionOptions, Site};
 use std::collections::HashMap;
@@ -73,7 +73,8 @@ fn bits(logits: &[Vec<f32>]) -> Vec<Vec<u32>> {
 fn every_mechanism_gives_the_bits_of_the_plain_pass() {
     for (name, change) in MECHANISMS {
         // What packed activations are multiplied with is worked on in another order, on some kernels.
-        let (best, all) = (vec![pith_kernels::best()], pith_kernels::available());
+        let best = vec![pith_kernels::best()];
+        let all = if is_emulated() { best.clone() } else { pith_kernels::available() };
         for (encoding, kernels) in [(Encoding::F16, &all), (Encoding::Q4, &best), (Encoding::F32, &best)] {
             let mut plan = llama();
             change(&mut plan);

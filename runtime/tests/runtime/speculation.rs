@@ -1,7 +1,7 @@
 //! Speculation: the text is the text without it.
 
 use crate::generation::{CHAIN, EOS, chain, session, stops};
-use crate::support::{Plan, llama};
+use crate::support::{Plan, is_emulated, llama};
 use pith_format::Encoding;
 use pith_runtime::{
     Distribution, Draft, DraftModel, Drafter, GenerateOptions, KvType, Ledger, Lookup, Model, Outcome, Phase,
@@ -115,7 +115,8 @@ fn a_small_batch_gives_the_bits_of_single_steps() {
                 continue;
             }
             for kv_type in KvType::ALL {
-                for threads in [1, 2] {
+                let threads: &[usize] = if is_emulated() { &[2] } else { &[1, 2] };
+                for &threads in threads {
                     let options = SessionOptions {
                         kv_type,
                         threads: Some(threads),
@@ -298,7 +299,9 @@ fn a_draft_models_text_is_distributed_as_plain_text() {
         let mut session = session(&model, 64);
         let mut drafter = DraftModel::new(crate::generation::session(&small, 64), &model, 3).unwrap();
         let mut counts: HashMap<[u32; 3], u32> = HashMap::new();
-        let (runs, mut drafted, mut accepted) = (6000, 0, 0);
+        // A law of fewer draws has fewer cells of five.
+        let (runs, least_freedom) = if is_emulated() { (1000, 8.0) } else { (6000, 40.0) };
+        let (mut drafted, mut accepted) = (0, 0);
         for seed in 0..runs {
             let sampling = SamplerOptions { seed, ..sampling.clone() };
             let (found, outcome) = reply(&mut session, Some(&mut drafter), &sampling, &prompt, &options, 999);
@@ -329,7 +332,10 @@ fn a_draft_models_text_is_distributed_as_plain_text() {
         }
         let freedom = f64::from(cells - 1);
         println!("χ² {squares:.1} with {freedom} degrees of freedom, {accepted} of {drafted} accepted");
-        assert!(freedom >= 40.0 && squares < freedom + 5.0 * (2.0 * freedom).sqrt(), "{squares}, {freedom}");
+        assert!(
+            freedom >= least_freedom && squares < freedom + 5.0 * (2.0 * freedom).sqrt(),
+            "{squares}, {freedom}"
+        );
         assert!(drafted / 10 < accepted && accepted < drafted * 9 / 10, "{accepted} of {drafted}");
     }
 }

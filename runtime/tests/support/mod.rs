@@ -46,6 +46,12 @@ pub struct Built {
     pub weights: HashMap<TensorId, Vec<f64>>,
 }
 
+/// Whether every instruction is emulated (`.ci/qemu-runner` says so): tests that compute much do less then.
+#[allow(dead_code, reason = "each test binary uses its part")]
+pub fn is_emulated() -> bool {
+    std::env::var_os("PITH_QEMU_CPU").is_some()
+}
+
 pub fn layer() -> LayerConfig {
     LayerConfig {
         heads: 4,
