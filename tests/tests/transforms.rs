@@ -2,7 +2,8 @@
 
 use pith_converter::calibration::{Calibration, CalibrationOptions, CalibrationText, TextOptions};
 use pith_converter::{
-    CompressOptions, Compression, ConvertError, ConvertOptions, Quantizer, Recipe, Transform, convert,
+    CompressOptions, Compression, ConvertError, ConvertOptions, ExportOptions, ExportType, Quantizer, Recipe,
+    Transform, convert, export,
 };
 use pith_format::{Encoding, Role, TensorId};
 use pith_runtime::{Model, SessionOptions};
@@ -184,4 +185,21 @@ fn rotated_models_are_calibrated_as_they_are() {
         println!("{relative}, in q2 {coarse}");
         assert!(relative < 0.5 * coarse && relative > 0.0, "{relative}, in q2 {coarse}");
     }
+}
+
+#[test]
+fn rotated_weights_can_be_exported() {
+    let source = family("llama2_tied");
+    let rotated = convert_with(&source, recipe(Encoding::F32, Transform::Hadamard));
+    let model = rotated.open();
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("exported");
+    let options = |like| ExportOptions { like, dtype: ExportType::F32, ..ExportOptions::default() };
+    let error =
+        export(model.index(), model.bytes(), &output, &options(Some(source.clone())), &()).unwrap_err();
+    assert!(error.to_string().contains("export without --like"), "{error}");
+    assert!(!output.exists());
+    export(model.index(), model.bytes(), &output, &options(None), &()).unwrap();
+    let relative = logits_differ(&convert_all(&source, Encoding::F32), &convert_all(&output, Encoding::F32));
+    assert!(relative <= TOLERANCE, "{relative:e}");
 }

@@ -10,13 +10,14 @@ mod tensor;
 
 use std::path::{Path, PathBuf};
 
-use pith_format::{Index, Kind, ModelConfig, Role};
+use pith_format::{Index, Kind, Metadata, ModelConfig, Role};
 use serde_json::{Value, json};
 
 use crate::arch::{Architecture, Binding, original_bindings, original_config};
 use crate::error::ConvertError;
 use crate::report::Progress;
 use crate::source::{Checkpoint, SourceKind};
+use crate::transform::recorded;
 use folder::Staging;
 use safetensors::Shards;
 use tensor::Target;
@@ -102,7 +103,7 @@ pub fn export(
     let model = &index.metadata().model;
     let mut warnings = Vec::new();
     let (config, bindings) = match &options.like {
-        Some(like) => original(like, model)?,
+        Some(like) => original(like, index.metadata())?,
         None => {
             warnings.push("no tokenizer files: --like with the original folder copies them".into());
             let has = |id| index.entry(id).is_some();
@@ -132,13 +133,22 @@ pub fn export(
 }
 
 /// Configuration and tensors of the checkpoint that the file was made from.
-fn original(like: &Path, model: &ModelConfig) -> Result<(Value, Vec<Binding>), ConvertError> {
+fn original(like: &Path, metadata: &Metadata) -> Result<(Value, Vec<Binding>), ConvertError> {
+    let model = &metadata.model;
     let checkpoint = Checkpoint::open(like)?;
     if checkpoint.kind() != SourceKind::HuggingFace {
         return Err(ConvertError::NotAFolder { path: like.into() });
     }
     let config = checkpoint.config().expect("a folder has a configuration").clone();
     let Architecture { model: original, bindings, .. } = Architecture::resolve(&checkpoint)?;
+    if let Some(transform) = recorded(&metadata.provenance).filter(|_| original.tied_head && !model.tied_head)
+    {
+        let reason = format!(
+            "the file's head is a matrix of its own, for which {} has no place; export without --like",
+            like.display()
+        );
+        return Err(ConvertError::Transform { name: transform.name(), reason });
+    }
     compare(like, &original, model)?;
     Ok((config, bindings))
 }

@@ -80,13 +80,14 @@ struct Row {
 }
 
 /// Measures everything and writes the page's section.
-pub fn quality(args: QualityArgs) -> anyhow::Result<()> {
+pub fn quality(mut args: QualityArgs) -> anyhow::Result<()> {
+    let name = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    args.work = args.work.join(&name);
     std::fs::create_dir_all(&args.work).with_context(|| args.work.display().to_string())?;
     let mut rows = ours::measure(&args)?;
     if let Some(llama) = &args.llama {
         rows.extend(llama::measure(&args, llama)?);
     }
-    let name = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let text = page(&rows);
     document::write_section(&args.page, &name, &name, &text)?;
     let json = serde_json::to_string_pretty(&rows)?;
