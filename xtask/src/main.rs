@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod document;
+mod encodings;
 mod mca;
 mod quality;
 mod rival;
@@ -22,6 +23,8 @@ enum Command {
     Rival(Box<rival::RivalArgs>),
     /// Model the speed of the ARM kernels' inner loops with llvm-mca
     Mca(mca::McaArgs),
+    /// Measure what each encoding costs in time
+    Encodings(encodings::EncodingsArgs),
     /// Measure what quantization costs in knowledge, beside llama.cpp's types
     Quality(quality::QualityArgs),
 }
@@ -30,6 +33,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Rival(args) => rival::rival(*args),
         Command::Mca(args) => mca::mca(args),
+        Command::Encodings(args) => encodings::encodings(args),
         Command::Quality(args) => quality::quality(args),
     }
 }
