@@ -9,8 +9,9 @@ use pith_runtime::{Model, SessionOptions};
 use crate::calibration::{
     Calibration, CalibrationError, CalibrationOptions, CalibrationProgress, CalibrationText, TextOptions,
 };
-use crate::convert::{ConvertOptions, check, convert};
+use crate::convert::{ConvertOptions, convert};
 use crate::error::ConvertError;
+use crate::prepare::check;
 use crate::recipe::Recipe;
 use crate::report::{Progress, Report};
 use crate::source::Checkpoint;

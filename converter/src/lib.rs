@@ -9,6 +9,7 @@ mod convert;
 mod encode;
 mod error;
 mod export;
+mod prepare;
 pub mod quantize;
 mod quantized;
 mod recipe;

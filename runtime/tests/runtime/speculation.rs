@@ -114,7 +114,9 @@ fn a_small_batch_gives_the_bits_of_single_steps() {
             if kernels.name() == "reference" {
                 continue;
             }
-            for kv_type in KvType::ALL {
+            // How keys and values are stored has nothing to do with how weights are.
+            let all = !is_emulated() || *encoding == Encoding::Q4;
+            for kv_type in KvType::ALL.into_iter().filter(|&kv_type| all || kv_type == KvType::F16) {
                 let threads: &[usize] = if is_emulated() { &[2] } else { &[1, 2] };
                 for &threads in threads {
                     let options = SessionOptions {
