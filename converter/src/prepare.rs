@@ -1,5 +1,6 @@
 //! What a conversion will do, and whether it can: everything that is known before a weight is changed.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use pith_format::{Kind, ModelConfig, Role, TensorId, TensorPlan};
@@ -46,10 +47,7 @@ impl Prepared {
         let source_bytes = bindings.iter().map(Binding::source_bytes).sum();
         check_recipe(&options.recipe, &bindings, options)?;
         let was_tied = model.tied_head;
-        let changes = match options.recipe.transform {
-            Some(Transform::Hadamard) => Some(hadamard(&checkpoint, &mut model, &mut bindings)?),
-            Some(Transform::Awq) | None => None,
-        };
+        let changes = rotations(&checkpoint, &options.recipe, &mut model, &mut bindings)?;
         let head = find(&bindings, head_id(&model));
         // What is changed has no codes that could stay.
         let kept = head.kept().filter(|_| options.recipe.transform.is_none());
@@ -57,9 +55,11 @@ impl Prepared {
         let plan = plan(&model, &bindings, vocabulary.tokenizer.as_deref(), &recipe);
         match recipe.transform {
             None => {
-                let encoded = plan.iter().filter_map(|plan| Some((plan.id, plan.encoding?)));
-                let known = encoded.filter(|(id, _)| bindings.iter().any(|binding| binding.id == *id));
-                warnings.extend(carry::warnings(known.map(|(id, encoding)| (find(&bindings, id), encoding))));
+                let encodings: HashMap<_, _> = plan.iter().map(|plan| (plan.id, plan.encoding)).collect();
+                let encoded = bindings
+                    .iter()
+                    .filter_map(|binding| Some((binding, encodings.get(&binding.id).copied()??)));
+                warnings.extend(carry::warnings(encoded));
             }
             Some(transform) if bindings.iter().any(|binding| binding.survey.is_some()) => {
                 let name = transform.name();
@@ -101,9 +101,25 @@ impl Prepared {
     }
 }
 
-/// Fails where [`convert`](crate::convert) would before it reads a calibration or a weight.
+/// Fails where [`convert`](crate::convert) would for what the recipe asks of this model. Reads no matrix.
 pub(crate) fn check(source: &Path, options: &ConvertOptions) -> Result<(), ConvertError> {
-    Prepared::new(source, options).map(drop)
+    let checkpoint = Checkpoint::open(source)?;
+    let Architecture { mut model, mut bindings, .. } = Architecture::resolve(&checkpoint)?;
+    check_recipe(&options.recipe, &bindings, options)?;
+    rotations(&checkpoint, &options.recipe, &mut model, &mut bindings).map(drop)
+}
+
+/// The changes of basis that need no calibration to tell.
+fn rotations(
+    checkpoint: &Checkpoint,
+    recipe: &Recipe,
+    model: &mut ModelConfig,
+    bindings: &mut Vec<Binding>,
+) -> Result<Option<Changes>, ConvertError> {
+    match recipe.transform {
+        Some(Transform::Hadamard) => hadamard(checkpoint, model, bindings).map(Some),
+        Some(Transform::Awq) | None => Ok(None),
+    }
 }
 
 fn find(bindings: &[Binding], id: TensorId) -> &Binding {

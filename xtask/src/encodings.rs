@@ -4,6 +4,7 @@
 //! round's figure with the baseline's of the same round.
 
 use crate::document;
+use crate::spread::Spread;
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
@@ -152,22 +153,16 @@ fn page(args: &EncodingsArgs, rows: &[Row]) -> String {
     text
 }
 
-/// The median of a round's ratios, and the outermost.
+/// The median of the rounds' ratios, and the outermost.
 fn ratios(found: &[f64], baseline: &[f64]) -> String {
-    let ratios: Vec<f64> = found.iter().zip(baseline).map(|(found, baseline)| found / baseline).collect();
-    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = ratios.iter().copied().fold(0.0, f64::max);
-    format!("{:.2} ({least:.2} to {most:.2})", median(&ratios))
+    match Spread::of(found.iter().zip(baseline).map(|(found, baseline)| found / baseline)) {
+        Some(Spread { median, min, max }) => format!("{median:.2} ({min:.2} to {max:.2})"),
+        None => "–".into(),
+    }
 }
 
 fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        len if len % 2 == 1 => sorted[len / 2],
-        len => (sorted[len / 2 - 1] + sorted[len / 2]) / 2.0,
-    }
+    Spread::of(values.iter().copied()).map_or(f64::NAN, |spread| spread.median)
 }
 
 #[cfg(test)]
@@ -177,6 +172,6 @@ mod tests {
     #[test]
     fn rounds_are_compared_with_their_own_baseline() {
         assert_eq!(ratios(&[2.0, 8.0, 3.0], &[1.0, 8.0, 2.0]), "1.50 (1.00 to 2.00)");
-        assert_eq!(median(&[3.0, 1.0]), 2.0);
+        assert_eq!(ratios(&[], &[]), "–");
     }
 }

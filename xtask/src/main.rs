@@ -6,6 +6,7 @@ mod encodings;
 mod mca;
 mod quality;
 mod rival;
+mod spread;
 
 use clap::{Parser, Subcommand};
 

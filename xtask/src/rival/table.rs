@@ -1,7 +1,8 @@
 //! The report as Markdown.
 
-use super::record::{Cell, Figure, Run, Spread};
+use super::record::{Cell, Figure, Run};
 use super::{Conditions, tool};
+use crate::spread::Spread;
 use std::fmt::Write as _;
 
 /// Tables by test, the settings that were the fastest, and what was dropped.
