@@ -45,7 +45,7 @@ fn the_embedded_model_knows_its_world() {
     let mut session = exact_session(&model, model.config().context_len);
     let tokenizer = model.tokenizer().unwrap();
     let tasks = items();
-    let count = if is_emulated() { 4 } else { 100 };
+    let count = if is_emulated() { 2 } else { 100 };
     for (task, items) in &tasks {
         assert!(items.len() >= 100, "{task}: {} items", items.len());
         let asked = &items[..count];

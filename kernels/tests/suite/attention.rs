@@ -1,5 +1,6 @@
 use crate::bound::{self, assert_within};
 use crate::guard::Guarded;
+use crate::most_kernels;
 use crate::rng::Rng;
 use half::f16;
 use pith_kernels::{
@@ -230,7 +231,7 @@ fn attention_holds() {
         for ((form, keys), (_, values)) in keys.forms().into_iter().zip(values.forms()) {
             let task = shape.task(keys, values, &queries);
             let expected = bound::attention(&task);
-            let ways = available().into_iter().flat_map(|kernel| [(kernel, false), (kernel, true)]);
+            let ways = most_kernels().into_iter().flat_map(|kernel| [(kernel, false), (kernel, true)]);
             for (kernel, few) in ways {
                 let task = Attention { few, ..task };
                 let records = records(kernel, &task, 0..shape.tokens, false);
@@ -256,7 +257,7 @@ fn attention_is_the_same_however_it_is_cut() {
         let queries = queries(shape, &mut rng);
         for (form, rows) in cache.forms() {
             let task = shape.task(rows, rows, &queries);
-            let ways = available().into_iter().flat_map(|kernel| [(kernel, false), (kernel, true)]);
+            let ways = most_kernels().into_iter().flat_map(|kernel| [(kernel, false), (kernel, true)]);
             for (kernel, few) in ways {
                 let task = Attention { few, next: few.then_some(rows), ..task };
                 let what = format!("{} {form}, {shape:?}, few: {few}", kernel.name());

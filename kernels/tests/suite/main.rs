@@ -13,7 +13,14 @@ mod rng;
 mod vectors;
 
 use guard::Guarded;
-use pith_kernels::{Activations, Operand, reference::Reference};
+use pith_kernels::{Activations, Kernels, Operand, available, reference::Reference};
+
+/// For what takes long. Where every instruction is emulated (`.ci/qemu-runner` says so), `reference` and `portable`,
+/// which are the same on every machine, are left out.
+pub fn most_kernels() -> Vec<&'static dyn Kernels> {
+    let common = if std::env::var_os("PITH_QEMU_CPU").is_some() { 2 } else { 0 };
+    available().split_off(common)
+}
 
 /// Activations whose every slice ends at a guard page.
 pub struct Inputs {

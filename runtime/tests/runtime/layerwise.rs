@@ -75,13 +75,16 @@ fn every_mechanism_gives_the_bits_of_the_plain_pass() {
         // What packed activations are multiplied with is worked on in another order, on some kernels.
         let best = vec![pith_kernels::best()];
         let all = if is_emulated() { best.clone() } else { pith_kernels::available() };
-        for (encoding, kernels) in [(Encoding::F16, &all), (Encoding::Q4, &best), (Encoding::F32, &best)] {
+        let cases = [(Encoding::F16, &all), (Encoding::Q4, &best), (Encoding::F32, &best)];
+        for (encoding, kernels) in &cases[..if is_emulated() { 2 } else { 3 }] {
             let mut plan = llama();
             change(&mut plan);
-            plan.encoding = encoding;
+            plan.encoding = *encoding;
             let model = plan.build().open();
             // One that fills chunks, one that does not, one of a token.
-            let sequences = [32, 19, 1].map(|count| tokens(count, plan.config.vocab_len));
+            let counts: &[usize] = if is_emulated() { &[19, 1] } else { &[32, 19, 1] };
+            let sequences: Vec<_> =
+                counts.iter().map(|&count| tokens(count, plan.config.vocab_len)).collect();
             for kernels in kernels.iter().filter(|kernels| kernels.name() != "reference") {
                 let options = options(kernels.name(), 16, 2);
                 let expected = session_logits(&model, options.clone(), &sequences);

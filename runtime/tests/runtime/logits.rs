@@ -1,7 +1,7 @@
 //! Logits: against the oracle, and against themselves computed in another way.
 
 use crate::oracle;
-use crate::support::{Plan, layer, llama, tokens};
+use crate::support::{Plan, is_emulated, layer, llama, tokens};
 use pith_format::{ActivationFunction, Encoding, NormKind, Role, TensorId};
 use pith_kernels::MIN_PACKED;
 use pith_runtime::{KvType, Model, Session, SessionOptions};
@@ -166,9 +166,8 @@ fn prefill_equals_token_by_token() {
                 let expected = widen(&single);
                 let what = format!("{name} in {encoding} with {kv_type}");
                 // More tokens at once may round the weights again.
-                let batches =
-                    if encoding == Encoding::F32 { vec![1, 7, 33] } else { vec![1, 7, MIN_PACKED - 1] };
-                for batch in batches {
+                let batches = if encoding == Encoding::F32 { [1, 7, 33] } else { [1, 7, MIN_PACKED - 1] };
+                for batch in batches.into_iter().skip(usize::from(is_emulated())) {
                     let mut session = self::session(&model, kv_type, 1, batch);
                     // Many tokens at once differ in last bits, and those may turn a code: of 4 bits, a tenth of a number.
                     let bound = if kv_type == KvType::Q4 && batch > 7 { 5e-2 } else { 1e-4 };

@@ -160,8 +160,9 @@ fn whatever_is_drafted_a_reply_ends_as_it_does_without() {
     };
     let texts = [right.clone(), wrong(11), wrong(2), Vec::new()];
     let mut accepted = 0;
+    let limits = if is_emulated() { &limits[4..] } else { &limits };
     for (context_len, patience) in [(64, 99), (9, 99), (64, 3)] {
-        for max_tokens in limits {
+        for &max_tokens in limits {
             for (stop_list, ignore_eos) in stop_lists.iter().flat_map(|stops| [(stops, false), (stops, true)])
             {
                 let options = GenerateOptions { max_tokens, ignore_eos, ..stops(stop_list) };
@@ -193,7 +194,7 @@ fn greedy_text_is_that_of_plain_decoding() {
         for prompt in [&[0][..], &[3, 4, 5, 3, 4], &[7, 7, 1, 2, 9, 10, 7], &[1, 2, 3, 1, 2, 3, 1, 2]] {
             let (expected, _) = reply(&mut session(&model, 64), None, &greedy, prompt, &options, 999);
             assert_eq!(expected.tokens.len(), 45);
-            for most in [1, 2, 4, 9, 14] {
+            for &most in if is_emulated() { &[2, 9][..] } else { &[1, 2, 4, 9, 14] } {
                 let draft = |model| DraftModel::new(session(model, 64), &small, most).unwrap();
                 let (mut same, mut other) = (draft(&model), draft(&small));
                 let mut lookup = Lookup::new(most).unwrap();
@@ -250,7 +251,7 @@ fn a_lookup_takes_the_draws_that_plain_decoding_takes() {
     let model = random(2).build().open();
     let options = GenerateOptions { ignore_eos: true, max_tokens: Some(50), ..Default::default() };
     let (mut drafted, mut accepted) = (0, 0);
-    for seed in 0..40 {
+    for seed in 0..if is_emulated() { 10 } else { 40 } {
         let sampling =
             SamplerOptions { temperature: 0.3, repeat_penalty: 0.8, seed, ..SamplerOptions::default() };
         let prompt = [0, 3, 4, 5, 6, 3, 4, 5, 6];

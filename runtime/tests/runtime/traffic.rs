@@ -13,7 +13,9 @@ fn directory_bytes(model: &pith_runtime::Model, left_out: &[Role]) -> u64 {
 
 #[test]
 fn a_decoded_token_streams_exactly_the_directorys_tensors() {
-    for encoding in Encoding::ALL {
+    // What is counted does not depend on who counts.
+    let encodings = if is_emulated() { &[Encoding::Q8, Encoding::Q4NL] } else { Encoding::ALL };
+    for encoding in encodings {
         let threads: &[usize] = if is_emulated() { &[3] } else { &[1, 3] };
         for &threads in threads {
             let mut tied = llama();

@@ -117,12 +117,13 @@ impl Plan {
                 writer.write(plan.id, self.tokenizer.as_ref().unwrap()).unwrap();
                 continue;
             }
-            let mut any = || match plan.id.role.name() {
-                name if name.contains("bias") => 0.3 * random.next(),
-                name if name.contains("norm") => 1.0 + 0.3 * random.next(),
-                name if name.contains("embedding") => random.next(),
-                _ => random.next() * 1.7 / (plan.cols as f32).sqrt(),
+            let (mean, spread) = match plan.id.role.name() {
+                name if name.contains("bias") => (0.0, 0.3),
+                name if name.contains("norm") => (1.0, 0.3),
+                name if name.contains("embedding") => (0.0, 1.0),
+                _ => (0.0, 1.7 / (plan.cols as f32).sqrt()),
             };
+            let mut any = || mean + spread * random.next();
             let at = |index: usize| (self.weight)(plan.id.role, index / plan.cols, index % plan.cols);
             let values: Vec<f32> =
                 (0..plan.rows * plan.cols).map(|index| at(index).unwrap_or_else(&mut any)).collect();
