@@ -122,6 +122,35 @@ fn scaled_models_give_the_same_logits() {
     }
 }
 
+/// Codes that a checkpoint came with are decoded first.
+#[test]
+fn quantized_checkpoints_are_rotated() {
+    for name in ["gptq_asym", "awq", "packed_4bit"] {
+        let source = golden().join("quantized").join(name);
+        let plain = convert_all(&source, Encoding::F32);
+        let rotated = convert_with(&source, recipe(Encoding::F32, Transform::Hadamard));
+        let relative = logits_differ(&plain, &rotated);
+        println!("{name} {relative:.1e}");
+        assert!(relative <= TOLERANCE, "{name}: {relative:e}");
+        assert_eq!(rotated.open().metadata().provenance.passes[0].name, "hadamard");
+    }
+}
+
+#[test]
+fn a_rotated_head_can_be_in_two_parts() {
+    let source = family("llama2_tied");
+    let with_head = |head: &str| {
+        let head = Some(head.parse().unwrap());
+        convert_with(&source, Recipe { head, ..recipe(Encoding::F32, Transform::Hadamard) })
+    };
+    let [whole, split, first] = ["f32", "q4-g64+q4", "q4-g64"].map(with_head);
+    assert!(split.open().index().entry(TensorId::model(Role::HeadRest)).is_some());
+    // Two times four bits hold what eight do, sixteen times finer than the first four.
+    let [split, first] = [split, first].map(|converted| logits_differ(&whole, &converted));
+    println!("{split:.1e}, the first part alone {first:.1e}");
+    assert!(0.0 < split && split < 0.15 * first, "{split}, the first part alone {first}");
+}
+
 fn convert_scaled(source: &Path, calibration: &Path) -> Converted {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.pith");
