@@ -3,8 +3,8 @@
 //! Where memory is the wall, a token costs its bytes: decode is compared in bytes a second, prefill in tokens a second, each
 //! round's figure with the baseline's of the same round.
 
-use crate::document;
 use crate::spread::Spread;
+use crate::{document, program};
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
@@ -92,7 +92,7 @@ fn convert(args: &EncodingsArgs, name: &str) -> anyhow::Result<Row> {
     let mut command = Command::new(&args.pith);
     command.arg("convert").arg(&args.checkpoint).arg(&path);
     command.args(["-e", name, "--embedding", name, "--head", name, "--force", "--json"]);
-    let said = json(command)?;
+    let said = program::run(command)?.said;
     let seconds = said.pointer("/seconds").and_then(Value::as_f64).context("seconds")?;
     let file_bytes = std::fs::metadata(&path).with_context(|| path.display().to_string())?.len();
     let encoding = name.to_string();
@@ -105,7 +105,7 @@ fn run(args: &EncodingsArgs, row: &mut Row) -> anyhow::Result<()> {
     let (prompt, generate, threads) =
         (args.prompt.to_string(), args.generate.to_string(), args.threads.to_string());
     command.args(["-p", &prompt, "-n", &generate, "-t", &threads, "-r", "2", "--json"]);
-    let said = json(command)?;
+    let said = program::run(command)?.said;
     let number = |test: String, field: &str| {
         let tests = said.as_array()?;
         tests.iter().find(|line| line["test"] == test.as_str())?[field].as_f64()
@@ -113,14 +113,6 @@ fn run(args: &EncodingsArgs, row: &mut Row) -> anyhow::Result<()> {
     row.prefill.push(number(format!("pp{prompt}"), "tokens_per_s").context("the prefill test")?);
     row.decode.push(number(format!("tg{generate}"), "gb_per_s").context("the decode test")?);
     Ok(())
-}
-
-fn json(mut command: Command) -> anyhow::Result<Value> {
-    let output =
-        command.output().with_context(|| format!("cannot start {}", command.get_program().display()))?;
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    anyhow::ensure!(output.status.success(), "{command:?}: {errors}");
-    serde_json::from_slice(&output.stdout).with_context(|| format!("{command:?}"))
 }
 
 fn page(args: &EncodingsArgs, rows: &[Row]) -> String {

@@ -1,9 +1,11 @@
 //! `cargo xtask`: what is measured about Pith and written into `docs/performance.md` and `docs/quality.md`.
 #![forbid(unsafe_code)]
 
+mod costs;
 mod document;
 mod encodings;
 mod mca;
+mod program;
 mod quality;
 mod rival;
 mod spread;
@@ -26,6 +28,8 @@ enum Command {
     Mca(mca::McaArgs),
     /// Measure what each encoding costs in time
     Encodings(encodings::EncodingsArgs),
+    /// Measure what calibrating, rounding and searching take
+    Costs(costs::CostsArgs),
     /// Measure what quantization costs in knowledge, beside llama.cpp's types
     Quality(quality::QualityArgs),
 }
@@ -35,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         Command::Rival(args) => rival::rival(*args),
         Command::Mca(args) => mca::mca(args),
         Command::Encodings(args) => encodings::encodings(args),
+        Command::Costs(args) => costs::costs(args),
         Command::Quality(args) => quality::quality(args),
     }
 }

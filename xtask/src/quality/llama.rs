@@ -13,6 +13,12 @@ const TYPES: [&str; 12] = [
     "IQ2_XXS",
 ];
 
+/// Begins the last line that is read of llama-perplexity.
+const LAST_FIGURE: &str = "Same top p";
+
+/// Runs of llama-perplexity until one says all.
+const ATTEMPTS: usize = 20;
+
 /// Quantizes and judges every type.
 pub fn measure(args: &QualityArgs, tools: &Path) -> anyhow::Result<Vec<Row>> {
     let gguf = text_of(args.gguf.as_deref().context("--gguf is missing")?)?;
@@ -38,12 +44,11 @@ pub fn measure(args: &QualityArgs, tools: &Path) -> anyhow::Result<Vec<Row>> {
             number_before(&(said.0 + &said.1), "quant size", " BPW").context("llama-quantize's BPW")?;
         let seconds = started.elapsed().as_secs_f64();
         let judge = ["-m", path, "-f", text, "--kl-divergence-base", base, "--kl-divergence"];
-        let said = run(&perplexity, &[&judge, &common[..]].concat())?;
-        let said = said.0 + &said.1;
+        let said = whole(|| run(&perplexity, &[&judge, &common[..]].concat()))?;
         let line = |start: &str| {
             said.lines().find(|line| line.starts_with(start)).map(numbers).with_context(|| start.to_string())
         };
-        let (kl, top) = (line("Mean    KLD")?, line("Same top p")?);
+        let (kl, top) = (line("Mean    KLD")?, line(LAST_FIGURE)?);
         Ok(Row {
             tool: NAME,
             name: (*name).into(),
@@ -57,6 +62,18 @@ pub fn measure(args: &QualityArgs, tools: &Path) -> anyhow::Result<Vec<Row>> {
         })
     };
     TYPES.iter().map(one).collect()
+}
+
+/// What a run of llama-perplexity says, its last figures among it: of small models it can end before they are written.
+fn whole(mut judge: impl FnMut() -> anyhow::Result<(String, String)>) -> anyhow::Result<String> {
+    for _ in 0..ATTEMPTS {
+        let (out, errors) = judge()?;
+        let said = out + &errors;
+        if said.lines().any(|line| line.starts_with(LAST_FIGURE)) {
+            return Ok(said);
+        }
+    }
+    anyhow::bail!("llama-perplexity ended {ATTEMPTS} times without \"{LAST_FIGURE}\"")
 }
 
 /// The numbers behind the colon of a line.
@@ -75,6 +92,20 @@ fn number_before(text: &str, mark: &str, unit: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_lost_its_last_lines_is_repeated() {
+        let runs = ["Mean    KLD: 1\n", "", "Mean    KLD: 1\nSame top p: 2 %\n"];
+        let mut left = runs.iter();
+        let said = whole(|| Ok((left.next().unwrap().to_string(), String::new()))).unwrap();
+        assert_eq!((said.as_str(), left.len()), (runs[2], 0));
+        let mut count = 0;
+        let error = whole(|| {
+            count += 1;
+            Ok((runs[0].into(), String::new()))
+        });
+        assert!(error.unwrap_err().to_string().contains("Same top p") && count == ATTEMPTS);
+    }
 
     #[test]
     fn figures_are_read_as_llama_cpp_prints_them() {
