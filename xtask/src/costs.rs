@@ -64,7 +64,7 @@ pub fn costs(args: CostsArgs) -> anyhow::Result<()> {
         let bytes = |field: &str| said.get(field).and_then(Value::as_u64);
         let (file_bytes, predicted_bytes) = (bytes("file_bytes"), bytes("predicted_bytes"));
         rows.push(Row { what, seconds, peak_bytes, file_bytes, predicted_bytes });
-        Ok(())
+        write(&args, &rows)
     };
     let (source, text, tokens) =
         (args.checkpoint.as_os_str(), args.text.as_os_str(), args.tokens.to_string());
@@ -89,11 +89,14 @@ pub fn costs(args: CostsArgs) -> anyhow::Result<()> {
         let limits = [os("search"), source, os("--text"), text, os("--hours"), os(&hours_text)];
         row(format!("search, 3.4 bits, {hours} hours"), &[&limits[..], &bits, &places].concat())?;
     }
-    let table = page(&args, &rows);
-    document::write_section(&args.page, "costs", "What compressing takes", &table)?;
-    document::write(&args.page.with_extension("").join("costs.json"), &serde_json::to_string_pretty(&rows)?)?;
-    print!("{table}");
+    print!("{}", page(&args, &rows));
     Ok(())
+}
+
+/// What was measured so far.
+fn write(args: &CostsArgs, rows: &[Row]) -> anyhow::Result<()> {
+    document::write_section(&args.page, "costs", "What compressing takes", &page(args, rows))?;
+    document::write(&args.page.with_extension("").join("costs.json"), &serde_json::to_string_pretty(rows)?)
 }
 
 fn page(args: &CostsArgs, rows: &[Row]) -> String {
