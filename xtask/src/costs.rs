@@ -31,7 +31,7 @@ pub struct CostsArgs {
     /// The pith program, built with --release
     #[arg(long, default_value = "target/release/pith")]
     pith: PathBuf,
-    /// Folder for files, some three times the checkpoint, which stay
+    /// Folder for files, which stay: some three times the checkpoint, and while it searches seven times
     #[arg(long, default_value = "target/costs")]
     work: PathBuf,
     /// Page to write the table into
