@@ -18,27 +18,34 @@ const SPARE_BYTES: u64 = 256 << 20;
 pub struct Pairing {
     /// An encoding of `pith convert`.
     pub encoding: String,
-    /// Types of `llama-quantize`. The first has the same bits a body weight and is the one for decoding; prefill, which
-    /// no memory bounds, is measured with whichever is the fastest.
+    /// Types of `llama-quantize`. Prefill, which no memory bounds, is measured with whichever is the fastest.
     pub formats: Vec<String>,
+    /// So many of the first have the same bits a body weight: the ones for decoding.
+    pub same_bits: usize,
 }
 
 impl Pairing {
-    /// `NAME` with the formats known for it, or `NAME=FORMAT,FORMAT`.
+    /// `NAME` with the formats known for it, or `NAME=FORMAT,FORMAT`; formats of the same bits as the first are behind
+    /// it with a `/` between, `NAME=FORMAT/FORMAT,FORMAT`.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let (encoding, formats) = match text.split_once('=') {
             Some(_) => name_and_rest(text, "--encodings")?,
             None => match text {
                 "q4" | "q4-g64" => (text, "Q4_0,IQ4_XS"),
                 "q8" => (text, "Q8_0"),
+                "ternary" => (text, "TQ2_0/IQ2_BN"),
                 "f16" => (text, "F16"),
                 _ => anyhow::bail!("no rival format is known for {text:?}: name them, {text}=FORMAT,FORMAT"),
             },
         };
-        let formats: Vec<String> =
-            formats.split(',').filter(|format| !format.is_empty()).map(String::from).collect();
-        anyhow::ensure!(!formats.is_empty(), "--encodings {text:?} names no format");
-        Ok(Self { encoding: encoding.into(), formats })
+        let (same, others) = formats.split_once(',').unwrap_or((formats, ""));
+        let list = |text: &str, between: char| -> Vec<String> {
+            text.split(between).filter(|format| !format.is_empty()).map(String::from).collect()
+        };
+        let (same, others) = (list(same, '/'), list(others, ','));
+        anyhow::ensure!(!same.is_empty(), "--encodings {text:?} names no format");
+        let same_bits = same.len();
+        Ok(Self { encoding: encoding.into(), formats: [same, others].concat(), same_bits })
     }
 }
 
@@ -47,21 +54,23 @@ impl Pairing {
 pub struct Files {
     folder: PathBuf,
     shape: &'static Shape,
+    pure: bool,
 }
 
 impl Files {
     /// Makes what is missing: the checkpoint and the rivals' files once, Pith's anew, since its converter may have
-    /// changed.
+    /// changed. `pure` files have embedding and head in the layers' encoding.
     pub fn prepare(
         work: &Path,
         shape: &'static Shape,
         pairings: &[Pairing],
         tools: &[Tool],
+        pure: bool,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(work).with_context(|| format!("cannot make {}", work.display()))?;
-        let files = Self { folder: work.to_path_buf(), shape };
+        let files = Self { folder: work.to_path_buf(), shape, pure };
         files.ensure_room(pairings)?;
-        let checkpoint = files.rival("F16");
+        let checkpoint = files.checkpoint();
         if !checkpoint.is_file() {
             eprintln!("{}: writing random weights", shape.name);
             write_checkpoint(&checkpoint, shape, SEED)?;
@@ -74,20 +83,35 @@ impl Files {
             }
             eprintln!("{}: converting to {}", shape.name, pairing.encoding);
             let (from, to) = (checkpoint.as_os_str(), files.own(&pairing.encoding));
-            let args = ["convert", "--quiet", "--force", "--encoding"];
-            run(Command::new(&tools[0].program).args(args).arg(&pairing.encoding).arg(from).arg(&to))?;
+            let mut convert = Command::new(&tools[0].program);
+            convert.args(["convert", "--quiet", "--force"]);
+            for option in &["--encoding", "--embedding", "--head"][..if pure { 3 } else { 1 }] {
+                convert.args([option, pairing.encoding.as_str()]);
+            }
+            run(convert.arg(from).arg(&to))?;
         }
         Ok(files)
     }
 
+    fn checkpoint(&self) -> PathBuf {
+        self.folder.join(format!("{}-F16.gguf", self.shape.name))
+    }
+
     /// Pith's file.
     pub fn own(&self, encoding: &str) -> PathBuf {
-        self.folder.join(format!("{}-{encoding}.pith", self.shape.name))
+        self.folder.join(format!("{}-{encoding}{}.pith", self.shape.name, self.suffix()))
     }
 
     /// The rivals' file.
     pub fn rival(&self, format: &str) -> PathBuf {
-        self.folder.join(format!("{}-{format}.gguf", self.shape.name))
+        if format == "F16" {
+            return self.checkpoint();
+        }
+        self.folder.join(format!("{}-{format}{}.gguf", self.shape.name, self.suffix()))
+    }
+
+    fn suffix(&self) -> &'static str {
+        if self.pure { "-pure" } else { "" }
     }
 
     /// Removes what [`Self::prepare`] made.
@@ -95,7 +119,7 @@ impl Files {
         let rivals =
             pairings.iter().flat_map(|pairing| pairing.formats.iter().map(|format| self.rival(format)));
         let own = pairings.iter().map(|pairing| self.own(&pairing.encoding));
-        for path in own.chain(rivals).chain([self.rival("F16")]).filter(|path| path.is_file()) {
+        for path in own.chain(rivals).chain([self.checkpoint()]).filter(|path| path.is_file()) {
             std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
         Ok(())
@@ -121,7 +145,8 @@ impl Files {
         let mut problem = None;
         for program in beside {
             eprintln!("{}: quantizing to {format}", self.shape.name);
-            let made = run(Command::new(program).arg(self.rival("F16")).arg(&part).arg(format));
+            let pure = self.pure.then_some("--pure");
+            let made = run(Command::new(program).args(pure).arg(self.checkpoint()).arg(&part).arg(format));
             match made {
                 Ok(()) => {
                     return std::fs::rename(&part, &to)
@@ -143,7 +168,7 @@ impl Files {
         let own = pairings.iter().map(|pairing| self.own(&pairing.encoding));
         let smaller = own.chain(rivals).filter(|path| !path.is_file());
         let mut needed: u64 = smaller.map(|path| expected_bytes(&path, checkpoint)).sum();
-        if !self.rival("F16").is_file() {
+        if !self.checkpoint().is_file() {
             needed += checkpoint;
         }
         let room = rustix::fs::statvfs(&self.folder)
@@ -193,12 +218,24 @@ mod tests {
     #[test]
     fn an_encoding_knows_its_rivals_or_is_told() {
         let pairing = Pairing::parse("q4").unwrap();
-        assert_eq!(pairing.formats, ["Q4_0", "IQ4_XS"]);
+        assert_eq!((pairing.formats, pairing.same_bits), (vec!["Q4_0".into(), "IQ4_XS".into()], 1));
+        let pairing = Pairing::parse("x=A/B,C").unwrap();
+        assert_eq!((pairing.formats.concat(), pairing.same_bits), ("ABC".into(), 2));
         let pairing = Pairing::parse("q4=Q4_K_M").unwrap();
         assert_eq!((pairing.encoding.as_str(), pairing.formats), ("q4", vec!["Q4_K_M".to_string()]));
         assert!(Pairing::parse("q9").unwrap_err().to_string().contains("q9=FORMAT"));
         assert!(Pairing::parse("q4=").is_err());
         assert!(Pairing::parse("=Q4_0").is_err());
+    }
+
+    #[test]
+    fn pure_files_have_names_of_their_own_and_one_checkpoint() {
+        let files = |pure| Files { folder: "w".into(), shape: Shape::named("135m").unwrap(), pure };
+        let (mixed, pure) = (files(false), files(true));
+        assert_eq!(pure.rival("TQ2_0"), Path::new("w/135m-TQ2_0-pure.gguf"));
+        assert_eq!(pure.own("ternary"), Path::new("w/135m-ternary-pure.pith"));
+        assert_ne!(pure.own("q4"), mixed.own("q4"));
+        assert_eq!(pure.rival("F16"), mixed.checkpoint());
     }
 
     #[test]
@@ -211,7 +248,7 @@ mod tests {
     #[test]
     fn what_was_made_can_be_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files { folder: folder.path().into(), shape: Shape::named("135m").unwrap() };
+        let files = Files { folder: folder.path().into(), shape: Shape::named("135m").unwrap(), pure: false };
         let pairings = [Pairing::parse("q4").unwrap()];
         for path in [files.own("q4"), files.rival("Q4_0"), files.rival("F16")] {
             std::fs::write(path, "x").unwrap();

@@ -48,9 +48,13 @@ pub struct RivalArgs {
     /// Models
     #[arg(long, value_delimiter = ',', default_value = "135m,0.5b,1.2b")]
     shapes: Vec<String>,
-    /// Pith's encodings; the rivals' are known or given as q4=Q4_0,IQ4_XS (then repeat the option)
+    /// Pith's encodings; the rivals' are known or given as q4=Q4_0,IQ4_XS (then repeat the option): the first, or several
+    /// with / between, for decoding, all for prompts
     #[arg(long, default_values = ["q4", "q8"], value_name = "NAME[=FORMATS]")]
     encodings: Vec<String>,
+    /// Embedding and head in the layers' encoding too, as by llama-quantize's option of this name
+    #[arg(long)]
+    pure: bool,
     /// What to time: ppN or tgN, behind a context with @DEPTH
     #[arg(long, value_delimiter = ',', default_value = "pp512,tg128,tg128@2048")]
     tests: Vec<Test>,
@@ -100,6 +104,7 @@ pub struct Conditions {
     pub rounds: usize,
     pub foreign_limit: f64,
     pub kernels: Option<String>,
+    pub pure: bool,
     pub int8_instruction: Option<String>,
 }
 
@@ -107,9 +112,10 @@ impl Conditions {
     fn sentence(&self) -> String {
         let kernels =
             self.kernels.as_ref().map_or(String::new(), |name| format!(" Pith was held to `{name}`."));
+        let pure = if self.pure { " Embedding and head are in the layers' encoding too." } else { "" };
         let loop_of = self.int8_instruction.as_ref().map_or(String::new(), |name| format!(" ({name})"));
         format!(
-            "Measured on {}, {} cores, {} rounds in which the tools take turns.{kernels} The probe reads memory with as \
+            "Measured on {}, {} cores, {} rounds in which the tools take turns.{kernels}{pure} The probe reads memory with as \
              many threads just before each run; the int8 peak is a loop on registers alone{loop_of}, held against the \
              products with the layers' weights. The ratio is Pith's median by the best rival's.",
             self.processor, self.cores, self.rounds
@@ -144,7 +150,7 @@ pub fn rival(args: RivalArgs) -> anyhow::Result<()> {
     let conditions = conditions(&args);
     let mut bench = Bench::new(&tools, args.foreign, args.repeats);
     for shape in shapes {
-        let files = Files::prepare(&args.work_dir, shape, &pairings, &tools)?;
+        let files = Files::prepare(&args.work_dir, shape, &pairings, &tools, args.pure)?;
         let cells = bench.cells(shape, &files, &pairings, &args.tests, &args.threads);
         let chosen = bench.choose(&cells, args.tries)?;
         for round in 1..=args.rounds {
@@ -185,6 +191,7 @@ fn conditions(args: &RivalArgs) -> Conditions {
         rounds: args.rounds,
         foreign_limit: args.foreign,
         kernels: args.kernels.clone(),
+        pure: args.pure,
         int8_instruction: instruction,
     }
 }

@@ -209,7 +209,7 @@ fn candidates(tool: &Tool, files: &Files, pairing: &Pairing, test: Test) -> Vec<
     let files: Vec<(String, PathBuf)> = match tool.dialect {
         None => vec![(pairing.encoding.clone(), files.own(&pairing.encoding))],
         Some(_) => {
-            let count = if test.prefill { pairing.formats.len() } else { 1 };
+            let count = if test.prefill { pairing.formats.len() } else { pairing.same_bits };
             pairing.formats[..count].iter().map(|format| (format.clone(), files.rival(format))).collect()
         }
     };

@@ -137,6 +137,7 @@ mod tests {
             rounds: 7,
             foreign_limit: 0.15,
             kernels: None,
+            pure: false,
             int8_instruction: Some("vpdpbusd".into()),
         }
     }
