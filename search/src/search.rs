@@ -39,6 +39,9 @@ const RIVAL: f64 = 2.0;
 /// Fewest tokens of a window.
 const LEAST_CONTEXT: usize = 8;
 
+/// How the names of files begin that are being written into the work folder.
+const PARTIALS: [&str; 4] = [".dense.", ".first.pith.", ".found.pith.", ".uniform.pith."];
+
 /// What to search for, and how.
 #[derive(Clone, Debug)]
 pub struct SearchOptions {
@@ -167,6 +170,7 @@ pub fn search(
         measured: plan.choices.iter().map(|&choice| space.choices()[choice].to_string()).collect(),
     };
     let mut journal = Journal::open(&options.work, &subject)?;
+    remove_partials(&options.work)?;
     let resumed = journal.measurement_count();
     let windows = pick_windows(&text.windows, options.context_len, plan.windows);
     let bench = Bench::new(
@@ -536,6 +540,19 @@ fn uniforms(space: &Space, options: &SearchOptions) -> Vec<(String, Assignment)>
         }
     }
     found
+}
+
+/// Takes away what searches that were killed had written of files. The journal's lock says that none is being written.
+fn remove_partials(folder: &Path) -> Result<(), SearchError> {
+    for entry in fs::read_dir(folder).map_err(SearchError::io(folder, "read"))? {
+        let path = entry.map_err(SearchError::io(folder, "read"))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_ours = PARTIALS.iter().any(|start| name.starts_with(start)) && name.ends_with(".partial");
+        if is_ours {
+            fs::remove_file(&path).map_err(SearchError::io(&path, "remove"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives a file its name; across file systems by way of a copy beside it.

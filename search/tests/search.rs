@@ -107,9 +107,14 @@ fn a_search_keeps_its_budget_beats_uniform_recipes_and_resumes() {
             let path = Journal::path_in(&again.work);
             let text = fs::read_to_string(&path).unwrap() + "{\"kind\":\"dam";
             fs::write(&path, text).unwrap();
+            // And in the middle of a file.
+            fs::write(again.work.join(".found.pith.1.partial"), "part").unwrap();
+            fs::write(again.work.join(".other.pith.1.partial"), "another's").unwrap();
         }
         assert!(runs < 100 && !second.exists());
     };
+    assert!(!again.work.join(".found.pith.1.partial").exists());
+    assert!(again.work.join(".other.pith.1.partial").exists());
     assert!(runs > 3 && resumed.resumed > 0, "{runs}");
     assert_eq!(resumed.recipe, outcome.recipe);
     assert_eq!(resumed.file_bytes, outcome.file_bytes);
