@@ -14,6 +14,7 @@ mod choice;
 mod damage;
 mod error;
 mod evolution;
+mod files;
 mod journal;
 pub mod knapsack;
 mod outcome;

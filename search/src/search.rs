@@ -6,6 +6,7 @@ use crate::choice::Choice;
 use crate::damage::{Damages, measure};
 use crate::error::SearchError;
 use crate::evolution::{Evolution, Evolved, stages};
+use crate::files::{FOUND, UNIFORM, remove_partials, take};
 use crate::journal::{Journal, Subject};
 use crate::knapsack::Frontier;
 use crate::outcome::{FRONTIER, Outcome, Row};
@@ -38,9 +39,6 @@ const RIVAL: f64 = 2.0;
 
 /// Fewest tokens of a window.
 const LEAST_CONTEXT: usize = 8;
-
-/// How the names of files begin that are being written into the work folder.
-const PARTIALS: [&str; 4] = [".dense.", ".first.pith.", ".found.pith.", ".uniform.pith."];
 
 /// What to search for, and how.
 #[derive(Clone, Debug)]
@@ -456,8 +454,8 @@ impl Run<'_, '_> {
         output: &Path,
         progress: &dyn SearchProgress,
     ) -> Result<Written, SearchError> {
-        let found = self.options.work.join("found.pith");
-        let other = self.options.work.join("uniform.pith");
+        let found = self.options.work.join(FOUND);
+        let other = self.options.work.join(UNIFORM);
         let mut best =
             ("the search's file", self.written(compression, assignment, &found, progress)?, &found);
         if let Some((uniform, _)) = rival {
@@ -540,33 +538,6 @@ fn uniforms(space: &Space, options: &SearchOptions) -> Vec<(String, Assignment)>
         }
     }
     found
-}
-
-/// Takes away what searches that were killed had written of files. The journal's lock says that none is being written.
-fn remove_partials(folder: &Path) -> Result<(), SearchError> {
-    for entry in fs::read_dir(folder).map_err(SearchError::io(folder, "read"))? {
-        let path = entry.map_err(SearchError::io(folder, "read"))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let is_ours = PARTIALS.iter().any(|start| name.starts_with(start)) && name.ends_with(".partial");
-        if is_ours {
-            fs::remove_file(&path).map_err(SearchError::io(&path, "remove"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Gives a file its name; across file systems by way of a copy beside it.
-fn take(path: &Path, output: &Path) -> Result<(), SearchError> {
-    if fs::rename(path, output).is_ok() {
-        return Ok(());
-    }
-    let name = output.file_name().unwrap_or_default().to_string_lossy();
-    let beside = output.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-    let copied = fs::copy(path, &beside).and_then(|_| fs::rename(&beside, output));
-    if copied.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    copied.map_err(SearchError::io(output, "write"))
 }
 
 /// Tells the search's listener what conversions and calibrations say.
