@@ -1,6 +1,6 @@
 //! What a board's energy is computed from where no sensor measures it.
 
-use pith_runtime::{Joules, Scope};
+use pith_meter::{Joules, Scope};
 use serde::{Deserialize, Serialize};
 
 /// Where a model's coefficients come from.
@@ -26,7 +26,7 @@ pub struct Estimate {
 
 /// `joules = joules_per_byte · bytes + joules_per_operation · operations + idle_watts · seconds`.
 ///
-/// A figure computed so is [`Kind::Modelled`](pith_runtime::Kind::Modelled), whatever the coefficients rest on.
+/// A figure computed so is [`Kind::Modelled`](pith_meter::Kind::Modelled), whatever the coefficients rest on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnergyModel {

@@ -6,7 +6,7 @@ mod names;
 mod tree;
 
 use pith_boards::meters::{Discovered, Found, Integrator, discover, parse_pmic};
-use pith_runtime::{Joules, Kind, Scope};
+use pith_meter::{Joules, Kind, Scope};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -4,9 +4,10 @@ use pith_boards::MeasureError;
 use pith_boards::counters::TrafficCounter;
 use pith_boards::meters::{Found, Integrator, PowerLog};
 use pith_boards::profile::Library;
-use pith_boards::protocol::{Instruments, Plan, Record, Time, Variant, Work, compare, measure};
+use pith_boards::protocol::{Instruments, Plan, Record, Time, Variant, Work, measure};
 use pith_boards::{EnergyModel, Estimate, ModelKind};
-use pith_runtime::{Joules, Kind, Meter, MeterError, Scope, Traffic};
+use pith_meter::statistics::{Interval, compare};
+use pith_meter::{Joules, Kind, Meter, MeterError, Scope, Traffic};
 use std::cell::RefCell;
 use std::error::Error;
 use std::ops::Range;
@@ -193,7 +194,7 @@ fn the_interval_covers_the_true_value_in_at_least_93_of_100_runs() {
         let (record, _) = simulate(seed, &[("decode", 6.0)]);
         let summary = &record.summaries()[0];
         let energy = &summary.energy[0];
-        let holds = |interval: Option<pith_boards::protocol::Interval>, truth: f64| {
+        let holds = |interval: Option<Interval>, truth: f64| {
             let [low, high] = interval.unwrap().ends().unwrap();
             usize::from(low <= truth && truth <= high)
         };

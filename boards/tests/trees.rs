@@ -8,7 +8,7 @@ mod tree;
 
 use pith_boards::profile::{Evidence, Library, Presence, SensorKind, SensorState};
 use pith_boards::{CacheKind, Cores, Heat, Machine, Wanted, Watch, available_memory_below};
-use pith_runtime::Scope;
+use pith_meter::Scope;
 use std::fs;
 use std::path::Path;
 

@@ -9,8 +9,9 @@ use pith_boards::calibrate::{
 };
 use pith_boards::meters::{Found, discover};
 use pith_boards::profile::Library;
-use pith_boards::protocol::{Interval, Plan};
+use pith_boards::protocol::Plan;
 use pith_boards::{Ceiling, EnergyModel, Machine, available_memory, buffer_bytes, ceilings};
+use pith_meter::statistics::Interval;
 use pith_runtime::{MAX_THREADS, Scope};
 use serde_json::json;
 use std::fmt::Write;

@@ -13,11 +13,11 @@ use pith_boards::counters::{self, TrafficCounter, gate};
 use pith_boards::meters::{Discovered, Found, PowerLog, Unusable, discover};
 use pith_boards::profile::Evidence;
 use pith_boards::protocol::{
-    EnergySummary, Instruments, Interval, Plan, Record, Summary, ThrottleWatch, Variant, WallTime, Work,
-    compare, measure,
+    EnergySummary, Instruments, Plan, Record, Summary, ThrottleWatch, Variant, WallTime, Work, measure,
 };
 use pith_boards::{Ceiling, EnergyModel, Machine, Streamer, available_memory, buffer_bytes, ceilings};
 use pith_format::{Kind as TensorKind, Role};
+use pith_meter::statistics::{Interval, compare};
 use pith_runtime::{Kind, Model, Scope, Session};
 use serde_json::{Value, json};
 use std::error::Error;

@@ -29,7 +29,6 @@ pub mod kl;
 mod logits;
 mod progress;
 mod softmax;
-mod statistics;
 pub mod tasks;
 mod windows;
 
@@ -37,5 +36,4 @@ pub use about::{About, Size};
 pub use error::EvalError;
 pub use logits::{Logits, first_token};
 pub use progress::Progress;
-pub use statistics::{Estimate, Share, Spread, mcnemar, percentile};
 pub use windows::{DEFAULT_CONTEXT_LEN, Scored, WindowOptions, Windows, text_hash};

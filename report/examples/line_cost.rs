@@ -3,8 +3,9 @@
 //! `cargo run --release -p pith-report --example line_cost -- LEDGER FILE LINES` writes the first run's line again and again, in the form
 //! that FILE's name asks for.
 
+use pith_meter::{Joules, Reading};
 use pith_report::{LedgerFile, LedgerFormat, LedgerWriter};
-use pith_runtime::{Joules, Reading, TokenCost};
+use pith_runtime::TokenCost;
 use std::error::Error;
 use std::fs::File;
 use std::path::Path;

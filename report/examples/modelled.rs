@@ -2,10 +2,10 @@
 //!
 //! `cargo run --release -p pith-report --example modelled -- MODEL LEDGER TOKENS WATTS NANOJOULES_PER_BYTE`
 
+use pith_meter::{Joules, Kind, Meter, MeterError, Scope, Traffic};
 use pith_report::{Header, LedgerFormat, LedgerWriter, MachineRecord};
 use pith_runtime::{
-    GenerateOptions, Joules, Kind, Ledger, Meter, MeterError, Model, Sampler, SamplerOptions, Scope, Session,
-    SessionOptions, Traffic, generate,
+    GenerateOptions, Ledger, Model, Sampler, SamplerOptions, Session, SessionOptions, generate,
 };
 use std::error::Error;
 use std::fs::File;

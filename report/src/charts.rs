@@ -2,11 +2,12 @@
 
 use crate::metrics::{kind_name, scope_name};
 use crate::page::Run;
-use crate::statistics::Estimate;
 use crate::svg::{Anchor, Svg, WIDTH, shortened, ticks};
 use crate::tables::{ByteUnit, layer_parts, shown, significant};
 use crate::timeline::Bins;
-use pith_runtime::{Kind, Phase, Scope};
+use pith_meter::statistics::Ratio;
+use pith_meter::{Kind, Scope};
+use pith_runtime::Phase;
 use serde::Serialize;
 use std::ops::Range;
 
@@ -89,16 +90,12 @@ fn significant_tick(value: f64, step: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-fn estimate_bar(run: &Run<'_>, estimate: &Estimate, unit: &str) -> Bar {
+fn ratio_bar(run: &Run<'_>, ratio: &Ratio, unit: &str) -> Bar {
     Bar {
         label: run.numbered(),
-        value: shown(estimate),
-        parts: vec![(
-            series(run.number - 1),
-            estimate.mean,
-            format!("{}: {} {unit}", run.label, shown(estimate)),
-        )],
-        interval: estimate.half_width,
+        value: shown(ratio),
+        parts: vec![(series(run.number - 1), ratio.mean, format!("{}: {} {unit}", run.label, shown(ratio)))],
+        interval: ratio.half_width,
     }
 }
 
@@ -111,7 +108,7 @@ pub(crate) fn speed(runs: &[Run<'_>], phase: Phase) -> Option<Chart> {
         };
         Some((run, summary?.tokens_per_second?))
     });
-    let all: Vec<Bar> = summaries.map(|(run, rate)| estimate_bar(run, &rate, "tokens/s")).collect();
+    let all: Vec<Bar> = summaries.map(|(run, rate)| ratio_bar(run, &rate, "tokens/s")).collect();
     let (id, title) = match phase {
         Phase::Prefill => ("speed-prefill", "Prompt, tokens a second"),
         Phase::Decode => ("speed-decode", "Decode, tokens a second"),
@@ -135,7 +132,7 @@ pub(crate) fn energy(runs: &[Run<'_>], kind: Kind, scope: Scope) -> Option<Chart
         };
         for energy in meters() {
             let Some(each) = &energy.joules_per_token else { continue };
-            let mut bar = estimate_bar(run, each, "J/token");
+            let mut bar = ratio_bar(run, each, "J/token");
             if meters().count() > 1 {
                 bar.label = format!("{}, {}", bar.label, energy.meter.meter);
             }

@@ -6,7 +6,8 @@
 use crate::header::MeterRecord;
 use crate::reader::Entry;
 use crate::writer::{COLUMNS, joules_column, one_line};
-use pith_runtime::{Conditions, Phase, Traffic};
+use pith_meter::{Conditions, Traffic};
+use pith_runtime::Phase;
 use serde_json::{Map, Value};
 
 /// Longest time and largest count that are believed: a century, and what every reader of JSON keeps exactly.

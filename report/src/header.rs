@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use pith_format::{Index, Role};
-use pith_runtime::{Kind, KvType, Meter, Scope, Session};
+use pith_meter::{Kind, Meter, Scope};
+use pith_runtime::{KvType, Session};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

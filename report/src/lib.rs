@@ -27,5 +27,5 @@ pub use header::{
 pub use metrics::Metrics;
 pub use page::page;
 pub use reader::{Entry, LedgerFile, MAX_LINE_BYTES, Warning};
-pub use statistics::{Energy, Estimate, MOST_WINDOWS, Summary};
+pub use statistics::{Energy, Summary};
 pub use writer::{LedgerFormat, LedgerWriter};

@@ -4,8 +4,9 @@
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4.
 
 use crate::header::{Header, MeterRecord};
-use pith_runtime::Kind;
-use pith_runtime::{Conditions, Phase, Scope, TokenCost, Traffic};
+use pith_meter::Kind;
+use pith_meter::{Conditions, Scope, Traffic};
+use pith_runtime::{Phase, TokenCost};
 use std::fmt::Write;
 
 /// What a process has spent until now.

@@ -8,7 +8,8 @@ use crate::tables::{self, Table};
 use crate::timeline::Bins;
 use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, context};
-use pith_runtime::{Kind, Phase, Scope};
+use pith_meter::{Kind, Scope};
+use pith_runtime::Phase;
 use serde::Serialize;
 use std::collections::BTreeMap;
 

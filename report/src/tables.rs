@@ -3,9 +3,10 @@
 use crate::header::LayerBytes;
 use crate::metrics::{kind_name, scope_name};
 use crate::page::Run;
-use crate::statistics::{Estimate, Summary};
+use crate::statistics::Summary;
 use crate::timeline::Bins;
-use pith_runtime::Kind;
+use pith_meter::Kind;
+use pith_meter::statistics::Ratio;
 use serde::Serialize;
 
 /// A table of the page.
@@ -90,10 +91,10 @@ fn count(value: u64) -> Cell {
     number(value as f64, value.to_string())
 }
 
-fn estimate(estimate: Option<Estimate>) -> Cell {
-    let Some(estimate) = estimate else { return missing() };
-    let interval = estimate.half_width.map(|half| half.to_string()).unwrap_or_default();
-    Cell { interval, ..number(estimate.mean, shown(&estimate)) }
+fn ratio(ratio: Option<Ratio>) -> Cell {
+    let Some(ratio) = ratio else { return missing() };
+    let interval = ratio.half_width.map(|half| half.to_string()).unwrap_or_default();
+    Cell { interval, ..number(ratio.mean, shown(&ratio)) }
 }
 
 fn yes_no(value: Option<bool>) -> Cell {
@@ -101,14 +102,14 @@ fn yes_no(value: Option<bool>) -> Cell {
 }
 
 /// A mean with as many decimals as its interval bears.
-pub(crate) fn shown(estimate: &Estimate) -> String {
-    match estimate.half_width {
+pub(crate) fn shown(ratio: &Ratio) -> String {
+    match ratio.half_width {
         Some(half) if half > 0.0 && half.is_finite() => {
             let decimals = (1 - half.log10().floor() as i32).clamp(0, 9) as usize;
-            format!("{:.decimals$} ± {half:.decimals$}", estimate.mean)
+            format!("{:.decimals$} ± {half:.decimals$}", ratio.mean)
         }
-        Some(_) => format!("{} ± 0", significant(estimate.mean, 4)),
-        None => format!("{} (no interval)", significant(estimate.mean, 4)),
+        Some(_) => format!("{} ± 0", significant(ratio.mean, 4)),
+        None => format!("{} (no interval)", significant(ratio.mean, 4)),
     }
 }
 
@@ -196,7 +197,7 @@ pub(crate) fn speed(runs: &[Run<'_>]) -> Table {
             tokens(&run.prefill),
             figure(rate(&run.prefill).map(|rate| rate.mean)),
             tokens(&run.decode),
-            estimate(rate(&run.decode)),
+            ratio(rate(&run.decode)),
             count(rate(&run.decode).map_or(0, |rate| rate.windows as u64)),
             yes_no(throttled),
             figure(hottest),
@@ -307,7 +308,7 @@ pub(crate) fn energy(runs: &[Run<'_>], kind: Kind) -> Table {
                 text(&meter.meter),
                 text(scope_name(meter.scope)),
                 figure(prefill.and_then(|energy| energy.joules_per_token).map(|each| each.mean)),
-                estimate(each),
+                ratio(each),
                 figure(per_joule),
                 figure(decode.and_then(|(summary, energy)| {
                     let whole = energy.lines == summary.lines && summary.seconds > 0.0;

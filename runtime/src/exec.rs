@@ -2,13 +2,13 @@
 
 mod fused;
 
-use crate::ledger::Traffic;
 use crate::model::{Norm, Vector};
 use crate::placement::Stream;
 use crate::pool::{MAX_THREADS, Pool};
 use fused::Scratch;
 use pith_format::{Matrix, TILE_ROWS};
 use pith_kernels::{Activations, Form, Kernels, Operand, PACKED_TOKENS, PackedGroup, Part};
+use pith_meter::Traffic;
 use std::array::from_fn;
 use std::ops::Range;
 

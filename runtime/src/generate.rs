@@ -3,12 +3,13 @@
 use crate::context::FullContext;
 use crate::distribution::Distribution;
 use crate::error::RuntimeError;
-use crate::ledger::{Ledger, Phase, Traffic};
+use crate::ledger::{Ledger, Phase};
 use crate::reply::Reply;
 use crate::sampler::Sampler;
 use crate::session::Session;
 use crate::speculate::{Draft, Drafter, NoDrafter, verify};
 use pith_kernels::FEW_TOKENS;
+use pith_meter::Traffic;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 

@@ -1,59 +1,9 @@
 //! What every token costs: time, bytes, energy.
 
-use crate::meter::{Conditions, Joules, Meter, Observer, Reading};
+use pith_meter::{Conditions, Joules, Meter, Observer, Reading, Traffic};
 use serde::{Deserialize, Serialize};
-use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Bytes that the forward pass touched, counted where they are touched. A statement of what was read and written,
-/// not of what came from DRAM.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Traffic {
-    /// Every tensor that was streamed, once a forward call: matrices with their padding, norms, biases. For one
-    /// decoded token this is [`Model::streamed_bytes`](crate::Model::streamed_bytes), exactly.
-    pub weight_bytes: u64,
-    /// Embedding look-ups: the block of 16 rows that a token's row lies in.
-    pub embedding_bytes: u64,
-    /// Keys and values read: once for the tokens of a call that are worked on together.
-    pub kv_read_bytes: u64,
-    /// Keys and values written.
-    pub kv_write_bytes: u64,
-    /// What matrices read and wrote beside their weights: operands (floats, codes, scales, sums) and results.
-    pub activation_bytes: u64,
-}
-
-impl Traffic {
-    /// All of it.
-    pub fn total_bytes(&self) -> u64 {
-        self.weight_bytes
-            + self.embedding_bytes
-            + self.kv_read_bytes
-            + self.kv_write_bytes
-            + self.activation_bytes
-    }
-
-    /// What was added to `before`, an earlier state of the same count.
-    pub(crate) fn since(&self, before: Traffic) -> Traffic {
-        Traffic {
-            weight_bytes: self.weight_bytes - before.weight_bytes,
-            embedding_bytes: self.embedding_bytes - before.embedding_bytes,
-            kv_read_bytes: self.kv_read_bytes - before.kv_read_bytes,
-            kv_write_bytes: self.kv_write_bytes - before.kv_write_bytes,
-            activation_bytes: self.activation_bytes - before.activation_bytes,
-        }
-    }
-}
-
-impl AddAssign for Traffic {
-    fn add_assign(&mut self, other: Traffic) {
-        self.weight_bytes += other.weight_bytes;
-        self.embedding_bytes += other.embedding_bytes;
-        self.kv_read_bytes += other.kv_read_bytes;
-        self.kv_write_bytes += other.kv_write_bytes;
-        self.activation_bytes += other.activation_bytes;
-    }
-}
 
 /// Which part of a reply tokens belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -291,7 +241,7 @@ fn as_seconds<S: serde::Serializer>(elapsed: &Duration, serializer: S) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meter::{Kind, MeterError, Scope};
+    use pith_meter::{Kind, MeterError, Scope};
 
     /// A nanojoule a byte of weight; fails at the readings listed.
     struct Model {

@@ -38,7 +38,6 @@ mod ledger;
 #[allow(unsafe_code)]
 mod map;
 mod memory;
-mod meter;
 mod model;
 mod placement;
 #[allow(unsafe_code)]
@@ -61,9 +60,10 @@ pub use error::RuntimeError;
 pub use generate::{GenerateOptions, Outcome, Speculation, StopReason, generate, generate_with};
 pub use head::EXACT_TOKENS;
 pub use layerwise::{Inputs, LayerRun, Listener, Site};
-pub use ledger::{Ledger, Phase, TokenCost, Totals, Traffic};
-pub use meter::{Conditions, Joules, Kind, Meter, MeterError, Observer, Reading, Scope};
+pub use ledger::{Ledger, Phase, TokenCost, Totals};
 pub use model::Model;
+/// What a [`Ledger`] takes and gives.
+pub use pith_meter::{Conditions, Joules, Kind, Meter, MeterError, Observer, Reading, Scope, Traffic};
 pub use placement::{DiskRate, Part, Placement};
 pub use pool::MAX_THREADS;
 pub use sampler::{Sampler, SamplerOptions};

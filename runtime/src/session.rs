@@ -5,12 +5,12 @@ use crate::error::RuntimeError;
 use crate::exec::Exec;
 use crate::forward::{Buffers, Call};
 use crate::head::Head;
-use crate::ledger::Traffic;
 use crate::memory::{product, zeros};
 use crate::model::Model;
 use crate::placement::{Pins, Placement};
 use crate::pool::{MAX_THREADS, Pool, stay_on};
 use pith_kernels::Kernels;
+use pith_meter::Traffic;
 use std::sync::Arc;
 
 /// Context of a session that asks for none, in tokens, where the model was made for as much.
@@ -181,7 +181,7 @@ impl Session {
             }
         })?;
         self.logits_position = self.tokens.len();
-        self.last_traffic = self.exec.traffic.since(before);
+        self.last_traffic = self.exec.traffic - before;
         Ok(&self.logits)
     }
 
@@ -248,7 +248,7 @@ impl Session {
             }
             self.tokens.extend_from_slice(chunk);
         }
-        self.last_traffic = self.exec.traffic.since(before);
+        self.last_traffic = self.exec.traffic - before;
         Ok(())
     }
 
@@ -275,7 +275,7 @@ impl Session {
                 session.tokens.extend_from_slice(chunk);
             }
         })?;
-        self.last_traffic = self.exec.traffic.since(before);
+        self.last_traffic = self.exec.traffic - before;
         Ok(())
     }
 

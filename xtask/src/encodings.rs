@@ -3,10 +3,10 @@
 //! Where memory is the wall, a token costs its bytes: decode is compared in bytes a second, prefill in tokens a second, each
 //! round's figure with the baseline's of the same round.
 
-use crate::spread::Spread;
 use crate::{document, program};
 use anyhow::Context;
 use clap::Args;
+use pith_meter::statistics::MedianRange;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -147,14 +147,14 @@ fn page(args: &EncodingsArgs, rows: &[Row]) -> String {
 
 /// The median of the rounds' ratios, and the outermost.
 fn ratios(found: &[f64], baseline: &[f64]) -> String {
-    match Spread::of(found.iter().zip(baseline).map(|(found, baseline)| found / baseline)) {
-        Some(Spread { median, min, max }) => format!("{median:.2} ({min:.2} to {max:.2})"),
+    match MedianRange::of(found.iter().zip(baseline).map(|(found, baseline)| found / baseline)) {
+        Some(MedianRange { median, min, max }) => format!("{median:.2} ({min:.2} to {max:.2})"),
         None => "–".into(),
     }
 }
 
 fn median(values: &[f64]) -> f64 {
-    Spread::of(values.iter().copied()).map_or(f64::NAN, |spread| spread.median)
+    MedianRange::of(values.iter().copied()).map_or(f64::NAN, |spread| spread.median)
 }
 
 #[cfg(test)]

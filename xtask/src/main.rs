@@ -8,7 +8,6 @@ mod mca;
 mod program;
 mod quality;
 mod rival;
-mod spread;
 
 use clap::{Parser, Subcommand};
 

@@ -1,7 +1,7 @@
 //! `joules = e_byte · bytes + e_operation · operations + P_idle · seconds`, by least squares.
 
 use crate::error::MeasureError;
-use crate::protocol::student_95;
+use pith_meter::statistics::student_95;
 use serde::Serialize;
 
 /// A stretch of work, or a token, with what it cost.

@@ -4,8 +4,8 @@ use super::fit::Observation;
 use crate::bandwidth::Streamer;
 use crate::error::MeasureError;
 use crate::meters::Found;
-use crate::protocol::Interval;
 use pith_kernels::probe::int8_peak;
+use pith_meter::statistics::Interval;
 use std::time::{Duration, Instant};
 
 /// A kind of work.
@@ -112,7 +112,7 @@ pub fn idle_watts(observations: &[Observation]) -> Option<Interval> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pith_runtime::{Joules, Kind, Meter, MeterError, Scope};
+    use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 
     /// A watt, from the clock.
     struct OneWatt(Instant);

@@ -6,7 +6,7 @@ use crate::error::MeasureError;
 use crate::machine::Machine;
 use crate::model::{EnergyModel, Estimate, ModelKind};
 use crate::profile::{Bandwidth, Evidence, Found, Library, Profile, Rule};
-use pith_runtime::Scope;
+use pith_meter::Scope;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::Write;

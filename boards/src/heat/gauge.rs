@@ -2,7 +2,7 @@
 
 use super::files::{self, Frequency, Limit, Temperature};
 use super::hottest;
-use pith_runtime::{Conditions, Observer};
+use pith_meter::{Conditions, Observer};
 use serde::Serialize;
 use std::path::Path;
 use std::time::{Duration, Instant};

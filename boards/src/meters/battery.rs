@@ -1,7 +1,7 @@
 //! The battery of a laptop or a phone: what the whole device draws, while nothing charges it.
 
 use super::{Discovered, Found, Sampler, sysfs};
-use pith_runtime::{Kind, Scope};
+use pith_meter::{Kind, Scope};
 use std::path::Path;
 use std::time::Duration;
 

@@ -5,7 +5,7 @@
 
 use super::integrate::MAX_WATTS;
 use super::{Discovered, Found, Sampler, Source, sysfs};
-use pith_runtime::{Joules, Kind, Meter, MeterError, Scope};
+use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,7 @@
 
 use super::integrate::MAX_WATTS;
 use crate::error::MeasureError;
-use pith_runtime::Joules;
+use pith_meter::Joules;
 use std::path::Path;
 
 /// Samples further apart than this many times their usual distance leave a hole.

@@ -25,7 +25,7 @@ pub use pmic::parse as parse_pmic;
 pub use replay::Replay;
 pub use sampler::{Sampler, Source};
 
-use pith_runtime::Meter;
+use pith_meter::Meter;
 use std::path::Path;
 use std::time::Duration;
 

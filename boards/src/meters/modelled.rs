@@ -1,7 +1,7 @@
 //! The board's model in place of a sensor.
 
 use crate::model::EnergyModel;
-use pith_runtime::{Joules, Kind, Meter, MeterError, Scope, Traffic};
+use pith_meter::{Joules, Kind, Meter, MeterError, Scope, Traffic};
 use std::time::Duration;
 
 /// Computes energy from time and traffic; every figure is [`Kind::Modelled`].

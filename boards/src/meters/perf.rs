@@ -2,7 +2,7 @@
 
 use super::{Discovered, Found, rapl, sysfs};
 use crate::counters::{Event, PerfCount};
-use pith_runtime::{Joules, Kind, Meter, MeterError, Scope};
+use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 use std::path::Path;
 
 const EVENTS: [(&str, Scope); 3] =

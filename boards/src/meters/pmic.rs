@@ -4,7 +4,7 @@
 //! header's 5 V and the regulators' own losses are not in it, and so it is not the board's power.
 
 use super::{Discovered, Found, Sampler};
-use pith_runtime::{Kind, Scope};
+use pith_meter::{Kind, Scope};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;

@@ -4,7 +4,7 @@
 //! of use is a meter of its own and none are added. Cores and graphics, parts of the package, are left out.
 
 use super::{Discovered, Found, sysfs};
-use pith_runtime::{Joules, Kind, Meter, MeterError, Scope};
+use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

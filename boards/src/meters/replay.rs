@@ -1,7 +1,7 @@
 //! A recorded log in place of a sensor.
 
 use super::log::PowerLog;
-use pith_runtime::{Joules, Kind, Meter, MeterError, Scope};
+use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 
 /// Gives back the energy of a [`PowerLog`] as its clock goes on: for tests, and to look at a run again.
 pub struct Replay {

@@ -1,7 +1,7 @@
 //! A thread that reads a sensor of power and adds up its energy.
 
 use super::integrate::Integrator;
-use pith_runtime::{Joules, Kind, Meter, MeterError, Scope};
+use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 

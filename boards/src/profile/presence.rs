@@ -2,7 +2,7 @@
 
 use super::schema::{Profile, SensorKind};
 use crate::meters::{pmic, sysfs};
-use pith_runtime::Scope;
+use pith_meter::Scope;
 use serde::Serialize;
 use std::fs;
 use std::io::{ErrorKind, Read};

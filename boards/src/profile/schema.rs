@@ -3,7 +3,7 @@
 use super::check::{count, from_kib, gigabytes, list, name, range, some_positive, some_text, text};
 use crate::cpu::CacheKind;
 use crate::model::EnergyModel;
-use pith_runtime::Scope;
+use pith_meter::Scope;
 use serde::{Deserialize, Serialize};
 
 /// What is known of a board beforehand. An expectation, never a measurement of the machine at hand; what nobody is

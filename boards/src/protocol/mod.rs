@@ -5,13 +5,11 @@
 //! machine was slowed down, and no ratio where the noise is larger.
 
 mod run;
-mod statistics;
 mod summary;
 mod throttle;
 mod time;
 
 pub use run::{Instruments, LEAST_PERIODS, MeterInfo, Plan, RESTS, Record, Variant, Window, Work, measure};
-pub use statistics::{Comparison, Interval, compare, student_95};
 pub use summary::{EnergySummary, Summary};
 pub use throttle::ThrottleWatch;
 pub use time::{Time, WallTime};

@@ -5,7 +5,7 @@ use crate::counters::TrafficCounter;
 use crate::error::MeasureError;
 use crate::meters::{Found, ModelMeter, PowerLog};
 use crate::model::EnergyModel;
-use pith_runtime::{Joules, Kind, Scope, Traffic};
+use pith_meter::{Joules, Kind, Scope, Traffic};
 use std::time::Duration;
 
 /// A window, and a rest, hold at least so many values of the slowest sensor: what is lost at its two ends is then a

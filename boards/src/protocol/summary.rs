@@ -1,9 +1,9 @@
 //! From windows to figures with their uncertainty.
 
 use super::run::{Record, Window};
-use super::statistics::Interval;
 use crate::meters::ModelMeter;
-use pith_runtime::{Kind, Scope};
+use pith_meter::statistics::Interval;
+use pith_meter::{Kind, Scope};
 use serde::Serialize;
 
 /// What was measured of one variant.

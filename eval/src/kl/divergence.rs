@@ -1,7 +1,7 @@
 //! The figures of a comparison.
 
 use crate::kl::Reference;
-use crate::statistics::{Estimate, Share, Spread};
+use pith_meter::statistics::{Estimate, Share, Spread};
 use serde::Serialize;
 
 /// A scored token in both models.

@@ -6,8 +6,8 @@ use crate::kl::divergence::{Divergence, TokenDivergence};
 use crate::logits::Logits;
 use crate::progress::Progress;
 use crate::softmax::{largest, likeliest, masses};
-use crate::statistics::Estimate;
 use crate::windows::Windows;
+use pith_meter::statistics::Estimate;
 use pith_tokenizer::Tokenizer;
 use xxhash_rust::xxh3::Xxh3;
 

@@ -1,7 +1,7 @@
 //! Right answers task by task.
 
-use crate::statistics::{Share, mcnemar};
 use crate::tasks::Item;
+use pith_meter::statistics::{Share, mcnemar};
 use serde::Serialize;
 
 /// What came out, for each task and all together.

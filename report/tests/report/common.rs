@@ -1,10 +1,11 @@
 //! Ledgers of runs that never were, with figures that only have to agree with themselves.
 
+use pith_meter::{Conditions, Joules, Kind, Reading, Scope, Traffic};
 use pith_report::{
     Bandwidth, Header, LayerBytes, LedgerFile, LedgerFormat, LedgerWriter, MachineRecord, MeterRecord,
     ModelRecord, RoleBytes, RunRecord, SCHEMA,
 };
-use pith_runtime::{Conditions, Joules, Kind, Phase, Reading, Scope, TokenCost, Traffic};
+use pith_runtime::{Phase, TokenCost};
 use std::path::Path;
 use std::time::Duration;
 

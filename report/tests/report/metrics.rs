@@ -1,8 +1,8 @@
 //! Metrics as a server of them reads them.
 
 use crate::common::{costs, header, meter, plans};
+use pith_meter::{Kind, Scope};
 use pith_report::Metrics;
-use pith_runtime::{Kind, Scope};
 use std::collections::HashMap;
 
 /// Samples by their whole name; every line must be a comment or a sample, every sample have a type and be alone.

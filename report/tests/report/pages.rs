@@ -1,8 +1,8 @@
 //! The page says what the ledgers say.
 
 use crate::common::{Plan, costs, header, meter, parsed, plans, written};
+use pith_meter::{Kind, Scope};
 use pith_report::{LedgerFormat, ReportError, page};
-use pith_runtime::{Kind, Scope};
 use roxmltree::{Document, Node, ParsingOptions};
 use serde_json::Value;
 

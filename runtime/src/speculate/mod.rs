@@ -15,8 +15,8 @@ pub(crate) use verify::verify;
 
 use crate::distribution::Distribution;
 use crate::error::RuntimeError;
-use crate::ledger::Traffic;
 use crate::sampler::Sampler;
+use pith_meter::Traffic;
 
 /// Most tokens drafted for one pass, unless asked otherwise.
 pub const DEFAULT_DRAFT_TOKENS: usize = 8;

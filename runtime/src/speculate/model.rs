@@ -3,10 +3,10 @@
 use super::vocabulary::agree;
 use super::{Draft, Drafter, at_least_one};
 use crate::error::RuntimeError;
-use crate::ledger::Traffic;
 use crate::model::Model;
 use crate::sampler::Sampler;
 use crate::session::Session;
+use pith_meter::Traffic;
 
 /// Length of the first draft.
 const FIRST: usize = 4;
@@ -122,7 +122,7 @@ impl Drafter for DraftModel {
     }
 
     fn take_traffic(&mut self) -> Traffic {
-        let traffic = self.session.traffic().since(self.handed_out);
+        let traffic = self.session.traffic() - self.handed_out;
         self.handed_out = self.session.traffic();
         traffic
     }

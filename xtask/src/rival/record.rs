@@ -2,7 +2,7 @@
 
 use super::shape::{HEAD_DIM, Shape};
 use super::test::Test;
-use crate::spread::Spread;
+use pith_meter::statistics::MedianRange;
 use serde::Serialize;
 
 /// One run of one tool.
@@ -67,10 +67,10 @@ pub struct Figure {
     pub setting: String,
     pub kept_count: usize,
     pub dropped_count: usize,
-    pub tokens_per_s: Option<Spread>,
-    pub gb_per_s: Option<Spread>,
+    pub tokens_per_s: Option<MedianRange>,
+    pub gb_per_s: Option<MedianRange>,
     /// Of the probed bandwidth (decode) or of the int8 peak (prefill).
-    pub share: Option<Spread>,
+    pub share: Option<MedianRange>,
 }
 
 /// One comparison: the same work by every tool.
@@ -128,9 +128,9 @@ fn figure(runs: &[&Run]) -> Figure {
         setting: runs[0].setting.clone(),
         kept_count: kept.len(),
         dropped_count: runs.len() - kept.len(),
-        tokens_per_s: Spread::of(kept.iter().map(|run| run.tokens_per_s)),
-        gb_per_s: Spread::of(kept.iter().filter_map(|run| run.bytes_per_s()).map(|rate| rate / 1e9)),
-        share: Spread::of(kept.iter().filter_map(|run| run.share())),
+        tokens_per_s: MedianRange::of(kept.iter().map(|run| run.tokens_per_s)),
+        gb_per_s: MedianRange::of(kept.iter().filter_map(|run| run.bytes_per_s()).map(|rate| rate / 1e9)),
+        share: MedianRange::of(kept.iter().filter_map(|run| run.share())),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::record::{Cell, Figure, Run};
 use super::{Conditions, tool};
-use crate::spread::Spread;
+use pith_meter::statistics::MedianRange;
 use std::fmt::Write as _;
 
 /// Tables by test, the settings that were the fastest, and what was dropped.
@@ -59,7 +59,7 @@ fn table(test: &str, rows: &[&Cell]) -> String {
 
 fn rate(figure: Option<&Figure>) -> String {
     match figure.and_then(|figure| figure.tokens_per_s) {
-        Some(Spread { median, min, max }) => {
+        Some(MedianRange { median, min, max }) => {
             format!("{} ({} – {})", short(median), short(min), short(max))
         }
         None => "–".into(),
@@ -88,10 +88,10 @@ fn ceilings(runs: &[Run]) -> String {
     );
     for threads in threads {
         let of = || runs.iter().filter(|run| run.threads == threads && !run.disturbed);
-        let read = Spread::of(of().map(|run| run.probe_bytes_per_s / 1e9));
-        let peak = Spread::of(of().filter_map(|run| run.peak_ops_per_s).map(|rate| rate / 1e9));
-        let cell = |spread: Option<Spread>, decimals: usize| match spread {
-            Some(Spread { median, min, max }) => {
+        let read = MedianRange::of(of().map(|run| run.probe_bytes_per_s / 1e9));
+        let peak = MedianRange::of(of().filter_map(|run| run.peak_ops_per_s).map(|rate| rate / 1e9));
+        let cell = |spread: Option<MedianRange>, decimals: usize| match spread {
+            Some(MedianRange { median, min, max }) => {
                 format!("{median:.decimals$} ({min:.decimals$} – {max:.decimals$})")
             }
             None => "–".into(),

@@ -1,9 +1,6 @@
-//! Means, percentiles, intervals, tests.
+//! Means of many values, and how the values are spread.
 
 use serde::Serialize;
-
-/// The normal distribution's 97.5 % point: 95 % lie within so many standard deviations.
-const Z_95: f64 = 1.959_963_984_540_054;
 
 /// A mean, or a figure made of means.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -80,58 +77,35 @@ impl Spread {
     }
 }
 
-/// The value below which `fraction` (0 to 1) of `sorted` lie, linear between neighbours: the first is at 0, the last at
+/// Median, least and greatest of a few measurements, for which a mean would say too much.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct MedianRange {
+    /// Half of the values are less.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+impl MedianRange {
+    /// `None` for no values.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let (min, max) = (*sorted.first()?, *sorted.last()?);
+        Some(Self { median: percentile(&sorted, 0.5), min, max })
+    }
+}
+
+/// The value below which `fraction` (0 to 1) of `sorted` lie, linear between neighbours: the first
+/// is at 0, the last at
 /// 1. Panics if there is none.
 pub fn percentile(sorted: &[f64], fraction: f64) -> f64 {
     let place = fraction.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
     let (below, part) = (place as usize, place.fract());
     let above = (below + 1).min(sorted.len() - 1);
     (1.0 - part) * sorted[below] + part * sorted[above]
-}
-
-/// How many of some cases, with a 95 % interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Share {
-    /// Cases that were so.
-    pub count: usize,
-    /// All cases.
-    pub total: usize,
-    /// `count / total`.
-    pub share: f64,
-    /// Where the 95 % interval begins.
-    pub low: f64,
-    /// Where it ends.
-    pub high: f64,
-}
-
-impl Share {
-    /// Wilson's score interval (1927), which stays within 0 and 1 and is of use at both ends. Panics if there are no
-    /// cases, or fewer than `count`.
-    pub fn of(count: usize, total: usize) -> Self {
-        assert!(total > 0 && count <= total, "{count} of {total}");
-        let (n, share) = (total as f64, count as f64 / total as f64);
-        let z2 = Z_95 * Z_95;
-        let middle = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);
-        let half = Z_95 / (1.0 + z2 / n) * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
-        // At the ends rounding would leave 1e-17 and more.
-        let low = if count == 0 { 0.0 } else { (middle - half).max(0.0) };
-        let high = if count == total { 1.0 } else { (middle + half).min(1.0) };
-        Self { count, total, share, low, high }
-    }
-}
-
-/// McNemar's exact test: how likely it is, were both models equally good, that among the cases where one alone is right
-/// the two numbers differ as much as `first` and `second` or more. Two-sided; 1 where there are no such cases.
-pub fn mcnemar(first: usize, second: usize) -> f64 {
-    let count = first + second;
-    // ln of C(n, i) / 2^n, from one i to the next, so that nothing overflows.
-    let mut log_term = -(count as f64) * std::f64::consts::LN_2;
-    let mut tail = 0.0;
-    for index in 0..=first.min(second) {
-        tail += log_term.exp();
-        log_term += ((count - index) as f64 / (index + 1) as f64).ln();
-    }
-    (2.0 * tail).min(1.0)
 }
 
 #[cfg(test)]
@@ -167,28 +141,10 @@ mod tests {
         assert_eq!((spread.mean, spread.median, spread.max), (2.5, 2.5, 4.0));
     }
 
-    /// Values of R's `binom::binom.wilson`.
     #[test]
-    fn shares_have_wilson_intervals() {
-        let share = Share::of(8, 10);
-        assert!(
-            (share.low - 0.490_162_5).abs() < 1e-6 && (share.high - 0.943_317_8).abs() < 1e-6,
-            "{share:?}"
-        );
-        let (none, all) = (Share::of(0, 100), Share::of(100, 100));
-        assert!(none.low == 0.0 && (none.high - 0.036_993_5).abs() < 1e-6, "{none:?}");
-        assert!(all.high == 1.0 && (all.low - (1.0 - none.high)).abs() < 1e-12, "{all:?}");
-    }
-
-    #[test]
-    fn mcnemar_is_a_fair_coin() {
-        close(mcnemar(0, 0), 1.0);
-        close(mcnemar(0, 5), 2.0 / 32.0);
-        close(mcnemar(5, 0), 2.0 / 32.0);
-        close(mcnemar(1, 9), 2.0 * 11.0 / 1024.0);
-        close(mcnemar(4, 5), 1.0);
-        // Of very many nothing overflows: 40 standard deviations apart.
-        assert!(mcnemar(30_000, 40_000) < 1e-300);
-        assert!(mcnemar(35_000, 35_000) == 1.0);
+    fn medians_of_odd_even_and_no_counts() {
+        assert_eq!(MedianRange::of([3.0, 1.0, 9.0]), Some(MedianRange { median: 3.0, min: 1.0, max: 9.0 }));
+        assert_eq!(MedianRange::of([4.0, 1.0, 2.0, 9.0]).unwrap().median, 3.0);
+        assert_eq!(MedianRange::of([]), None);
     }
 }

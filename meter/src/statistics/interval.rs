@@ -1,9 +1,9 @@
-//! Means with their confidence intervals.
+//! Means of repeated measurements, with their confidence intervals.
 
+use super::{Estimate, student_95};
 use serde::Serialize;
-use statrs::distribution::{ContinuousCDF, StudentsT};
 
-/// A mean and how far off it may be.
+/// A mean and its confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Interval {
     /// The mean.
@@ -24,18 +24,15 @@ pub struct Comparison {
 }
 
 impl Interval {
-    /// The mean of `values` with the interval of Student's t over them; `None` for no values or one that is not finite.
+    /// The mean of `values` with the interval of Student's t over them; `None` for no values or one
+    /// that is not finite.
     pub fn of(values: &[f64]) -> Option<Self> {
         let count = values.len();
         if count == 0 || values.iter().any(|value| !value.is_finite()) {
             return None;
         }
-        let mean = values.iter().sum::<f64>() / count as f64;
-        let half_width = (count > 1).then(|| {
-            let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-            let error = (squares / (count - 1) as f64 / count as f64).sqrt();
-            student_95(count - 1) * error
-        });
+        let Estimate { value: mean, standard_error } = Estimate::mean(values.iter().copied());
+        let half_width = standard_error.map(|error| student_95(count - 1) * error);
         Some(Self { mean, half_width, count })
     }
 
@@ -44,14 +41,15 @@ impl Interval {
         self.half_width.map(|half| [self.mean - half, self.mean + half])
     }
 
-    /// The same values, each divided by `by`.
+    /// The interval of the same values, each multiplied by `by`.
     pub fn scaled(self, by: f64) -> Self {
         Self { mean: self.mean * by, half_width: self.half_width.map(|half| half * by.abs()), ..self }
     }
 }
 
-/// Compares two variants by windows taken in turns: the i-th of one beside the i-th of the other, so that what warms or
-/// slows the machine meanwhile falls out of the differences. `None` for fewer than two pairs.
+/// Compares two variants by windows taken in turns: the i-th of one beside the i-th of the other,
+/// so that heat and other slow drifts of the machine cancel in the differences. `None` for fewer
+/// than two pairs.
 pub fn compare(first: &[f64], second: &[f64]) -> Option<Comparison> {
     let differences: Vec<f64> = first.iter().zip(second).map(|(first, second)| second - first).collect();
     let difference = Interval::of(&differences)?;
@@ -62,24 +60,9 @@ pub fn compare(first: &[f64], second: &[f64]) -> Option<Comparison> {
     Some(Comparison { difference, ratio })
 }
 
-/// How many standard errors lie on each side of the mean in a 95 % interval.
-pub fn student_95(degrees_of_freedom: usize) -> f64 {
-    let student = StudentsT::new(0.0, 1.0, degrees_of_freedom.max(1) as f64);
-    student.map_or(f64::INFINITY, |student| student.inverse_cdf(0.975))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn students_quantiles_are_those_of_the_tables() {
-        for (degrees, expected) in [(1, 12.7062), (4, 2.77645), (9, 2.26216), (30, 2.04227), (1000, 1.96234)]
-        {
-            let found = student_95(degrees);
-            assert!((found - expected).abs() < 1e-4, "{degrees}: {found}");
-        }
-    }
 
     #[test]
     fn an_interval_is_that_of_the_textbook() {

@@ -1,6 +1,6 @@
-//! What measures energy. The boards crate has the sensors; the runtime only knows that they count joules.
+//! Energy and its meters.
 
-use crate::ledger::Traffic;
+use crate::Traffic;
 use serde::{Deserialize, Serialize};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Sub};
@@ -11,7 +11,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize)]
 pub struct Joules(pub f64);
 
-/// What a figure of energy covers. Figures of different scopes are never added: the larger contains the smaller.
+/// The part of the machine that a figure of energy covers. Figures of different scopes are never
+/// added: the larger scope contains the smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
@@ -21,7 +22,7 @@ pub enum Scope {
     Package,
     /// The whole board or device.
     Board,
-    /// What is drawn from the wall, losses of the supply included.
+    /// Drawn from the wall, losses of the supply included.
     Wall,
 }
 
@@ -44,37 +45,19 @@ pub trait Meter: Send {
     /// Name for reports: the sensor's, or the model's.
     fn name(&self) -> &str;
 
-    /// What its figures cover.
+    /// The part of the machine that its figures cover.
     fn scope(&self) -> Scope;
 
-    /// Where they come from.
+    /// Where its figures come from.
     fn kind(&self) -> Kind;
 
-    /// Energy since some moment before the first call. Never falls: a counter that wraps is unwrapped here.
+    /// Energy since some moment before the first call. Never falls: a counter that wraps is
+    /// unwrapped here.
     fn energy(&mut self) -> Result<Joules, MeterError>;
 
-    /// Hears of work that was just done, before [`Meter::energy`] is read: what a modelled meter counts from.
+    /// Receives the work just done, before [`Meter::energy`] is read. A modelled meter computes its
+    /// figure from it.
     fn observe(&mut self, _elapsed: Duration, _traffic: &Traffic) {}
-}
-
-/// The state of the machine while tokens were computed; what is not known is `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Conditions {
-    /// Temperature of the processor.
-    pub temperature_celsius: Option<f64>,
-    /// Clock of the cores that compute; of the fastest where they differ.
-    pub frequency_hz: Option<u64>,
-    /// Whether the clock is held down now, by heat or by a weak supply.
-    pub throttled: Option<bool>,
-}
-
-/// A source of [`Conditions`].
-///
-/// The ledger asks once for every cost, between one token and the next, so an observer of slow sensors answers from
-/// what it read shortly before. A sensor that fails gives `None` and never stops generation.
-pub trait Observer: Send {
-    /// The state now.
-    fn conditions(&mut self) -> Conditions;
 }
 
 /// A meter that gave no figure.
@@ -87,12 +70,12 @@ pub struct MeterError {
     pub reason: String,
 }
 
-/// What one meter says of one stretch of work.
+/// One meter's figure for one stretch of work.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Reading {
     /// Name of the meter.
     pub meter: Arc<str>,
-    /// What the figure covers.
+    /// The part of the machine that the figure covers.
     pub scope: Scope,
     /// Where it comes from.
     pub kind: Kind,
@@ -125,5 +108,37 @@ impl Sub for Joules {
 impl Sum for Joules {
     fn sum<I: Iterator<Item = Joules>>(all: I) -> Joules {
         all.fold(Joules(0.0), Add::add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words that ledgers and board profiles hold.
+    #[test]
+    fn scopes_and_kinds_are_written_in_lower_case() {
+        for (scope, word) in [
+            (Scope::Rail, "rail"),
+            (Scope::Package, "package"),
+            (Scope::Board, "board"),
+            (Scope::Wall, "wall"),
+        ] {
+            assert_eq!(serde_json::to_value(scope).unwrap(), word);
+            assert_eq!(serde_json::from_value::<Scope>(word.into()).unwrap(), scope);
+        }
+        for (kind, word) in
+            [(Kind::Measured, "measured"), (Kind::Calibrated, "calibrated"), (Kind::Modelled, "modelled")]
+        {
+            assert_eq!(serde_json::to_value(kind).unwrap(), word);
+            assert_eq!(serde_json::from_value::<Kind>(word.into()).unwrap(), kind);
+        }
+    }
+
+    #[test]
+    fn joules_add_up() {
+        let mut sum: Joules = [Joules(1.5), Joules(2.0)].into_iter().sum();
+        sum += Joules(0.5);
+        assert_eq!(sum - Joules(1.0), Joules(3.0));
     }
 }
