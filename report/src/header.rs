@@ -155,7 +155,8 @@ impl ModelRecord {
         let model = session.model();
         let metadata = model.metadata();
         let index = model.index();
-        let file = model.path().file_name().map(|name| name.to_string_lossy().into_owned());
+        let file =
+            model.path().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
         Self {
             name: metadata.model.name.clone(),
             file: file.unwrap_or_default(),

@@ -6,15 +6,15 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Session {
-    /// Runs `compute`. A panic in it, on whichever thread, is an error; the session then has its first `keep` tokens
-    /// and can be used on.
+    /// Runs `compute`. A panic in it, on whichever thread, is an error; after any error the session has its first `keep`
+    /// tokens and can be used on.
     ///
     /// What was left half done is computed anew before it is read: rows of the cache from `keep` on, buffers, the lists
     /// of [`Exec`](crate::exec::Exec). Only the logits could be taken for those of the sequence.
     pub(crate) fn contain(
         &mut self,
         keep: usize,
-        compute: impl FnOnce(&mut Self),
+        compute: impl FnOnce(&mut Self) -> Result<(), RuntimeError>,
     ) -> Result<(), RuntimeError> {
         caught(|| compute(self)).inspect_err(|_| {
             self.tokens.truncate(keep);
@@ -24,9 +24,9 @@ impl Session {
 }
 
 /// Runs `compute`; a panic in it, on whichever thread, is an error.
-pub(crate) fn caught(compute: impl FnOnce()) -> Result<(), RuntimeError> {
+pub(crate) fn caught(compute: impl FnOnce() -> Result<(), RuntimeError>) -> Result<(), RuntimeError> {
     catch_unwind(AssertUnwindSafe(compute))
-        .map_err(|payload| RuntimeError::Panic { message: message(&*payload) })
+        .unwrap_or_else(|payload| Err(RuntimeError::Panic { message: message(&*payload) }))
 }
 
 /// What `panic!` was given.

@@ -18,6 +18,19 @@ pub enum RuntimeError {
         #[source]
         source: std::io::Error,
     },
+    /// The file ends before the model does: it was truncated after it was opened, or an offset and a length were given
+    /// that it does not have.
+    #[error(
+        "{path}: the model takes the first {expected_bytes} bytes of the file, which has {found_bytes}; it was truncated, or opened at a wrong offset"
+    )]
+    FileTooShort {
+        /// The file.
+        path: String,
+        /// Bytes that it must have, from its beginning.
+        expected_bytes: u64,
+        /// What it has.
+        found_bytes: u64,
+    },
     /// The file is not a sound `.pith` file, or lacks a tensor.
     #[error("{path}: {source}")]
     Format {

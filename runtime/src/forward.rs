@@ -108,9 +108,15 @@ impl<'a> Call<'a> {
     /// Runs `tokens` through all layers; their residual streams stay in the buffers.
     ///
     /// At the beginning of a sequence, when the file may still be on a slow disk, each layer is announced to the
-    /// system while the one before it is computed.
-    pub fn run(&mut self, tokens: &[u32], caches: &mut [LayerCache], buffers: &mut Buffers) {
+    /// system while the one before it is computed. Fails where the file has become too short to be read.
+    pub fn run(
+        &mut self,
+        tokens: &[u32],
+        caches: &mut [LayerCache],
+        buffers: &mut Buffers,
+    ) -> Result<(), RuntimeError> {
         assert_eq!(tokens.len(), self.tokens);
+        self.model.check_length()?;
         self.embed(tokens, buffers);
         self.place(buffers);
         for (layer_index, cache) in caches.iter_mut().enumerate() {
@@ -121,6 +127,7 @@ impl<'a> Call<'a> {
             }
             self.layer(layer_index, cache, buffers);
         }
+        Ok(())
     }
 
     /// Runs the residual streams that are in the buffers through one layer.

@@ -127,7 +127,7 @@ impl Head {
             });
         }
         if let (Some(rest), None, true) = (&model.head_rest, staged, self.release) {
-            model.map().release(rest.range.clone());
+            model.storage().release(rest.range.clone());
         }
         if let Some(rest) = staged {
             self.refine(model, exec, x, rest, logits);
@@ -177,7 +177,7 @@ impl Head {
 
         if self.release {
             let at = |block: usize| stored.range.start + block * rest.block_bytes();
-            self.picked.iter().for_each(|&block| model.map().release(at(block)..at(block + 1)));
+            self.picked.iter().for_each(|&block| model.storage().release(at(block)..at(block + 1)));
         }
     }
 

@@ -194,6 +194,7 @@ impl LayerRun {
         }
         assert_eq!(hidden.len(), tokens.len() * hidden_len, "hidden states of every token");
         self.check(hidden.len())?;
+        self.model.check_length()?;
         let chunks = tokens.chunks(self.batch).zip(hidden.chunks_mut(self.batch * hidden_len));
         caught(|| {
             for (index, (tokens, hidden)) in chunks.enumerate() {
@@ -202,6 +203,7 @@ impl LayerRun {
                 call.embed(tokens, &mut self.buffers);
                 hidden.copy_from_slice(self.buffers.hidden(hidden.len()));
             }
+            Ok(())
         })
     }
 
@@ -230,6 +232,7 @@ impl LayerRun {
         mut listener: Option<&mut dyn Listener>,
     ) -> Result<(), RuntimeError> {
         self.check(hidden.len())?;
+        self.model.check_length()?;
         let mut cache = self.enter(layer_index)?;
         let hidden_len = self.model.config().hidden_len;
         let ran = caught(|| {
@@ -244,6 +247,7 @@ impl LayerRun {
                 call.run_layer(layer_index, &mut cache, &mut self.buffers);
                 hidden.copy_from_slice(self.buffers.hidden(hidden.len()));
             }
+            Ok(())
         });
         self.cache = Some((layer_index, cache));
         ran
@@ -261,6 +265,7 @@ impl LayerRun {
                     .heard_by(&mut *listener)
                     .enter_head(&mut self.buffers);
             }
+            Ok(())
         })
     }
 
@@ -270,6 +275,7 @@ impl LayerRun {
         let config = self.model.config();
         let (hidden_len, vocab_len) = (config.hidden_len, config.vocab_len);
         assert_eq!(logits.len() / vocab_len, hidden.len() / hidden_len, "logits of every token");
+        self.model.check_length()?;
         let chunks = hidden.chunks(self.batch * hidden_len).zip(logits.chunks_mut(self.batch * vocab_len));
         caught(|| {
             for (index, (hidden, logits)) in chunks.enumerate() {
@@ -278,6 +284,7 @@ impl LayerRun {
                 let mut call = Call::new(&self.model, &mut self.exec, first, tokens);
                 call.project(&mut self.buffers, 0..tokens, &mut self.head, false, logits);
             }
+            Ok(())
         })
     }
 
@@ -287,7 +294,10 @@ impl LayerRun {
         match self.cache.take() {
             Some((index, cache)) if index == layer_index => return Ok(cache),
             Some((left, _)) if self.releases => {
-                self.model.layer_ranges(left).into_iter().for_each(|range| self.model.map().release(range));
+                self.model
+                    .layer_ranges(left)
+                    .into_iter()
+                    .for_each(|range| self.model.storage().release(range));
             }
             _ => {}
         }

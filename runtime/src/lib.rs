@@ -35,8 +35,6 @@ mod generate;
 mod head;
 mod layerwise;
 mod ledger;
-#[allow(unsafe_code)]
-mod map;
 mod memory;
 mod model;
 mod placement;
@@ -51,6 +49,7 @@ mod session;
 mod snapshot;
 mod speculate;
 mod stop;
+mod storage;
 
 pub use cache::KvType;
 pub use chat::{ChatTemplate, Message};
@@ -69,3 +68,4 @@ pub use pool::MAX_THREADS;
 pub use sampler::{Sampler, SamplerOptions};
 pub use session::{DEFAULT_BATCH, DEFAULT_CONTEXT_LEN, Session, SessionOptions};
 pub use speculate::{DEFAULT_DRAFT_TOKENS, Draft, DraftModel, Drafter, Lookup, NoDrafter};
+pub use storage::ModelBytes;

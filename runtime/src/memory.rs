@@ -2,25 +2,44 @@
 
 use crate::error::RuntimeError;
 use bytemuck::Pod;
+#[cfg(any(unix, windows))]
 use memmap2::MmapMut;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-/// Zeros in pages of their own: one that is never touched takes no memory, whatever the allocator did before.
+/// Zeros in pages of their own: one that is never touched takes no memory, whatever the allocator did before. Where the
+/// system has no call for that the allocator gives them.
 #[derive(Debug)]
 pub(crate) struct Zeros<T> {
-    map: MmapMut,
+    #[cfg(any(unix, windows))]
+    pages: MmapMut,
+    /// Words, so that they are aligned for any number.
+    #[cfg(not(any(unix, windows)))]
+    pages: Vec<u64>,
+    len: usize,
     values: PhantomData<T>,
 }
 
 impl<T: Pod> Zeros<T> {
     /// `count` zeros, one at least.
     pub fn new(what: &'static str, count: usize) -> Result<Self, RuntimeError> {
-        let bytes = count.max(1).checked_mul(size_of::<T>());
+        const { assert!(align_of::<T>() <= align_of::<u64>()) };
+        let len = count.max(1);
+        let bytes = len.checked_mul(size_of::<T>());
         let refused = || RuntimeError::Memory { what, bytes: bytes.map_or(u64::MAX, |bytes| bytes as u64) };
         // The system's calls take a signed length.
         let bytes = bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or_else(refused)?;
-        Ok(Self { map: MmapMut::map_anon(bytes).map_err(|_| refused())?, values: PhantomData })
+        #[cfg(any(unix, windows))]
+        let pages = MmapMut::map_anon(bytes).map_err(|_| refused())?;
+        #[cfg(not(any(unix, windows)))]
+        let pages = zeros(what, bytes.div_ceil(size_of::<u64>()))?;
+        Ok(Self { pages, len, values: PhantomData })
+    }
+
+    /// Asks for the largest pages there are, before they are touched. Advice: where it cannot be taken, pages are small.
+    pub fn prefer_large_pages(&self) {
+        #[cfg(target_os = "linux")]
+        let _ = self.pages.advise(memmap2::Advice::HugePage);
     }
 }
 
@@ -28,13 +47,13 @@ impl<T: Pod> Deref for Zeros<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        bytemuck::cast_slice(&self.map)
+        &bytemuck::cast_slice(&self.pages)[..self.len]
     }
 }
 
 impl<T: Pod> DerefMut for Zeros<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        bytemuck::cast_slice_mut(&mut self.map)
+        &mut bytemuck::cast_slice_mut(&mut self.pages)[..self.len]
     }
 }
 

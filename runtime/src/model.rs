@@ -1,19 +1,23 @@
 //! An opened file: configuration, where each weight lies, the tokenizer on demand.
 
 use crate::error::RuntimeError;
-use crate::map::Map;
 use crate::resolve::Resolver;
+use crate::storage::{Extent, ModelBytes, Storage, open_file};
 use pith_format::{Encoding, FormatError, Index, Matrix, Metadata, ModelConfig, Role, TensorId};
 use pith_tokenizer::Tokenizer;
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-/// A `.pith` file, mapped and checked. Share it between sessions in an `Arc`.
+/// A `.pith` file, opened and checked. Share it between sessions in an `Arc`.
 pub struct Model {
-    path: PathBuf,
-    map: Map,
+    /// Where it was opened by path.
+    path: Option<PathBuf>,
+    /// What errors call it.
+    name: String,
+    storage: Storage,
     index: Index,
     has_tokenizer: bool,
     tokenizer: OnceLock<Tokenizer>,
@@ -80,7 +84,7 @@ pub(crate) struct Layer {
 
 impl fmt::Debug for Model {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Model").field("path", &self.path).finish_non_exhaustive()
+        formatter.debug_struct("Model").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -88,21 +92,52 @@ impl Model {
     /// Maps a file and checks everything but the weights themselves, which are read when they are used.
     ///
     /// Takes milliseconds whatever the size of the file. `pith inspect --verify` reads the weights too.
+    ///
+    /// # The file must stay as it is
+    ///
+    /// A mapped file is safe while nobody truncates it or writes into it, like the executable of a running program.
+    /// Replace a file by renaming another over it, as `pith convert` does: open models then keep the old one. Before
+    /// each pass a session compares the file's length with the length at opening, and returns
+    /// [`RuntimeError::FileTooShort`] where it shrank. A file that is truncated while a pass reads it ends the process
+    /// (`SIGBUS`), and bytes that are overwritten change the results; no check can see either in time. Where other
+    /// programs may write to the file, take a copy: [`Model::load`].
+    ///
+    /// Where the system cannot map files (WebAssembly) this reads the file into memory.
     pub fn open(path: &Path) -> Result<Self, RuntimeError> {
-        Self::check(path, Map::open(path)?)
+        let (name, (file, extent)) = (path.display().to_string(), open_file(path)?);
+        let storage = Storage::open(&name, file, extent)?;
+        Self::check(Some(path), name, storage)
     }
 
     /// [`Model::open`] of a copy of the file in memory, in large pages where the system has them: reading them takes
-    /// fewer look-ups of addresses. The copy takes as much memory as the file and is shared with no other process.
+    /// fewer look-ups of addresses, and nothing that happens to the file afterwards matters. The copy takes as much
+    /// memory as the file and is shared with no other process.
     pub fn load(path: &Path) -> Result<Self, RuntimeError> {
-        Self::check(path, Map::copy(path)?)
+        let (name, (file, extent)) = (path.display().to_string(), open_file(path)?);
+        let storage = Storage::copy(&name, file, extent)?;
+        Self::check(Some(path), name, storage)
     }
 
-    fn check(path: &Path, map: Map) -> Result<Self, RuntimeError> {
-        let wrong = |source| RuntimeError::Format { path: path.display().to_string(), source };
-        let index = Index::parse(&map).map_err(wrong)?;
+    /// [`Model::open`] of the `len` bytes from `offset` on of an open file: a model inside an archive, or a file that is
+    /// known by its descriptor only (Android's assets). Any offset does; at a multiple of 64 reading is fastest.
+    ///
+    /// The file must stay as it is, see [`Model::open`].
+    pub fn open_at(file: File, offset: u64, len: u64) -> Result<Self, RuntimeError> {
+        let name = format!("{len} bytes from {offset} on of an open file");
+        let storage = Storage::open(&name, file, Extent { offset, len })?;
+        Self::check(None, name, storage)
+    }
+
+    /// A model whose bytes are in memory: a `Vec<u8>`, an `Arc<[u8]>`, or a part of the program (`include_bytes!`).
+    pub fn from_bytes(bytes: impl Into<ModelBytes>) -> Result<Self, RuntimeError> {
+        Self::check(None, "a model in memory".into(), Storage::Bytes(bytes.into()))
+    }
+
+    fn check(path: Option<&Path>, name: String, storage: Storage) -> Result<Self, RuntimeError> {
+        let wrong = |source| RuntimeError::Format { path: name.clone(), source };
+        let index = Index::parse(&storage).map_err(wrong)?;
         let config = &index.metadata().model;
-        let mut resolver = Resolver::new(&map, &index);
+        let mut resolver = Resolver::new(&storage, &index);
         let embedding = resolver.matrix(Role::TokenEmbedding).map_err(wrong)?;
         let positions = resolver.optional_matrix(Role::PositionEmbedding).map_err(wrong)?;
         let embedding_norm = resolver.optional_norm(Role::EmbeddingNorm, None).map_err(wrong)?;
@@ -122,11 +157,10 @@ impl Model {
         let head_rest = resolver.optional_matrix(Role::HeadRest).map_err(wrong)?;
         let has_tokenizer = resolver.tokenizer();
         if let Some((entry, reason)) = resolver.unused() {
-            let (path, tensor) = (path.display().to_string(), entry.id);
-            return Err(RuntimeError::UnusedTensor { path, tensor, reason });
+            return Err(RuntimeError::UnusedTensor { path: name, tensor: entry.id, reason });
         }
         Ok(Self {
-            path: path.to_path_buf(),
+            path: path.map(Path::to_path_buf),
             has_tokenizer,
             tokenizer: OnceLock::new(),
             embedding,
@@ -137,7 +171,8 @@ impl Model {
             head,
             head_bias,
             head_rest,
-            map,
+            name,
+            storage,
             index,
         })
     }
@@ -153,7 +188,7 @@ impl Model {
         encoding: Encoding,
         tiles: Arc<[u8]>,
     ) -> Result<Self, RuntimeError> {
-        let path = self.path.display().to_string();
+        let path = self.name.clone();
         let wrong = |source| RuntimeError::Format { path: path.clone(), source };
         let stored = self.stored(id).ok_or_else(|| wrong(FormatError::MissingTensor { tensor: id }))?;
         Matrix::new(encoding, stored.rows, stored.cols, &tiles).map_err(wrong)?;
@@ -187,9 +222,14 @@ impl Model {
         Some(&mut linear.weight)
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The file, where the model was opened by its path.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The file's path, or what the model is where it has none; for messages.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Dimensions and mechanisms.
@@ -209,7 +249,7 @@ impl Model {
 
     /// The file's bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.map
+        &self.storage
     }
 
     /// The file's tokenizer, loaded at the first call.
@@ -218,12 +258,12 @@ impl Model {
             return Ok(tokenizer);
         }
         if !self.has_tokenizer {
-            return Err(RuntimeError::NoTokenizer { path: self.path.display().to_string() });
+            return Err(RuntimeError::NoTokenizer { path: self.name.clone() });
         }
         let blob = self
             .index
-            .bytes(&self.map, TensorId::model(Role::Tokenizer))
-            .map_err(|source| RuntimeError::Format { path: self.path.display().to_string(), source })?;
+            .bytes(&self.storage, TensorId::model(Role::Tokenizer))
+            .map_err(|source| RuntimeError::Format { path: self.name.clone(), source })?;
         let tokenizer = Tokenizer::from_blob(blob)?;
         Ok(self.tokenizer.get_or_init(|| tokenizer))
     }
@@ -246,12 +286,12 @@ impl Model {
     pub fn looked_up_bytes(&self) -> u64 {
         let rest = self.head_rest.iter().filter(|_| self.config().tied_head);
         let embeddings = std::iter::once(&self.embedding).chain(rest).chain(&self.positions);
-        embeddings.map(|stored| stored.of(&self.map).block_bytes() as u64).sum()
+        embeddings.map(|stored| stored.of(&self.storage).block_bytes() as u64).sum()
     }
 
-    /// The file, mapped.
-    pub(crate) fn map(&self) -> &Map {
-        &self.map
+    /// Where the file's bytes are.
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// The matrix that gives logits.
@@ -266,6 +306,11 @@ impl Model {
         each.into_iter().chain(&layer.gate).map(|linear| linear.weight.range.clone()).collect()
     }
 
+    /// Fails where the file has become too short to be read; see [`Model::open`].
+    pub(crate) fn check_length(&self) -> Result<(), RuntimeError> {
+        self.storage.check(&self.name)
+    }
+
     /// Tells the system that what every token streams is best kept in large pages: reading takes fewer look-ups of
     /// addresses. Serves where the file is not in memory yet, or was written in large pieces.
     /// `with_rest`: also for the second part of a head in two.
@@ -274,7 +319,7 @@ impl Model {
         let rest = self.head_rest.iter().filter(|_| with_rest);
         let head = std::iter::once(self.head_matrix()).chain(rest).map(|stored| stored.range.clone());
         layers.chain(head).for_each(|range| {
-            self.map.huge(range, true);
+            self.storage.huge(range, true);
         });
     }
 
@@ -285,7 +330,7 @@ impl Model {
             Some(layer.query.weight.range.start..layer.down.weight.range.end)
         };
         let head = || self.head_matrix().range.clone();
-        self.map.will_need(of_layer(layer_index).unwrap_or_else(head));
+        self.storage.will_need(of_layer(layer_index).unwrap_or_else(head));
     }
 }
 

@@ -172,13 +172,14 @@ impl Session {
             for (index, chunk) in tokens.chunks(session.batch).enumerate() {
                 let first = session.tokens.len();
                 let mut call = Call::new(&session.model, &mut session.exec, first, chunk.len());
-                call.run(chunk, &mut session.caches, &mut session.buffers);
+                call.run(chunk, &mut session.caches, &mut session.buffers)?;
                 if index == last_chunk {
                     let last = chunk.len() - 1..chunk.len();
                     call.project(&mut session.buffers, last, &mut session.head, true, &mut session.logits);
                 }
                 session.tokens.extend_from_slice(chunk);
             }
+            Ok(())
         })?;
         self.logits_position = self.tokens.len();
         self.last_traffic = self.exec.traffic - before;
@@ -193,7 +194,7 @@ impl Session {
     /// Makes `tokens` the whole sequence, keeping from the present one what both begin with. Returns how many tokens
     /// were kept; the logits of what follows are in [`Session::logits`].
     ///
-    /// On an error the session is as it was; after [`RuntimeError::Panic`] it has what both begin with.
+    /// On an error of the tokens the session is as it was; where computing failed it has what both begin with.
     pub fn resume(&mut self, tokens: &[u32]) -> Result<usize, RuntimeError> {
         self.check(tokens, 0)?;
         let common = self.tokens.iter().zip(tokens).take_while(|(old, new)| old == new).count();
@@ -227,7 +228,7 @@ impl Session {
                     chunk,
                     &mut session.caches,
                     &mut session.buffers,
-                );
+                )
             })?;
             for start in (0..chunk.len()).step_by(group) {
                 let count = group.min(chunk.len() - start);
@@ -240,6 +241,7 @@ impl Session {
                         false,
                         logits,
                     );
+                    Ok(())
                 })?;
                 let logits = &self.all_logits[..count * vocab_len];
                 for (index, logits) in logits.chunks_exact(vocab_len).enumerate() {
@@ -268,12 +270,13 @@ impl Session {
             for chunk in tokens.chunks(session.batch) {
                 let first = session.tokens.len();
                 let mut call = Call::new(&session.model, &mut session.exec, first, chunk.len());
-                call.run(chunk, &mut session.caches, &mut session.buffers);
+                call.run(chunk, &mut session.caches, &mut session.buffers)?;
                 let (logits, rest) = std::mem::take(&mut rows).split_at_mut(chunk.len() * vocab_len);
                 call.project(&mut session.buffers, 0..chunk.len(), &mut session.head, false, logits);
                 rows = rest;
                 session.tokens.extend_from_slice(chunk);
             }
+            Ok(())
         })?;
         self.last_traffic = self.exec.traffic - before;
         Ok(())

@@ -142,7 +142,8 @@ pub fn search(
     // Another calibration makes others.
     let made_of = format!("{model_checksum} {}", calibration.info().tokens_checksum);
     let folder = options.work.join(format!("tiles-{:016x}", xxhash_rust::xxh3::xxh3_64(made_of.as_bytes())));
-    let mut tiles = Tiles::new(folder, dense.path(), &space, rounder)?;
+    let dense_path = dense.path().expect("the dense model was opened by its path");
+    let mut tiles = Tiles::new(folder, dense_path, &space, rounder)?;
     let mut costs = Costs::of(&space, options.context_len, text.windows.len());
     costs.seconds_per_token = seconds_per_token;
     costs.rounding_seconds = time_rounding(&space, &mut tiles)?;

@@ -82,7 +82,7 @@ impl DiskRate {
 
 impl Placement {
     /// Decides for a session of `options`, of which [`SessionOptions::memory`] is the limit; without one everything is
-    /// kept.
+    /// kept. So it is where the model is a copy in memory, which a limit can only refuse.
     pub fn new(model: &Model, options: &SessionOptions) -> Result<Self, RuntimeError> {
         let config = model.config();
         let needs = options.resolve(model)?;
@@ -103,7 +103,8 @@ impl Placement {
         let mut parts = parts_of(model, true);
         let (mut working_bytes, weight_bytes) = working(&parts);
         let all = kv_bytes.saturating_add(working_bytes).saturating_add(weight_bytes);
-        let rest_outside = options.two_stage_logits && has_stages(model) && all > memory_bytes;
+        let mapped = model.storage().is_mapped();
+        let rest_outside = mapped && options.two_stage_logits && has_stages(model) && all > memory_bytes;
         if rest_outside {
             parts = parts_of(model, false);
             working_bytes = working(&parts).0;
@@ -111,8 +112,14 @@ impl Placement {
         let bytes: Vec<u64> = parts.iter().map(|part| part.bytes).collect();
         let (layers, head_bands) = bytes.split_at(config.layers.len());
         let fixed = kv_bytes.saturating_add(working_bytes);
-        let Choice { streamed, window } = place(&Sizes { layers, head_bands, fixed }, memory_bytes)
-            .map_err(|least_bytes| RuntimeError::MemoryLimit { memory_bytes, least_bytes })?;
+        let placed = match mapped {
+            true => place(&Sizes { layers, head_bands, fixed }, memory_bytes),
+            // There is nothing to read again: the process holds all of it, which is counted there.
+            false if fixed > memory_bytes => Err(fixed),
+            false => Ok(Choice { streamed: vec![false; parts.len()], window: 0 }),
+        };
+        let Choice { streamed, window } =
+            placed.map_err(|least_bytes| RuntimeError::MemoryLimit { memory_bytes, least_bytes })?;
         let parts = parts.into_iter().zip(streamed).map(|(part, streamed)| Part { streamed, ..part });
         let parts = parts.collect();
         Ok(Self {
@@ -152,7 +159,7 @@ impl Placement {
         if ranges.is_empty() {
             return;
         }
-        let huge = |yes: bool| ranges.iter().all(|range| model.map().huge(range.clone(), yes));
+        let huge = |yes: bool| ranges.iter().all(|range| model.storage().huge(range.clone(), yes));
         let time = |ahead| {
             let circle = Circle::new(Arc::clone(model), ranges.iter().cloned(), ahead, self.window_bytes);
             let (bytes, seconds) = circle.time(PROBE_TIME / 4);
@@ -192,7 +199,7 @@ impl Placement {
         if streams {
             // A row of an embedding that is looked up must not bring megabytes around it.
             let looked_up = std::iter::once(&model.embedding).chain(&model.head_rest);
-            looked_up.for_each(|stored| model.map().random(stored.range.clone()));
+            looked_up.for_each(|stored| model.storage().random(stored.range.clone()));
             self.measure(model);
         }
         if streams || must_lock {
@@ -226,11 +233,11 @@ impl Pins {
         ahead: Ahead,
         must_lock: bool,
     ) -> Result<(), RuntimeError> {
-        let pieces: Vec<_> = ranges.flat_map(pieces).collect();
-        let map = self.model.map();
+        let storage = self.model.storage();
+        let pieces: Vec<_> = ranges.flat_map(|range| pieces(range, storage.origin())).collect();
         if ahead == Ahead::Large {
             pieces.iter().for_each(|piece| {
-                map.huge(piece.clone(), true);
+                storage.huge(piece.clone(), true);
             });
         }
         let mut permitted = true;
@@ -238,10 +245,10 @@ impl Pins {
             // The disk works on the next ones meanwhile.
             let from = if index == 0 { 0 } else { index + 7 };
             if ahead == Ahead::Announced {
-                pieces.iter().take(index + 8).skip(from).for_each(|piece| map.will_need(piece.clone()));
+                pieces.iter().take(index + 8).skip(from).for_each(|piece| storage.will_need(piece.clone()));
             }
             if permitted {
-                match map.lock(piece.clone()) {
+                match storage.lock(piece.clone()) {
                     Ok(()) => self.locked.push(piece.clone()),
                     Err(source) if must_lock => {
                         let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
@@ -251,7 +258,7 @@ impl Pins {
                 }
             }
             if !permitted {
-                map.touch(piece.clone());
+                storage.touch(piece.clone());
             }
         }
         Ok(())
@@ -265,7 +272,7 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        self.locked.drain(..).for_each(|range| self.model.map().unlock(range));
+        self.locked.drain(..).for_each(|range| self.model.storage().unlock(range));
     }
 }
 

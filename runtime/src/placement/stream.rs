@@ -73,12 +73,14 @@ impl Circle {
         ahead: Ahead,
         window: u64,
     ) -> Self {
-        Self { model, pieces: ranges.into_iter().flat_map(pieces).collect(), ahead, window }
+        let origin = model.storage().origin();
+        let pieces = ranges.into_iter().flat_map(|range| pieces(range, origin)).collect();
+        Self { model, pieces, ahead, window }
     }
 
     fn announce(&self, number: u64) {
         if self.ahead == Ahead::Announced {
-            self.model.map().will_need(self.piece(number));
+            self.model.storage().will_need(self.piece(number));
         }
     }
 
@@ -95,7 +97,8 @@ impl Circle {
         let mut run: Option<Range<usize>> = None;
         if numbers.start < end && numbers.start > 0 {
             let (before, first) = (self.piece(numbers.start - 1), self.piece(numbers.start));
-            let page = first.start / LARGE_PAGE_BYTES * LARGE_PAGE_BYTES;
+            let shift = (self.model.storage().origin() % LARGE_PAGE_BYTES as u64) as usize;
+            let page = ((first.start + shift) / LARGE_PAGE_BYTES * LARGE_PAGE_BYTES).saturating_sub(shift);
             if before.end.next_multiple_of(NEIGHBOUR_BYTES) >= first.start && before.end <= first.start {
                 run = Some(page.max(before.start)..first.start);
             }
@@ -105,13 +108,13 @@ impl Circle {
                 Some(run) if run.end == piece.start => run.end = piece.end,
                 _ => {
                     if let Some(run) = run.replace(piece) {
-                        self.model.map().release(run);
+                        self.model.storage().release(run);
                     }
                 }
             }
         }
         if let Some(run) = run {
-            self.model.map().release(run);
+            self.model.storage().release(run);
         }
     }
 
@@ -127,7 +130,7 @@ impl Circle {
                 held += self.piece(asked).len() as u64;
                 asked += 1;
             }
-            self.model.map().touch(self.piece(number));
+            self.model.storage().touch(self.piece(number));
             self.release(number..number + 1);
             let piece_bytes = self.piece(number).len() as u64;
             (held, bytes) = (held - piece_bytes, bytes + piece_bytes);
@@ -172,7 +175,7 @@ impl Circle {
                 asked += 1;
             }
             if ready < asked {
-                self.model.map().touch(self.piece(ready));
+                self.model.storage().touch(self.piece(ready));
                 ready += 1;
             }
         }
@@ -193,9 +196,10 @@ impl Stream {
     ) -> Result<Self, RuntimeError> {
         let streamed = || parts.iter().flatten().flatten().cloned();
         let circle = Arc::new(Circle::new(Arc::clone(model), streamed(), ahead, window));
-        let mut end = 0;
+        let (mut end, origin) = (0, model.storage().origin());
         let parts = parts.iter().map(|ranges| {
-            let count: usize = ranges.iter().flatten().map(|range| pieces(range.clone()).count()).sum();
+            let each = ranges.iter().flatten().map(|range| pieces(range.clone(), origin).count());
+            let count: usize = each.sum();
             end += count as u64;
             end - count as u64..end
         });
@@ -280,11 +284,12 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
-/// A range in pieces of [`PIECE_BYTES`] at most, which end where large pages do.
-pub(super) fn pieces(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let piece_bytes = PIECE_BYTES as usize;
-    let cut = move |index: usize| (index * piece_bytes).clamp(range.start, range.end);
-    let pieces = range.start / piece_bytes..range.end.div_ceil(piece_bytes);
+/// A range in pieces of [`PIECE_BYTES`] at most, which end where the file's large pages do. `origin`: where the range's
+/// zero is in the file.
+pub(super) fn pieces(range: Range<usize>, origin: u64) -> impl Iterator<Item = Range<usize>> {
+    let (piece_bytes, shift) = (PIECE_BYTES as usize, (origin % PIECE_BYTES) as usize);
+    let cut = move |index: usize| (index * piece_bytes).saturating_sub(shift).clamp(range.start, range.end);
+    let pieces = (range.start + shift) / piece_bytes..(range.end + shift).div_ceil(piece_bytes);
     pieces.map(move |index| cut(index)..cut(index + 1)).filter(|piece| !piece.is_empty())
 }
 
@@ -295,12 +300,17 @@ mod tests {
     #[test]
     fn pieces_are_the_range_and_end_on_large_pages() {
         let piece = PIECE_BYTES as usize;
-        for range in [0..1, 5..piece, 3..piece + 1, piece..3 * piece, piece - 7..5 * piece + 9] {
-            let pieces: Vec<_> = pieces(range.clone()).collect();
-            assert_eq!((pieces[0].start, pieces[pieces.len() - 1].end), (range.start, range.end));
-            assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start && pair[0].end % piece == 0));
-            assert!(pieces.iter().all(|part| !part.is_empty() && part.len() <= piece));
+        for origin in [0, 1, piece as u64 - 4096, (7 << 40) + 12_345] {
+            for range in [0..1, 5..piece, 3..piece + 1, piece..3 * piece, piece - 7..5 * piece + 9] {
+                let pieces: Vec<_> = pieces(range.clone(), origin).collect();
+                assert_eq!((pieces[0].start, pieces[pieces.len() - 1].end), (range.start, range.end));
+                assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
+                let end_in_file = |part: &Range<usize>| origin + part.end as u64;
+                let (_, cut) = pieces.split_last().unwrap();
+                assert!(cut.iter().all(|part| end_in_file(part).is_multiple_of(PIECE_BYTES)));
+                assert!(pieces.iter().all(|part| !part.is_empty() && part.len() <= piece));
+            }
         }
-        assert_eq!(pieces(7..7).count(), 0);
+        assert_eq!(pieces(7..7, 5).count(), 0);
     }
 }

@@ -19,8 +19,8 @@ pub(super) fn agree(draft: &Model, model: &Model) -> Result<(), RuntimeError> {
     match (0..count as u32).find(differs) {
         None => Ok(()),
         Some(id) => Err(RuntimeError::Vocabulary {
-            draft: draft.path().display().to_string(),
-            model: model.path().display().to_string(),
+            draft: draft.name().into(),
+            model: model.name().into(),
             token: id,
             found: describe(ours, id),
             expected: describe(theirs, id),

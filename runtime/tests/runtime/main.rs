@@ -9,6 +9,7 @@ mod logits;
 mod oracle;
 mod snapshot;
 mod speculation;
+mod storage;
 #[path = "../support/mod.rs"]
 mod support;
 mod traffic;
