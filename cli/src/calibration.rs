@@ -5,8 +5,8 @@ use crate::{interrupt, output, session};
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use indicatif::{ProgressBar, ProgressStyle};
-use pith_converter::calibration::{
-    Calibration, CalibrationOptions, CalibrationProgress, CalibrationReport, CalibrationText, TextOptions,
+use pith_converter::statistics::{
+    CalibrationProgress, CalibrationText, Statistics, StatisticsOptions, StatisticsReport, TextOptions,
 };
 use pith_converter::{ConvertOptions, Recipe, convert};
 use pith_format::Encoding;
@@ -87,14 +87,14 @@ pub fn calibrate(args: CalibrationArgs) -> anyhow::Result<()> {
         Some(path) => CalibrationText::read(path, &model, wanted)?,
         None => CalibrationText::generate(&model, wanted, run.clone(), &progress)?,
     };
-    let options = CalibrationOptions {
+    let options = StatisticsOptions {
         hessians: args.hessians,
         any_encoding: args.any_encoding,
         force: args.force,
         memory: session::memory(args.memory),
         session: run,
     };
-    let result = Calibration::collect(&model, &text, &options, &output, &progress);
+    let result = Statistics::collect(&model, &text, &options, &output, &progress);
     bar.finish_and_clear();
     let report = result?;
     for warning in &report.warnings {
@@ -165,7 +165,7 @@ impl CalibrationProgress for Bar<'_> {
     }
 }
 
-fn to_text(output: &Path, report: &CalibrationReport) -> String {
+fn to_text(output: &Path, report: &StatisticsReport) -> String {
     let info = &report.info;
     let products = match info.hessians {
         true => format!(", {:.1} s of it products of columns", report.product_time.as_secs_f64()),
@@ -184,7 +184,7 @@ fn to_text(output: &Path, report: &CalibrationReport) -> String {
     )
 }
 
-fn to_json(output: &Path, report: &CalibrationReport) -> serde_json::Value {
+fn to_json(output: &Path, report: &StatisticsReport) -> serde_json::Value {
     let info = &report.info;
     json!({
         "output": output.display().to_string(),

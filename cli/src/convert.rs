@@ -5,7 +5,7 @@ use crate::output::{self, Table};
 use crate::{interrupt, quantize, session};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use pith_converter::calibration::CalibrationProgress;
+use pith_converter::statistics::CalibrationProgress;
 use pith_converter::{ConvertOptions, Progress, Recipe, Report, convert as run_conversion};
 use pith_format::Encoding;
 use serde_json::json;

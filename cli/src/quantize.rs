@@ -5,7 +5,7 @@ use crate::convert::Bar;
 use crate::{interrupt, output, session};
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum, ValueHint};
-use pith_converter::calibration::TextOptions;
+use pith_converter::statistics::TextOptions;
 use pith_converter::{CompressOptions, Compression, ConvertOptions, Quantizer, Recipe, Report, Transform};
 use pith_eval::kl::{Divergence, Reference};
 use pith_eval::{WindowOptions, Windows};

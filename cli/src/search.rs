@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{ArgGroup, Args, ValueHint};
 use pith_boards::profile::{Evidence, Profile};
 use pith_converter::Progress;
-use pith_converter::calibration::CalibrationProgress;
+use pith_converter::statistics::CalibrationProgress;
 use pith_runtime::SessionOptions;
 use pith_search::{
     Budget, Choice, DEFAULT_GENERATIONS, EnergyRule, Outcome, Row, SearchOptions, SearchProgress,

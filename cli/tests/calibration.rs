@@ -1,6 +1,6 @@
 //! `pith calibrate` as a user meets it.
 
-use pith_converter::calibration::{Calibration, Site};
+use pith_converter::statistics::{Site, Statistics};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -57,7 +57,7 @@ fn checkpoints_and_files_give_the_same_statistics() {
         names(folder.path()),
         ["folder.safetensors", "text.txt", "wren.calibration.safetensors", "wren.pith"]
     );
-    let open = |path: &Value| Calibration::open(&PathBuf::from(path.as_str().unwrap())).unwrap();
+    let open = |path: &Value| Statistics::open(&PathBuf::from(path.as_str().unwrap())).unwrap();
     let (file, folder_) = (open(&of_file["output"]), open(&of_folder["output"]));
     for layer in 0..file.info().layers {
         for site in Site::OF_LAYER {
@@ -79,7 +79,7 @@ fn a_model_without_a_text_writes_its_own() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let line = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(line.contains("of 128 tokens in") && line.contains(&output), "{line}");
-    assert_eq!(Calibration::open(Path::new(&output)).unwrap().info().text, None);
+    assert_eq!(Statistics::open(Path::new(&output)).unwrap().info().text, None);
 }
 
 #[test]

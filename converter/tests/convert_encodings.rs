@@ -3,7 +3,7 @@
 mod convert_support;
 
 use convert_support::{Converted, source, with};
-use pith_converter::source::Checkpoint;
+use pith_converter::checkpoint::Checkpoint;
 use pith_converter::{ConvertOptions, Recipe};
 use pith_format::{Encoding, Role, TensorId};
 

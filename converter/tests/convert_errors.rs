@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use convert_support::{copy, reconfigured, source, spoil, with};
-use pith_converter::{ConvertError, ConvertOptions, Recipe, convert};
+use pith_converter::{CheckpointError, ConvertError, ConvertOptions, Recipe, convert};
 use pith_format::{Encoding, Index};
 use serde_json::json;
 
@@ -47,7 +47,7 @@ fn the_class_names_the_family_where_the_type_is_missing() {
 fn a_missing_tensor_is_named_with_its_role() {
     let folder = reconfigured("llama2", &json!({"num_hidden_layers": 4}));
     let error = error(folder.path(), &ConvertOptions::default());
-    assert!(matches!(error, ConvertError::MissingTensor { .. }));
+    assert!(matches!(error, ConvertError::Checkpoint(CheckpointError::MissingTensor { .. })));
     let message = error.to_string();
     assert!(message.contains("model.layers.3.input_layernorm.weight"), "{message}");
     assert!(message.contains("layers.3.attention.norm"), "{message}");
@@ -64,7 +64,7 @@ fn a_tensor_without_a_role_stops_the_conversion() {
     let folder = reconfigured("llama2", &json!({"num_hidden_layers": 2}));
     let error = error(folder.path(), &ConvertOptions::default());
     assert!(
-        matches!(&error, ConvertError::UnknownTensor { tensor, family: "llama", .. } if tensor.contains(".2."))
+        matches!(&error, ConvertError::Checkpoint(CheckpointError::UnknownTensor { tensor, family: "llama", .. }) if tensor.contains(".2."))
     );
     let folder = reconfigured("llama2_tied", &json!({"mlp_bias": false}));
     assert!(message(folder.path()).contains("_proj.bias"));
@@ -79,7 +79,7 @@ fn a_wrong_shape_is_named_with_both() {
     ] {
         let folder = reconfigured("llama2", &over);
         let error = error(folder.path(), &ConvertOptions::default());
-        assert!(matches!(error, ConvertError::SourceShape { .. }), "{error}");
+        assert!(matches!(error, ConvertError::Checkpoint(CheckpointError::SourceShape { .. })), "{error}");
         let message = error.to_string();
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
@@ -96,7 +96,7 @@ fn weights_that_are_no_numbers_are_found() {
         spoil(folder.path(), tensor, index, bits);
         for encoding in [Encoding::F32, Encoding::Q4] {
             let error = error(folder.path(), &with(Recipe::new(encoding)));
-            assert!(matches!(error, ConvertError::NotFinite { .. }));
+            assert!(matches!(error, ConvertError::Checkpoint(CheckpointError::NotFinite { .. })));
             let message = error.to_string();
             assert!(message.contains(tensor) && parts.iter().all(|part| message.contains(part)), "{message}");
         }

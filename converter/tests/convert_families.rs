@@ -5,8 +5,8 @@ mod convert_support;
 use std::fs;
 
 use convert_support::{Converted, copy, families, reconfigured, source};
+use pith_converter::checkpoint::Checkpoint;
 use pith_converter::inspect_source;
-use pith_converter::source::Checkpoint;
 use pith_format::{Encoding, Kind, Role, TensorId};
 use serde_json::json;
 

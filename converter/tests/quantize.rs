@@ -1,10 +1,10 @@
 //! GPTQ beside the algorithm as it was published, in f64 and with nothing clever.
 
 use half::f16;
-use pith_converter::quantize::gptq::{Feedback, FeedbackError, Order};
-use pith_converter::quantize::hqq::hqq;
-use pith_converter::quantize::nearest::nearest;
-use pith_converter::quantize::{Rounded, output_error};
+use pith_converter::passes::gptq::{Feedback, FeedbackError, Order};
+use pith_converter::passes::hqq::hqq;
+use pith_converter::passes::nearest::nearest;
+use pith_converter::passes::{Rounded, output_error};
 use pith_format::Encoding;
 use pith_format::encoding::rounding::{Nearest, fit};
 

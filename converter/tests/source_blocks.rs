@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pith_converter::source::SourceType;
+use pith_converter::checkpoint::SourceType;
 
 /// Stored bytes and expected values of a golden file.
 fn golden(dtype: SourceType) -> (Vec<u8>, Vec<f32>) {

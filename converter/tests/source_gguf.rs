@@ -4,9 +4,9 @@ mod source_support;
 
 use std::fs;
 
-use pith_converter::SourceError as E;
-use pith_converter::source::gguf::{GgufArray, GgufValue};
-use pith_converter::source::{Checkpoint, SourceKind, SourceType, TokenizerSource};
+use pith_converter::CheckpointError as E;
+use pith_converter::checkpoint::gguf::{GgufArray, GgufValue};
+use pith_converter::checkpoint::{Checkpoint, SourceKind, SourceType, TokenizerSource};
 use source_support::*;
 
 const F32: u32 = 0;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use peak_alloc::PeakAlloc;
-use pith_converter::source::Checkpoint;
+use pith_converter::checkpoint::Checkpoint;
 use serde_json::json;
 use source_support::*;
 

@@ -4,8 +4,8 @@ mod source_support;
 
 use std::fs;
 
-use pith_converter::SourceError as E;
-use pith_converter::source::{Checkpoint, SourceKind, SourceType, TokenizerSource};
+use pith_converter::CheckpointError as E;
+use pith_converter::checkpoint::{Checkpoint, SourceKind, SourceType, TokenizerSource};
 use serde_json::json;
 use source_support::*;
 use tempfile::TempDir;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pith_converter::source::{Checkpoint, SourceKind, SourceType, TokenizerSource};
+use pith_converter::checkpoint::{Checkpoint, SourceKind, SourceType, TokenizerSource};
 
 /// A file of the shared data, `None` with a line printed where it is absent.
 fn shared(name: &str) -> Option<PathBuf> {

@@ -4,7 +4,7 @@ mod source_support;
 
 use std::path::Path;
 
-use pith_converter::source::{Checkpoint, SourceError};
+use pith_converter::checkpoint::{Checkpoint, CheckpointError};
 use serde_json::{Value, json};
 use source_support::*;
 use tempfile::TempDir;
@@ -35,7 +35,7 @@ fn checkpoint(config: &Value, tensors: &Tensors) -> TempDir {
 }
 
 /// Opens and reads all that there is.
-fn read(path: &Path) -> Result<Vec<Vec<f32>>, SourceError> {
+fn read(path: &Path) -> Result<Vec<Vec<f32>>, CheckpointError> {
     let checkpoint = Checkpoint::open(path)?;
     checkpoint
         .tensors()
@@ -129,7 +129,7 @@ fn rows_are_read_apart_as_together() {
             }
         }
         let beyond = source.raw_rows("a.weight", 0..info.rows() + 1);
-        assert_error!(beyond, SourceError::Rows { .. });
+        assert_error!(beyond, CheckpointError::Rows { .. });
     }
 }
 
@@ -180,11 +180,11 @@ fn a_quantization_that_is_not_read_is_named() {
         (json!({"quant_method": "bitnet", "use_rms_norm": true}), "use_rms_norm is true"),
     ] {
         let folder = checkpoint(&config, &gptq().1);
-        let message = assert_error!(read(folder.path()), SourceError::Quantization { .. });
+        let message = assert_error!(read(folder.path()), CheckpointError::Quantization { .. });
         assert!(message.contains(expected), "{config}: {message}");
     }
     let folder = checkpoint(&gptq().0, &bitnet().1);
-    let message = assert_error!(read(folder.path()), SourceError::Quantization { .. });
+    let message = assert_error!(read(folder.path()), CheckpointError::Quantization { .. });
     assert!(message.contains("NAME.qweight, of which there are none"), "{message}");
 }
 
@@ -199,7 +199,7 @@ fn a_missing_part_is_named() {
                 assert!(read(folder.path()).is_ok());
                 continue;
             }
-            let message = assert_error!(read(folder.path()), SourceError::MissingPart { .. });
+            let message = assert_error!(read(folder.path()), CheckpointError::MissingPart { .. });
             assert!(message.contains(&format!("\"a\" has no tensor {name:?}")), "{message}");
         }
     }
@@ -225,7 +225,7 @@ fn parts_that_do_not_go_together_are_named() {
         let name = tensors[at].0;
         tensors[at] = (name, dtype, shape, bytes);
         let message =
-            assert_error!(read(checkpoint(&config, &tensors).path()), SourceError::PartShape { .. });
+            assert_error!(read(checkpoint(&config, &tensors).path()), CheckpointError::PartShape { .. });
         assert!(message.contains(dtype) && message.contains("expected"), "{name}: {message}");
     }
 }
@@ -269,7 +269,8 @@ fn impossible_values_are_named() {
     }
     let (config, mut tensors) = bitnet();
     tensors[1].3 = f32_bytes(&[0.0]);
-    let message = assert_error!(read(checkpoint(&config, &tensors).path()), SourceError::PartValue { .. });
+    let message =
+        assert_error!(read(checkpoint(&config, &tensors).path()), CheckpointError::PartValue { .. });
     assert!(message.contains("\"a.weight_scale\": row 0, group 0 is inf"), "{message}");
 }
 

@@ -3,7 +3,7 @@
 use crate::error::SearchError;
 use crate::random::Random;
 use crate::search::SearchProgress;
-use pith_converter::calibration::CalibrationProgress;
+use pith_converter::statistics::CalibrationProgress;
 use pith_eval::kl::Reference;
 use pith_eval::{Logits, Scored, Windows};
 use pith_runtime::{LayerRun, Model, RuntimeError, SessionOptions};

@@ -1,7 +1,7 @@
 //! Everything that can stop a search.
 
 use pith_converter::ConvertError;
-use pith_converter::calibration::CalibrationError;
+use pith_converter::statistics::StatisticsError;
 use pith_eval::EvalError;
 use pith_format::FormatError;
 use pith_runtime::RuntimeError;
@@ -70,8 +70,7 @@ impl SearchError {
     pub fn is_interruption(&self) -> bool {
         matches!(
             self,
-            Self::Interrupted { .. }
-                | Self::Convert(ConvertError::Calibration(CalibrationError::Interrupted))
+            Self::Interrupted { .. } | Self::Convert(ConvertError::Statistics(StatisticsError::Interrupted))
         )
     }
 

@@ -13,8 +13,8 @@ use crate::outcome::{FRONTIER, Outcome, Row};
 use crate::plan::{Costs, LEAST_WINDOWS, Plan};
 use crate::space::{Assignment, Space};
 use crate::tiles::Tiles;
-use pith_converter::calibration::{Calibration, CalibrationProgress, CalibrationText, TextOptions};
-use pith_converter::source::Checkpoint;
+use pith_converter::checkpoint::Checkpoint;
+use pith_converter::statistics::{CalibrationProgress, CalibrationText, Statistics, TextOptions};
 use pith_converter::{CompressOptions, Compression, ConvertError, ConvertOptions, Progress, Recipe, Rounder};
 use pith_runtime::{Model, SessionOptions};
 use std::fs;
@@ -134,7 +134,7 @@ pub fn search(
     let mut compression = compression(source, options, calibration_tokens, progress)?;
     let calibrating = Instant::now();
     let calibration_path = compression.calibration(true, &Hearer(progress))?;
-    let calibration = Calibration::open(&calibration_path).map_err(ConvertError::from)?;
+    let calibration = Statistics::open(&calibration_path).map_err(ConvertError::from)?;
     let tokens = calibration.info().tokens as f64;
     let calibrating = calibrating.elapsed().as_secs_f64().max(tokens * seconds_per_token);
 

@@ -2,7 +2,7 @@
 
 use crate::choice::Choice;
 use crate::error::SearchError;
-use pith_converter::quantize::gptq::Feedback;
+use pith_converter::passes::gptq::Feedback;
 use pith_converter::{Override, Quantizer, Recipe};
 use pith_format::{Entry, Kind, Metadata, Role, TensorId, TensorPlan, planned_bytes};
 use pith_runtime::Model;

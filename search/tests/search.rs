@@ -1,7 +1,7 @@
 //! A search over the embedded model, interrupted and not, and what it refuses.
 
 use pith_converter::Recipe;
-use pith_converter::calibration::CalibrationProgress;
+use pith_converter::statistics::CalibrationProgress;
 use pith_format::Encoding;
 use pith_runtime::{Model, SessionOptions};
 use pith_search::{

@@ -1,8 +1,8 @@
 //! Calibration: its sums against plain ones in f64, its file, its errors.
 
-use pith_converter::calibration::{
-    Calibration, CalibrationError, CalibrationOptions, CalibrationProgress, CalibrationText, LEAST_TOKENS,
-    Site, TextOptions,
+use pith_converter::statistics::{
+    CalibrationProgress, CalibrationText, LEAST_TOKENS, Site, Statistics, StatisticsError, StatisticsOptions,
+    TextOptions,
 };
 use pith_format::{Encoding, Role, TensorId, TensorPlan, Writer};
 use pith_runtime::{Inputs, LayerRun, Listener, Model, Session, SessionOptions};
@@ -27,9 +27,9 @@ impl Listener for Recorder {
     }
 }
 
-fn options(hessians: bool) -> CalibrationOptions {
+fn options(hessians: bool) -> StatisticsOptions {
     let session = SessionOptions { threads: Some(2), ..SessionOptions::default() };
-    CalibrationOptions { hessians, session, ..CalibrationOptions::default() }
+    StatisticsOptions { hessians, session, ..StatisticsOptions::default() }
 }
 
 /// Sequences of those lengths.
@@ -51,7 +51,7 @@ fn read(
     name: &str,
     words: &str,
     options: TextOptions,
-) -> Result<CalibrationText, CalibrationError> {
+) -> Result<CalibrationText, StatisticsError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, words).unwrap();
@@ -74,9 +74,9 @@ fn statistics_are_those_of_plain_sums_in_f64() {
         let model = converted.open();
         let text = text(&model, &[40, 33, 5, 1]);
         let output = converted.folder.path().join("x.safetensors");
-        let report = Calibration::collect(&model, &text, &options(true), &output, &()).unwrap();
+        let report = Statistics::collect(&model, &text, &options(true), &output, &()).unwrap();
         assert_eq!(report.file_bytes, output.metadata().unwrap().len());
-        let calibration = Calibration::open(&output).unwrap();
+        let calibration = Statistics::open(&output).unwrap();
         assert_eq!(*calibration.info(), report.info);
         assert_eq!(calibration.info().tokens, 79);
         calibration.check_model(&model.metadata().provenance.source.checksum).unwrap();
@@ -135,7 +135,7 @@ fn every_family_gives_the_bits_of_the_plain_pass_layer_by_layer() {
 }
 
 /// Compares a site's statistics with sums over `rows`.
-fn check_site(calibration: &Calibration, layer: Option<usize>, site: Site, rows: &[Vec<f32>], place: &str) {
+fn check_site(calibration: &Statistics, layer: Option<usize>, site: Site, rows: &[Vec<f32>], place: &str) {
     let cols = calibration.cols(layer, site).unwrap();
     let mean = |of: &dyn Fn(&[f32]) -> f64| rows.iter().map(|row| of(row)).sum::<f64>() / rows.len() as f64;
     let stats = calibration.stats(layer, site).unwrap();
@@ -182,16 +182,16 @@ fn pairs_keep_their_precision_over_many_tokens() {
         window,
     };
     let output = converted.folder.path().join("x.safetensors");
-    Calibration::collect(&model, &text, &options(true), &output, &()).unwrap();
-    let calibration = Calibration::open(&output).unwrap();
+    Statistics::collect(&model, &text, &options(true), &output, &()).unwrap();
+    let calibration = Statistics::open(&output).unwrap();
     // Every sequence is the same, so the means are those of one.
     let one = CalibrationText { sequences: text.sequences[..1].to_vec(), ..text };
     let other = converted.folder.path().join("y.safetensors");
-    Calibration::collect(&model, &one, &options(true), &other, &()).unwrap();
-    let single = Calibration::open(&other).unwrap();
+    Statistics::collect(&model, &one, &options(true), &other, &()).unwrap();
+    let single = Statistics::open(&other).unwrap();
     for layer in 0..model.config().layers.len() {
         for site in Site::OF_LAYER {
-            let of = |calibration: &Calibration| calibration.gram(Some(layer), site).unwrap().unwrap();
+            let of = |calibration: &Statistics| calibration.gram(Some(layer), site).unwrap().unwrap();
             let (many, one) = (of(&calibration), of(&single));
             let stats = single.stats(Some(layer), site).unwrap();
             let (many, one) = (many.to_full(), one.to_full());
@@ -215,22 +215,22 @@ fn hidden_states_that_do_not_fit_go_to_a_file_and_change_nothing() {
     let text = text(&model, &[32; 12]);
     let folder = tempfile::tempdir().unwrap();
     let [roomy, tight] = ["roomy", "tight"].map(|name| folder.path().join(name));
-    let report = Calibration::collect(&model, &text, &options(true), &roomy, &()).unwrap();
+    let report = Statistics::collect(&model, &text, &options(true), &roomy, &()).unwrap();
     assert!(!report.spilled);
-    let limited = CalibrationOptions { memory: Some(report.memory_bytes - 1), ..options(true) };
-    let spilled = Calibration::collect(&model, &text, &limited, &tight, &()).unwrap();
+    let limited = StatisticsOptions { memory: Some(report.memory_bytes - 1), ..options(true) };
+    let spilled = Statistics::collect(&model, &text, &limited, &tight, &()).unwrap();
     assert!(spilled.spilled && spilled.memory_bytes < report.memory_bytes);
     assert!(std::fs::read(&roomy).unwrap() == std::fs::read(&tight).unwrap());
     assert_eq!(names(folder.path()), ["roomy", "tight"]);
 
-    let too_tight = CalibrationOptions { memory: Some(spilled.memory_bytes - 1), ..options(true) };
+    let too_tight = StatisticsOptions { memory: Some(spilled.memory_bytes - 1), ..options(true) };
     let output = folder.path().join("none");
-    let error = Calibration::collect(&model, &text, &too_tight, &output, &()).unwrap_err();
-    let CalibrationError::Memory { need_bytes, limit_bytes, advice } = &error else { panic!("{error}") };
+    let error = Statistics::collect(&model, &text, &too_tight, &output, &()).unwrap_err();
+    let StatisticsError::Memory { need_bytes, limit_bytes, advice } = &error else { panic!("{error}") };
     assert_eq!((*need_bytes, *limit_bytes), (spilled.memory_bytes, spilled.memory_bytes - 1));
     assert!(advice.contains("Hessians"), "{error}");
-    let nothing = CalibrationOptions { memory: Some(1), ..options(false) };
-    let error = Calibration::collect(&model, &text, &nothing, &output, &()).unwrap_err();
+    let nothing = StatisticsOptions { memory: Some(1), ..options(false) };
+    let error = Statistics::collect(&model, &text, &nothing, &output, &()).unwrap_err();
     assert!(error.to_string().contains("1 are allowed: allow so many"), "{error}");
     assert_eq!(names(folder.path()), ["roomy", "tight"]);
 }
@@ -240,19 +240,18 @@ fn too_few_tokens_for_a_hessian_are_said() {
     let converted = convert_all(&small(), Encoding::F16);
     let model = converted.open();
     let output = converted.folder.path().join("x");
-    let report = Calibration::collect(&model, &text(&model, &[40]), &options(true), &output, &()).unwrap();
+    let report = Statistics::collect(&model, &text(&model, &[40]), &options(true), &output, &()).unwrap();
     assert!(report.warnings[0].contains("40 tokens are fewer than the"), "{:?}", report.warnings);
-    let error =
-        Calibration::collect(&model, &text(&model, &[40]), &options(false), &output, &()).unwrap_err();
-    assert!(matches!(error, CalibrationError::OutputExists { .. }), "{error}");
-    let again = CalibrationOptions { force: true, ..options(false) };
-    let report = Calibration::collect(&model, &text(&model, &[40]), &again, &output, &()).unwrap();
+    let error = Statistics::collect(&model, &text(&model, &[40]), &options(false), &output, &()).unwrap_err();
+    assert!(matches!(error, StatisticsError::OutputExists { .. }), "{error}");
+    let again = StatisticsOptions { force: true, ..options(false) };
+    let report = Statistics::collect(&model, &text(&model, &[40]), &again, &output, &()).unwrap();
     assert!(report.warnings.is_empty());
-    let calibration = Calibration::open(&output).unwrap();
+    let calibration = Statistics::open(&output).unwrap();
     assert_eq!(calibration.gram(None, Site::Head).unwrap(), None);
     for (layer, site) in [(None, Site::Down), (Some(0), Site::Head), (Some(999), Site::Ffn)] {
         let error = calibration.stats(layer, site).unwrap_err();
-        assert!(matches!(error, CalibrationError::NoSite { .. }), "{error}");
+        assert!(matches!(error, StatisticsError::NoSite { .. }), "{error}");
     }
 }
 
@@ -261,12 +260,11 @@ fn quantized_layers_are_refused_unless_asked_for() {
     let converted = convert_all(&small(), Encoding::Q4);
     let model = converted.open();
     let output = converted.folder.path().join("x");
-    let error =
-        Calibration::collect(&model, &text(&model, &[40]), &options(false), &output, &()).unwrap_err();
-    assert!(matches!(error, CalibrationError::Quantized { encoding: "q4", .. }), "{error}");
+    let error = Statistics::collect(&model, &text(&model, &[40]), &options(false), &output, &()).unwrap_err();
+    assert!(matches!(error, StatisticsError::Quantized { encoding: "q4", .. }), "{error}");
     assert!(error.to_string().contains("layers.0.attention.query is in q4"), "{error}");
-    let any = CalibrationOptions { any_encoding: true, ..options(false) };
-    Calibration::collect(&model, &text(&model, &[40]), &any, &output, &()).unwrap();
+    let any = StatisticsOptions { any_encoding: true, ..options(false) };
+    Statistics::collect(&model, &text(&model, &[40]), &any, &output, &()).unwrap();
 }
 
 /// The model with the bytes of one tensor changed.
@@ -306,8 +304,8 @@ fn activations_that_are_not_finite_are_refused_with_their_place() {
     let output = folder.path().join("x");
     for hessians in [false, true] {
         let text = text(&model, &[40, 40]);
-        let error = Calibration::collect(&model, &text, &options(hessians), &output, &()).unwrap_err();
-        let CalibrationError::NotFinite { place, column, sequence } = &error else { panic!("{error}") };
+        let error = Statistics::collect(&model, &text, &options(hessians), &output, &()).unwrap_err();
+        let StatisticsError::NotFinite { place, column, sequence } = &error else { panic!("{error}") };
         assert_eq!((place.as_str(), *column, *sequence), ("layers.1.down", 0, 0));
     }
     assert!(names(folder.path()).is_empty());
@@ -333,12 +331,12 @@ fn who_is_interrupted_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("x");
     let progress = Impatient(AtomicUsize::new(0));
-    let error = Calibration::collect(&model, &text(&model, &[32; 8]), &options(true), &output, &progress);
-    assert!(matches!(error, Err(CalibrationError::Interrupted)));
+    let error = Statistics::collect(&model, &text(&model, &[32; 8]), &options(true), &output, &progress);
+    assert!(matches!(error, Err(StatisticsError::Interrupted)));
     assert!(names(folder.path()).is_empty());
     let progress = Impatient(AtomicUsize::new(0));
     let error = CalibrationText::generate(&model, TextOptions::default(), options(false).session, &progress);
-    assert!(matches!(error, Err(CalibrationError::Interrupted)));
+    assert!(matches!(error, Err(StatisticsError::Interrupted)));
 }
 
 /// A calibration's bytes, and its header's JSON.
@@ -357,17 +355,17 @@ fn damaged_files_are_refused() {
     let converted = convert_all(&small(), Encoding::F16);
     let model = converted.open();
     let path = converted.folder.path().join("x");
-    Calibration::collect(&model, &text(&model, &[40]), &options(true), &path, &()).unwrap();
+    Statistics::collect(&model, &text(&model, &[40]), &options(true), &path, &()).unwrap();
     let whole = std::fs::read(&path).unwrap();
     let (header, data) = split(&whole);
     assert_eq!((whole.len() - data.len()) % 8, 0, "data is aligned");
     let open = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
-        Calibration::open(&path)
+        Statistics::open(&path)
     };
     for len in [0, 7, 8, 100, whole.len() - data.len(), whole.len() - 1] {
         let error = open(&whole[..len]).unwrap_err();
-        assert!(matches!(error, CalibrationError::Source(_)), "{len} bytes: {error}");
+        assert!(matches!(error, StatisticsError::Source(_)), "{len} bytes: {error}");
     }
     assert!(open(&[&whole[..], &[0]].concat()).is_err(), "longer than it says");
 
@@ -375,7 +373,7 @@ fn damaged_files_are_refused() {
     *flipped.last_mut().unwrap() ^= 1;
     let calibration = open(&flipped).unwrap();
     let error = calibration.gram(None, Site::Head).unwrap_err();
-    assert!(matches!(&error, CalibrationError::Damaged { tensor, .. } if tensor == "head.gram"), "{error}");
+    assert!(matches!(&error, StatisticsError::Damaged { tensor, .. } if tensor == "head.gram"), "{error}");
     calibration.stats(None, Site::Head).unwrap();
 
     type Change = fn(&mut serde_json::Value);
@@ -404,7 +402,7 @@ fn damaged_files_are_refused() {
 
     let error = open(&whole).unwrap().check_model("another").unwrap_err();
     assert!(
-        matches!(&error, CalibrationError::OtherModel { expected, .. } if expected == "another"),
+        matches!(&error, StatisticsError::OtherModel { expected, .. } if expected == "another"),
         "{error}"
     );
 }
@@ -449,7 +447,7 @@ fn texts_that_cannot_be_used_are_refused() {
     let none = TextOptions::default();
     for words in ["", "Hello."] {
         let error = read(&model, "a.txt", words, none).unwrap_err();
-        assert!(matches!(error, CalibrationError::TooShort { least: LEAST_TOKENS, .. }), "{error}");
+        assert!(matches!(error, StatisticsError::TooShort { least: LEAST_TOKENS, .. }), "{error}");
     }
     for (lines, place) in [
         ("{\"text\": \"a\"}\n{\"text\": 3}\n", "line 2: \"text\" is 3"),
@@ -506,9 +504,9 @@ fn atlas_is_calibrated_on_its_own_text() {
     let text = CalibrationText::read(&source.join("calibration.txt"), &model, wanted).unwrap();
     assert_eq!(text.tokens(), 2048);
     let output = converted.folder.path().join("x");
-    let report = Calibration::collect(&model, &text, &options(true), &output, &()).unwrap();
+    let report = Statistics::collect(&model, &text, &options(true), &output, &()).unwrap();
     assert!(report.warnings.is_empty(), "{:?}", report.warnings);
-    let calibration = Calibration::open(&output).unwrap();
+    let calibration = Statistics::open(&output).unwrap();
     for layer in 0..6 {
         for site in Site::OF_LAYER {
             let stats = calibration.stats(Some(layer), site).unwrap();

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use ggml_sys_bleedingedge as ggml;
-use pith_converter::source::SourceType;
+use pith_converter::checkpoint::SourceType;
 
 /// The identifiers that this ggml, older than its BF16, knows.
 const TYPES: [(SourceType, ggml::ggml_type); 13] = [

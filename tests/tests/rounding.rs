@@ -1,7 +1,7 @@
 //! What quantizers cost at the outputs of a real model's matrices, on the text they were calibrated with.
 
-use pith_converter::calibration::{Calibration, CalibrationOptions, CalibrationText, Site, TextOptions};
-use pith_converter::quantize::output_error;
+use pith_converter::passes::output_error;
+use pith_converter::statistics::{CalibrationText, Site, Statistics, StatisticsOptions, TextOptions};
 use pith_converter::{Quantizer, Rounder};
 use pith_format::{Encoding, Kind, Matrix, Role, TensorId};
 use pith_runtime::SessionOptions;
@@ -15,10 +15,10 @@ fn gptq_costs_no_more(source: &Path, text: &Path, tokens: usize, encodings: &[En
     let options = TextOptions { tokens: Some(tokens), window: Some(128) };
     let text = CalibrationText::read(text, &model, options).unwrap();
     let session = SessionOptions { threads: Some(2), ..SessionOptions::default() };
-    let options = CalibrationOptions { hessians: true, session, ..CalibrationOptions::default() };
+    let options = StatisticsOptions { hessians: true, session, ..StatisticsOptions::default() };
     let path = dense.folder.path().join("calibration.safetensors");
-    Calibration::collect(&model, &text, &options, &path, &()).unwrap();
-    let calibration = Calibration::open(&path).unwrap();
+    Statistics::collect(&model, &text, &options, &path, &()).unwrap();
+    let calibration = Statistics::open(&path).unwrap();
     let mut rounder = Rounder::new(&model, &calibration).unwrap();
     let ids: Vec<TensorId> = model
         .index()

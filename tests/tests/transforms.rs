@@ -1,6 +1,6 @@
 //! Changes of basis leave what a model computes as it is.
 
-use pith_converter::calibration::{Calibration, CalibrationOptions, CalibrationText, TextOptions};
+use pith_converter::statistics::{CalibrationText, Statistics, StatisticsOptions, TextOptions};
 use pith_converter::{
     CompressOptions, Compression, ConvertError, ConvertOptions, ExportOptions, ExportType, Quantizer, Recipe,
     Transform, convert, export,
@@ -45,9 +45,9 @@ fn calibrate(dense: &Converted) -> PathBuf {
     let tokens = tokens(&model);
     let text = CalibrationText { window: tokens.len(), sequences: vec![tokens], file: None, checksum: None };
     let session = SessionOptions { threads: Some(2), ..SessionOptions::default() };
-    let options = CalibrationOptions { hessians: true, session, ..CalibrationOptions::default() };
+    let options = StatisticsOptions { hessians: true, session, ..StatisticsOptions::default() };
     let path = dense.folder.path().join("calibration.safetensors");
-    Calibration::collect(&model, &text, &options, &path, &()).unwrap();
+    Statistics::collect(&model, &text, &options, &path, &()).unwrap();
     path
 }
 
@@ -186,7 +186,7 @@ fn what_cannot_be_changed_is_refused() {
     // What the checkpoint's own matrices read is not what rotated ones do.
     let dense = convert_all(&wren(), Encoding::F16);
     let error = refused(&wren(), Transform::Hadamard, Some(&calibrate(&dense)));
-    assert!(matches!(error, ConvertError::Calibration(_)), "{error}");
+    assert!(matches!(error, ConvertError::Statistics(_)), "{error}");
 }
 
 /// The whole way: rotated, calibrated as it then is, rounded twice.

@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use pith_format::{Index, Kind, Metadata, ModelConfig, Role};
 use serde_json::{Value, json};
 
-use crate::arch::{Architecture, Binding, original_bindings, original_config};
+use crate::checkpoint::families::{Architecture, Binding, original_bindings, original_config};
+use crate::checkpoint::{Checkpoint, SourceKind};
 use crate::error::ConvertError;
+use crate::identity::recorded;
+use crate::passes::PassError;
 use crate::report::Progress;
-use crate::source::{Checkpoint, SourceKind};
-use crate::transform::recorded;
 use folder::Staging;
 use safetensors::Shards;
 use tensor::Target;
@@ -147,7 +148,7 @@ fn original(like: &Path, metadata: &Metadata) -> Result<(Value, Vec<Binding>), C
             "the file's head is a matrix of its own, for which {} has no place; export without --like",
             like.display()
         );
-        return Err(ConvertError::Transform { name: transform.name(), reason });
+        return Err(PassError::Transform { name: transform.name(), reason }.into());
     }
     compare(like, &original, model)?;
     Ok((config, bindings))

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::ExportType;
 use super::folder::{Staging, failed};
-use super::tensor::Target;
+use super::tensor::{Put, Target};
 use crate::error::ConvertError;
 
 /// Which tensors go into which file.
@@ -14,9 +14,6 @@ pub(super) struct Shards<'a, 'b> {
     files: Vec<Vec<&'a Target<'b>>>,
     dtype: ExportType,
 }
-
-/// Takes the bytes of a tensor, band after band.
-pub(super) type Put<'p> = dyn FnMut(&[u8]) -> Result<(), ConvertError> + 'p;
 
 impl<'a, 'b> Shards<'a, 'b> {
     /// A new file begins where the next tensor would make the last one larger than `shard_bytes`.

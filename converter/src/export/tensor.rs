@@ -5,10 +5,12 @@ use pith_format::{Index, Kind, Matrix, Role, TILE_ROWS, TensorId};
 use rayon::prelude::*;
 
 use super::ExportType;
-use super::safetensors::Put;
-use crate::arch::Binding;
+use crate::checkpoint::families::Binding;
+use crate::checkpoint::rows::BAND_VALUES;
 use crate::error::ConvertError;
-use crate::weights::BAND_VALUES;
+
+/// Takes the bytes of a tensor, band after band.
+pub(super) type Put<'p> = dyn FnMut(&[u8]) -> Result<(), ConvertError> + 'p;
 
 /// One tensor and the bindings that read it.
 pub(super) struct Target<'a> {

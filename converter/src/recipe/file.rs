@@ -19,8 +19,7 @@ use std::path::{Path, PathBuf};
 use pith_format::Encoding;
 use serde::{Deserialize, Serialize};
 
-use super::{HeadEncoding, Override, Quantizer, Recipe};
-use crate::transform::Transform;
+use super::{HeadEncoding, Override, Quantizer, Recipe, Transform};
 
 /// The recipes that can be asked for by name.
 pub const NAMED: &[(&str, &str)] = &[

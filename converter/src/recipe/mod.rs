@@ -1,14 +1,15 @@
 //! Which encoding each matrix gets, and how it is rounded.
 
 mod file;
+mod transform;
 
 use std::fmt;
 use std::str::FromStr;
 
 use pith_format::{Encoding, Role, TensorId, UnknownEncoding};
 
-use crate::transform::Transform;
 pub use file::{NAMED, RecipeError};
+pub use transform::Transform;
 
 /// Heads of so many weights are stored in two parts, unless asked otherwise: below that a second stage costs more than
 /// the bytes it saves.
@@ -31,9 +32,9 @@ pub enum Quantizer {
     /// To the nearest level; with a calibration columns of large inputs count more.
     #[default]
     Nearest,
-    /// [GPTQ](crate::quantize::gptq): needs a calibration with Hessians.
+    /// [GPTQ](crate::passes::gptq): needs a calibration with Hessians.
     Gptq,
-    /// [Half-quadratic](crate::quantize::hqq): by the weights alone.
+    /// [Half-quadratic](crate::passes::hqq): by the weights alone.
     Hqq,
 }
 
@@ -77,7 +78,7 @@ pub struct Recipe {
     /// How matrices are rounded.
     pub quantizer: Quantizer,
     /// Rounded a second time, for what the matrices before make of the inputs: see
-    /// [`Shift`](crate::quantize::gptq::Shift).
+    /// [`Shift`](crate::passes::gptq::Shift).
     pub refine: bool,
     /// What is done to the weights before they are rounded.
     pub transform: Option<Transform>,

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pith_converter::source::Checkpoint;
+use pith_converter::checkpoint::Checkpoint;
 use pith_converter::{ConvertOptions, convert};
 
 const CONFIG: &str = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32,

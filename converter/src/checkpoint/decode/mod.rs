@@ -1,0 +1,6 @@
+//! From stored blocks to f32, one file a kind of format.
+
+pub(crate) mod blocks;
+pub(crate) mod k_quants;
+pub(crate) mod packed;
+pub(crate) mod plain;

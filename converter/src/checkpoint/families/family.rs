@@ -1,0 +1,79 @@
+//! What a family says of itself, and a configuration in the making.
+
+use pith_format::{ActivationFunction, ModelConfig, NormKind};
+
+use super::config::Config;
+use super::keys::Keys;
+use super::rule::Rule;
+use crate::checkpoint::CheckpointError;
+
+/// One family.
+#[derive(Debug)]
+pub(super) struct Family {
+    /// Name in the file and in messages.
+    pub(super) name: &'static str,
+    /// `model_type` in `config.json`.
+    pub(super) model_types: &'static [&'static str],
+    /// `architectures` in `config.json`, for those that have no `model_type`.
+    pub(super) classes: &'static [&'static str],
+    /// `general.architecture` in GGUF.
+    pub(super) gguf_names: &'static [&'static str],
+    pub(super) norm: NormKind,
+    /// Used where the configuration names none; a GGUF file never does.
+    pub(super) activation: ActivationFunction,
+    pub(super) norm_epsilon: f64,
+    /// Width of a head where the configuration has none; `None`: hidden / heads.
+    pub(super) head_dim: Option<usize>,
+    /// The head is the embedding where the configuration does not say.
+    pub(super) tied: bool,
+    /// Rotary positions where the configuration does not say; `None`: the family has none.
+    pub(super) rope: Option<Rotary>,
+    /// Which Hugging Face tensors play which role, in several lists so that families can share some.
+    pub(super) tensors: &'static [&'static [Rule]],
+    /// What the names of those may lack in front.
+    pub(super) prefix: &'static str,
+    /// Ends of the names of Hugging Face tensors that are no weights.
+    pub(super) ignored: &'static [&'static str],
+    pub(super) gguf_tensors: &'static [&'static [Rule]],
+    /// What `config.json` says beyond what all families have.
+    pub(super) huggingface: fn(&Config<'_>, &mut Translation) -> Result<(), CheckpointError>,
+    /// What GGUF keys say beyond what all families have.
+    pub(super) gguf: fn(&Keys<'_>, &mut Translation) -> Result<(), CheckpointError>,
+}
+
+/// Rotary positions: the base of the wavelengths, the part of a head that turns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rotary {
+    pub(super) base: f64,
+    pub(super) part: f64,
+}
+
+pub(super) const ROTARY: Rotary = Rotary { base: 10_000.0, part: 1.0 };
+
+/// A configuration in the making.
+#[derive(Debug)]
+pub(super) struct Translation {
+    pub(super) model: ModelConfig,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Translation {
+    /// Sets the special tokens; those beyond the vocabulary, which small models inherit from large ones, are left out.
+    pub(super) fn set_tokens(&mut self, bos: Vec<u32>, eos: Vec<u32>) {
+        let vocab_len = self.model.vocab_len;
+        let mut known = |kind: &str, tokens: Vec<u32>| {
+            let mut kept: Vec<u32> = Vec::new();
+            for token in tokens {
+                if token as usize >= vocab_len {
+                    self.warnings.push(format!("{kind} token {token} is not among the {vocab_len} tokens"));
+                } else if !kept.contains(&token) {
+                    kept.push(token);
+                }
+            }
+            kept
+        };
+        let bos = known("begin", bos).first().copied();
+        let eos = known("end", eos);
+        (self.model.bos, self.model.eos) = (bos, eos);
+    }
+}

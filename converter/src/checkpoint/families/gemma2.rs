@@ -1,0 +1,66 @@
+//! Gemma 2: norms around both blocks that multiply by `1 + w`, every other layer sliding, caps on scores and logits.
+
+use pith_format::{ActivationFunction, NormKind};
+
+use super::config::Config;
+use super::family::{Family, ROTARY, Translation};
+use super::keys::Keys;
+use super::sandwich::{
+    GGUF_SANDWICH_NORMS, SANDWICH_ENDS, SANDWICH_NORMS, set_default_windows, set_gguf_scales,
+    set_huggingface_scales,
+};
+use super::tables::{ATTENTION, ATTENTION_BIASES, GATED, GGUF_ATTENTION, GGUF_ENDS, GGUF_GATED, GGUF_HALVES};
+use super::windows::sliding_layers;
+use crate::checkpoint::CheckpointError;
+
+/// What `transformers` takes where keys are missing.
+const DEFAULT_SCORE_CAP: f64 = 50.0;
+const DEFAULT_LOGIT_CAP: f64 = 30.0;
+
+/// GGUF does not tell the largest model apart, which alone scales queries by hidden / heads.
+const GGUF_LARGEST_LAYERS: usize = 46;
+
+pub(super) const FAMILY: Family = Family {
+    name: "gemma2",
+    model_types: &["gemma2"],
+    classes: &["Gemma2ForCausalLM"],
+    gguf_names: &["gemma2"],
+    norm: NormKind::Rms,
+    activation: ActivationFunction::GeluTanh,
+    norm_epsilon: 1e-6,
+    head_dim: Some(256),
+    tied: true,
+    rope: Some(ROTARY),
+    tensors: &[SANDWICH_ENDS, SANDWICH_NORMS, ATTENTION, ATTENTION_BIASES, GATED],
+    prefix: "model.",
+    ignored: &[],
+    gguf_tensors: &[GGUF_ENDS, GGUF_SANDWICH_NORMS, GGUF_HALVES, GGUF_ATTENTION, GGUF_GATED],
+    huggingface,
+    gguf,
+};
+
+fn huggingface(config: &Config<'_>, translation: &mut Translation) -> Result<(), CheckpointError> {
+    let model = &mut translation.model;
+    set_huggingface_scales(config, model)?;
+    let cap = |key: &str, default: f64| {
+        Ok::<_, CheckpointError>(if config.has(key) { config.number(&[key])? } else { Some(default) })
+    };
+    let score_cap = cap("attn_logit_softcapping", DEFAULT_SCORE_CAP)?;
+    for layer in &mut model.layers {
+        layer.attention_softcap = score_cap.map(|cap| cap as f32);
+    }
+    model.logit_softcap = cap("final_logit_softcapping", DEFAULT_LOGIT_CAP)?.map(|cap| cap as f32);
+    let sliding = sliding_layers(config, model.layers.len(), |index| index % 2 == 0)?;
+    set_default_windows(config, model, &sliding)
+}
+
+fn gguf(keys: &Keys<'_>, translation: &mut Translation) -> Result<(), CheckpointError> {
+    let model = &mut translation.model;
+    set_gguf_scales(keys, model, GGUF_LARGEST_LAYERS)?;
+    let score_cap = keys.number("attn_logit_softcapping")?.unwrap_or(DEFAULT_SCORE_CAP);
+    for layer in &mut model.layers {
+        layer.attention_softcap = Some(score_cap as f32);
+    }
+    model.logit_softcap = Some(keys.number("final_logit_softcapping")?.unwrap_or(DEFAULT_LOGIT_CAP) as f32);
+    keys.set_windows(model, |index| index % 2 == 0)
+}

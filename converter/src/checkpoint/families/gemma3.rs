@@ -1,0 +1,82 @@
+//! Gemma 3, the models of text alone: Gemma 2 without caps, with norms of queries and keys, and with two rotary
+//! tables, one for the layers that slide and one for every sixth, which does not.
+
+use pith_format::{ActivationFunction, NormKind, Role};
+
+use super::config::Config;
+use super::family::{Family, ROTARY, Rotary, Translation};
+use super::huggingface::rope_table;
+use super::keys::Keys;
+use super::rope::{self, Scaling};
+use super::rule::{Rule, rule};
+use super::sandwich::{
+    GGUF_SANDWICH_NORMS, SANDWICH_ENDS, SANDWICH_NORMS, set_default_windows, set_gguf_scales,
+    set_huggingface_scales,
+};
+use super::tables::{
+    ATTENTION, ATTENTION_BIASES, GATED, GGUF_ATTENTION, GGUF_ENDS, GGUF_GATED, GGUF_HALVES, GGUF_HEAD_NORMS,
+};
+use super::windows::sliding_layers;
+use crate::checkpoint::CheckpointError;
+
+/// Of so many layers the last is global.
+const PERIOD: usize = 6;
+
+/// As for Gemma 2.
+const GGUF_LARGEST_LAYERS: usize = 62;
+
+pub(super) const FAMILY: Family = Family {
+    name: "gemma3",
+    model_types: &["gemma3_text"],
+    classes: &["Gemma3ForCausalLM"],
+    gguf_names: &["gemma3"],
+    norm: NormKind::Rms,
+    activation: ActivationFunction::GeluTanh,
+    norm_epsilon: 1e-6,
+    head_dim: Some(256),
+    tied: true,
+    rope: Some(Rotary { base: 1_000_000.0, part: 1.0 }),
+    tensors: &[SANDWICH_ENDS, SANDWICH_NORMS, ATTENTION, ATTENTION_BIASES, HEAD_NORMS, GATED],
+    prefix: "model.",
+    ignored: &[],
+    gguf_tensors: &[GGUF_ENDS, GGUF_SANDWICH_NORMS, GGUF_HALVES, GGUF_HEAD_NORMS, GGUF_ATTENTION, GGUF_GATED],
+    huggingface,
+    gguf,
+};
+
+const HEAD_NORMS: &[Rule] = &[
+    rule(Role::QueryNorm, "model.layers.{}.self_attn.q_norm.weight").plus_one(),
+    rule(Role::KeyNorm, "model.layers.{}.self_attn.k_norm.weight").plus_one(),
+];
+
+fn huggingface(config: &Config<'_>, translation: &mut Translation) -> Result<(), CheckpointError> {
+    let Translation { model, warnings } = translation;
+    set_huggingface_scales(config, model)?;
+    let score_cap = config.number(&["attn_logit_softcapping"])?;
+    model.logit_softcap = config.number(&["final_logit_softcapping"])?.map(|cap| cap as f32);
+    let period = config.count(&["sliding_window_pattern", "_sliding_window_pattern"])?.unwrap_or(PERIOD);
+    let sliding = sliding_layers(config, model.layers.len(), |index| !(index + 1).is_multiple_of(period))?;
+    set_default_windows(config, model, &sliding)?;
+    let head_dim = model.layers[0].head_dim;
+    let local =
+        rope_table(config, "sliding_attention", &["rope_local_base_freq"], ROTARY, head_dim, warnings)?;
+    model.rope.push(local);
+    for (layer, slides) in model.layers.iter_mut().zip(sliding) {
+        layer.attention_softcap = score_cap.map(|cap| cap as f32);
+        layer.rope = Some(usize::from(slides));
+    }
+    Ok(())
+}
+
+fn gguf(keys: &Keys<'_>, translation: &mut Translation) -> Result<(), CheckpointError> {
+    let model = &mut translation.model;
+    set_gguf_scales(keys, model, GGUF_LARGEST_LAYERS)?;
+    model.logit_softcap = keys.number("final_logit_softcapping")?.map(|cap| cap as f32);
+    keys.set_windows(model, |index| !(index + 1).is_multiple_of(PERIOD))?;
+    let base = keys.number("rope.freq_base_swa")?.unwrap_or(ROTARY.base);
+    model.rope.push(rope::table(base, model.rope[0].dim, &Scaling::None));
+    for layer in &mut model.layers {
+        layer.rope = Some(usize::from(layer.window.is_some()));
+    }
+    Ok(())
+}

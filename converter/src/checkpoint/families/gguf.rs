@@ -1,0 +1,139 @@
+//! From GGUF keys to a [`ModelConfig`]: what families have in common.
+
+use pith_format::{LayerConfig, ModelConfig, NormKind, RopeTable};
+
+use super::family::{Family, Rotary, Translation};
+use super::keys::Keys;
+use super::rope::{self, Scaling};
+use crate::checkpoint::CheckpointError;
+
+const LAYER_LIMIT: usize = 1 << 12;
+/// Dimensions, norm, tokens and one rotary table for all layers; then the family's own hand.
+pub(super) fn translate(
+    family: &Family,
+    keys: &Keys<'_>,
+    vocab_len: usize,
+) -> Result<Translation, CheckpointError> {
+    if keys.count("expert_count")?.is_some() {
+        return Err(keys.error("expert_count", "none: mixtures of experts are not supported"));
+    }
+    let hidden_len = keys.required_count("embedding_length")?;
+    let heads = keys.required_count("attention.head_count")?;
+    let head_dim = keys.count("attention.key_length")?.unwrap_or((hidden_len / heads).max(1));
+    if keys.count("attention.value_length")?.is_some_and(|length| length != head_dim) {
+        return Err(keys.error("attention.value_length", format!("{head_dim}, the length of a key")));
+    }
+    let layer_count = keys.required_count("block_count")?;
+    if layer_count > LAYER_LIMIT {
+        return Err(keys.error("block_count", format!("at most {LAYER_LIMIT}")));
+    }
+    let epsilon = match family.norm {
+        NormKind::Rms => "attention.layer_norm_rms_epsilon",
+        NormKind::Layer => "attention.layer_norm_epsilon",
+    };
+    let layer = LayerConfig {
+        heads,
+        kv_heads: keys.count("attention.head_count_kv")?.unwrap_or(heads),
+        head_dim,
+        ffn_len: keys.required_count("feed_forward_length")?,
+        activation: family.activation,
+        attention_scale: (head_dim as f64).powf(-0.5) as f32,
+        attention_softcap: None,
+        window: None,
+        rope: family.rope.map(|_| 0),
+        parallel: false,
+    };
+    let model = ModelConfig {
+        name: String::new(),
+        family: family.name.into(),
+        vocab_len: keys.count("vocab_size")?.unwrap_or(vocab_len),
+        hidden_len,
+        context_len: keys.required_count("context_length")?,
+        norm: family.norm,
+        norm_epsilon: keys.number(epsilon)?.unwrap_or(family.norm_epsilon) as f32,
+        embedding_scale: 1.0,
+        tied_head: false,
+        logit_softcap: None,
+        bos: None,
+        eos: Vec::new(),
+        rope: Vec::new(),
+        layers: vec![layer; layer_count],
+    };
+    let mut translation = Translation { model, warnings: Vec::new() };
+    if let Some(rotary) = family.rope {
+        let table = rope_table(keys, rotary, head_dim, translation.model.context_len)?;
+        translation.model.rope.push(table);
+    }
+    keys.set_attention_scale(&mut translation.model)?;
+    let token = |name: &str| keys.metadata.get::<u32>(&format!("tokenizer.ggml.{name}_token_id"));
+    let eos = [token("eos")?, token("eot")?, token("eom")?];
+    translation.set_tokens(token("bos")?.into_iter().collect(), eos.into_iter().flatten().collect());
+    (family.gguf)(keys, &mut translation)?;
+    Ok(translation)
+}
+
+fn rope_table(
+    keys: &Keys<'_>,
+    default: Rotary,
+    head_dim: usize,
+    context_len: usize,
+) -> Result<RopeTable, CheckpointError> {
+    let base = keys.number("rope.freq_base")?.unwrap_or(default.base);
+    let part = (head_dim as f64 * default.part) as usize;
+    let dim = keys.count("rope.dimension_count")?.unwrap_or(part).max(1);
+    if dim > head_dim {
+        return Err(keys.error("rope.dimension_count", format!("at most {head_dim}, a head's width")));
+    }
+    let grown = keys.number("rope.scaling.attn_factor")?;
+    let (scaling, magnitude) = scaling(keys, dim.div_ceil(2), context_len, grown)?;
+    let mut table = rope::table(base, dim, &scaling);
+    table.magnitude *= magnitude as f32;
+    Ok(table)
+}
+
+/// The scaling, and what sine and cosine are multiplied by beside it.
+fn scaling(
+    keys: &Keys<'_>,
+    frequency_count: usize,
+    context_len: usize,
+    grown: Option<f64>,
+) -> Result<(Scaling, f64), CheckpointError> {
+    let key = "rope.scaling.type";
+    let named = keys.get::<&str>(key)?.unwrap_or("none");
+    let original = keys.count("rope.scaling.original_context_length")?.unwrap_or(context_len);
+    let factor = match keys.number("rope.scaling.factor")?.filter(|&factor| factor != 0.0) {
+        Some(factor) => factor,
+        None => keys.number("rope.scale_linear")?.filter(|&factor| factor != 0.0).unwrap_or(1.0),
+    };
+    let own = keys.factors("rope_freqs.weight", frequency_count)?;
+    let short = keys.factors("rope_factors_short.weight", frequency_count)?;
+    let long = keys.factors("rope_factors_long.weight", frequency_count)?;
+    let magnitude = grown.unwrap_or(1.0);
+    Ok(match (named, own, short, long) {
+        ("none" | "longrope", None, Some(short), Some(long)) => {
+            let default = rope::long_magnitude(context_len as f64 / original as f64, original as f64);
+            (Scaling::Long { short, long, original, magnitude: grown.unwrap_or(default) }, 1.0)
+        }
+        ("none", None, None, None) if factor == 1.0 => (Scaling::None, magnitude),
+        ("none" | "linear", None, None, None) => (Scaling::Linear { factor }, magnitude),
+        ("none" | "linear", Some(own), None, None) => {
+            (Scaling::Divided { factors: own.iter().map(|own| own * factor).collect() }, magnitude)
+        }
+        ("yarn", None, None, None) => {
+            let yarn = Scaling::Yarn {
+                factor,
+                original: original as f64,
+                beta_fast: keys.number("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                beta_slow: keys.number("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                truncate: true,
+                magnitude: rope::yarn_magnitude(factor, 1.0),
+            };
+            (yarn, magnitude)
+        }
+        ("none" | "linear" | "yarn" | "longrope", ..) => {
+            let expected = "one scaling: by rope_freqs.weight, by both rope_factors tensors, linear or yarn";
+            return Err(keys.error(key, expected));
+        }
+        _ => return Err(keys.error(key, "none, linear, yarn or longrope")),
+    })
+}

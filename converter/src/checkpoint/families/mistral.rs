@@ -1,0 +1,39 @@
+//! Mistral 7B and its kin: Llama with a window on every layer. Their GGUF files say "llama".
+
+use pith_format::{ActivationFunction, NormKind};
+
+use super::config::Config;
+use super::family::{Family, ROTARY, Translation};
+use super::tables::{ATTENTION, ENDS, GATED, NORMS};
+use crate::checkpoint::CheckpointError;
+
+/// What `transformers` takes where the key is missing; null means no window.
+const DEFAULT_WINDOW: usize = 4096;
+
+pub(super) const FAMILY: Family = Family {
+    name: "mistral",
+    model_types: &["mistral"],
+    classes: &["MistralForCausalLM"],
+    gguf_names: &[],
+    norm: NormKind::Rms,
+    activation: ActivationFunction::Silu,
+    norm_epsilon: 1e-6,
+    head_dim: None,
+    tied: false,
+    rope: Some(ROTARY),
+    tensors: &[ENDS, NORMS, ATTENTION, GATED],
+    prefix: "model.",
+    ignored: &[],
+    gguf_tensors: &[],
+    huggingface,
+    gguf: |_, _| Ok(()),
+};
+
+fn huggingface(config: &Config<'_>, translation: &mut Translation) -> Result<(), CheckpointError> {
+    let default = (!config.has("sliding_window")).then_some(DEFAULT_WINDOW);
+    let window = config.count(&["sliding_window"])?.or(default);
+    for layer in &mut translation.model.layers {
+        layer.window = window;
+    }
+    Ok(())
+}

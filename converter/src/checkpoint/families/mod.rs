@@ -1,0 +1,57 @@
+//! Model families. A family is a table: the names it goes by, which source tensor plays which role, and what its
+//! configuration means. Nothing behind this module knows families apart.
+//!
+//! To add one: a file here with a [`Family`] that takes tables and rules from files of no family
+//! ([`tables`], [`sandwich`], [`windows`]), and its line in [`FAMILIES`].
+
+mod binding;
+mod config;
+mod family;
+mod gemma2;
+mod gemma3;
+mod gguf;
+mod gpt2;
+mod gpt_neox;
+mod huggingface;
+mod keys;
+mod llama;
+mod mistral;
+mod original;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod resolve;
+mod rope;
+mod rule;
+mod sandwich;
+mod smollm3;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod windows;
+
+use family::Family;
+
+pub(crate) use binding::Binding;
+pub(crate) use original::{original_bindings, original_config};
+pub(crate) use resolve::Architecture;
+pub(crate) use rule::RowMap;
+
+/// The registry.
+const FAMILIES: &[&Family] = &[
+    &llama::FAMILY,
+    &mistral::FAMILY,
+    &qwen2::FAMILY,
+    &qwen3::FAMILY,
+    &gemma2::FAMILY,
+    &gemma3::FAMILY,
+    &phi3::FAMILY,
+    &smollm3::FAMILY,
+    &gpt2::FAMILY,
+    &gpt_neox::FAMILY,
+];
+
+/// The names of all families, for messages.
+fn known_names() -> String {
+    FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,224 @@
+//! From a checkpoint to its architecture: the family, the configuration, and a source for every tensor of the file.
+
+use std::collections::HashSet;
+
+use pith_format::{Kind, ModelConfig, Role, TensorId};
+
+use super::binding::{Binding, file_order};
+use super::config::Config;
+use super::family::{Family, Translation};
+use super::keys::Keys;
+use super::rule::{Presence, Rule};
+use super::{FAMILIES, gguf, huggingface, known_names};
+use crate::checkpoint::{Checkpoint, CheckpointError, TensorInfo};
+
+/// Ends of the names of tensors that no family counts as weights: frequencies, which the configuration gives.
+const IGNORED: &[&str] =
+    &["rotary_emb.inv_freq", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
+
+/// What a checkpoint is, in the terms of a `.pith` file.
+#[derive(Debug)]
+pub(crate) struct Architecture {
+    pub(crate) model: ModelConfig,
+    /// In the file's order.
+    pub(crate) bindings: Vec<Binding>,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Architecture {
+    /// Finds the family's table and applies it. Reads no weights but the divisors of frequencies.
+    pub(crate) fn resolve(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
+        let sources = Sources::of(checkpoint)?;
+        let translation = sources.translate()?;
+        sources.bind(translation)
+    }
+}
+
+/// A family's table over one checkpoint.
+struct Sources<'a> {
+    checkpoint: &'a Checkpoint,
+    family: &'static Family,
+    rules: &'static [&'static [Rule]],
+    config: Option<Config<'a>>,
+    /// What the names of this checkpoint lack in front.
+    lacking: &'static str,
+}
+
+impl<'a> Sources<'a> {
+    fn of(checkpoint: &'a Checkpoint) -> Result<Self, CheckpointError> {
+        let Some(value) = checkpoint.config() else {
+            let family = gguf_family(checkpoint)?;
+            return Ok(Self { checkpoint, family, rules: family.gguf_tensors, config: None, lacking: "" });
+        };
+        let place = checkpoint.path().join("config.json").display().to_string();
+        let config = Config::new(place, value);
+        let family = huggingface_family(checkpoint, &config)?;
+        let mut sources =
+            Self { checkpoint, family, rules: family.tensors, config: Some(config), lacking: "" };
+        if sources.find(Role::TokenEmbedding).is_none() {
+            sources.lacking = family.prefix;
+        }
+        Ok(sources)
+    }
+
+    fn name(&self, rule: &Rule, layer: Option<usize>) -> String {
+        let name = rule.source_name(layer);
+        name.strip_prefix(self.lacking).map(str::to_string).unwrap_or(name)
+    }
+
+    fn rule(&self, role: Role) -> Option<&'static Rule> {
+        self.rules.iter().flat_map(|rules| rules.iter()).find(|rule| rule.role == role)
+    }
+
+    /// The source of one of the model's own tensors.
+    fn find(&self, role: Role) -> Option<&'a TensorInfo> {
+        self.checkpoint.tensor(&self.name(self.rule(role)?, None))
+    }
+
+    fn translate(&self) -> Result<Translation, CheckpointError> {
+        let vocab_len = self.find(Role::TokenEmbedding).map_or(0, TensorInfo::rows);
+        let mut translation = match (&self.config, self.checkpoint.metadata()) {
+            (Some(config), _) => {
+                let place = self.checkpoint.path().join("generation_config.json").display().to_string();
+                let generation = self.checkpoint.generation_config().map(|value| Config::new(place, value));
+                huggingface::translate(self.family, config, generation.as_ref(), vocab_len)?
+            }
+            (None, Some(metadata)) => {
+                let prefix = metadata.require::<&str>("general.architecture")?;
+                gguf::translate(self.family, &Keys::new(self.checkpoint, metadata, prefix), vocab_len)?
+            }
+            (None, None) => unreachable!("a checkpoint has a configuration or metadata"),
+        };
+        if !translation.model.tied_head && self.find(Role::Head).is_none() {
+            translation.model.tied_head = true;
+            if self.config.as_ref().is_some_and(|config| config.has("tie_word_embeddings")) {
+                let warning =
+                    "tie_word_embeddings is false, but there is no head: the embedding serves as one";
+                translation.warnings.push(warning.into());
+            }
+        }
+        Ok(translation)
+    }
+
+    fn bind(&self, translation: Translation) -> Result<Architecture, CheckpointError> {
+        let Translation { model, warnings } = translation;
+        let mut bindings = Vec::new();
+        let mut used: HashSet<String> = HashSet::new();
+        for id in file_order(model.layers.len()) {
+            let Some(rule) = self.rule(id.role) else { continue };
+            let name = self.name(rule, id.layer);
+            if id.role == Role::Head && model.tied_head {
+                used.insert(name);
+                continue;
+            }
+            if let Some(binding) = self.binding(rule, id, &name, &model)? {
+                bindings.push(binding);
+                used.insert(name);
+            }
+        }
+        let ignored = |name: &str| IGNORED.iter().chain(self.family.ignored).any(|end| name.ends_with(end));
+        let unknown =
+            self.checkpoint.tensors().filter(|info| !used.contains(&info.name) && !ignored(&info.name));
+        for TensorInfo { name, .. } in unknown {
+            if !self.adds_nothing(name)? {
+                let (path, tensor) = (self.checkpoint.path().into(), name.clone());
+                return Err(CheckpointError::UnknownTensor { path, tensor, family: self.family.name });
+            }
+        }
+        model.validate()?;
+        Ok(Architecture { model, bindings, warnings })
+    }
+
+    /// Whether `name` is a bias of zeros, which AutoGPTQ wrote for every quantized matrix.
+    fn adds_nothing(&self, name: &str) -> Result<bool, CheckpointError> {
+        let base =
+            name.strip_suffix(".bias").filter(|base| self.checkpoint.is_packed(&format!("{base}.weight")));
+        Ok(base.is_some() && self.checkpoint.load_f32(name)?.iter().all(|&value| value == 0.0))
+    }
+
+    /// The source of `id`; `None` where the checkpoint need not have and has not one.
+    fn binding(
+        &self,
+        rule: &Rule,
+        id: TensorId,
+        name: &str,
+        model: &ModelConfig,
+    ) -> Result<Option<Binding>, CheckpointError> {
+        let found = self.checkpoint.tensor(name);
+        let required = match (rule.presence, &self.config) {
+            (Presence::Flag(key, default), Some(config)) => {
+                if !config.flag(key, default)? {
+                    return Ok(None);
+                }
+                true
+            }
+            (Presence::Required, _) => true,
+            _ => false,
+        };
+        let path = self.checkpoint.path().to_path_buf();
+        let Some(found) = found else {
+            let tensor = name.to_string();
+            return if required {
+                Err(CheckpointError::MissingTensor { path, tensor, id })
+            } else {
+                Ok(None)
+            };
+        };
+        let (rows, cols) =
+            id.role.shape(model, id.layer.unwrap_or(0)).expect("a table has roles with shapes only");
+        let (source_rows, row_map) = rule.row_map(model, id);
+        let expected = match (id.role.kind(), rule.transposed) {
+            (Kind::Matrix, false) => vec![source_rows, cols],
+            (Kind::Matrix, true) => vec![cols, source_rows],
+            _ => vec![source_rows],
+        };
+        if found.shape != expected {
+            let (tensor, found) = (name.to_string(), found.shape.clone());
+            return Err(CheckpointError::SourceShape { path, tensor, id, expected, found });
+        }
+        let (tensor, dtype) = (name.to_string(), found.dtype);
+        if !dtype.is_loadable() {
+            return Err(CheckpointError::UnsupportedType { path, tensor, found: dtype }.into());
+        }
+        if id.role.kind() == Kind::Matrix && !cols.is_multiple_of(dtype.block_len()) {
+            let shape = found.shape.iter().map(|&dim| dim as u64).collect();
+            return Err(CheckpointError::Shape { path, tensor, dtype, shape }.into());
+        }
+        let (transposed, offset) = (rule.transposed, rule.offset);
+        // Several roles may share the tensor.
+        let share = u128::from(found.bytes) * (rows * cols) as u128 / found.elements() as u128;
+        let stored_bytes = share as u64;
+        let survey = None;
+        let binding =
+            Binding { id, tensor, dtype, rows, cols, row_map, transposed, offset, stored_bytes, survey };
+        Ok(Some(binding))
+    }
+}
+
+fn huggingface_family(
+    checkpoint: &Checkpoint,
+    config: &Config<'_>,
+) -> Result<&'static Family, CheckpointError> {
+    let model_type = config.text(&["model_type"])?;
+    let classes = config.texts("architectures")?.unwrap_or_default();
+    let family = match model_type {
+        Some(name) => FAMILIES.iter().find(|family| family.model_types.contains(&name)),
+        None => FAMILIES.iter().find(|family| classes.iter().any(|class| family.classes.contains(class))),
+    };
+    family.copied().ok_or_else(|| {
+        let found =
+            model_type.or(classes.first().copied()).map_or("not given".into(), |name| format!("{name:?}"));
+        unknown(checkpoint, found)
+    })
+}
+
+fn gguf_family(checkpoint: &Checkpoint) -> Result<&'static Family, CheckpointError> {
+    let metadata = checkpoint.metadata().expect("a checkpoint without config.json is GGUF");
+    let name = metadata.require::<&str>("general.architecture")?;
+    let family = FAMILIES.iter().find(|family| family.gguf_names.contains(&name));
+    family.copied().ok_or_else(|| unknown(checkpoint, format!("{name:?}")))
+}
+
+fn unknown(checkpoint: &Checkpoint, found: String) -> CheckpointError {
+    CheckpointError::UnknownFamily { path: checkpoint.path().into(), found, known: known_names() }
+}

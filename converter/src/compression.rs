@@ -1,0 +1,197 @@
+//! A whole compression: the dense model, what it says of its inputs, and files made by recipes from both.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pith_format::Encoding;
+use pith_runtime::{Model, SessionOptions};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::ConvertError;
+use crate::identity::{identity, identity_of, recorded};
+use crate::pipeline::prepare::check;
+use crate::pipeline::{ConvertOptions, convert};
+use crate::recipe::{Recipe, Transform};
+use crate::report::{Progress, Report};
+use crate::statistics::{
+    CalibrationProgress, CalibrationText, Statistics, StatisticsError, StatisticsOptions, TextOptions,
+};
+
+/// Hears how far each step is.
+pub trait CompressProgress: Progress + CalibrationProgress {}
+
+impl<T: Progress + CalibrationProgress> CompressProgress for T {}
+
+/// What files are made from.
+#[derive(Clone, Debug, Default)]
+pub struct CompressOptions {
+    /// Text that the model is run on; `None`: what it writes by itself.
+    pub text: Option<PathBuf>,
+    /// How much of it.
+    pub text_options: TextOptions,
+    /// Threads, CPUs and kernels of the runs.
+    pub session: SessionOptions,
+    /// Memory that each step may take, in bytes.
+    pub memory: Option<u64>,
+}
+
+/// A checkpoint ready to be compressed, again and again: its f16 file and its calibration lie in a folder and are made when
+/// they are first needed, or found there.
+pub struct Compression {
+    source: PathBuf,
+    checksum: String,
+    folder: PathBuf,
+    options: CompressOptions,
+    dense: Arc<Model>,
+    text: Option<CalibrationText>,
+}
+
+impl Compression {
+    /// Writes the f16 file of the checkpoint at `source` into `folder`, unless one of this checkpoint is there.
+    pub fn new(
+        source: &Path,
+        folder: &Path,
+        options: CompressOptions,
+        progress: &dyn CompressProgress,
+    ) -> Result<Self, ConvertError> {
+        let checksum = format!("{:032x}", Checkpoint::open(source)?.checksum()?);
+        let dense = dense_file(source, folder, &checksum, None, options.memory, progress)?;
+        Ok(Self { source: source.into(), checksum, folder: folder.into(), options, dense, text: None })
+    }
+
+    /// Fails where [`Compression::write`] would for what the recipe and the checkpoint are, before any file is made.
+    pub fn check(source: &Path, options: &ConvertOptions) -> Result<(), ConvertError> {
+        // A calibration that is not given is made.
+        let calibration = options.calibration.clone().or_else(|| Some(PathBuf::new()));
+        check(source, &ConvertOptions { calibration, ..options.clone() })
+    }
+
+    /// The dense model.
+    pub fn dense(&self) -> &Arc<Model> {
+        &self.dense
+    }
+
+    /// The calibration, with Hessians if asked for.
+    pub fn calibration(
+        &mut self,
+        hessians: bool,
+        progress: &dyn CompressProgress,
+    ) -> Result<PathBuf, ConvertError> {
+        let dense = Arc::clone(&self.dense);
+        self.calibration_of(&dense, hessians, progress)
+    }
+
+    /// Writes the file of a recipe.
+    pub fn write(
+        &mut self,
+        options: &ConvertOptions,
+        output: &Path,
+        progress: &dyn CompressProgress,
+    ) -> Result<Report, ConvertError> {
+        let recipe = &options.recipe;
+        let mut options = ConvertOptions { memory: self.options.memory, ..options.clone() };
+        let changed = recipe.transform.filter(|transform| transform.is_calibrated_after());
+        let dense = match changed {
+            // Nothing runs it.
+            Some(_) if options.calibration.is_some() && !recipe.refine => Arc::clone(&self.dense),
+            Some(transform) => self.rotated(transform, progress)?,
+            None => Arc::clone(&self.dense),
+        };
+        if options.calibration.is_none() {
+            options.calibration = Some(self.calibration_of(&dense, recipe.needs_hessians(), progress)?);
+        }
+        if !recipe.refine {
+            return convert(&self.source, output, &options, progress);
+        }
+        let (first, pair) =
+            (self.folder.join("first.pith"), self.folder.join("pair.calibration.safetensors"));
+        convert(&self.source, &first, &ConvertOptions { force: true, ..options.clone() }, progress)?;
+        let compressed = Arc::new(Model::open(&first).map_err(StatisticsError::from)?);
+        let collecting = self.collecting(true);
+        Statistics::collect_pair(&dense, &compressed, self.text(progress)?, &collecting, &pair, progress)?;
+        options.calibration = Some(pair.clone());
+        let report = convert(&self.source, output, &options, progress);
+        for path in [first, pair] {
+            // They are in the way of nothing: the folder goes, or the next recipe overwrites them.
+            let _ = std::fs::remove_file(path);
+        }
+        report
+    }
+
+    /// The dense model in another basis.
+    fn rotated(
+        &self,
+        transform: Transform,
+        progress: &dyn CompressProgress,
+    ) -> Result<Arc<Model>, ConvertError> {
+        let (source, folder, memory) = (&self.source, &self.folder, self.options.memory);
+        dense_file(source, folder, &self.checksum, Some(transform), memory, progress)
+    }
+
+    fn calibration_of(
+        &mut self,
+        dense: &Arc<Model>,
+        hessians: bool,
+        progress: &dyn CompressProgress,
+    ) -> Result<PathBuf, ConvertError> {
+        let identity = identity(&dense.metadata().provenance);
+        let name = dense_name(recorded(&dense.metadata().provenance));
+        let path = self.folder.join(format!("{name}.calibration.safetensors"));
+        if let Ok(calibration) = Statistics::open(&path) {
+            let serves =
+                calibration.check_model(&identity).is_ok() && (calibration.info().hessians || !hessians);
+            if serves {
+                return Ok(path);
+            }
+        }
+        let options = self.collecting(hessians);
+        Statistics::collect(dense, self.text(progress)?, &options, &path, progress)?;
+        Ok(path)
+    }
+
+    fn collecting(&self, hessians: bool) -> StatisticsOptions {
+        let (memory, session) = (self.options.memory, self.options.session.clone());
+        StatisticsOptions { hessians, memory, session, force: true, ..StatisticsOptions::default() }
+    }
+
+    fn text(&mut self, progress: &dyn CompressProgress) -> Result<&CalibrationText, ConvertError> {
+        if self.text.is_none() {
+            let options = &self.options;
+            self.text = Some(match &options.text {
+                Some(path) => CalibrationText::read(path, &self.dense, options.text_options)?,
+                None => {
+                    let (text, session) = (options.text_options, options.session.clone());
+                    CalibrationText::generate(&self.dense, text, session, progress)?
+                }
+            });
+        }
+        Ok(self.text.as_ref().expect("set above"))
+    }
+}
+
+fn dense_name(transform: Option<Transform>) -> String {
+    transform.map_or("dense".into(), |transform| format!("dense.{}", transform.name()))
+}
+
+/// The f16 file of a checkpoint in a folder, written unless it is there.
+fn dense_file(
+    source: &Path,
+    folder: &Path,
+    checksum: &str,
+    transform: Option<Transform>,
+    memory: Option<u64>,
+    progress: &dyn CompressProgress,
+) -> Result<Arc<Model>, ConvertError> {
+    let path = folder.join(format!("{}.pith", dense_name(transform)));
+    // Of another checkpoint, or of none that can be read, it is written anew.
+    let expected = identity_of(checksum, transform);
+    let opened = Model::open(&path).ok();
+    if let Some(model) = opened.filter(|model| identity(&model.metadata().provenance) == expected) {
+        return Ok(Arc::new(model));
+    }
+    let half = Encoding::F16;
+    let recipe = Recipe { embedding: Some(half), head: Some(half.into()), transform, ..Recipe::new(half) };
+    let options = ConvertOptions { recipe, force: true, memory, ..ConvertOptions::default() };
+    convert(source, &path, &options, progress)?;
+    Ok(Arc::new(Model::open(&path).map_err(StatisticsError::from)?))
+}

@@ -1,0 +1,273 @@
+//! Activation-aware scales: columns `j` of the matrices behind a norm, or behind another matrix, are multiplied by `s_j` and
+//! what gives their inputs is divided by it. The larger `s_j`, the smaller the error of column `j` beside the group's
+//! largest weight.
+//!
+//! `s_j = E[|x_j|]^α` over the geometric mean of the extremes, `α` the one of 20 between 0 and 1 for which rounding to the nearest
+//! level changes the outputs least (Lin et al., arXiv 2306.00978); `α = 0` is no change. The outputs' change is
+//! `Σ e H eᵀ` over rows `e` of `(round(W·s)/s − W)`, `H = E[x xᵀ]`, here over at most [`SAMPLE_ROWS`] rows of each matrix.
+
+use std::sync::Arc;
+
+use faer::{Accum, MatMut, MatRef, Par};
+use pith_format::{Encoding, ModelConfig, Role, TensorId};
+
+use super::PassError;
+use super::change::{Changes, load_rows};
+use super::nearest::nearest;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::families::Binding;
+use crate::report::Progress;
+use crate::statistics::{Site, Statistics};
+
+/// Values of `α` that are tried.
+const STEPS: usize = 20;
+
+/// Rows of a matrix by which they are compared.
+const SAMPLE_ROWS: usize = 256;
+
+/// Least scale before all are divided by the mean of the extremes, for columns that no input uses.
+const LEAST: f32 = 1e-4;
+
+/// What reads one thing, and what gives it.
+struct Place {
+    layer: usize,
+    site: Site,
+    /// Vectors and matrices whose rows are divided.
+    before: &'static [Role],
+    /// Matrices whose columns are multiplied.
+    behind: &'static [Role],
+}
+
+/// Finds the scales of a model whose matrices get the encodings that `encoding_of` says.
+pub(crate) fn awq(
+    checkpoint: &Checkpoint,
+    model: &ModelConfig,
+    bindings: &[Binding],
+    calibration: &Statistics,
+    encoding_of: &dyn Fn(TensorId) -> Option<Encoding>,
+    progress: &dyn Progress,
+) -> Result<Changes, PassError> {
+    let find =
+        |layer: usize, role: Role| bindings.iter().find(|binding| binding.id == TensorId::layer(role, layer));
+    let mut changes = Changes::default();
+    for place in places(model, &|layer, role| find(layer, role).is_some()) {
+        if progress.is_interrupted() {
+            return Err(PassError::Interrupted);
+        }
+        progress.tensor(&format!("scales of layer {}", place.layer));
+        let behind: Vec<&Binding> = place.behind.iter().filter_map(|&role| find(place.layer, role)).collect();
+        // Matrices that are not rounded lose nothing. Where none of a place is, others may round them, mostly to 4 bits.
+        let rounded = behind.iter().filter_map(|&binding| {
+            let encoding = encoding_of(binding.id).filter(|encoding| encoding.grouped().is_some())?;
+            Some((binding, encoding))
+        });
+        let mut rounded: Vec<_> = rounded.collect();
+        if rounded.is_empty() {
+            rounded.extend(behind.iter().map(|&binding| (binding, Encoding::Q4)));
+        }
+        let config = &model.layers[place.layer];
+        // Query heads share the values whose rows are divided.
+        let heads = (place.site == Site::Output).then_some((config.head_dim, config.heads / config.kv_heads));
+        let Some(scales) = Search::new(checkpoint, calibration, &place, &rounded, heads)?.best() else {
+            continue;
+        };
+        let narrow = match heads {
+            Some((head_dim, repeats)) => once(&scales, head_dim, repeats),
+            None => scales.clone(),
+        };
+        let inverse: Arc<[f32]> = narrow.iter().map(|scale| 1.0 / scale).collect();
+        for &role in place.before {
+            changes.entry(TensorId::layer(role, place.layer)).row_scales = Some(Arc::clone(&inverse));
+        }
+        let scales: Arc<[f32]> = scales.into();
+        for binding in behind {
+            changes.entry(binding.id).col_scales = Some(Arc::clone(&scales));
+        }
+    }
+    Ok(changes)
+}
+
+/// Where scales can go.
+fn places(model: &ModelConfig, has: &dyn Fn(usize, Role) -> bool) -> Vec<Place> {
+    let mut places = Vec::new();
+    for (layer, config) in model.layers.iter().enumerate() {
+        let mut add = |site, before, behind| places.push(Place { layer, site, before, behind });
+        let attention = [Role::AttentionNorm, Role::AttentionNormBias].as_slice();
+        let shared = config.parallel && !has(layer, Role::FfnNorm);
+        if has(layer, Role::AttentionNorm) {
+            let behind: &[Role] = match shared {
+                true => &[Role::Query, Role::Key, Role::Value, Role::Gate, Role::Up],
+                false => &[Role::Query, Role::Key, Role::Value],
+            };
+            add(Site::Attention, attention, behind);
+        }
+        add(Site::Output, &[Role::Value, Role::ValueBias], &[Role::AttentionOutput]);
+        if has(layer, Role::FfnNorm) {
+            add(Site::Ffn, &[Role::FfnNorm, Role::FfnNormBias], &[Role::Gate, Role::Up]);
+        }
+        // Without a gate the non-linearity lies between.
+        if has(layer, Role::Gate) {
+            add(Site::Down, &[Role::Up, Role::UpBias], &[Role::Down]);
+        }
+    }
+    places
+}
+
+/// Of the columns of every query head, those of the first that shares a key and value head.
+fn once(scales: &[f32], head_dim: usize, repeats: usize) -> Vec<f32> {
+    scales.chunks_exact(repeats * head_dim).flat_map(|heads| &heads[..head_dim]).copied().collect()
+}
+
+/// The mean over query heads that share a key and value head, for each of them.
+fn shared(values: &[f32], head_dim: usize, repeats: usize) -> Vec<f32> {
+    let mut means = values.to_vec();
+    for heads in means.chunks_exact_mut(repeats * head_dim) {
+        for col in 0..head_dim {
+            let mean = (0..repeats).map(|head| heads[head * head_dim + col]).sum::<f32>() / repeats as f32;
+            (0..repeats).for_each(|head| heads[head * head_dim + col] = mean);
+        }
+    }
+    means
+}
+
+/// Everything that one choice of `α` depends on.
+struct Search {
+    cols: usize,
+    /// `E[|x|]`.
+    magnitude: Vec<f32>,
+    mean_square: Vec<f32>,
+    gram: Vec<f32>,
+    /// Rows of each matrix, and what it is rounded to.
+    samples: Vec<(Vec<f32>, Encoding)>,
+}
+
+impl Search {
+    fn new(
+        checkpoint: &Checkpoint,
+        calibration: &Statistics,
+        place: &Place,
+        rounded: &[(&Binding, Encoding)],
+        heads: Option<(usize, usize)>,
+    ) -> Result<Self, PassError> {
+        let (layer, site, id) = (Some(place.layer), place.site, rounded[0].0.id);
+        let (cols, found) = (rounded[0].0.cols, calibration.cols(layer, site)?);
+        if cols != found {
+            return Err(PassError::CalibrationCols { id, expected: cols, found });
+        }
+        let stats = calibration.stats(layer, site)?;
+        let gram = calibration.gram(layer, site)?.ok_or(PassError::NoHessians { id })?.to_full();
+        let magnitude = match heads {
+            Some((head_dim, repeats)) => shared(&stats.mean_abs, head_dim, repeats),
+            None => stats.mean_abs,
+        };
+        let samples = rounded.iter().map(|&(binding, encoding)| {
+            let count = binding.rows.min(SAMPLE_ROWS);
+            let chosen = (0..count).map(|sample| sample * binding.rows / count);
+            let mut rows = Vec::with_capacity(count * cols);
+            if binding.transposed || binding.survey.is_some() {
+                // A row of such a tensor takes reading it all.
+                let all = load_rows(checkpoint, binding, 0..binding.rows)?;
+                chosen.for_each(|row| rows.extend_from_slice(&all[row * cols..][..cols]));
+            } else {
+                for row in chosen {
+                    rows.extend(load_rows(checkpoint, binding, row..row + 1)?);
+                }
+            }
+            Ok((rows, encoding))
+        });
+        let samples = samples.collect::<Result<_, PassError>>()?;
+        Ok(Self { cols, magnitude, mean_square: stats.mean_square, gram, samples })
+    }
+
+    /// The scales that cost least; `None` where none cost less than no scales.
+    fn best(&self) -> Option<Vec<f32>> {
+        let mut best = (self.cost(None), None);
+        for step in 1..STEPS {
+            let scales = scales(&self.magnitude, step as f32 / STEPS as f32);
+            let cost = self.cost(Some(&scales));
+            if cost < best.0 {
+                best = (cost, Some(scales));
+            }
+        }
+        best.1
+    }
+
+    /// `Σ e H eᵀ` over all samples.
+    fn cost(&self, scales: Option<&[f32]>) -> f64 {
+        let scale = |col: usize| scales.map_or(1.0, |scales| scales[col]);
+        let importance: Vec<f32> =
+            self.mean_square.iter().enumerate().map(|(col, square)| square / scale(col).powi(2)).collect();
+        let of = |(weights, encoding): &(Vec<f32>, Encoding)| {
+            let cols = self.cols;
+            let scaled = weights.iter().enumerate().map(|(at, weight)| weight * scale(at % cols));
+            let rounded =
+                nearest(*encoding, &scaled.collect::<Vec<_>>(), cols, Some(&importance)).values(cols);
+            let errors = rounded.iter().zip(weights).enumerate();
+            let errors: Vec<f32> =
+                errors.map(|(at, (rounded, weight))| rounded / scale(at % cols) - weight).collect();
+            quadratic(&errors, &self.gram, cols)
+        };
+        self.samples.iter().map(of).sum()
+    }
+}
+
+/// `Σ e H eᵀ` over the rows `e`.
+fn quadratic(errors: &[f32], gram: &[f32], cols: usize) -> f64 {
+    let rows = errors.len() / cols;
+    let mut product = vec![0.0f32; errors.len()];
+    let out = MatMut::from_row_major_slice_mut(&mut product, rows, cols);
+    let (left, right) =
+        (MatRef::from_row_major_slice(errors, rows, cols), MatRef::from_row_major_slice(gram, cols, cols));
+    faer::linalg::matmul::matmul(out, Accum::Replace, left, right, 1.0, Par::rayon(0));
+    errors.iter().zip(&product).map(|(&error, &product)| f64::from(error) * f64::from(product)).sum()
+}
+
+/// `magnitude^α` over the geometric mean of the smallest and the largest.
+fn scales(magnitude: &[f32], alpha: f32) -> Vec<f32> {
+    let mut scales: Vec<f32> = magnitude.iter().map(|value| value.powf(alpha).max(LEAST)).collect();
+    let (low, high) =
+        scales.iter().fold((f32::MAX, 0.0f32), |(low, high), &scale| (low.min(scale), high.max(scale)));
+    let middle = (low * high).sqrt();
+    scales.iter_mut().for_each(|scale| *scale /= middle);
+    scales
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Inputs of which a few columns are large, and weights to go with them.
+    fn search() -> Search {
+        let cols = 128;
+        let value = |at: usize| ((at * 2654435761) % 1009) as f32 / 504.5 - 1.0;
+        let mean_square: Vec<f32> = (0..cols).map(|col| if col % 16 == 3 { 400.0 } else { 1.0 }).collect();
+        let mut gram = vec![0.0; cols * cols];
+        (0..cols).for_each(|col| gram[col * cols + col] = mean_square[col]);
+        let magnitude = mean_square.iter().map(|square| 0.8 * square.sqrt()).collect();
+        let weights = (0..32 * cols).map(value).collect();
+        Search { cols, magnitude, mean_square, gram, samples: vec![(weights, Encoding::Q3)] }
+    }
+
+    #[test]
+    fn columns_of_large_inputs_are_spared() {
+        let search = search();
+        let scales = search.best().expect("a scale that helps");
+        assert!(scales[3] > 1.5 * scales[0], "{scales:?}");
+        let (with, without) = (search.cost(Some(&scales)), search.cost(None));
+        assert!(with < 0.9 * without, "{with} of {without}");
+    }
+
+    #[test]
+    fn extremes_lie_around_one() {
+        let scales = scales(&[0.0, 1.0, 16.0], 0.5);
+        assert!((scales[2] * scales[0] - 1.0).abs() < 1e-5 && scales[0] > 0.0, "{scales:?}");
+    }
+
+    #[test]
+    fn heads_that_share_values_share_scales() {
+        let values = [1.0, 2.0, 3.0, 6.0, 10.0, 20.0, 30.0, 40.0];
+        let means = shared(&values, 2, 2);
+        assert_eq!(means, [2.0, 4.0, 2.0, 4.0, 20.0, 30.0, 20.0, 30.0]);
+        assert_eq!(once(&means, 2, 2), [2.0, 4.0, 20.0, 30.0]);
+    }
+}

@@ -1,0 +1,106 @@
+//! Everything that can stop a calibration, or make one useless.
+
+use std::io;
+use std::path::PathBuf;
+
+use pith_format::TensorId;
+use pith_runtime::RuntimeError;
+use pith_tokenizer::TokenizerError;
+
+use crate::checkpoint::CheckpointError;
+
+/// Why there is no calibration, or why one cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the messages say")]
+pub enum StatisticsError {
+    /// Two models that are not one, dense and compressed.
+    #[error(
+        "{name} was made from another checkpoint or pruned: its source is {found}, the dense model's {expected}"
+    )]
+    NoPair {
+        /// The compressed model.
+        name: String,
+        /// The dense model's source.
+        expected: String,
+        /// The compressed model's source.
+        found: String,
+    },
+    /// The model cannot be run.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// A file cannot be read, or is no sound safetensors file.
+    #[error(transparent)]
+    Source(#[from] CheckpointError),
+    /// The text cannot be turned into tokens.
+    #[error("{}: {source}", path.display())]
+    Tokenizer { path: PathBuf, source: TokenizerError },
+    /// A line of a text in JSON lines.
+    #[error("{}, line {line}: {reason}; every line is an object with the field \"text\"", path.display())]
+    TextLine { path: PathBuf, line: usize, reason: String },
+    /// Less than one sequence worth measuring.
+    #[error("{place} gives {found} tokens, a calibration needs {least} at least; give more text")]
+    TooShort { place: String, found: usize, least: usize },
+    /// A number that an option cannot have.
+    #[error("{option} is {found}, expected {expected}")]
+    Option { option: &'static str, found: usize, expected: String },
+    /// Weights that are rounded already.
+    #[error(
+        "{tensor} is in {encoding}: statistics of a model that is quantized already would carry its errors into the next \
+        one; calibrate the f16 or f32 file, or allow any encoding (--any-encoding)"
+    )]
+    Quantized { tensor: TensorId, encoding: &'static str },
+    /// The memory allowed is too little even with the hidden states on the disk.
+    #[error("calibration needs {need_bytes} bytes of memory, {limit_bytes} are allowed: {advice}")]
+    Memory { need_bytes: u64, limit_bytes: u64, advice: String },
+    /// An activation that no statistics can be made of.
+    #[error(
+        "{place}: an activation of column {column} is not finite, in sequence {sequence} of the text; the model's weights \
+        may be damaged, or its activations beyond the range of floats"
+    )]
+    NotFinite { place: String, column: usize, sequence: usize },
+    /// The system refuses a file.
+    #[error("{}: {action}: {source}", path.display())]
+    Io { path: PathBuf, action: &'static str, source: io::Error },
+    /// The output is there already.
+    #[error("{} exists; --force overwrites it", path.display())]
+    OutputExists { path: PathBuf },
+    /// Somebody asked to stop.
+    #[error("stopped; nothing was written")]
+    Interrupted,
+    /// The system gives no threads.
+    #[error("cannot start {threads} threads: {reason}; ask for fewer")]
+    Threads { threads: usize, reason: String },
+    /// A safetensors file that is no calibration, or of another version of this program.
+    #[error("{}: {field} is {found:?}, expected {expected}; calibrate anew", path.display())]
+    Field { path: PathBuf, field: &'static str, found: String, expected: String },
+    /// A tensor that is missing, has another shape than the others say, or has no place.
+    #[error("{}: tensor {tensor} {problem}; calibrate anew", path.display())]
+    Tensor { path: PathBuf, tensor: String, problem: String },
+    /// A tensor's bytes do not match its checksum.
+    #[error(
+        "{}: checksum of {tensor} is {found:016x}, expected {expected:016x}; the file is damaged, calibrate anew",
+        path.display()
+    )]
+    Damaged { path: PathBuf, tensor: String, expected: u64, found: u64 },
+    /// Statistics of another model.
+    #[error(
+        "{} was made of the checkpoint {found} ({name}), this one is {expected}; {}", path.display(), advice(found, expected)
+    )]
+    OtherModel { path: PathBuf, name: String, found: String, expected: String },
+    /// Statistics that the file does not hold.
+    #[error("{} holds no statistics of {place}", path.display())]
+    NoSite { path: PathBuf, place: String },
+}
+
+/// What to do about statistics of `found` where those of `expected` are asked for.
+fn advice(found: &str, expected: &str) -> String {
+    match expected.strip_prefix(found).and_then(|rest| rest.strip_prefix(':')) {
+        Some(transform) => {
+            format!(
+                "write a file with --encoding f16 --transform {transform}, calibrate that, or calibrate as you convert"
+            )
+        }
+        None => "calibrate this one".into(),
+    }
+}

@@ -1,0 +1,384 @@
+//! The file of a calibration: safetensors, written as a stream.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use pith_format::ModelConfig;
+use pith_runtime::{Model, Site};
+use serde_json::{Map, Value, json};
+use tempfile::NamedTempFile;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::error::StatisticsError;
+use super::sites::{site_name, sites};
+use super::text::CalibrationText;
+use crate::identity::identity;
+
+/// Version of the layout that this program writes and reads.
+pub(super) const VERSION: &str = "1";
+
+/// What there is of a site, in the order of the file.
+pub(super) const MOMENTS: [&str; 3] = ["mean_square", "mean", "mean_abs"];
+
+/// The name of the pairs' means.
+pub(super) const GRAM: &str = "gram";
+
+/// What a pair of models has besides: `E[(x − x̂) x̂ᵀ]`, all of it row by row.
+pub(super) const CROSS: &str = "cross";
+
+/// Bytes written at a time.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// What a calibration says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatisticsInfo {
+    /// Checksum of the compressed file whose statistics these are, of two models.
+    pub compressed_checksum: Option<String>,
+    /// Version of the program that made it.
+    pub pith: String,
+    /// Name of the model.
+    pub model: String,
+    /// Checksum of the `.pith` file, hexadecimal: [`Index::checksum`](pith_format::Index::checksum).
+    pub model_checksum: String,
+    /// Checksum of the checkpoint, from the `.pith` file's provenance.
+    pub source_checksum: String,
+    /// Layers.
+    pub layers: usize,
+    /// Tokens.
+    pub tokens: usize,
+    /// Sequences that they came in.
+    pub sequences: usize,
+    /// Tokens of a window.
+    pub context: usize,
+    /// Whether there are the means of pairs.
+    pub hessians: bool,
+    /// Name of the text's file; `None` where the model wrote the text.
+    pub text: Option<String>,
+    /// XXH3-128 of the text's file.
+    pub text_checksum: Option<String>,
+    /// XXH3-128 of the tokens.
+    pub tokens_checksum: String,
+}
+
+impl StatisticsInfo {
+    /// Whether it is of a dense model and a compressed one together.
+    pub fn is_pair(&self) -> bool {
+        self.compressed_checksum.is_some()
+    }
+
+    pub(super) fn new(
+        model: &Model,
+        compressed: Option<&Model>,
+        text: &CalibrationText,
+        hessians: bool,
+    ) -> Self {
+        Self {
+            compressed_checksum: compressed.map(|model| format!("{:016x}", model.index().checksum())),
+            pith: env!("CARGO_PKG_VERSION").into(),
+            model: model.config().name.clone(),
+            model_checksum: format!("{:016x}", model.index().checksum()),
+            source_checksum: identity(&model.metadata().provenance),
+            layers: model.config().layers.len(),
+            tokens: text.tokens(),
+            sequences: text.sequences.len(),
+            context: text.window,
+            hessians,
+            text: text.file.clone(),
+            text_checksum: text.checksum.clone(),
+            tokens_checksum: text.tokens_checksum(),
+        }
+    }
+
+    fn to_metadata(&self) -> BTreeMap<&'static str, String> {
+        let mut metadata = BTreeMap::from([
+            ("pith_calibration", VERSION.to_string()),
+            ("pith", self.pith.clone()),
+            ("model", self.model.clone()),
+            ("model_checksum", self.model_checksum.clone()),
+            ("source_checksum", self.source_checksum.clone()),
+            ("layers", self.layers.to_string()),
+            ("tokens", self.tokens.to_string()),
+            ("sequences", self.sequences.to_string()),
+            ("context", self.context.to_string()),
+            ("hessians", self.hessians.to_string()),
+            ("tokens_checksum", self.tokens_checksum.clone()),
+        ]);
+        let text = [
+            ("text", &self.text),
+            ("text_checksum", &self.text_checksum),
+            ("compressed_checksum", &self.compressed_checksum),
+        ];
+        metadata.extend(text.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))));
+        metadata
+    }
+
+    /// From a file's metadata; `path` is for messages.
+    pub(super) fn parse(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Self, StatisticsError> {
+        let wrong = |field, found: &str, expected: &str| StatisticsError::Field {
+            path: path.into(),
+            field,
+            found: found.into(),
+            expected: expected.into(),
+        };
+        let text = |field| {
+            let value = metadata.get(field).cloned();
+            value.ok_or_else(|| wrong(field, "", "a value, as every calibration has"))
+        };
+        let number = |field| {
+            let value = text(field)?;
+            value.parse::<usize>().map_err(|_| wrong(field, &value, "a number"))
+        };
+        let version = text("pith_calibration")?;
+        if version != VERSION {
+            return Err(wrong("pith_calibration", &version, VERSION));
+        }
+        let hessians = text("hessians")?;
+        Ok(Self {
+            pith: text("pith")?,
+            model: text("model")?,
+            model_checksum: text("model_checksum")?,
+            source_checksum: text("source_checksum")?,
+            layers: number("layers")?,
+            tokens: number("tokens")?,
+            sequences: number("sequences")?,
+            context: number("context")?,
+            hessians: hessians.parse().map_err(|_| wrong("hessians", &hessians, "true or false"))?,
+            compressed_checksum: metadata.get("compressed_checksum").cloned(),
+            text: metadata.get("text").cloned(),
+            text_checksum: metadata.get("text_checksum").cloned(),
+            tokens_checksum: text("tokens_checksum")?,
+        })
+    }
+}
+
+/// Names and lengths of the tensors of a calibration, in the order of the file.
+pub(super) fn tensor_plan(config: &ModelConfig, hessians: bool, pair: bool) -> Vec<(String, usize)> {
+    let layers = (0..config.layers.len()).map(Some).chain([None]);
+    let places = layers.flat_map(|layer| sites(layer).iter().map(move |&site| (layer, site)));
+    places
+        .flat_map(|(layer, site)| {
+            let cols = site.cols(config, layer);
+            let moments = MOMENTS.map(|name| (tensor_name(layer, site, name), cols));
+            let gram = hessians.then(|| (tensor_name(layer, site, GRAM), packed_len(cols)));
+            let cross = pair.then(|| (tensor_name(layer, site, CROSS), cols * cols));
+            moments.into_iter().chain(gram).chain(cross)
+        })
+        .collect()
+}
+
+/// `layers.3.down.mean_square`, `head.gram`.
+pub(super) fn tensor_name(layer: Option<usize>, site: Site, what: &str) -> String {
+    format!("{}.{what}", site_name(layer, site))
+}
+
+/// Values on and above the diagonal of a square.
+pub(super) fn packed_len(cols: usize) -> usize {
+    cols * (cols + 1) / 2
+}
+
+/// The folder that a file lies in.
+pub(super) fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Writes the tensors of a plan in its order. Nothing has the output's name before all is there.
+pub(super) struct Writer {
+    path: PathBuf,
+    out: BufWriter<Temporary>,
+    tensors: Vec<(String, usize)>,
+    metadata: BTreeMap<&'static str, String>,
+    checksums: Vec<u64>,
+    /// Values of the present tensor that are there, and the hash of them.
+    written: usize,
+    hash: Xxh3,
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    /// Opens a temporary file beside `output`.
+    pub fn create(
+        output: &Path,
+        tensors: Vec<(String, usize)>,
+        info: &StatisticsInfo,
+    ) -> Result<Self, StatisticsError> {
+        let temporary = Temporary::create(folder(output)).map_err(failed(output, "create"))?;
+        let mut writer = Self {
+            path: output.into(),
+            out: BufWriter::with_capacity(WRITE_BYTES, temporary),
+            checksums: Vec::with_capacity(tensors.len()),
+            tensors,
+            metadata: info.to_metadata(),
+            written: 0,
+            hash: Xxh3::new(),
+            bytes: Vec::new(),
+        };
+        let header = writer.header();
+        writer.out.write_all(&header).map_err(failed(output, "write"))?;
+        Ok(writer)
+    }
+
+    /// Appends values to the next tensor that is not yet whole.
+    pub fn write(&mut self, values: &[f32]) -> Result<(), StatisticsError> {
+        let len = self.tensors[self.checksums.len()].1;
+        self.written += values.len();
+        assert!(self.written <= len, "values of one tensor");
+        self.bytes.clear();
+        self.bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        self.hash.update(&self.bytes);
+        if self.written == len {
+            self.checksums.push(self.hash.digest());
+            self.hash.reset();
+            self.written = 0;
+        }
+        self.out.write_all(&self.bytes).map_err(failed(&self.path, "write"))
+    }
+
+    /// Puts the checksums into the header, syncs, and gives the file its name. Returns its length in bytes.
+    pub fn finish(mut self, output: &Path) -> Result<u64, StatisticsError> {
+        assert_eq!(self.checksums.len(), self.tensors.len(), "every tensor is there");
+        let header = self.header();
+        let publish = || {
+            let file_bytes = self.out.stream_position()?;
+            self.out.rewind()?;
+            self.out.write_all(&header)?;
+            let temporary = self.out.into_inner().map_err(|error| error.into_error())?;
+            temporary.publish(output)?;
+            Ok(file_bytes)
+        };
+        publish().map_err(failed(output, "write"))
+    }
+
+    /// Length and JSON. As long before the checksums are known as after.
+    fn header(&self) -> Vec<u8> {
+        let checksum = |index| self.checksums.get(index).copied().unwrap_or(0);
+        let checksums: String =
+            (0..self.tensors.len()).map(|index| format!("{:016x}", checksum(index))).collect();
+        let mut header = Map::new();
+        let mut metadata = json!(self.metadata);
+        metadata["checksums"] = checksums.into();
+        header.insert("__metadata__".into(), metadata);
+        let mut start = 0;
+        for (name, len) in &self.tensors {
+            let end = start + 4 * len;
+            let entry: Value = json!({"dtype": "F32", "shape": [len], "data_offsets": [start, end]});
+            header.insert(name.clone(), entry);
+            start = end;
+        }
+        let mut json = Value::Object(header).to_string().into_bytes();
+        json.resize(json.len().next_multiple_of(8), b' ');
+        let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+        bytes.append(&mut json);
+        bytes
+    }
+}
+
+/// A file that goes with the process unless it is published.
+enum Temporary {
+    /// One without a name, which the system takes away whatever ends the process.
+    #[cfg(target_os = "linux")]
+    Unnamed(File),
+    /// Where the file system knows no such files.
+    Named(NamedTempFile),
+}
+
+impl Temporary {
+    fn create(folder: &Path) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::{CWD, Mode, OFlags, openat};
+            let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+            if let Ok(file) = openat(CWD, folder, flags, Mode::from_raw_mode(0o666)) {
+                return Ok(Temporary::Unnamed(file.into()));
+            }
+        }
+        Self::named(folder)
+    }
+
+    fn named(folder: &Path) -> io::Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".pith-").suffix(".partial");
+        // Others may read it, as the system's mask has it: a temporary file is its owner's alone otherwise.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        Ok(Temporary::Named(builder.tempfile_in(folder)?))
+    }
+
+    fn file(&mut self) -> &mut File {
+        match self {
+            #[cfg(target_os = "linux")]
+            Temporary::Unnamed(file) => file,
+            Temporary::Named(file) => file.as_file_mut(),
+        }
+    }
+
+    /// Syncs it and gives it a name, in the place of what has it now.
+    fn publish(mut self, path: &Path) -> io::Result<()> {
+        self.file().sync_all()?;
+        match self {
+            #[cfg(target_os = "linux")]
+            Temporary::Unnamed(file) => {
+                use rustix::fs::{AtFlags, CWD, linkat};
+                use std::os::fd::AsRawFd;
+                // A name is given only where there is none: another one first, then that takes the place.
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let other = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+                let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+                linkat(CWD, open, CWD, &other, AtFlags::SYMLINK_FOLLOW)?;
+                std::fs::rename(&other, path).inspect_err(|_| {
+                    // The first error is the one to tell.
+                    let _ = std::fs::remove_file(&other);
+                })?;
+            }
+            Temporary::Named(file) => {
+                file.persist(path).map_err(|error| error.error)?;
+            }
+        }
+        #[cfg(unix)]
+        File::open(folder(path))?.sync_all()?;
+        Ok(())
+    }
+}
+
+impl Write for Temporary {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file().flush()
+    }
+}
+
+impl Seek for Temporary {
+    fn seek(&mut self, position: io::SeekFrom) -> io::Result<u64> {
+        self.file().seek(position)
+    }
+}
+
+fn failed<'a>(path: &'a Path, action: &'static str) -> impl Fn(io::Error) -> StatisticsError + 'a {
+    move |source| StatisticsError::Io { path: path.into(), action, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_with_and_without_a_name_take_the_place_of_an_older_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let count = || std::fs::read_dir(folder.path()).unwrap().count();
+        for (index, create) in [Temporary::create as fn(&Path) -> _, Temporary::named].into_iter().enumerate()
+        {
+            drop(create(folder.path()).unwrap());
+            assert_eq!(count(), index.min(1), "what is not published leaves nothing");
+            let mut temporary = create(folder.path()).unwrap();
+            temporary.write_all(format!("number {index}").as_bytes()).unwrap();
+            temporary.publish(&path).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("number {index}"));
+            assert_eq!(count(), 1);
+        }
+    }
+}
