@@ -84,13 +84,11 @@ pub fn drafter(
         // As long as it can follow; behind that nothing is drafted.
         context_len: Some(session.context_len().min(model.config().context_len)),
         kv_type: options.kv.into(),
-        // On the same CPUs: its threads begin where those of the other session are.
-        threads: Some(session.threads()),
-        kernels: options.kernels.clone(),
         batch: options.batch,
         ..SessionOptions::default()
     };
-    let draft = Session::new(model, options)?;
+    // Models take turns, so one set of threads does for both.
+    let draft = Session::with_engine(session.engine(), model, options)?;
     Ok(Box::new(DraftModel::new(draft, session.model(), args.draft_tokens)?))
 }
 

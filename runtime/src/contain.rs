@@ -1,12 +1,13 @@
-//! A panic while computing ends the call, not the program that made it.
+//! A pass: the engine's threads are its own while it lasts. A panic in it ends the call, not the program that made it.
 
 use crate::error::RuntimeError;
+use crate::exec::Exec;
 use crate::session::Session;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Session {
-    /// Runs `compute`. A panic in it, on whichever thread, is an error; after any error the session has its first `keep`
+    /// Runs `compute`, a [pass]. A panic in it, on whichever thread, is an error; after any error the session has its first `keep`
     /// tokens and can be used on.
     ///
     /// What was left half done is computed anew before it is read: rows of the cache from `keep` on, buffers, the lists
@@ -16,17 +17,23 @@ impl Session {
         keep: usize,
         compute: impl FnOnce(&mut Self) -> Result<(), RuntimeError>,
     ) -> Result<(), RuntimeError> {
-        caught(|| compute(self)).inspect_err(|_| {
+        pass(self, |session| &mut session.exec, compute).inspect_err(|_| {
             self.tokens.truncate(keep);
             self.logits_position = 0;
         })
     }
 }
 
-/// Runs `compute`; a panic in it, on whichever thread, is an error.
-pub(crate) fn caught(compute: impl FnOnce() -> Result<(), RuntimeError>) -> Result<(), RuntimeError> {
-    catch_unwind(AssertUnwindSafe(compute))
-        .unwrap_or_else(|payload| Err(RuntimeError::Panic { message: message(&*payload) }))
+/// Runs `compute` with the threads of the engine of `exec`. A panic in it, on whichever thread, is an error.
+pub(crate) fn pass<T>(
+    owner: &mut T,
+    exec: impl Fn(&mut T) -> &mut Exec,
+    compute: impl FnOnce(&mut T) -> Result<(), RuntimeError>,
+) -> Result<(), RuntimeError> {
+    exec(owner).begin();
+    let computed = catch_unwind(AssertUnwindSafe(|| compute(owner)));
+    exec(owner).end();
+    computed.unwrap_or_else(|payload| Err(RuntimeError::Panic { message: message(&*payload) }))
 }
 
 /// What `panic!` was given.
@@ -43,7 +50,7 @@ mod support;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::Exec;
+    use crate::engine::Engine;
     use crate::model::Model;
     use crate::pool::Pool;
     use crate::session::SessionOptions;
@@ -114,11 +121,9 @@ mod tests {
     }
 
     fn session(model: &Arc<Model>, kernels: &'static dyn Kernels) -> Session {
-        let options =
-            SessionOptions { threads: Some(THREADS), batch: Some(BATCH), ..SessionOptions::default() };
-        let mut session = Session::new(Arc::clone(model), options).unwrap();
-        session.exec = Exec::new(kernels, Pool::new(THREADS, false).unwrap(), BATCH);
-        session
+        let engine = Arc::new(Engine::of(kernels, Pool::new(THREADS, false).unwrap()));
+        let options = SessionOptions { batch: Some(BATCH), ..SessionOptions::default() };
+        Session::with_engine(&engine, Arc::clone(model), options).unwrap()
     }
 
     /// Everything that computes, and what it gives. All begin behind six tokens and append nine, in three chunks.

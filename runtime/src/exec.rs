@@ -2,6 +2,7 @@
 
 mod fused;
 
+use crate::engine::{Engine, Lent};
 use crate::model::{Norm, Vector};
 use crate::placement::Stream;
 use crate::pool::{MAX_THREADS, Pool};
@@ -11,6 +12,7 @@ use pith_kernels::{Activations, Form, Kernels, Operand, PACKED_TOKENS, PackedGro
 use pith_meter::Traffic;
 use std::array::from_fn;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Less work than this, in bytes streamed, is done sooner by one thread than handed to others.
 const MIN_SHARED_BYTES: usize = 32 << 10;
@@ -21,10 +23,12 @@ const BANDS_PER_THREAD: usize = 4;
 /// Most matrices that read the same operand.
 const MAX_MATRICES: usize = 3;
 
-/// Kernels, threads, and what they have read so far.
+/// An engine's kernels and threads at work for one session, and what they have read so far.
 pub(crate) struct Exec {
+    engine: Arc<Engine>,
     kernels: &'static dyn Kernels,
-    pool: Pool,
+    /// The threads; `None` between passes.
+    lent: Option<Lent>,
     /// Room for the parts of a product's results, and for what is left to part; empty between calls.
     parts: Vec<&'static mut [f32]>,
     rests: Vec<&'static mut [f32]>,
@@ -43,21 +47,38 @@ pub(crate) struct Exec {
 
 impl Exec {
     /// For products with up to `batch` tokens.
-    pub fn new(kernels: &'static dyn Kernels, pool: Pool, batch: usize) -> Self {
+    pub fn new(engine: Arc<Engine>, batch: usize) -> Self {
         let rests = MAX_MATRICES * batch;
-        let parts = rests * BANDS_PER_THREAD * pool.threads();
+        let parts = rests * BANDS_PER_THREAD * engine.threads();
         let packs = batch.div_ceil(PACKED_TOKENS);
         Self {
-            kernels,
+            kernels: engine.kernel_table(),
+            lent: None,
             parts: Vec::with_capacity(parts),
             rests: Vec::with_capacity(rests),
             operands: Vec::with_capacity(packs),
             packs: Vec::new(),
             pack_rests: Vec::with_capacity(packs),
-            scratch: (0..pool.threads()).map(|_| Scratch::new(batch)).collect(),
-            pool,
+            scratch: (0..engine.threads()).map(|_| Scratch::new(batch)).collect(),
+            engine,
             stream: None,
             traffic: Traffic::default(),
+        }
+    }
+
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Begins a pass: the engine's threads are this session's until [`Exec::end`]. Waits while others have them.
+    pub fn begin(&mut self) {
+        self.lent = Some(self.engine.lend());
+    }
+
+    /// Ends a pass, on the thread that began it.
+    pub fn end(&mut self) {
+        if let Some(lent) = self.lent.take() {
+            self.engine.take_back(lent);
         }
     }
 
@@ -66,7 +87,7 @@ impl Exec {
     }
 
     pub fn threads(&self) -> usize {
-        self.pool.threads()
+        self.engine.threads()
     }
 
     /// A vector of the model.
@@ -92,9 +113,15 @@ impl Exec {
         let bytes = rows.len() * embedding.block_bytes();
         self.traffic.embedding_bytes += bytes as u64;
         let threads = self.threads_for(bytes);
-        self.pool.for_chunks(threads, out, embedding.cols(), &mut [(); MAX_THREADS], |index, out, _| {
-            embedding.decode_row(rows[index] as usize, out);
-        });
+        pool(&mut self.lent).for_chunks(
+            threads,
+            out,
+            embedding.cols(),
+            &mut [(); MAX_THREADS],
+            |index, out, _| {
+                embedding.decode_row(rows[index] as usize, out);
+            },
+        );
     }
 
     /// `outputs[i] = weights[i] · x`, `tokens × rows` each: all matrices that read `x`, in one go.
@@ -122,7 +149,7 @@ impl Exec {
                     (band[matrix], rest) = rest.split_at_mut(cut.rows(weight, index).len());
                 }
             }
-            self.pool.for_chunks(threads, bands, 1, &mut [(); MAX_THREADS], |index, band, _| {
+            pool(&mut self.lent).for_chunks(threads, bands, 1, &mut [(); MAX_THREADS], |index, band, _| {
                 let band = &mut band[0];
                 for (weight, output) in weights.iter().zip(band.iter_mut()) {
                     let blocks = cut.blocks(weight, index);
@@ -152,20 +179,26 @@ impl Exec {
                 }
             }
         }
-        self.pool.for_chunks(threads, &mut parts, N * tokens, &mut [(); MAX_THREADS], |index, band, _| {
-            for (weight, output) in weights.iter().zip(band.chunks_exact_mut(tokens)) {
-                let blocks = cut.blocks(weight, index);
-                if !blocks.is_empty() {
-                    kernels.mat_mul(weight.band(blocks), x, output);
+        pool(&mut self.lent).for_chunks(
+            threads,
+            &mut parts,
+            N * tokens,
+            &mut [(); MAX_THREADS],
+            |index, band, _| {
+                for (weight, output) in weights.iter().zip(band.chunks_exact_mut(tokens)) {
+                    let blocks = cut.blocks(weight, index);
+                    if !blocks.is_empty() {
+                        kernels.mat_mul(weight.band(blocks), x, output);
+                    }
                 }
-            }
-            let first = weights.each_ref().map(|weight| cut.rows(weight, index).start);
-            for token in 0..tokens {
-                let mut results = band.iter_mut().skip(token).step_by(tokens);
-                let results = from_fn(|_| &mut **results.next().expect("a part of every matrix"));
-                finish(kernels, first, results);
-            }
-        });
+                let first = weights.each_ref().map(|weight| cut.rows(weight, index).start);
+                for token in 0..tokens {
+                    let mut results = band.iter_mut().skip(token).step_by(tokens);
+                    let results = from_fn(|_| &mut **results.next().expect("a part of every matrix"));
+                    finish(kernels, first, results);
+                }
+            },
+        );
         (self.parts, self.rests) = (recycled(&mut parts), recycled(&mut rests));
     }
 
@@ -188,7 +221,7 @@ impl Exec {
         }
         let mut parts = recycled(&mut self.operands);
         parts.extend(operand.parts(kernels, tokens, cols, form));
-        self.pool.for_chunks(
+        pool(&mut self.lent).for_chunks(
             threads,
             &mut parts,
             1,
@@ -213,7 +246,7 @@ impl Exec {
         work: impl Fn(&dyn Kernels, usize, &mut [T], &mut S) + Sync,
     ) {
         let (threads, kernels) = (self.threads_for(bytes), self.kernels);
-        self.pool.for_chunks(threads, data, chunk_len, scratch, |index, chunk, scratch| {
+        pool(&mut self.lent).for_chunks(threads, data, chunk_len, scratch, |index, chunk, scratch| {
             work(kernels, index, chunk, scratch)
         });
     }
@@ -233,6 +266,11 @@ impl Exec {
         self.traffic.activation_bytes += (operand + x.tokens() * rows * size_of::<f32>()) as u64;
         self.traffic.weight_bytes += weights.iter().map(|weight| weight.bytes().len() as u64).sum::<u64>();
     }
+}
+
+/// The threads of a pass that has begun.
+fn pool(lent: &mut Option<Lent>) -> &mut Pool {
+    &mut lent.as_mut().expect("computing is within a pass").pool
 }
 
 /// The memory of a list for another one: to collect from an emptied vector of the same layout keeps its room.
@@ -266,6 +304,17 @@ impl Bands {
 }
 
 #[cfg(test)]
+impl Exec {
+    /// Within a pass that never ends, on an engine of its own.
+    fn of(kernels: &'static dyn Kernels, threads: usize, batch: usize) -> Self {
+        let pool = Pool::new(threads, false).unwrap();
+        let mut exec = Self::new(Arc::new(Engine::of(kernels, pool)), batch);
+        exec.begin();
+        exec
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use pith_format::{Encoding, encode_block};
@@ -285,7 +334,7 @@ mod tests {
     fn run(threads: usize, tokens: usize) -> (Vec<Vec<f32>>, Traffic) {
         let (cols, shapes) = (96, [700, 5, 333]);
         let kernels = by_name("portable").unwrap();
-        let mut exec = Exec::new(kernels, Pool::new(threads, false).unwrap(), tokens);
+        let mut exec = Exec::of(kernels, threads, tokens);
         let data = shapes.map(|rows| bytes(rows, cols));
         let weights: [Matrix<'_>; 3] =
             from_fn(|index| Matrix::new(Encoding::F16, shapes[index], cols, &data[index]).unwrap());

@@ -2,14 +2,14 @@
 //! memory holds one layer's weights and cache whatever the model, and somebody hears what each matrix reads.
 
 use crate::cache::LayerCache;
-use crate::contain::caught;
+use crate::contain::pass;
+use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::exec::Exec;
 use crate::forward::{Buffers, Call};
 use crate::head::Head;
 use crate::model::Model;
-use crate::pool::{Pool, stay_on};
-use crate::session::{Resolved, SessionOptions, kernels};
+use crate::session::{Resolved, SessionOptions};
 use pith_format::{ModelConfig, Role};
 use pith_kernels::{Activations, Operand};
 use std::fmt;
@@ -134,16 +134,7 @@ impl LayerRun {
         let buffers = Buffers::new(model.config(), context_len, batch, threads)?;
         let mut head = Head::new(&model, false)?;
         head.reserve(&model, batch)?;
-        if let Some(cpus) = &options.cpus {
-            stay_on(cpus).map_err(|reason| RuntimeError::Option {
-                option: "cpus",
-                found: format!("{cpus:?}"),
-                expected: format!("CPUs that this process may use: {reason}"),
-            })?;
-        }
-        let pool = Pool::new(threads, options.pin_threads)
-            .map_err(|source| RuntimeError::Threads { threads, source })?;
-        let exec = Exec::new(kernels(options.kernels.as_deref())?, pool, batch);
+        let exec = Exec::new(Engine::new(options.engine())?, batch);
         Ok(Self { model, exec, cache: None, buffers, head, options, context_len, batch, releases: true })
     }
 
@@ -196,12 +187,12 @@ impl LayerRun {
         self.check(hidden.len())?;
         self.model.check_length()?;
         let chunks = tokens.chunks(self.batch).zip(hidden.chunks_mut(self.batch * hidden_len));
-        caught(|| {
+        self.pass(|run| {
             for (index, (tokens, hidden)) in chunks.enumerate() {
-                let first = index * self.batch;
-                let mut call = Call::new(&self.model, &mut self.exec, first, tokens.len());
-                call.embed(tokens, &mut self.buffers);
-                hidden.copy_from_slice(self.buffers.hidden(hidden.len()));
+                let first = index * run.batch;
+                let mut call = Call::new(&run.model, &mut run.exec, first, tokens.len());
+                call.embed(tokens, &mut run.buffers);
+                hidden.copy_from_slice(run.buffers.hidden(hidden.len()));
             }
             Ok(())
         })
@@ -235,17 +226,17 @@ impl LayerRun {
         self.model.check_length()?;
         let mut cache = self.enter(layer_index)?;
         let hidden_len = self.model.config().hidden_len;
-        let ran = caught(|| {
-            for (index, hidden) in hidden.chunks_mut(self.batch * hidden_len).enumerate() {
-                self.buffers.hidden(hidden.len()).copy_from_slice(hidden);
-                let (first, tokens) = (index * self.batch, hidden.len() / hidden_len);
-                let call = Call::new(&self.model, &mut self.exec, first, tokens);
+        let ran = self.pass(|run| {
+            for (index, hidden) in hidden.chunks_mut(run.batch * hidden_len).enumerate() {
+                run.buffers.hidden(hidden.len()).copy_from_slice(hidden);
+                let (first, tokens) = (index * run.batch, hidden.len() / hidden_len);
+                let call = Call::new(&run.model, &mut run.exec, first, tokens);
                 let mut call = match &mut listener {
                     Some(listener) => call.heard_by(&mut **listener),
                     None => call,
                 };
-                call.run_layer(layer_index, &mut cache, &mut self.buffers);
-                hidden.copy_from_slice(self.buffers.hidden(hidden.len()));
+                call.run_layer(layer_index, &mut cache, &mut run.buffers);
+                hidden.copy_from_slice(run.buffers.hidden(hidden.len()));
             }
             Ok(())
         });
@@ -257,13 +248,13 @@ impl LayerRun {
     pub fn head_input(&mut self, hidden: &[f32], listener: &mut dyn Listener) -> Result<(), RuntimeError> {
         self.check(hidden.len())?;
         let hidden_len = self.model.config().hidden_len;
-        caught(|| {
-            for (index, hidden) in hidden.chunks(self.batch * hidden_len).enumerate() {
-                self.buffers.hidden(hidden.len()).copy_from_slice(hidden);
-                let (first, tokens) = (index * self.batch, hidden.len() / hidden_len);
-                Call::new(&self.model, &mut self.exec, first, tokens)
+        self.pass(|run| {
+            for (index, hidden) in hidden.chunks(run.batch * hidden_len).enumerate() {
+                run.buffers.hidden(hidden.len()).copy_from_slice(hidden);
+                let (first, tokens) = (index * run.batch, hidden.len() / hidden_len);
+                Call::new(&run.model, &mut run.exec, first, tokens)
                     .heard_by(&mut *listener)
-                    .enter_head(&mut self.buffers);
+                    .enter_head(&mut run.buffers);
             }
             Ok(())
         })
@@ -277,15 +268,22 @@ impl LayerRun {
         assert_eq!(logits.len() / vocab_len, hidden.len() / hidden_len, "logits of every token");
         self.model.check_length()?;
         let chunks = hidden.chunks(self.batch * hidden_len).zip(logits.chunks_mut(self.batch * vocab_len));
-        caught(|| {
+        self.pass(|run| {
             for (index, (hidden, logits)) in chunks.enumerate() {
-                self.buffers.hidden(hidden.len()).copy_from_slice(hidden);
-                let (first, tokens) = (index * self.batch, hidden.len() / hidden_len);
-                let mut call = Call::new(&self.model, &mut self.exec, first, tokens);
-                call.project(&mut self.buffers, 0..tokens, &mut self.head, false, logits);
+                run.buffers.hidden(hidden.len()).copy_from_slice(hidden);
+                let (first, tokens) = (index * run.batch, hidden.len() / hidden_len);
+                let mut call = Call::new(&run.model, &mut run.exec, first, tokens);
+                call.project(&mut run.buffers, 0..tokens, &mut run.head, false, logits);
             }
             Ok(())
         })
+    }
+
+    fn pass(
+        &mut self,
+        compute: impl FnOnce(&mut Self) -> Result<(), RuntimeError>,
+    ) -> Result<(), RuntimeError> {
+        pass(self, |run| &mut run.exec, compute)
     }
 
     /// The cache for a layer, whose weights are announced.

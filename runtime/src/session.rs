@@ -1,6 +1,7 @@
 //! A running sequence: the cache, the position, the logits.
 
 use crate::cache::{KvType, LayerCache};
+use crate::engine::{Engine, EngineOptions, kernels};
 use crate::error::RuntimeError;
 use crate::exec::Exec;
 use crate::forward::{Buffers, Call};
@@ -8,8 +9,6 @@ use crate::head::Head;
 use crate::memory::{product, zeros};
 use crate::model::Model;
 use crate::placement::{Pins, Placement};
-use crate::pool::{MAX_THREADS, Pool, stay_on};
-use pith_kernels::Kernels;
 use pith_meter::Traffic;
 use std::sync::Arc;
 
@@ -32,15 +31,14 @@ pub struct SessionOptions {
     pub beyond_model: bool,
     /// How keys and values are cached.
     pub kv_type: KvType,
-    /// Threads, the calling one included; as many as the system says can run at once.
+    /// For an engine of the session's own: see [`EngineOptions::threads`]. Not for [`Session::with_engine`], like the next
+    /// three.
     pub threads: Option<usize>,
-    /// Keeps each thread but the calling one on a CPU of its own. For machines that do nothing else.
+    /// See [`EngineOptions::pin_threads`].
     pub pin_threads: bool,
-    /// The CPUs that all threads are kept on, by the system's numbers; the calling thread too, also after the session
-    /// is gone. Left to the system where there are none given. An error where the system has no call for that, or
-    /// refuses one of them.
+    /// See [`EngineOptions::cpus`].
     pub cpus: Option<Vec<usize>>,
-    /// Name of the kernels; the fastest that this CPU can run.
+    /// See [`EngineOptions::kernels`].
     pub kernels: Option<String>,
     /// Prompt tokens that go through the layers together; [`DEFAULT_BATCH`].
     pub batch: Option<usize>,
@@ -67,12 +65,38 @@ pub(crate) struct Resolved {
 impl SessionOptions {
     /// Fills in what was left open.
     pub(crate) fn resolve(&self, model: &Model) -> Result<Resolved, RuntimeError> {
-        let context_len = context_len(model, self)?;
-        let all = || std::thread::available_parallelism().map_or(1, |count| count.get());
-        let cpus = self.cpus.as_ref().map_or_else(all, Vec::len);
-        let threads = self.threads.unwrap_or(cpus.clamp(1, MAX_THREADS));
-        let threads = at_least_one("threads", threads, MAX_THREADS)?;
+        let threads = self.engine().thread_count()?;
         let packs = kernels(self.kernels.as_deref())?.packs();
+        self.fill(model, threads, packs)
+    }
+
+    /// What an engine for one session needs.
+    pub(crate) fn engine(&self) -> EngineOptions {
+        EngineOptions {
+            threads: self.threads,
+            pin_threads: self.pin_threads,
+            cpus: self.cpus.clone(),
+            kernels: self.kernels.clone(),
+        }
+    }
+
+    /// Nothing of an engine may be asked for where there is one.
+    fn without_engine(&self) -> Result<(), RuntimeError> {
+        let found = |option, found: Option<String>| match found {
+            None => Ok(()),
+            Some(found) => {
+                let expected = "left open: the engine has it already".into();
+                Err(RuntimeError::Option { option, found, expected })
+            }
+        };
+        found("threads", self.threads.map(|count| count.to_string()))?;
+        found("pin_threads", self.pin_threads.then(|| "true".into()))?;
+        found("cpus", self.cpus.as_ref().map(|cpus| format!("{cpus:?}")))?;
+        found("kernels", self.kernels.as_ref().map(|name| format!("\"{name}\"")))
+    }
+
+    fn fill(&self, model: &Model, threads: usize, packs: bool) -> Result<Resolved, RuntimeError> {
+        let context_len = context_len(model, self)?;
         let default = if packs { 2 * DEFAULT_BATCH } else { DEFAULT_BATCH };
         let batch = at_least_one("batch", self.batch.unwrap_or(default), usize::MAX)?.min(context_len);
         Ok(Resolved { context_len, batch, threads })
@@ -104,11 +128,32 @@ pub struct Session {
 }
 
 impl Session {
-    /// Allocates cache and activations and starts the threads.
+    /// Allocates cache and activations, and starts an engine of its own. The calling thread stays as it was, see
+    /// [`Engine`].
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, RuntimeError> {
+        // Before threads are started for nothing.
+        options.resolve(&model)?;
+        let engine = Engine::new(options.engine())?;
+        Self::open(&engine, model, options)
+    }
+
+    /// Allocates cache and activations of a session that runs on an engine's threads, beside others.
+    ///
+    /// Fails where the options have something that is the engine's: threads, CPUs, kernels.
+    pub fn with_engine(
+        engine: &Arc<Engine>,
+        model: Arc<Model>,
+        options: SessionOptions,
+    ) -> Result<Self, RuntimeError> {
+        options.without_engine()?;
+        Self::open(engine, model, options)
+    }
+
+    fn open(engine: &Arc<Engine>, model: Arc<Model>, options: SessionOptions) -> Result<Self, RuntimeError> {
         let config = model.config();
-        let Resolved { context_len, batch, threads } = options.resolve(&model)?;
-        let kernels = kernels(options.kernels.as_deref())?;
+        let threads = engine.threads();
+        let Resolved { context_len, batch, .. } =
+            options.fill(&model, threads, engine.kernel_table().packs())?;
         let caches = config
             .layers
             .iter()
@@ -119,10 +164,9 @@ impl Session {
         let mut head = Head::new(&model, options.two_stage_logits)?;
         let mut tokens = zeros("the tokens", context_len)?;
         tokens.clear();
-        // Before this thread is kept on some CPUs: the thread that reads ahead may run on the others.
         let (mut placement, mut pins, mut stream) = (None, None, None);
         if options.memory.is_some() || options.lock {
-            let mut plan = Placement::new(&model, &options)?;
+            let mut plan = Placement::with(&model, &options, Resolved { context_len, batch, threads })?;
             let (reader, kept) = plan.enact(&model, options.lock)?;
             head.release = plan.rest_outside;
             (placement, pins, stream) = (Some(plan), Some(kept), reader);
@@ -130,17 +174,7 @@ impl Session {
         if stream.is_none() {
             model.prefer_large_pages(!head.release);
         }
-        if let Some(cpus) = &options.cpus {
-            // Threads begin where the thread is that starts them.
-            stay_on(cpus).map_err(|reason| RuntimeError::Option {
-                option: "cpus",
-                found: format!("{cpus:?}"),
-                expected: format!("CPUs that this process may use: {reason}"),
-            })?;
-        }
-        let pool = Pool::new(threads, options.pin_threads)
-            .map_err(|source| RuntimeError::Threads { threads, source })?;
-        let mut exec = Exec::new(kernels, pool, batch);
+        let mut exec = Exec::new(Arc::clone(engine), batch);
         exec.stream = stream;
         Ok(Self {
             exec,
@@ -352,6 +386,11 @@ impl Session {
         &self.model
     }
 
+    /// What it runs on.
+    pub fn engine(&self) -> &Arc<Engine> {
+        self.exec.engine()
+    }
+
     /// Name of the kernels it runs on.
     pub fn kernels(&self) -> &'static str {
         self.exec.kernels().name()
@@ -411,18 +450,10 @@ fn context_len(model: &Model, options: &SessionOptions) -> Result<usize, Runtime
     Ok(context_len)
 }
 
-fn at_least_one(option: &'static str, value: usize, most: usize) -> Result<usize, RuntimeError> {
+pub(crate) fn at_least_one(option: &'static str, value: usize, most: usize) -> Result<usize, RuntimeError> {
     if (1..=most).contains(&value) {
         return Ok(value);
     }
     let expected = if most == usize::MAX { "at least 1".into() } else { format!("1 to {most}") };
     Err(RuntimeError::Option { option, found: value.to_string(), expected })
-}
-
-pub(crate) fn kernels(name: Option<&str>) -> Result<&'static dyn Kernels, RuntimeError> {
-    let Some(name) = name else { return Ok(pith_kernels::best()) };
-    pith_kernels::by_name(name).ok_or_else(|| {
-        let names: Vec<_> = pith_kernels::available().iter().map(|kernels| kernels.name()).collect();
-        RuntimeError::Kernels { name: name.into(), available: names.join(", ") }
-    })
 }

@@ -11,8 +11,8 @@ mod support;
 
 use pith_format::Encoding;
 use pith_runtime::{
-    Drafter, FullContext, GenerateOptions, KvType, Ledger, Lookup, Model, NoDrafter, RuntimeError, Sampler,
-    SamplerOptions, Session, SessionOptions, StopReason, generate, generate_with,
+    Drafter, Engine, EngineOptions, FullContext, GenerateOptions, KvType, Ledger, Lookup, Model, NoDrafter,
+    RuntimeError, Sampler, SamplerOptions, Session, SessionOptions, StopReason, generate, generate_with,
 };
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -130,20 +130,18 @@ struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    fn begin(model: &'a Arc<Model>, seed: u64) -> Self {
+    /// On this engine, or on one of its own.
+    fn begin(model: &'a Arc<Model>, seed: u64, engine: Option<&Arc<Engine>>) -> Self {
         let mut random = Random(seed);
-        let mut kernels = pith_kernels::available();
-        kernels.retain(|kernels| kernels.name() != "reference");
         let options = SessionOptions {
             context_len: Some(8 + random.below(120)),
-            threads: Some(1 + random.below(8)),
-            pin_threads: random.is_one_in(2),
             batch: Some(1 + random.below(60)),
             kv_type: KvType::ALL[random.below(KvType::ALL.len())],
-            kernels: Some(kernels[random.below(kernels.len())].name().into()),
             ..SessionOptions::default()
         };
-        let session = Session::new(Arc::clone(model), options.clone()).unwrap();
+        let own = engine.is_none().then(|| random_engine(&mut random));
+        let engine = engine.or(own.as_ref()).unwrap();
+        let session = Session::with_engine(engine, Arc::clone(model), options.clone()).unwrap();
         Self { model, random, options, session }
     }
 
@@ -265,21 +263,35 @@ impl<'a> Life<'a> {
     fn end(mut self) {
         let tokens = self.random.tokens(self.session.context_len());
         self.session.reset();
-        let found = self.session.prefill(&tokens).unwrap();
-        let options = SessionOptions { threads: Some(1), ..self.options };
+        let found = self.session.prefill(&tokens).unwrap().to_vec();
+        let kernels = Some(self.session.kernels().into());
+        let options = SessionOptions { threads: Some(1), kernels, ..self.options };
         let mut fresh = Session::new(Arc::clone(self.model), options).unwrap();
         assert!(found == fresh.prefill(&tokens).unwrap(), "other logits on one thread");
     }
 }
 
-/// Some sessions at once, each with threads of its own.
+fn random_engine(random: &mut Random) -> Arc<Engine> {
+    let mut kernels = pith_kernels::available();
+    kernels.retain(|kernels| kernels.name() != "reference");
+    let options = EngineOptions {
+        threads: Some(1 + random.below(8)),
+        pin_threads: random.is_one_in(2),
+        kernels: Some(kernels[random.below(kernels.len())].name().into()),
+        ..EngineOptions::default()
+    };
+    Engine::new(options).unwrap()
+}
+
+/// Some sessions at once, each with threads of its own, or all on the same.
 fn round(models: &[Arc<Model>], seed: u64) -> usize {
     let mut random = Random(seed);
     let lives: Vec<_> =
         (0..1 + random.below(3)).map(|_| (random.below(models.len()), random.next())).collect();
     let acts = 1 + random.below(8);
+    let shared = random.is_one_in(2).then(|| random_engine(&mut random));
     let act = |(model, seed): (usize, u64)| {
-        let mut life = Life::begin(&models[model], seed);
+        let mut life = Life::begin(&models[model], seed, shared.as_ref());
         (0..acts).for_each(|_| life.act());
         // Others are dropped just as they are.
         if !life.random.is_one_in(4) {
@@ -288,6 +300,7 @@ fn round(models: &[Arc<Model>], seed: u64) -> usize {
     };
     std::thread::scope(|scope| {
         for &life in &lives {
+            let act = &act;
             scope.spawn(move || act(life));
         }
     });

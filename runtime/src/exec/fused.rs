@@ -1,7 +1,7 @@
 //! Products of many tokens whose results are worked on while they are in the nearest caches: a thread computes a few
 //! rows for all tokens, and what becomes of them is all that goes to memory.
 
-use super::{Exec, recycled};
+use super::{Exec, pool, recycled};
 use pith_format::{Matrix, TILE_ROWS};
 use pith_kernels::{
     ACTIVATION_GROUP, Activations, Kernels, MIN_PACKED, Operand, PACKED_TOKENS, pack_rows, padded_len,
@@ -120,21 +120,27 @@ impl Exec {
         let (threads, kernels) = (self.threads_for(bytes.saturating_mul(tokens)), self.kernels);
         let max_rows = self.band_rows(rows);
         let places_a_band = places.len() / rows.div_ceil(max_rows);
-        self.pool.for_chunks(threads, places, places_a_band, &mut self.scratch, |band, places, scratch| {
-            let first = band * max_rows;
-            let band_rows = max_rows.min(rows - first);
-            let blocks = first / TILE_ROWS..(first + band_rows).div_ceil(TILE_ROWS);
-            let mut results = scratch.results.chunks_exact_mut(tokens * band_rows);
-            let results = weights.each_ref().map(|weight| {
-                let results = results.next().expect("room for all matrices");
-                let mut y = recycled(&mut scratch.rows);
-                y.extend(results.chunks_exact_mut(band_rows));
-                kernels.mat_mul(weight.band(blocks.clone()), x, &mut y);
-                scratch.rows = recycled(&mut y);
-                results
-            });
-            finish(kernels, first, results, places);
-        });
+        pool(&mut self.lent).for_chunks(
+            threads,
+            places,
+            places_a_band,
+            &mut self.scratch,
+            |band, places, scratch| {
+                let first = band * max_rows;
+                let band_rows = max_rows.min(rows - first);
+                let blocks = first / TILE_ROWS..(first + band_rows).div_ceil(TILE_ROWS);
+                let mut results = scratch.results.chunks_exact_mut(tokens * band_rows);
+                let results = weights.each_ref().map(|weight| {
+                    let results = results.next().expect("room for all matrices");
+                    let mut y = recycled(&mut scratch.rows);
+                    y.extend(results.chunks_exact_mut(band_rows));
+                    kernels.mat_mul(weight.band(blocks.clone()), x, &mut y);
+                    scratch.rows = recycled(&mut y);
+                    results
+                });
+                finish(kernels, first, results, places);
+            },
+        );
     }
 }
 
@@ -146,7 +152,6 @@ fn cut<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::Pool;
     use pith_format::{Encoding, encode_block};
     use pith_kernels::{Form, available};
 
@@ -175,7 +180,7 @@ mod tests {
                 let [gate, up] =
                     data.each_ref().map(|data| Matrix::new(Encoding::Q4, rows, COLS, data).unwrap());
                 for threads in 1..4 {
-                    let mut exec = Exec::new(kernels, Pool::new(threads, false).unwrap(), TOKENS);
+                    let mut exec = Exec::of(kernels, threads, TOKENS);
                     let mut x = Activations::new(TOKENS, COLS);
                     let write = |_: &dyn Kernels, token: usize, out: &mut [f32]| {
                         out.iter_mut().enumerate().for_each(|(i, x)| *x = value(token * 31 + i * 17));

@@ -7,7 +7,7 @@ use crate::error::RuntimeError;
 use crate::head::has_stages;
 use crate::memory::product;
 use crate::model::{Model, Stored};
-use crate::session::SessionOptions;
+use crate::session::{Resolved, SessionOptions};
 use pith_format::TILE_ROWS;
 use plan::{Choice, Sizes, place};
 use std::ops::Range;
@@ -84,8 +84,16 @@ impl Placement {
     /// Decides for a session of `options`, of which [`SessionOptions::memory`] is the limit; without one everything is
     /// kept. So it is where the model is a copy in memory, which a limit can only refuse.
     pub fn new(model: &Model, options: &SessionOptions) -> Result<Self, RuntimeError> {
+        Self::with(model, options, options.resolve(model)?)
+    }
+
+    /// [`Placement::new`] where what was left open is known.
+    pub(crate) fn with(
+        model: &Model,
+        options: &SessionOptions,
+        needs: Resolved,
+    ) -> Result<Self, RuntimeError> {
         let config = model.config();
-        let needs = options.resolve(model)?;
         let memory_bytes = options.memory.unwrap_or(u64::MAX);
         let layer_kv = config.layers.iter().map(|layer| options.kv_type.position_bytes(layer));
         let kv_bytes = layer_kv.sum::<u64>().saturating_mul(needs.context_len as u64);

@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-pub(crate) use affinity::stay_on;
+pub(crate) use affinity::{CpuSet, Visit};
 
-/// Most threads a session can have.
+/// Most threads an engine can have.
 pub const MAX_THREADS: usize = 64;
 
 /// How long a thread spins before it parks.
