@@ -1,5 +1,6 @@
 //! What can go wrong when one measures.
 
+use pith_format::ReplaceError;
 use std::path::PathBuf;
 
 /// A measurement, or the file it comes from, that cannot be used.
@@ -15,6 +16,9 @@ pub enum MeasureError {
         #[source]
         source: std::io::Error,
     },
+    /// A profile could not be written, or must not be.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// A line of a table holds something else than expected.
     #[error("{path}, line {line}: found \"{found}\", expected {expected}")]
     Line {

@@ -5,7 +5,7 @@ mod names;
 #[path = "support/tree.rs"]
 mod tree;
 
-use pith_boards::calibrate::{OWN_PROFILE, OwnProfile, Term, fit, read_table, write_whole};
+use pith_boards::calibrate::{OWN_PROFILE, OwnProfile, Term, fit, read_table, write_profile};
 use pith_boards::profile::{Detection, Evidence, Library, Profile};
 use pith_boards::{Ceiling, Machine};
 use std::fs;
@@ -68,7 +68,7 @@ fn saved(root: &Path) -> (Profile, Detection) {
     let own = OwnProfile::new(root, &machine, &rates, None, vec!["a note".into()]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(format!("{OWN_PROFILE}.toml"));
-    write_whole(&path, &own.to_toml()).unwrap();
+    write_profile(&path, &own.to_toml()).unwrap();
     let profile = Profile::parse(&fs::read_to_string(&path).unwrap(), &path).unwrap();
     let library = Library::with_folder(folder.path()).unwrap();
     (profile, library.detect(&Evidence::read(root).unwrap()))

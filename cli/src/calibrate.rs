@@ -5,7 +5,7 @@ use crate::output;
 use clap::{Args, ValueHint};
 use pith_boards::calibrate::{
     Fit, Load, OWN_PROFILE, Observation, OwnProfile, Term, fit, idle_watts, observe, read_model, read_table,
-    write_whole,
+    write_profile,
 };
 use pith_boards::meters::{Found, discover};
 use pith_boards::profile::Library;
@@ -91,7 +91,7 @@ fn from_table(args: &CalibrateArgs, table: &Path) -> anyhow::Result<()> {
         let root = Path::new("/");
         let notes = vec!["The model of energy is fitted to a table, and need not be of this machine.".into()];
         let profile = OwnProfile::new(root, &Machine::read(root)?, &[], Some(model), notes);
-        write_whole(path, &profile.to_toml())?;
+        write_profile(path, &profile.to_toml())?;
         saved = Some(path);
     }
     let json = json!({"fit": fit, "saved": saved});
@@ -151,7 +151,7 @@ fn from_this_machine(args: &CalibrateArgs, shipped: Option<EnergyModel>) -> anyh
     }];
     if let Some(path) = &path {
         let profile = OwnProfile::new(root, &machine, &rates, model.clone(), notes);
-        write_whole(path, &profile.to_toml())?;
+        write_profile(path, &profile.to_toml())?;
     }
     let counter_names: Vec<String> = counters.iter().map(|counter| counter.name().to_string()).collect();
     if args.json {

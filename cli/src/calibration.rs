@@ -9,7 +9,7 @@ use pith_converter::statistics::{
     CalibrationProgress, CalibrationText, Statistics, StatisticsOptions, StatisticsReport, TextOptions,
 };
 use pith_converter::{ConvertOptions, Recipe, convert};
-use pith_format::Encoding;
+use pith_format::{Encoding, ReplaceOptions};
 use pith_runtime::{Model, SessionOptions};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,9 @@ pub struct CalibrationArgs {
 /// Calibrates and reports.
 pub fn calibrate(args: CalibrationArgs) -> anyhow::Result<()> {
     let output = args.output.clone().unwrap_or_else(|| default_output(&args.model));
-    anyhow::ensure!(args.force || !output.exists(), "{} exists; --force overwrites it", output.display());
+    let inputs: Vec<PathBuf> =
+        [Some(&args.model), args.text.as_ref()].into_iter().flatten().cloned().collect();
+    ReplaceOptions { force: args.force, inputs: &inputs }.check(&output)?;
     let cores = session::choose(args.threads, args.cpus.as_ref())?;
     let bar = if args.quiet || args.json { ProgressBar::hidden() } else { ProgressBar::no_length() };
     let (_folder, model) = open(&args.model, &output, &bar)?;

@@ -1,8 +1,10 @@
 //! Numbers, tables and arrays for people and programs.
 
 use crate::args::TableFormat;
+use pith_format::{ReplaceOptions, Replacement};
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -151,24 +153,55 @@ pub fn write_npy_head(out: &mut impl Write, rows: usize, cols: usize) -> io::Res
     out.write_all(head.as_bytes())
 }
 
-/// Replaces a file whole: a reader sees the old one or the new one. What is no ordinary file, a pipe or a device, is
-/// written to.
+/// Replaces a file atomically, without waiting for the disk. What is no ordinary file, a pipe or a device, is written to.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Behind a link the file is replaced, and the link stays.
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    if path.metadata().is_ok_and(|found| !found.is_file()) {
-        return std::fs::OpenOptions::new().write(true).open(&path)?.write_all(bytes);
+    let mut output = Output::create(path)?;
+    output.write_all(bytes)?;
+    output.commit_unsynced()
+}
+
+/// A file that is replaced at [`Output::commit_unsynced`], or a pipe or a device that is written to as it is.
+pub enum Output {
+    /// A file that is not seen before it is whole.
+    File(Replacement),
+    /// Anything else.
+    Stream(File),
+}
+
+impl Output {
+    /// Opens it.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        match path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            true => Ok(Self::Stream(OpenOptions::new().write(true).open(path)?)),
+            false => {
+                Ok(Self::File(Replacement::create(path, ReplaceOptions::FORCE).map_err(io::Error::other)?))
+            }
+        }
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".pith-").suffix(".tmp");
-    // Another user may read it, as the system's mask has it: a temporary file is its owner's alone otherwise.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(&path).map_err(|error| error.error)?;
-    Ok(())
+
+    /// Gives a file its name.
+    pub fn commit_unsynced(self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.commit_unsynced().map_err(io::Error::other),
+            Self::Stream(_) => Ok(()),
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Stream(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Stream(file) => file.flush(),
+        }
+    }
 }
 
 /// Prints to standard output; a closed pipe is an error, which `main` forgives.

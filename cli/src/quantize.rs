@@ -6,9 +6,12 @@ use crate::{interrupt, output, session};
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum, ValueHint};
 use pith_converter::statistics::TextOptions;
-use pith_converter::{CompressOptions, Compression, ConvertOptions, Quantizer, Recipe, Report, Transform};
+use pith_converter::{
+    CompressOptions, Compression, ConvertOptions, Quantizer, Recipe, Report, Transform, input_files,
+};
 use pith_eval::kl::{Divergence, Reference};
 use pith_eval::{WindowOptions, Windows};
+use pith_format::{ReplaceOptions, move_to};
 use pith_runtime::{Model, Session, SessionOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,7 +110,12 @@ pub fn write(
     bar: &Bar,
 ) -> anyhow::Result<(Report, Option<Divergence>)> {
     let output = &args.output;
-    ensure!(args.force || !output.exists(), "{} exists; --force overwrites it", output.display());
+    let mut inputs = input_files(&args.source)?;
+    inputs.extend(
+        [&options.calibration, &args.quantize.text, &args.quantize.eval_text].into_iter().flatten().cloned(),
+    );
+    let replacing = ReplaceOptions { force: args.force, inputs: &inputs };
+    replacing.check(output)?;
     let beside = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Compression::check(&args.source, &options)?;
     let folder = tempfile::Builder::new().prefix(".pith-convert-").tempdir_in(beside);
@@ -139,7 +147,7 @@ pub fn write(
              encodings, or more text to calibrate with"
         );
     }
-    std::fs::rename(&written, output).with_context(|| format!("naming {}", output.display()))?;
+    move_to(&written, output, replacing)?;
     Ok((report, divergence))
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pith_format::{Encoding, FormatError, TensorId};
+use pith_format::{Encoding, FormatError, ReplaceError, TensorId};
 
 use crate::checkpoint::CheckpointError;
 use crate::passes::PassError;
@@ -45,12 +45,9 @@ pub enum ConvertError {
     /// Someone asked to stop.
     #[error("interrupted; nothing was written")]
     Interrupted,
-    /// The output is there already.
-    #[error("{} exists; --force overwrites it", path.display())]
-    OutputExists { path: PathBuf },
-    /// The output would take the place of what is read.
-    #[error("{} is the checkpoint itself; give another output", path.display())]
-    OutputIsSource { path: PathBuf },
+    /// The output exists, is an input, or is no file.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// The output of an export is there already.
     #[error("{} exists and is no empty folder; give a new one", path.display())]
     OutputFolder { path: PathBuf },

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use convert_support::{copy, reconfigured, source, spoil, with};
 use pith_converter::{CheckpointError, ConvertError, ConvertOptions, Recipe, convert};
-use pith_format::{Encoding, Index};
+use pith_format::{Encoding, Index, ReplaceError};
 use serde_json::json;
 
 const NAN: u16 = 0x7fc0;
@@ -127,7 +127,10 @@ fn an_output_is_overwritten_only_by_force() {
     fs::write(&output, "precious").unwrap();
     let options = ConvertOptions::default();
     let error = convert(&source("gpt2"), &output, &options, &()).unwrap_err();
-    assert!(matches!(error, ConvertError::OutputExists { .. }) && error.to_string().contains("--force"));
+    assert!(
+        matches!(error, ConvertError::Replace(ReplaceError::Exists { .. }))
+            && error.to_string().contains("--force")
+    );
     assert_eq!(fs::read(&output).unwrap(), b"precious");
     let options = ConvertOptions { force: true, name: Some("mine".into()), ..options };
     convert(&source("gpt2"), &output, &options, &()).unwrap();
@@ -140,11 +143,11 @@ fn the_checkpoint_is_never_overwritten() {
     let options = ConvertOptions { force: true, ..ConvertOptions::default() };
     let file = folder.path().join("model.gguf");
     let error = convert(&file, &file, &options, &()).unwrap_err();
-    assert!(matches!(error, ConvertError::OutputIsSource { .. }));
+    assert!(matches!(error, ConvertError::Replace(ReplaceError::Input { .. })));
     let folder = copy("gpt2");
     let weights = folder.path().join("model.safetensors");
     let error = convert(folder.path(), &weights, &options, &()).unwrap_err();
-    assert!(matches!(error, ConvertError::OutputIsSource { .. }));
+    assert!(matches!(error, ConvertError::Replace(ReplaceError::Input { .. })));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Everything that can stop an evaluation.
 
 use crate::windows::Scored;
+use pith_format::ReplaceError;
 use pith_runtime::RuntimeError;
 use std::path::PathBuf;
 
@@ -49,6 +50,9 @@ pub enum EvalError {
     /// The system does not give or take the file.
     #[error("{}: {action}: {source}", path.display())]
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    /// The reference cannot be written, or must not be.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// Another kind of file.
     #[error("{} is no reference of `pith eval kl`: it begins with {found:02x?}", path.display())]
     NotAReference { path: PathBuf, found: Vec<u8> },

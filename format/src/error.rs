@@ -1,6 +1,7 @@
 //! Everything that can be wrong with a `.pith` file.
 
 use crate::encoding::Encoding;
+use crate::replace::ReplaceError;
 use crate::role::TensorId;
 
 /// A file that cannot be read, or a call that would write one that could not be read.
@@ -152,15 +153,7 @@ pub enum FormatError {
         /// The tensor given.
         found: String,
     },
-    /// The file system refused.
-    #[error("{path}: {action}: {source}")]
-    Io {
-        /// The file.
-        path: String,
-        /// What was being done.
-        action: &'static str,
-        /// Why it failed.
-        #[source]
-        source: std::io::Error,
-    },
+    /// The file cannot be written, or must not be.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
 }

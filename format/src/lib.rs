@@ -2,7 +2,7 @@
 //!
 //! `docs/format.md` is the specification. This crate holds it in code: the [`Encoding`]s and their tiles, the
 //! [`ModelConfig`], the [`Index`] that a reader builds from a file's bytes, and the [`Writer`]. It never maps a
-//! file and never computes with a model.
+//! file and never computes with a model. [`Replacement`] is how every crate replaces a file atomically.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -12,6 +12,7 @@ mod error;
 mod header;
 mod index;
 mod matrix;
+mod replace;
 mod role;
 mod writer;
 
@@ -25,6 +26,9 @@ pub use error::FormatError;
 pub use header::{DATA_ALIGN_BYTES, HEADER_BYTES, LAYER_ALIGN_BYTES, MAGIC, VERSION};
 pub use index::{Index, Verified};
 pub use matrix::{Matrix, encode_block};
+pub use replace::{
+    ReplaceError, ReplaceOptions, Replacement, folder_of, move_to, replace, sync_folder, temporary_name,
+};
 pub use role::{Role, Scope, TensorId};
 pub use writer::{TensorPlan, Writer, planned_bytes};
 

@@ -1,4 +1,4 @@
-//! Writing: a plan first, then the tensors in its order, then the rest, under a temporary name until it is whole.
+//! Writing: a plan first, then the tensors in its order, then the rest. The file appears when it is whole.
 
 use crate::config::Metadata;
 use crate::directory::{ENTRY_BYTES, Entry};
@@ -6,10 +6,10 @@ use crate::encoding::Encoding;
 use crate::error::FormatError;
 use crate::header::{HEADER_BYTES, Header, LAYER_ALIGN_BYTES, SECTION_ALIGN_BYTES};
 use crate::index::{checksum_of, next_offset};
+use crate::replace::{ReplaceOptions, Replacement};
 use crate::role::TensorId;
-use std::fs::{self, File};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
 /// What is written at a time, from a multiple of it on: where a system has large pages it then keeps the file in them.
@@ -37,12 +37,9 @@ pub fn planned_bytes(plan: &[TensorPlan], metadata: &Metadata) -> Result<u64, Fo
     Ok(metadata_end.next_multiple_of(SECTION_ALIGN_BYTES) + (entries.len() * ENTRY_BYTES) as u64)
 }
 
-/// Writes one file. What was written lies under a temporary name beside it until [`Writer::finish`]; a writer that
-/// is dropped takes that away again.
+/// Writes one file, which appears at [`Writer::finish`]. A writer that is dropped before leaves nothing.
 pub struct Writer {
-    path: PathBuf,
-    temporary: PathBuf,
-    file: Option<BufWriter<File>>,
+    file: BufWriter<Replacement>,
     entries: Vec<Entry>,
     /// The tensor being written, the bytes of it so far, and their hash.
     next: usize,
@@ -52,16 +49,16 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Lays out the tensors in the given order and opens a temporary file beside `path`.
+    /// Lays out the tensors in the given order. The file replaces whatever file `path` names.
     pub fn create(path: &Path, plan: &[TensorPlan]) -> Result<Self, FormatError> {
+        Self::new(Replacement::create(path, ReplaceOptions::FORCE)?, plan)
+    }
+
+    /// Lays out the tensors in the given order, in a new file.
+    pub fn new(file: Replacement, plan: &[TensorPlan]) -> Result<Self, FormatError> {
         let entries = lay_out(plan)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-        let file = File::create(&temporary).map_err(|source| io(&temporary, "create", source))?;
         let mut writer = Self {
-            path: path.to_path_buf(),
-            temporary,
-            file: Some(BufWriter::with_capacity(WRITE_BYTES, file)),
+            file: BufWriter::with_capacity(WRITE_BYTES, file),
             entries,
             next: 0,
             written: 0,
@@ -138,19 +135,15 @@ impl Writer {
     }
 
     /// The header goes in last, so that a file without it is no `.pith` file.
-    fn commit(&mut self, header: &[u8]) -> Result<(), FormatError> {
-        let temporary = self.temporary.clone();
-        let failed = |action| move |source| io(&temporary.clone(), action, source);
-        let mut buffered = self.file.take().expect("open until here");
-        buffered.flush().map_err(failed.clone()("write"))?;
-        let mut file = buffered.into_inner().map_err(|error| failed.clone()("write")(error.into_error()))?;
-        file.sync_all().map_err(failed.clone()("sync"))?;
-        file.seek(SeekFrom::Start(0)).map_err(failed.clone()("seek"))?;
-        file.write_all(header).map_err(failed.clone()("write"))?;
-        file.sync_all().map_err(failed("sync"))?;
-        drop(file);
-        fs::rename(&self.temporary, &self.path).map_err(|source| io(&self.path, "rename", source))?;
-        sync_folder(&self.path)
+    fn commit(self, header: &[u8]) -> Result<(), FormatError> {
+        let mut file = self.file.into_inner().map_err(|error| {
+            let (source, file) = error.into_parts();
+            file.get_ref().failed("write", source)
+        })?;
+        file.sync()?;
+        let written = file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(header));
+        written.map_err(|source| file.failed("write", source))?;
+        Ok(file.commit()?)
     }
 
     fn pad_to(&mut self, offset: u64) -> Result<(), FormatError> {
@@ -163,24 +156,16 @@ impl Writer {
     }
 
     fn put(&mut self, mut bytes: &[u8]) -> Result<(), FormatError> {
-        let file = self.file.as_mut().expect("open until commit");
         while !bytes.is_empty() {
             // The buffer is full where such a piece ends, and is written as a whole.
             let room = WRITE_BYTES - (self.position % WRITE_BYTES as u64) as usize;
             let (piece, rest) = bytes.split_at(room.min(bytes.len()));
-            file.write_all(piece).map_err(|source| io(&self.temporary, "write", source))?;
+            let written = self.file.write_all(piece);
+            written.map_err(|source| self.file.get_ref().failed("write", source))?;
             self.position += piece.len() as u64;
             bytes = rest;
         }
         Ok(())
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // After a commit the temporary name is gone and this finds nothing.
-        drop(self.file.take());
-        let _ = fs::remove_file(&self.temporary);
     }
 }
 
@@ -197,18 +182,4 @@ fn lay_out(plan: &[TensorPlan]) -> Result<Vec<Entry>, FormatError> {
             Ok(Entry { id: tensor.id, encoding: tensor.encoding, rows, cols, offset, bytes, checksum: 0 })
         })
         .collect()
-}
-
-/// Makes a rename last through a power cut. Systems that cannot open a folder sync it by themselves.
-fn sync_folder(path: &Path) -> Result<(), FormatError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if cfg!(unix) {
-        let file = File::open(folder).map_err(|source| io(folder, "open", source))?;
-        file.sync_all().map_err(|source| io(folder, "sync", source))?;
-    }
-    Ok(())
-}
-
-fn io(path: &Path, action: &'static str, source: std::io::Error) -> FormatError {
-    FormatError::Io { path: path.display().to_string(), action, source }
 }

@@ -166,7 +166,6 @@ fn an_abandoned_writer_leaves_nothing_and_keeps_the_old_file() {
     std::fs::write(&path, "old").unwrap();
     let mut writer = Writer::create(&path, &plan()).unwrap();
     writer.write(TensorId::model(Role::Tokenizer), &[1; 11]).unwrap();
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     drop(writer);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     assert_eq!(std::fs::read(&path).unwrap(), b"old");

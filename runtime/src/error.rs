@@ -1,6 +1,6 @@
 //! Everything that can go wrong between a file and its text.
 
-use pith_format::{FormatError, TensorId};
+use pith_format::{FormatError, ReplaceError, TensorId};
 use pith_tokenizer::TokenizerError;
 
 /// A file, an option or a request that cannot be served.
@@ -31,6 +31,9 @@ pub enum RuntimeError {
         /// What it has.
         found_bytes: u64,
     },
+    /// A session's file cannot be written, or must not be.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// The file is not a sound `.pith` file, or lacks a tensor.
     #[error("{path}: {source}")]
     Format {

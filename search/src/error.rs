@@ -3,7 +3,7 @@
 use pith_converter::ConvertError;
 use pith_converter::statistics::StatisticsError;
 use pith_eval::EvalError;
-use pith_format::FormatError;
+use pith_format::{FormatError, ReplaceError};
 use pith_runtime::RuntimeError;
 use std::io;
 use std::path::PathBuf;
@@ -40,9 +40,9 @@ pub enum SearchError {
         a larger budget would do, or --encodings with fewer bits"
     )]
     TooSmall { budget: String, least: String, with: String },
-    /// The output is there already.
-    #[error("{} exists; --force overwrites it", path.display())]
-    OutputExists { path: PathBuf },
+    /// A file exists, is an input, or is no file.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// The model is no checkpoint.
     #[error("{} is a .pith file; a search starts from the checkpoint, a Hugging Face folder or a .gguf file", path.display())]
     NoCheckpoint { path: PathBuf },

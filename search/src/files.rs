@@ -31,20 +31,6 @@ fn is_partial(name: &str) -> bool {
     of.is_some_and(|of| WRITTEN.iter().any(|start| of.starts_with(start)))
 }
 
-/// Gives a file its name; across file systems by way of a copy beside it.
-pub(crate) fn take(path: &Path, output: &Path) -> Result<(), SearchError> {
-    if fs::rename(path, output).is_ok() {
-        return Ok(());
-    }
-    let name = output.file_name().unwrap_or_default().to_string_lossy();
-    let beside = output.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-    let copied = fs::copy(path, &beside).and_then(|_| fs::rename(&beside, output));
-    if copied.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    copied.map_err(SearchError::io(output, "write"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use crate::choice::Choice;
 use crate::damage::{Damages, measure};
 use crate::error::SearchError;
 use crate::evolution::{Evolution, Evolved, stages};
-use crate::files::{FOUND, UNIFORM, remove_partials, take};
+use crate::files::{FOUND, UNIFORM, remove_partials};
 use crate::journal::{Journal, Subject};
 use crate::knapsack::Frontier;
 use crate::outcome::{FRONTIER, Outcome, Row};
@@ -15,7 +15,10 @@ use crate::space::{Assignment, Space};
 use crate::tiles::Tiles;
 use pith_converter::checkpoint::Checkpoint;
 use pith_converter::statistics::{CalibrationProgress, CalibrationText, Statistics, TextOptions};
-use pith_converter::{CompressOptions, Compression, ConvertError, ConvertOptions, Progress, Recipe, Rounder};
+use pith_converter::{
+    CompressOptions, Compression, ConvertError, ConvertOptions, Progress, Recipe, Rounder, input_files,
+};
+use pith_format::{ReplaceOptions, move_to};
 use pith_runtime::{Model, SessionOptions};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -181,8 +184,15 @@ pub fn search(
         progress,
     )?;
     let damages = measure(&space, &bench, &mut tiles, &mut journal, &plan.choices)?;
-    let mut run =
-        Run { options, space: &space, bench: &bench, damages: &damages, notes: Vec::new(), rows: Vec::new() };
+    let mut run = Run {
+        options,
+        space: &space,
+        bench: &bench,
+        damages: &damages,
+        inputs: inputs(source, options)?,
+        notes: Vec::new(),
+        rows: Vec::new(),
+    };
     if !plan.fits {
         run.notes.push(format!(
             "even the least there is to measure takes about {:.0} s, more than --hours leaves",
@@ -260,13 +270,19 @@ impl Text {
     }
 }
 
+/// Files that are read: none of them may be the output.
+fn inputs(source: &Path, options: &SearchOptions) -> Result<Vec<PathBuf>, SearchError> {
+    let mut inputs = input_files(source)?;
+    inputs.push(options.text.clone());
+    inputs.extend(options.search_text.clone());
+    Ok(inputs)
+}
+
 fn check(source: &Path, output: &Path, options: &SearchOptions) -> Result<(), SearchError> {
     if source.extension().is_some_and(|extension| extension == "pith") {
         return Err(SearchError::NoCheckpoint { path: source.into() });
     }
-    if output.exists() && !options.force {
-        return Err(SearchError::OutputExists { path: output.into() });
-    }
+    ReplaceOptions { force: options.force, inputs: &inputs(source, options)? }.check(output)?;
     let wrong = |option, found: String, expected: &str| {
         Err(SearchError::Option { option, found, expected: expected.into() })
     };
@@ -369,6 +385,8 @@ struct Run<'a, 'b> {
     space: &'a Space,
     bench: &'a Bench<'b>,
     damages: &'a Damages,
+    /// Files that the output must not replace.
+    inputs: Vec<PathBuf>,
     notes: Vec<String>,
     rows: Vec<Row>,
 }
@@ -471,7 +489,7 @@ impl Run<'_, '_> {
         }
         let (name, best, path) = best;
         self.keep(name, &best);
-        take(path, output)?;
+        move_to(path, output, ReplaceOptions { force: self.options.force, inputs: &self.inputs })?;
         for path in [&found, &other] {
             // One is gone already, or was never there.
             let _ = fs::remove_file(path);

@@ -3,6 +3,7 @@
 use crate::error::SearchError;
 use crate::space::Space;
 use pith_converter::Rounder;
+use pith_format::{ReplaceOptions, replace};
 use pith_runtime::Model;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,10 +44,8 @@ impl<'a> Tiles<'a> {
             _ => {}
         }
         let tiles = what.tiles(&mut self.rounder, of.id, of.quantizer)?;
-        // Under another name until it is whole: a search may be killed at any time.
-        let partial = path.with_extension("partial");
-        fs::write(&partial, &tiles).map_err(SearchError::io(&partial, "write"))?;
-        fs::rename(&partial, &path).map_err(SearchError::io(&path, "rename"))?;
+        // A search may be killed at any time.
+        replace(&path, &tiles, ReplaceOptions::FORCE)?;
         Ok(tiles.into())
     }
 

@@ -2,7 +2,7 @@
 
 use pith_converter::Recipe;
 use pith_converter::statistics::CalibrationProgress;
-use pith_format::Encoding;
+use pith_format::{Encoding, ReplaceError};
 use pith_runtime::{Model, SessionOptions};
 use pith_search::{
     Budget, Choice, EnergyRule, Journal, Outcome, SearchError, SearchOptions, SearchProgress, Space, search,
@@ -203,7 +203,7 @@ fn refusals(folder: &Path, options: &SearchOptions) {
     fs::write(&output, "here").unwrap();
     let kept = SearchOptions { force: false, ..options.clone() };
     let error = search(&wren(), &output, &kept, &()).unwrap_err();
-    assert!(matches!(error, SearchError::OutputExists { .. }), "{error}");
+    assert!(matches!(error, SearchError::Replace(ReplaceError::Exists { .. })), "{error}");
     let error = search(&output, &folder.join("x.pith"), options, &()).unwrap_err();
     assert!(matches!(error, SearchError::NoCheckpoint { .. }), "{error}");
 }

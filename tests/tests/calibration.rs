@@ -4,7 +4,7 @@ use pith_converter::statistics::{
     CalibrationProgress, CalibrationText, LEAST_TOKENS, Site, Statistics, StatisticsError, StatisticsOptions,
     TextOptions,
 };
-use pith_format::{Encoding, Role, TensorId, TensorPlan, Writer};
+use pith_format::{Encoding, ReplaceError, Role, TensorId, TensorPlan, Writer};
 use pith_runtime::{Inputs, LayerRun, Listener, Model, Session, SessionOptions};
 use pith_tests::{Converted, convert_all, convert_with, golden, is_emulated, shared, wren};
 use std::collections::HashMap;
@@ -243,7 +243,7 @@ fn too_few_tokens_for_a_hessian_are_said() {
     let report = Statistics::collect(&model, &text(&model, &[40]), &options(true), &output, &()).unwrap();
     assert!(report.warnings[0].contains("40 tokens are fewer than the"), "{:?}", report.warnings);
     let error = Statistics::collect(&model, &text(&model, &[40]), &options(false), &output, &()).unwrap_err();
-    assert!(matches!(error, StatisticsError::OutputExists { .. }), "{error}");
+    assert!(matches!(error, StatisticsError::Replace(ReplaceError::Exists { .. })), "{error}");
     let again = StatisticsOptions { force: true, ..options(false) };
     let report = Statistics::collect(&model, &text(&model, &[40]), &again, &output, &()).unwrap();
     assert!(report.warnings.is_empty());

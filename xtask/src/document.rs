@@ -1,6 +1,7 @@
 //! Text between markers of a Markdown file; the prose around it stays.
 
 use anyhow::Context;
+use pith_format::ReplaceOptions;
 use std::path::Path;
 
 /// Puts `text` between the markers of `section`, creating file and section where they are missing.
@@ -18,10 +19,7 @@ pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    let part = path.with_extension("part");
-    std::fs::write(&part, text)
-        .and_then(|()| std::fs::rename(&part, path))
-        .with_context(|| format!("cannot write {}", path.display()))
+    Ok(pith_format::replace(path, text.as_bytes(), ReplaceOptions::FORCE)?)
 }
 
 fn replace(old: &str, section: &str, title: &str, text: &str) -> anyhow::Result<String> {

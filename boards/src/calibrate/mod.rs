@@ -7,5 +7,5 @@ mod table;
 
 pub use fit::{Alternative, Coefficient, Fit, Observation, Residual, Term, fit};
 pub use loads::{Load, idle_watts, observe};
-pub use save::{OWN_PROFILE, OwnProfile, read_model, write_whole};
+pub use save::{OWN_PROFILE, OwnProfile, read_model, write_profile};
 pub use table::read_table;

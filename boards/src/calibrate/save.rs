@@ -6,10 +6,10 @@ use crate::error::MeasureError;
 use crate::machine::Machine;
 use crate::model::{EnergyModel, Estimate, ModelKind};
 use crate::profile::{Bandwidth, Evidence, Found, Library, Profile, Rule};
+use pith_format::{ReplaceOptions, folder_of, replace};
 use pith_meter::Scope;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
 /// Name of the profile, and of its file without the ending.
@@ -151,25 +151,11 @@ impl Term {
     }
 }
 
-/// Writes `text` to `path`, whose folder is made where it is missing. A reader sees the old file or the new one, whole.
-pub fn write_whole(path: &Path, text: &str) -> Result<(), MeasureError> {
-    let failed = |source| MeasureError::File { path: path.to_path_buf(), source };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.tmp", std::process::id()));
-    let beside = Path::new(&beside);
-    let written = File::create(beside).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    });
-    let done = written.and_then(|()| fs::rename(beside, path));
-    done.map_err(|error| {
-        // What is left of an attempt that failed is of no use; that it cannot be removed either, adds nothing.
-        let _ = fs::remove_file(beside);
-        failed(error)
-    })
+/// Replaces the profile at `path`, whose folder is made where it is missing.
+pub fn write_profile(path: &Path, text: &str) -> Result<(), MeasureError> {
+    fs::create_dir_all(folder_of(path))
+        .map_err(|source| MeasureError::File { path: path.to_path_buf(), source })?;
+    Ok(replace(path, text.as_bytes(), ReplaceOptions::FORCE)?)
 }
 
 /// The energy model of a profile in TOML, other parts of it left alone; `None` where it has none.
@@ -211,8 +197,8 @@ mod tests {
         let profile =
             OwnProfile::new(root.path(), &machine, &rates, Some(model.clone()), vec!["a note".into()]);
         let path = root.path().join("config/pith/boards/this-machine.toml");
-        write_whole(&path, &profile.to_toml()).unwrap();
-        write_whole(&path, &profile.to_toml()).unwrap();
+        write_profile(&path, &profile.to_toml()).unwrap();
+        write_profile(&path, &profile.to_toml()).unwrap();
         assert_eq!(read_model(&path).unwrap(), Some(model));
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("model = \"Some Board Rev 2\"") && text.contains("[4.32, 4.32]"), "{text}");
@@ -226,7 +212,7 @@ mod tests {
         let text = OwnProfile::new(root.path(), &machine, &[], None, vec![]).to_toml();
         assert!(text.contains("always = true") && !text.contains("[energy_model]"), "{text}");
         let path = root.path().join("x.toml");
-        write_whole(&path, &text).unwrap();
+        write_profile(&path, &text).unwrap();
         assert_eq!(read_model(&path).unwrap(), None);
     }
 
@@ -235,9 +221,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         assert!(read_model(&root.path().join("none.toml")).unwrap_err().to_string().contains("none.toml"));
         let path = root.path().join("bad.toml");
-        write_whole(&path, "[energy_model]\nkind = \"guessed\"\n").unwrap();
+        write_profile(&path, "[energy_model]\nkind = \"guessed\"\n").unwrap();
         let error = read_model(&path).unwrap_err().to_string();
         assert!(error.contains("bad.toml") && error.contains("guessed"), "{error}");
-        assert!(write_whole(&path.join("below"), "x").is_err());
+        assert!(write_profile(&path.join("below"), "x").is_err());
     }
 }

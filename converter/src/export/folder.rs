@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pith_format::{folder_of, sync_folder, temporary_name};
+
 use crate::error::ConvertError;
 
 /// Files on their way into a new folder.
@@ -20,12 +22,10 @@ impl Staging {
             Ok(mut entries) => entries.next().is_some(),
             Err(error) => error.kind() != io::ErrorKind::NotFound,
         };
-        let name = output.file_name();
-        let (false, Some(name)) = (taken, name) else {
+        if taken || output.file_name().is_none() {
             return Err(ConvertError::OutputFolder { path: output.into() });
-        };
-        let temporary =
-            output.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+        }
+        let temporary = temporary_name(output);
         fs::create_dir(&temporary).map_err(failed(&temporary, "create"))?;
         Ok(Self { output: output.into(), temporary, files: Vec::new() })
     }
@@ -55,9 +55,9 @@ impl Staging {
         if !source.is_file() {
             return Ok(());
         }
-        fs::copy(&source, self.path(name)).map_err(failed(&source, "copy"))?;
-        self.files.push(name.into());
-        Ok(())
+        let mut file = self.file(name)?;
+        let copied = File::open(&source).and_then(|mut from| io::copy(&mut from, &mut file));
+        copied.and_then(|_| file.sync_all()).map_err(failed(&source, "copy"))
     }
 
     /// Gives the folder its name; the names of its files.
@@ -66,7 +66,9 @@ impl Staging {
             // Some systems rename onto an empty folder, others do not.
             fs::remove_dir(&self.output).map_err(failed(&self.output, "replace"))?;
         }
-        fs::rename(&self.temporary, &self.output).map_err(failed(&self.output, "rename"))?;
+        let synced = sync_folder(&self.temporary);
+        let renamed = synced.and_then(|()| fs::rename(&self.temporary, &self.output));
+        renamed.and_then(|()| sync_folder(folder_of(&self.output))).map_err(failed(&self.output, "name"))?;
         Ok(std::mem::take(&mut self.files))
     }
 }

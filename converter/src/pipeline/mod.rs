@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pith_format::{
-    Metadata, ModelConfig, PassRecord, Provenance, Role, SourceRecord, TILE_ROWS, TensorId, TensorPlan,
-    Writer,
+    Metadata, ModelConfig, PassRecord, Provenance, ReplaceOptions, Replacement, Role, SourceRecord,
+    TILE_ROWS, TensorId, TensorPlan, Writer,
 };
 
 use crate::checkpoint::families::Architecture;
@@ -77,7 +77,7 @@ pub fn inspect_source(source: &Path) -> Result<SourceSummary, ConvertError> {
 
 /// Writes the checkpoint at `source` to the file `output`.
 ///
-/// Until all is done the file lies under a temporary name beside `output`; an error takes it away again.
+/// The file appears when all is done; an error leaves nothing.
 pub fn convert(
     source: &Path,
     output: &Path,
@@ -85,14 +85,17 @@ pub fn convert(
     progress: &dyn Progress,
 ) -> Result<Report, ConvertError> {
     let started = Instant::now();
-    check_output(&Checkpoint::open(source)?, output, options.force)?;
+    let mut inputs = input_files(source)?;
+    inputs.extend(options.calibration.clone());
+    let replacing = ReplaceOptions { force: options.force, inputs: &inputs };
+    replacing.check(output)?;
     let mut prepared = Prepared::new(source, options)?;
     let checksum = format!("{:032x}", prepared.checkpoint.checksum()?);
     let transform = prepared.recipe.transform;
     let read_as = identity_of(&checksum, transform.filter(|transform| transform.is_calibrated_after()));
     let calibration =
         options.calibration.as_ref().map(|path| calibrated::open(path, &read_as)).transpose()?;
-    let mut writer = Writer::create(output, &prepared.plan)?;
+    let mut writer = Writer::new(Replacement::create(output, replacing)?, &prepared.plan)?;
     progress.begin(prepared.read_bytes());
     if transform == Some(Transform::Awq) {
         prepared.changes = Some(scales(&prepared, calibration.as_ref(), progress)?);
@@ -104,6 +107,12 @@ pub fn convert(
     let metadata = Metadata { model, chat_template: vocabulary.chat_template, provenance };
     let file_bytes = writer.finish(&metadata)?;
     Ok(Report { family, name, source_bytes, file_bytes, elapsed: started.elapsed(), tensors, warnings })
+}
+
+/// The files that a conversion of `source` reads weights from: none of them may be its output.
+pub fn input_files(source: &Path) -> Result<Vec<PathBuf>, ConvertError> {
+    let checkpoint = Checkpoint::open(source)?;
+    Ok(checkpoint.files().chain([checkpoint.path()]).map(Path::to_path_buf).collect())
 }
 
 /// AWQ's scales for what the recipe asks of each matrix.
@@ -213,15 +222,6 @@ fn write_tensor(
         carried: encoder.is_carried(),
         relative_error: encoder.is_measured().then(|| deviation.relative()),
     })
-}
-
-fn check_output(checkpoint: &Checkpoint, output: &Path, force: bool) -> Result<(), ConvertError> {
-    let Ok(target) = output.canonicalize() else { return Ok(()) };
-    let is_target = |path: &Path| path.canonicalize().is_ok_and(|path| path == target);
-    if target.is_dir() || is_target(checkpoint.path()) || checkpoint.files().any(is_target) {
-        return Err(ConvertError::OutputIsSource { path: output.into() });
-    }
-    if force { Ok(()) } else { Err(ConvertError::OutputExists { path: output.into() }) }
 }
 
 fn provenance(prepared: &Prepared, checksum: String) -> Provenance {

@@ -1,10 +1,10 @@
 //! All sequences through the first layer, then through the second, and so on to the head's input.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pith_format::{Encoding, Kind, ModelConfig};
+use pith_format::{Encoding, Kind, ModelConfig, ReplaceOptions, Replacement};
 use pith_runtime::{Inputs, LayerRun, Listener, Model, SessionOptions, Site};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -62,9 +62,13 @@ pub(super) fn collect(
     progress: &dyn CalibrationProgress,
 ) -> Result<StatisticsReport, StatisticsError> {
     let started = Instant::now();
-    if output.exists() && !options.force {
-        return Err(StatisticsError::OutputExists { path: output.into() });
-    }
+    let inputs: Vec<PathBuf> = [Some(model), compressed]
+        .into_iter()
+        .flatten()
+        .filter_map(|model| Some(model.path()?.into()))
+        .collect();
+    let replacing = ReplaceOptions { force: options.force, inputs: &inputs };
+    replacing.check(output)?;
     if !options.any_encoding {
         check_encodings(model)?;
     }
@@ -89,8 +93,8 @@ pub(super) fn collect(
     let pool = pool.map_err(|error| StatisticsError::Threads { threads, reason: error.to_string() })?;
 
     let info = StatisticsInfo::new(model, compressed.map(|model| &**model), text, options.hessians);
-    let mut writer =
-        Writer::create(output, tensor_plan(config, options.hessians, compressed.is_some()), &info)?;
+    let file = Replacement::create(output, replacing)?;
+    let mut writer = Writer::new(file, tensor_plan(config, options.hessians, compressed.is_some()), &info)?;
     let folder = super::file::folder(output);
     let mut hidden = Hidden::new(values, longest, in_memory, folder)?;
     let mut compressed_hidden =
@@ -136,7 +140,7 @@ pub(super) fn collect(
         }
         product_time += collector.write(&mut writer)?;
     }
-    let file_bytes = writer.finish(output)?;
+    let file_bytes = writer.finish()?;
     let warnings = warnings(config, tokens, options.hessians);
     let (spilled, elapsed) = (!in_memory, started.elapsed());
     Ok(StatisticsReport { info, file_bytes, memory_bytes, spilled, elapsed, product_time, warnings })

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use pith_format::TensorId;
+use pith_format::{ReplaceError, TensorId};
 use pith_runtime::RuntimeError;
 use pith_tokenizer::TokenizerError;
 
@@ -62,9 +62,9 @@ pub enum StatisticsError {
     /// The system refuses a file.
     #[error("{}: {action}: {source}", path.display())]
     Io { path: PathBuf, action: &'static str, source: io::Error },
-    /// The output is there already.
-    #[error("{} exists; --force overwrites it", path.display())]
-    OutputExists { path: PathBuf },
+    /// The output exists, is an input, or is no file.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// Somebody asked to stop.
     #[error("stopped; nothing was written")]
     Interrupted,

@@ -1,14 +1,12 @@
 //! The file of a calibration: safetensors, written as a stream.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufWriter, Seek, Write};
+use std::path::Path;
 
-use pith_format::ModelConfig;
+use pith_format::{ModelConfig, Replacement};
 use pith_runtime::{Model, Site};
 use serde_json::{Map, Value, json};
-use tempfile::NamedTempFile;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::StatisticsError;
@@ -183,10 +181,9 @@ pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Writes the tensors of a plan in its order. Nothing has the output's name before all is there.
+/// Writes the tensors of a plan in its order. The file appears when all are there.
 pub(super) struct Writer {
-    path: PathBuf,
-    out: BufWriter<Temporary>,
+    out: BufWriter<Replacement>,
     tensors: Vec<(String, usize)>,
     metadata: BTreeMap<&'static str, String>,
     checksums: Vec<u64>,
@@ -197,16 +194,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Opens a temporary file beside `output`.
-    pub fn create(
-        output: &Path,
+    /// Begins the file with a header that has no checksums yet.
+    pub fn new(
+        file: Replacement,
         tensors: Vec<(String, usize)>,
         info: &StatisticsInfo,
     ) -> Result<Self, StatisticsError> {
-        let temporary = Temporary::create(folder(output)).map_err(failed(output, "create"))?;
         let mut writer = Self {
-            path: output.into(),
-            out: BufWriter::with_capacity(WRITE_BYTES, temporary),
+            out: BufWriter::with_capacity(WRITE_BYTES, file),
             checksums: Vec::with_capacity(tensors.len()),
             tensors,
             metadata: info.to_metadata(),
@@ -215,7 +210,7 @@ impl Writer {
             bytes: Vec::new(),
         };
         let header = writer.header();
-        writer.out.write_all(&header).map_err(failed(output, "write"))?;
+        writer.put(&header)?;
         Ok(writer)
     }
 
@@ -232,22 +227,31 @@ impl Writer {
             self.hash.reset();
             self.written = 0;
         }
-        self.out.write_all(&self.bytes).map_err(failed(&self.path, "write"))
+        let bytes = std::mem::take(&mut self.bytes);
+        self.put(&bytes)?;
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), StatisticsError> {
+        let written = self.out.write_all(bytes);
+        Ok(written.map_err(|source| self.out.get_ref().failed("write", source))?)
     }
 
     /// Puts the checksums into the header, syncs, and gives the file its name. Returns its length in bytes.
-    pub fn finish(mut self, output: &Path) -> Result<u64, StatisticsError> {
+    pub fn finish(mut self) -> Result<u64, StatisticsError> {
         assert_eq!(self.checksums.len(), self.tensors.len(), "every tensor is there");
         let header = self.header();
-        let publish = || {
-            let file_bytes = self.out.stream_position()?;
+        let written = self.out.stream_position().and_then(|file_bytes| {
             self.out.rewind()?;
             self.out.write_all(&header)?;
-            let temporary = self.out.into_inner().map_err(|error| error.into_error())?;
-            temporary.publish(output)?;
+            self.out.flush()?;
             Ok(file_bytes)
-        };
-        publish().map_err(failed(output, "write"))
+        });
+        let file_bytes = written.map_err(|source| self.out.get_ref().failed("write", source))?;
+        let (file, _) = self.out.into_parts();
+        file.commit()?;
+        Ok(file_bytes)
     }
 
     /// Length and JSON. As long before the checksums are known as after.
@@ -271,114 +275,5 @@ impl Writer {
         let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
         bytes.append(&mut json);
         bytes
-    }
-}
-
-/// A file that goes with the process unless it is published.
-enum Temporary {
-    /// One without a name, which the system takes away whatever ends the process.
-    #[cfg(target_os = "linux")]
-    Unnamed(File),
-    /// Where the file system knows no such files.
-    Named(NamedTempFile),
-}
-
-impl Temporary {
-    fn create(folder: &Path) -> io::Result<Self> {
-        #[cfg(target_os = "linux")]
-        {
-            use rustix::fs::{CWD, Mode, OFlags, openat};
-            let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-            if let Ok(file) = openat(CWD, folder, flags, Mode::from_raw_mode(0o666)) {
-                return Ok(Temporary::Unnamed(file.into()));
-            }
-        }
-        Self::named(folder)
-    }
-
-    fn named(folder: &Path) -> io::Result<Self> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".pith-").suffix(".partial");
-        // Others may read it, as the system's mask has it: a temporary file is its owner's alone otherwise.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        Ok(Temporary::Named(builder.tempfile_in(folder)?))
-    }
-
-    fn file(&mut self) -> &mut File {
-        match self {
-            #[cfg(target_os = "linux")]
-            Temporary::Unnamed(file) => file,
-            Temporary::Named(file) => file.as_file_mut(),
-        }
-    }
-
-    /// Syncs it and gives it a name, in the place of what has it now.
-    fn publish(mut self, path: &Path) -> io::Result<()> {
-        self.file().sync_all()?;
-        match self {
-            #[cfg(target_os = "linux")]
-            Temporary::Unnamed(file) => {
-                use rustix::fs::{AtFlags, CWD, linkat};
-                use std::os::fd::AsRawFd;
-                // A name is given only where there is none: another one first, then that takes the place.
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                let other = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-                let open = format!("/proc/self/fd/{}", file.as_raw_fd());
-                linkat(CWD, open, CWD, &other, AtFlags::SYMLINK_FOLLOW)?;
-                std::fs::rename(&other, path).inspect_err(|_| {
-                    // The first error is the one to tell.
-                    let _ = std::fs::remove_file(&other);
-                })?;
-            }
-            Temporary::Named(file) => {
-                file.persist(path).map_err(|error| error.error)?;
-            }
-        }
-        #[cfg(unix)]
-        File::open(folder(path))?.sync_all()?;
-        Ok(())
-    }
-}
-
-impl Write for Temporary {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file().flush()
-    }
-}
-
-impl Seek for Temporary {
-    fn seek(&mut self, position: io::SeekFrom) -> io::Result<u64> {
-        self.file().seek(position)
-    }
-}
-
-fn failed<'a>(path: &'a Path, action: &'static str) -> impl Fn(io::Error) -> StatisticsError + 'a {
-    move |source| StatisticsError::Io { path: path.into(), action, source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_with_and_without_a_name_take_the_place_of_an_older_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x");
-        let count = || std::fs::read_dir(folder.path()).unwrap().count();
-        for (index, create) in [Temporary::create as fn(&Path) -> _, Temporary::named].into_iter().enumerate()
-        {
-            drop(create(folder.path()).unwrap());
-            assert_eq!(count(), index.min(1), "what is not published leaves nothing");
-            let mut temporary = create(folder.path()).unwrap();
-            temporary.write_all(format!("number {index}").as_bytes()).unwrap();
-            temporary.publish(&path).unwrap();
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("number {index}"));
-            assert_eq!(count(), 1);
-        }
     }
 }

@@ -17,9 +17,10 @@ use crate::about::About;
 use crate::error::EvalError;
 use crate::kl::reference::{Position, Reference};
 use crate::windows::{Scored, Windows};
+use pith_format::{ReplaceOptions, Replacement};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -57,15 +58,16 @@ struct Description {
 impl Reference {
     /// Writes a file whole, or leaves what was there. Returns its bytes.
     pub fn save(&self, path: &Path) -> Result<u64, EvalError> {
-        let failed = |action| move |source| EvalError::Io { path: path.to_path_buf(), action, source };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".pith-").suffix(".tmp");
-        // Another user may read it, as the system's mask has it: a temporary file is its owner's alone otherwise.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(folder).map_err(failed("create"))?;
+        let replacement = Replacement::create(path, ReplaceOptions::FORCE)?;
+        let mut file = BufWriter::with_capacity(CHUNK_BYTES, replacement);
+        let written = self.write(&mut file).and_then(|bytes| file.flush().map(|()| bytes));
+        let bytes = written.map_err(|source| file.get_ref().failed("write", source))?;
+        let (replacement, _) = file.into_parts();
+        replacement.commit()?;
+        Ok(bytes)
+    }
 
+    fn write(&self, file: &mut (impl Write + Seek)) -> io::Result<u64> {
         let description = serde_json::to_vec(&self.describe()).expect("numbers and text");
         let layout = Layout::of(&self.describe()).expect("its numbers are in memory");
         let mut header = [0; HEADER_BYTES];
@@ -75,20 +77,18 @@ impl Reference {
         header[16..24].copy_from_slice(&layout.bytes.to_le_bytes());
         let mut hash = Xxh3::new();
         hash.update(&header[..CHECKSUM_OFFSET]);
-        file.write_all(&header).map_err(failed("write"))?;
+        file.write_all(&header)?;
         let mut put = |bytes: &[u8]| {
             hash.update(bytes);
-            file.write_all(bytes).map_err(failed("write"))
+            file.write_all(bytes)
         };
         put(&description)?;
         put_all(&self.windows.tokens, |token| token.to_le_bytes(), &mut put)?;
         put_all(&self.positions, position_bytes, &mut put)?;
         put_all(&self.ids, |token| token.to_le_bytes(), &mut put)?;
         put_all(&self.logits, |logit| logit.to_le_bytes(), &mut put)?;
-        file.seek(SeekFrom::Start(CHECKSUM_OFFSET as u64)).map_err(failed("seek"))?;
-        file.write_all(&hash.digest().to_le_bytes()).map_err(failed("write"))?;
-        file.as_file().sync_all().map_err(failed("sync"))?;
-        file.persist(path).map_err(|error| failed("rename")(error.error))?;
+        file.seek(SeekFrom::Start(CHECKSUM_OFFSET as u64))?;
+        file.write_all(&hash.digest().to_le_bytes())?;
         Ok((HEADER_BYTES + description.len()) as u64 + layout.bytes)
     }
 
@@ -276,8 +276,8 @@ impl<'a> Reader<'a> {
 fn put_all<T: Copy, const N: usize>(
     values: &[T],
     bytes_of: fn(T) -> [u8; N],
-    put: &mut impl FnMut(&[u8]) -> Result<(), EvalError>,
-) -> Result<(), EvalError> {
+    put: &mut impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
     for some in values.chunks(CHUNK_BYTES / N) {
         chunk.clear();

@@ -3,40 +3,40 @@
 use super::header::{HEADER_BYTES, Header, Identity};
 use crate::cache::LayerCache;
 use crate::error::RuntimeError;
-use std::fs::{self, File};
+use pith_format::{ReplaceOptions, Replacement};
+use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes that are moved at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A file being written under a temporary name; dropped before [`Writer::finish`] it leaves nothing.
+/// A file being written; dropped before [`Writer::finish`] it leaves nothing.
 pub(super) struct Writer {
-    path: PathBuf,
-    temporary: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<Replacement>,
     hash: Xxh3,
     chunk: Vec<u8>,
 }
 
 impl Writer {
     pub fn create(path: &Path) -> Result<Self, RuntimeError> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let temporary = path.with_file_name(format!(".{name}.{}-{count}.partial", std::process::id()));
-        let file = File::create(&temporary).map_err(|source| io(&temporary, "create", source))?;
-        let mut file = BufWriter::with_capacity(CHUNK_BYTES, file);
+        let file = Replacement::create(path, ReplaceOptions::FORCE)?;
+        let mut writer =
+            Self { file: BufWriter::with_capacity(CHUNK_BYTES, file), hash: Xxh3::new(), chunk: Vec::new() };
         // The header's place; it goes in last, so that a file without it is no session file.
-        file.write_all(&[0; HEADER_BYTES]).map_err(|source| io(&temporary, "write", source))?;
-        Ok(Self { path: path.to_path_buf(), temporary, file, hash: Xxh3::new(), chunk: Vec::new() })
+        writer.write(&[0; HEADER_BYTES])?;
+        Ok(writer)
     }
 
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), RuntimeError> {
         self.hash.update(bytes);
-        self.file.write_all(bytes).map_err(|source| io(&self.temporary, "write", source))
+        self.write(bytes)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), RuntimeError> {
+        let written = self.file.write_all(bytes);
+        Ok(written.map_err(|source| self.file.get_ref().failed("write", source))?)
     }
 
     /// The first `count` positions of a layer.
@@ -53,29 +53,17 @@ impl Writer {
     }
 
     /// Writes the header, syncs, and gives the file its name. Returns its length in bytes.
-    pub fn finish(mut self, mut header: Header) -> Result<u64, RuntimeError> {
+    pub fn finish(self, mut header: Header) -> Result<u64, RuntimeError> {
         header.body_checksum = self.hash.digest();
-        let temporary = self.temporary.clone();
-        let failed = |action| {
-            let temporary = &temporary;
-            move |source| io(temporary, action, source)
-        };
-        self.file.flush().map_err(failed("write"))?;
-        let file = self.file.get_mut();
-        file.sync_all().map_err(failed("sync"))?;
-        file.seek(SeekFrom::Start(0)).map_err(failed("seek"))?;
-        file.write_all(&header.to_bytes()).map_err(failed("write"))?;
-        file.sync_all().map_err(failed("sync"))?;
-        fs::rename(&self.temporary, &self.path).map_err(|source| io(&self.path, "rename", source))?;
-        sync_folder(&self.path)?;
+        let mut file = self.file.into_inner().map_err(|error| {
+            let (source, file) = error.into_parts();
+            file.get_ref().failed("write", source)
+        })?;
+        file.sync()?;
+        let written = file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&header.to_bytes()));
+        written.map_err(|source| file.failed("write", source))?;
+        file.commit()?;
         Ok(header.file_bytes().expect("its bytes were written"))
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // After a rename the temporary name is gone and this finds nothing.
-        let _ = fs::remove_file(&self.temporary);
     }
 }
 
@@ -226,16 +214,6 @@ pub(super) enum Limit {
 /// As many positions as a chunk holds, at least one.
 pub(super) fn positions_a_chunk(cache: &LayerCache) -> usize {
     (CHUNK_BYTES / cache.position_bytes() as usize).max(1)
-}
-
-/// Makes a rename last through a power cut. Systems that cannot open a folder sync it by themselves.
-fn sync_folder(path: &Path) -> Result<(), RuntimeError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if cfg!(unix) {
-        let file = File::open(folder).map_err(|source| io(folder, "open", source))?;
-        file.sync_all().map_err(|source| io(folder, "sync", source))?;
-    }
-    Ok(())
 }
 
 fn io(path: &Path, action: &'static str, source: std::io::Error) -> RuntimeError {

@@ -8,6 +8,7 @@ use super::shape::{HEAD_DIM, Shape, Tensor};
 use super::vocabulary::Vocabulary;
 use anyhow::Context;
 use half::f16;
+use pith_format::{ReplaceOptions, Replacement};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -18,25 +19,20 @@ const MOSTLY_F16: u32 = 1;
 
 /// Writes the checkpoint of `shape`; the same seed gives the same bytes.
 pub fn write_checkpoint(path: &Path, shape: &Shape, seed: u64) -> anyhow::Result<()> {
-    let part = path.with_extension("part");
-    let written = write_all(&part, shape, seed).and_then(|()| std::fs::rename(&part, path));
-    if written.is_err() {
-        // What is left of it would only take room; that it cannot be removed adds nothing to the error.
-        let _ = std::fs::remove_file(&part);
-    }
-    written.with_context(|| {
-        format!("cannot write {} of about {} bytes", path.display(), shape.checkpoint_bytes())
-    })
+    let place = || format!("cannot write {} of about {} bytes", path.display(), shape.checkpoint_bytes());
+    let mut file = Replacement::create(path, ReplaceOptions::FORCE).with_context(place)?;
+    write_all(&mut file, shape, seed).with_context(place)?;
+    file.commit().with_context(place)
 }
 
-fn write_all(path: &Path, shape: &Shape, seed: u64) -> std::io::Result<()> {
-    let mut file = BufWriter::with_capacity(1 << 20, std::fs::File::create(path)?);
+fn write_all(file: &mut Replacement, shape: &Shape, seed: u64) -> std::io::Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, file);
     let tensors = shape.tensors();
     file.write_all(&head(shape, &tensors))?;
     for (index, tensor) in tensors.iter().enumerate() {
         write_tensor(&mut file, tensor, seed ^ (index as u64 + 1).wrapping_mul(0xd134_2543_de82_ef95))?;
     }
-    file.into_inner()?.sync_all()
+    file.flush()
 }
 
 fn head(shape: &Shape, tensors: &[Tensor]) -> Vec<u8> {

@@ -149,8 +149,7 @@ impl Files {
             let made = run(Command::new(program).args(pure).arg(self.checkpoint()).arg(&part).arg(format));
             match made {
                 Ok(()) => {
-                    return std::fs::rename(&part, &to)
-                        .with_context(|| format!("cannot write {}", to.display()));
+                    return Ok(pith_format::move_to(&part, &to, pith_format::ReplaceOptions::FORCE)?);
                 }
                 Err(error) => problem = Some(error),
             }
