@@ -123,13 +123,14 @@ impl CalibrationProgress for Bar {
     }
 }
 
-impl pith_eval::Progress for Bar {
-    fn begin(&self, windows: u64) {
+impl pith_format::Progress for Bar {
+    fn begin(&self, step: &str, windows: u64, _unit: pith_format::Unit) {
         self.start("{msg:16} {bar:32} {pos}/{len} windows {eta}", windows);
+        self.0.set_message(step.to_string());
     }
 
-    fn advance(&self) {
-        self.0.inc(1);
+    fn advance(&self, count: u64) {
+        self.0.inc(count);
     }
 }
 

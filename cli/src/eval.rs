@@ -8,7 +8,8 @@ use crate::output;
 use clap::{Args, Subcommand, ValueHint};
 use indicatif::{ProgressBar, ProgressStyle};
 use pith_boards::parse_cpu_list;
-use pith_eval::{About, Progress, Scored};
+use pith_eval::{About, Scored};
+use pith_format::{Progress, Unit};
 use std::path::{Path, PathBuf};
 
 /// `pith eval`
@@ -203,12 +204,12 @@ impl Bar {
 }
 
 impl Progress for Bar {
-    fn begin(&self, total: u64) {
+    fn begin(&self, _step: &str, total: u64, _unit: Unit) {
         self.0.set_length(total);
     }
 
-    fn advance(&self) {
-        self.0.inc(1);
+    fn advance(&self, count: u64) {
+        self.0.inc(count);
     }
 }
 

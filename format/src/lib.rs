@@ -12,6 +12,7 @@ mod error;
 mod header;
 mod index;
 mod matrix;
+mod progress;
 mod replace;
 mod role;
 mod writer;
@@ -26,6 +27,7 @@ pub use error::FormatError;
 pub use header::{DATA_ALIGN_BYTES, HEADER_BYTES, LAYER_ALIGN_BYTES, MAGIC, VERSION};
 pub use index::{Index, Verified};
 pub use matrix::{Matrix, encode_block};
+pub use progress::{Progress, Unit};
 pub use replace::{
     ReplaceError, ReplaceOptions, Replacement, folder_of, move_to, replace, sync_folder, temporary_name,
 };

@@ -4,9 +4,9 @@ use crate::about::About;
 use crate::error::EvalError;
 use crate::kl::divergence::{Divergence, TokenDivergence};
 use crate::logits::Logits;
-use crate::progress::Progress;
 use crate::softmax::{largest, likeliest, masses};
 use crate::windows::Windows;
+use pith_format::{Progress, Unit};
 use pith_meter::statistics::Estimate;
 use pith_tokenizer::Tokenizer;
 use xxhash_rust::xxh3::Xxh3;
@@ -52,12 +52,12 @@ impl Reference {
     ///
     /// Keeps the `kept` likeliest tokens of a position; `None`: all of vocabularies up to [`EXACT_VOCAB_LEN`],
     /// [`DEFAULT_KEPT`] of longer ones. A position takes 24 bytes and 8 for a token kept, 4 where all are.
-    /// `progress` hears of windows.
+    /// `progress` counts windows.
     pub fn compute(
         model: &mut impl Logits,
         windows: Windows,
         kept: Option<usize>,
-        progress: &impl Progress,
+        progress: &dyn Progress,
     ) -> Result<Self, EvalError> {
         let vocab_len = model.vocab_len();
         let default = if vocab_len <= EXACT_VOCAB_LEN { vocab_len } else { DEFAULT_KEPT };
@@ -83,12 +83,8 @@ impl Reference {
         Ok(reference)
     }
 
-    /// Runs another model of the same vocabulary over the same windows. `progress` hears of windows.
-    pub fn compare(
-        &self,
-        model: &mut impl Logits,
-        progress: &impl Progress,
-    ) -> Result<Divergence, EvalError> {
+    /// Runs another model of the same vocabulary over the same windows. `progress` counts windows.
+    pub fn compare(&self, model: &mut impl Logits, progress: &dyn Progress) -> Result<Divergence, EvalError> {
         Ok(Divergence::of(self, &self.compare_tokens(model, progress)?))
     }
 
@@ -96,7 +92,7 @@ impl Reference {
     pub fn compare_tokens(
         &self,
         model: &mut impl Logits,
-        progress: &impl Progress,
+        progress: &dyn Progress,
     ) -> Result<Vec<TokenDivergence>, EvalError> {
         self.check(model)?;
         let mut marks = vec![self.is_exact(); self.vocab_len];
@@ -246,10 +242,10 @@ impl Reference {
 fn run(
     model: &mut impl Logits,
     windows: &Windows,
-    progress: &impl Progress,
+    progress: &dyn Progress,
     mut each: impl FnMut(u32, &[f32]) -> Result<(), usize>,
 ) -> Result<(), EvalError> {
-    progress.begin(windows.count() as u64);
+    progress.begin("scoring", windows.count() as u64, Unit::Windows);
     for (window, tokens) in windows.iter().enumerate() {
         let mut wrong = None;
         model.logits(tokens, windows.positions(), &mut |position, logits| {
@@ -262,7 +258,7 @@ fn run(
         if let Some(error) = wrong {
             return Err(error);
         }
-        progress.advance();
+        progress.advance(1);
     }
     Ok(())
 }

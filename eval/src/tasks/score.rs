@@ -2,9 +2,9 @@
 
 use crate::error::EvalError;
 use crate::logits::Logits;
-use crate::progress::Progress;
 use crate::softmax::largest;
 use crate::tasks::Item;
+use pith_format::{Progress, Unit};
 use pith_runtime::RuntimeError;
 use pith_tokenizer::Tokenizer;
 use std::path::Path;
@@ -75,13 +75,13 @@ fn question(
     Ok(Question { tokens, answer_start })
 }
 
-/// Whether each question is answered right. `progress` hears of items.
+/// Whether each question is answered right. `progress` counts items.
 pub fn score(
     questions: &[Question],
     model: &mut impl Logits,
-    progress: &impl Progress,
+    progress: &dyn Progress,
 ) -> Result<Vec<bool>, EvalError> {
-    progress.begin(questions.len() as u64);
+    progress.begin("asking", questions.len() as u64, Unit::Items);
     let mut right = Vec::with_capacity(questions.len());
     for (index, question) in questions.iter().enumerate() {
         let Question { tokens, answer_start } = question;
@@ -98,7 +98,7 @@ pub fn score(
             return Err(EvalError::NotFinite { window: index, position, token, value });
         }
         right.push(is_right);
-        progress.advance();
+        progress.advance(1);
     }
     Ok(right)
 }
