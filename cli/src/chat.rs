@@ -5,11 +5,10 @@ use crate::ledger::Recording;
 use crate::{interrupt, prompt_cache, run, session, speculate};
 use anyhow::Context;
 use pith_boards::Watch;
-use pith_runtime::{ChatTemplate, Drafter, GenerateOptions, Message, Model, Sampler, Session, generate_with};
+use pith_runtime::{ChatTemplate, Drafter, GenerateOptions, Message, Model, Sampler, Session};
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 use std::io::{BufRead, IsTerminal, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 
 const HELP: &str =
@@ -119,27 +118,21 @@ impl Conversation<'_> {
         // Statistics are of one reply; the file and the metrics go on.
         let ledger = &mut self.recording.ledger;
         ledger.clear();
-        let mut written = Ok(());
         // What happened while the user was typing is of no reply.
         self.watch.finish();
-        let outcome = generate_with(
-            &mut self.session,
-            self.drafter.as_mut(),
-            &mut self.sampler,
-            &tokens,
-            &options,
-            ledger,
-            |piece| {
-                self.watch.look();
-                written = write!(out, "{piece}").and_then(|()| out.flush());
-                if interrupt::pressed() || written.is_err() {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            },
-        )?;
-        written?;
+        let generation = self.session.generate(&tokens, &mut self.sampler, options);
+        let mut generation = generation.with_drafter(self.drafter.as_mut()).with_ledger(ledger);
+        for token in &mut generation {
+            let text = token?.text;
+            self.watch.look();
+            if !text.is_empty() {
+                write!(out, "{text}").and_then(|()| out.flush())?;
+            }
+            if interrupt::pressed() {
+                break;
+            }
+        }
+        let outcome = generation.finish();
         writeln!(out)?;
         interrupt::clear();
         if first {

@@ -5,11 +5,10 @@ use crate::ledger::Recording;
 use crate::{interrupt, output, prompt_cache, session, speculate, tokenize};
 use pith_boards::{Stretch, Watch};
 use pith_runtime::{
-    FullContext, GenerateOptions, Ledger, Outcome, Phase, Sampler, SamplerOptions, StopReason, generate_with,
+    FullContext, GenerateOptions, Ledger, Outcome, Phase, Sampler, SamplerOptions, StopReason,
 };
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -47,21 +46,21 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         write!(out, "{prompt}")?;
         out.flush()?;
     }
-    let mut written = Ok(());
     let drafter = drafter.as_mut();
     let mut watch = Watch::begin(Path::new("/"));
-    let outcome = generate_with(&mut session, drafter, &mut sampler, &tokens, &options, ledger, |piece| {
+    let generation = session.generate(&tokens, &mut sampler, options);
+    let mut generation = generation.with_drafter(drafter).with_ledger(ledger);
+    for token in &mut generation {
+        let text = token?.text;
         watch.look();
-        if !args.json {
-            written = write!(out, "{piece}").and_then(|()| out.flush());
+        if !args.json && !text.is_empty() {
+            write!(out, "{text}").and_then(|()| out.flush())?;
         }
-        if interrupt::pressed() || written.is_err() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
+        if interrupt::pressed() {
+            break;
         }
-    })?;
-    written?;
+    }
+    let outcome = generation.finish();
     let heat = watch.finish();
     prompt_cache::save_prompt(&args.cache, &session, tokens.len(), restored)?;
     prompt_cache::save_all(&args.cache, &session)?;

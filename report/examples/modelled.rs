@@ -4,12 +4,9 @@
 
 use pith_meter::{Joules, Kind, Meter, MeterError, Scope, Traffic};
 use pith_report::{Header, LedgerFormat, LedgerWriter, MachineRecord};
-use pith_runtime::{
-    GenerateOptions, Ledger, Model, Sampler, SamplerOptions, Session, SessionOptions, generate,
-};
+use pith_runtime::{GenerateOptions, Ledger, Model, Sampler, SamplerOptions, Session, SessionOptions};
 use std::error::Error;
 use std::fs::File;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +65,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut sampler = Sampler::new(SamplerOptions { temperature: 0.0, ..SamplerOptions::default() })?;
     let options =
         GenerateOptions { max_tokens: Some(tokens.parse()?), ignore_eos: true, ..GenerateOptions::default() };
-    generate(&mut session, &mut sampler, &prompt, &options, &mut ledger, |_| ControlFlow::Continue(()))?;
+    session
+        .generate(&prompt, &mut sampler, options)
+        .with_ledger(&mut ledger)
+        .try_for_each(|token| token.map(drop))?;
     Ok(())
 }

@@ -1,10 +1,7 @@
 //! Continues a prompt: `cargo run --example generate -- MODEL.pith "Once upon a time"`.
 
-use pith_runtime::{
-    GenerateOptions, Ledger, Model, Phase, Sampler, SamplerOptions, Session, SessionOptions, generate,
-};
+use pith_runtime::{GenerateOptions, Ledger, Model, Phase, Sampler, SamplerOptions, Session, SessionOptions};
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,13 +15,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut ledger = Ledger::new();
     let tokens = model.tokenizer()?.encode(prompt, true)?;
     let options = GenerateOptions { max_tokens: Some(64), ..GenerateOptions::default() };
-    generate(&mut session, &mut sampler, &tokens, &options, &mut ledger, |piece| {
-        print!("{piece}");
-        match std::io::stdout().flush() {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
-    })?;
+    for token in session.generate(&tokens, &mut sampler, options).with_ledger(&mut ledger) {
+        print!("{}", token?.text);
+        std::io::stdout().flush()?;
+    }
     let decode = ledger.totals(Phase::Decode);
     println!("\n{:?} tokens/s", decode.tokens_per_second());
     println!("{} bytes of weights a token", decode.traffic.weight_bytes / decode.tokens.max(1) as u64);

@@ -1,8 +1,8 @@
 //! Stop strings: text is held back while it could still be the beginning of one.
 
 /// Lets text through up to the first stop string.
-pub(crate) struct StopFilter<'a> {
-    stops: &'a [String],
+pub(crate) struct StopFilter {
+    stops: Vec<String>,
     held: String,
 }
 
@@ -15,10 +15,15 @@ pub(crate) enum Passed {
     Stop(String, usize),
 }
 
-impl<'a> StopFilter<'a> {
+impl StopFilter {
     /// Empty stop strings stop nothing.
-    pub fn new(stops: &'a [String]) -> Self {
+    pub fn new(stops: Vec<String>) -> Self {
         Self { stops, held: String::new() }
+    }
+
+    /// The stop string of that index.
+    pub fn stop(&self, index: usize) -> &str {
+        &self.stops[index]
     }
 
     /// The next piece of text.
@@ -54,8 +59,7 @@ mod tests {
 
     /// What passes, piece by piece, and the stop string that ended it.
     fn run(stops: &[&str], pieces: &[&str]) -> (Vec<String>, Option<usize>) {
-        let stops: Vec<String> = stops.iter().map(|stop| stop.to_string()).collect();
-        let mut filter = StopFilter::new(&stops);
+        let mut filter = StopFilter::new(text(stops));
         let mut passed = Vec::new();
         for piece in pieces {
             match filter.push(piece) {

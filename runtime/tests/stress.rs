@@ -12,9 +12,8 @@ mod support;
 use pith_format::Encoding;
 use pith_runtime::{
     Drafter, Engine, EngineOptions, FullContext, GenerateOptions, KvType, Ledger, Lookup, Model, NoDrafter,
-    RuntimeError, Sampler, SamplerOptions, Session, SessionOptions, StopReason, generate, generate_with,
+    RuntimeError, Sampler, SamplerOptions, Session, SessionOptions, StopReason,
 };
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -240,16 +239,16 @@ impl<'a> Life<'a> {
             true => Box::new(Lookup::new(1 + random.below(9)).unwrap()),
             false => Box::new(NoDrafter),
         };
-        let (most_pieces, mut pieces) = (1 + random.below(30), 0);
-        let receiver = |_: &str| {
-            pieces += 1;
-            if pieces == most_pieces { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let (session, ledger) = (&mut self.session, &mut Ledger::new());
-        match generate_with(session, &mut *drafter, &mut sampler, prompt, &options, ledger, receiver) {
-            Ok(outcome) => {
+        let most_tokens = 1 + random.below(30);
+        let mut ledger = Ledger::new();
+        let mut generation = self.session.generate(prompt, &mut sampler, options.clone());
+        generation = generation.with_drafter(&mut *drafter).with_ledger(&mut ledger);
+        let taken: Result<Vec<_>, _> = generation.by_ref().take(most_tokens).collect();
+        match taken {
+            Ok(taken) => {
+                let outcome = generation.finish();
                 assert!(outcome.tokens.len() <= options.max_tokens.unwrap());
-                assert_eq!(outcome.reason == StopReason::Interrupted, pieces == most_pieces);
+                assert!(outcome.reason != StopReason::Interrupted || taken.len() == most_tokens);
             }
             Err(RuntimeError::ContextFull { .. }) => assert!(prompt.len() > context_len),
             Err(RuntimeError::Option { .. }) => {
@@ -345,8 +344,9 @@ fn long_reply(model: &Arc<Model>, kernels: &str, threads: usize, max_tokens: usi
     };
     let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap();
     let prompt = support::tokens(30, VOCAB_LEN);
-    let go_on = |_: &str| ControlFlow::Continue(());
-    generate(&mut session, &mut sampler, &prompt, &options, &mut Ledger::new(), go_on).unwrap().tokens
+    let mut generation = session.generate(&prompt, &mut sampler, options);
+    generation.try_for_each(|token| token.map(drop)).unwrap();
+    generation.finish().tokens
 }
 
 #[test]

@@ -3,10 +3,9 @@
 use pith_format::Encoding;
 use pith_runtime::{
     DraftModel, Drafter, GenerateOptions, Ledger, Lookup, NoDrafter, Outcome, Phase, Sampler, SamplerOptions,
-    Session, generate_with,
+    Session,
 };
 use pith_tests::{convert_all, exact_session, is_emulated, wren};
-use std::ops::ControlFlow;
 
 /// Texts that ask for a passage to be written again: lists of names and pairs.
 fn copying() -> Vec<String> {
@@ -45,8 +44,10 @@ fn replies(session: &mut Session, drafter: &mut dyn Drafter, prompts: &[String])
         .map(|prompt| {
             let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap();
             let prompt = tokenizer.encode(prompt, true).unwrap();
-            let every = |_: &str| ControlFlow::Continue(());
-            generate_with(session, drafter, &mut sampler, &prompt, &options, &mut ledger, every).unwrap()
+            let generation = session.generate(&prompt, &mut sampler, options.clone());
+            let mut generation = generation.with_drafter(&mut *drafter).with_ledger(&mut ledger);
+            generation.try_for_each(|token| token.map(drop)).unwrap();
+            generation.finish()
         })
         .collect();
     let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum();

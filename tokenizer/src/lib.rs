@@ -23,5 +23,5 @@ mod tokenizer;
 mod vocab;
 
 pub use error::TokenizerError;
-pub use stream::Stream;
+pub use stream::{Decoder, Stream};
 pub use tokenizer::Tokenizer;

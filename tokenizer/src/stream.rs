@@ -9,6 +9,11 @@ use crate::recipe::Leading;
 /// become UTF-8 come out as U+FFFD as soon as that is certain.
 pub struct Stream<'t> {
     tokenizer: &'t Tokenizer,
+    decoder: Decoder,
+}
+
+/// A [`Stream`] that is handed its tokenizer at every call, for owners that cannot borrow it meanwhile.
+pub struct Decoder {
     skip_special: bool,
     /// Bytes of a character that is not complete.
     pending: Vec<u8>,
@@ -18,37 +23,58 @@ pub struct Stream<'t> {
 
 impl<'t> Stream<'t> {
     pub(crate) fn new(tokenizer: &'t Tokenizer) -> Self {
-        let leading = tokenizer.recipe().decoding.leading;
-        Self { tokenizer, skip_special: true, pending: Vec::new(), leading, any_token: false }
+        Self { tokenizer, decoder: Decoder::new(tokenizer) }
     }
 
     /// Whether special tokens are left out.
     pub fn skip_special(mut self, skip: bool) -> Self {
-        self.skip_special = skip;
+        self.decoder.skip_special = skip;
         self
     }
 
     /// Takes the next id; gives the text that is certain now, if any. An id that has no token adds nothing.
     pub fn push(&mut self, id: u32) -> Option<String> {
-        let mut text = String::new();
-        self.push_to(id, &mut text);
-        (!text.is_empty()).then_some(text)
+        self.decoder.push(self.tokenizer, id)
     }
 
     /// Ends the text: gives what is left of an incomplete character, as U+FFFD.
-    pub fn finish(self) -> String {
-        String::from_utf8_lossy(&self.pending).into_owned()
+    pub fn finish(mut self) -> String {
+        self.decoder.finish()
     }
 
     pub(crate) fn push_to(&mut self, id: u32, text: &mut String) {
-        if self.skip_special && self.tokenizer.is_special(id) {
+        self.decoder.push_to(self.tokenizer, id, text);
+    }
+}
+
+impl Decoder {
+    /// For ids of this tokenizer, which every call must be handed; special tokens are left out.
+    pub fn new(tokenizer: &Tokenizer) -> Self {
+        let leading = tokenizer.recipe().decoding.leading;
+        Self { skip_special: true, pending: Vec::new(), leading, any_token: false }
+    }
+
+    /// See [`Stream::push`].
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Option<String> {
+        let mut text = String::new();
+        self.push_to(tokenizer, id, &mut text);
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// See [`Stream::finish`]. Nothing is pushed afterwards.
+    pub fn finish(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
+    }
+
+    fn push_to(&mut self, tokenizer: &Tokenizer, id: u32, text: &mut String) {
+        if self.skip_special && tokenizer.is_special(id) {
             return;
         }
         let before = self.pending.len();
         if self.any_token {
-            self.pending.extend(self.tokenizer.recipe().decoding.separator.as_bytes());
+            self.pending.extend(tokenizer.recipe().decoding.separator.as_bytes());
         }
-        if !self.tokenizer.append_bytes(id, &mut self.pending) {
+        if !tokenizer.append_bytes(id, &mut self.pending) {
             self.pending.truncate(before);
             return;
         }

@@ -1,13 +1,12 @@
 //! A context that fills up.
 
-use crate::generation::{chain, session};
+use crate::generation::{chain, outcome, session};
 use crate::support::llama;
 use pith_format::Role;
 use pith_runtime::{
     DraftModel, Drafter, FullContext, GenerateOptions, Ledger, Lookup, Outcome, Phase, RuntimeError, Sampler,
-    SamplerOptions, Session, StopReason, generate_with,
+    SamplerOptions, Session, StopReason,
 };
-use std::ops::ControlFlow;
 
 /// Drafts of no model and no text.
 struct Nothing;
@@ -36,9 +35,8 @@ fn reply(
 ) -> Result<(Outcome, Ledger), RuntimeError> {
     let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap();
     let mut ledger = Ledger::new();
-    let outcome = generate_with(session, drafter, &mut sampler, prompt, options, &mut ledger, |_| {
-        ControlFlow::Continue(())
-    })?;
+    let generation = session.generate(prompt, &mut sampler, options.clone());
+    let outcome = outcome(generation.with_drafter(drafter).with_ledger(&mut ledger))?;
     Ok((outcome, ledger))
 }
 

@@ -3,10 +3,9 @@
 use crate::support::{Plan, llama};
 use pith_format::Role;
 use pith_runtime::{
-    GenerateOptions, Ledger, Model, Outcome, Phase, RuntimeError, Sampler, SamplerOptions, Session,
-    SessionOptions, StopReason, generate,
+    Draft, Drafter, GenerateOptions, Generation, Ledger, Model, Outcome, Phase, RuntimeError, Sampler,
+    SamplerOptions, Session, SessionOptions, StopReason,
 };
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Tokens in the order in which the model says them, in the letters that byte-level vocabularies use for bytes: `Ã` and
@@ -63,14 +62,25 @@ fn run(
     options: &GenerateOptions,
 ) -> Result<(Vec<String>, Outcome), RuntimeError> {
     let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap();
-    let mut pieces = Vec::new();
-    let outcome = generate(session, &mut sampler, prompt, options, &mut Ledger::new(), |piece| {
-        pieces.push(piece.to_string());
-        ControlFlow::Continue(())
-    })?;
+    let mut generation = session.generate(prompt, &mut sampler, options.clone());
+    let (mut pieces, mut ids) = (Vec::new(), Vec::new());
+    for token in &mut generation {
+        let token = token?;
+        pieces.push(token.text);
+        ids.extend((!token.is_end).then_some(token.id));
+    }
+    assert!(generation.next().is_none(), "it goes on after its end");
+    let outcome = generation.finish();
+    assert_eq!(ids, outcome.tokens);
+    pieces.retain(|piece| !piece.is_empty());
     assert_eq!(pieces.concat(), outcome.text);
-    assert!(pieces.iter().all(|piece| !piece.is_empty()));
     Ok((pieces, outcome))
+}
+
+/// What a generation gives when nobody stops it.
+pub fn outcome(mut generation: Generation<'_>) -> Result<Outcome, RuntimeError> {
+    generation.try_for_each(|token| token.map(drop))?;
+    Ok(generation.finish())
 }
 
 pub fn stops(stops: &[&str]) -> GenerateOptions {
@@ -131,19 +141,88 @@ fn a_full_context_ends_the_reply() {
     assert!(matches!(error, RuntimeError::ContextFull { position: 0, new: 7, context_len: 6 }));
 }
 
+/// Left at any token, a session goes on as if nobody had ever left: plain and with drafts of the right text, of wrong
+/// text, and of both.
 #[test]
-fn the_receiver_can_break_off() {
+fn a_reply_can_be_left_at_any_token() {
     let model = chain().build().open();
+    let options = GenerateOptions { ignore_eos: true, max_tokens: Some(20), ..Default::default() };
+    let (_, whole) = run(&mut session(&model, 64), &[0], &options).unwrap();
     let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap();
-    let options = GenerateOptions::default();
-    let mut text = String::new();
-    let outcome =
-        generate(&mut session(&model, 64), &mut sampler, &[0], &options, &mut Ledger::new(), |piece| {
-            text.push_str(piece);
-            if text.len() > 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-    let outcome = outcome.unwrap();
-    assert_eq!((outcome.reason, outcome.text.as_str()), (StopReason::Interrupted, "Hell"));
+    for most in [0, 1, 4, 9] {
+        for wrong_every in [2, 5, 100] {
+            for count in 0..20 {
+                let mut session = session(&model, 64);
+                let mut drafter = Guess { position: 0, most, wrong_every };
+                let mut ledger = Ledger::new();
+                let mut generation = session
+                    .generate(&[0], &mut sampler, options.clone())
+                    .with_drafter(&mut drafter)
+                    .with_ledger(&mut ledger);
+                let ids: Vec<u32> = generation.by_ref().take(count).map(|token| token.unwrap().id).collect();
+                assert_eq!(ids, whole.tokens[..count]);
+                if count % 2 == 0 {
+                    let outcome = generation.finish();
+                    assert_eq!((outcome.reason, outcome.tokens), (StopReason::Interrupted, ids.clone()));
+                } else {
+                    drop(generation);
+                }
+                // The prompt, and the tokens but the last.
+                let run_tokens = count.saturating_sub(1);
+                let expected = [&[0], &ids[..run_tokens]].concat();
+                assert_eq!(session.tokens(), &expected[..if count == 0 { 0 } else { expected.len() }]);
+                assert_eq!(ledger.totals(Phase::Decode).tokens, run_tokens);
+                let (_, rest) = run(&mut session, &[&[0], &ids[..]].concat(), &options).unwrap();
+                assert_eq!(rest.tokens[..20 - count], whole.tokens[count..]);
+            }
+        }
+    }
+}
+
+/// Drafts what the chain says, but for some tokens.
+struct Guess {
+    position: usize,
+    most: usize,
+    wrong_every: usize,
+}
+
+impl Drafter for Guess {
+    fn most(&self) -> usize {
+        self.most
+    }
+
+    fn begin(&mut self, sequence: &[u32]) -> Result<(), RuntimeError> {
+        self.position = sequence.len();
+        Ok(())
+    }
+
+    fn push(&mut self, _: u32) {
+        self.position += 1;
+    }
+
+    fn draft(&mut self, most: usize, _: &mut Sampler, draft: &mut Draft) -> Result<(), RuntimeError> {
+        for at in self.position..self.position + most {
+            let right = at % CHAIN.len();
+            draft
+                .push(if at % self.wrong_every == self.wrong_every - 1 { (right + 5) % 12 } else { right }
+                    as u32);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_error_ends_a_reply() {
+    let model = chain().build().open();
+    let (mut session, mut sampler) = (session(&model, 64), Sampler::new(SamplerOptions::greedy()).unwrap());
+    let mut generation = session.generate(&[12], &mut sampler, GenerateOptions::default());
+    assert!(matches!(generation.next(), Some(Err(RuntimeError::Token { token: 12, .. }))));
+    assert!(generation.next().is_none());
+    let outcome = generation.finish();
+    assert_eq!(
+        (outcome.reason, outcome.tokens.len(), outcome.prompt_tokens),
+        (StopReason::Interrupted, 0, 1)
+    );
 }
 
 #[test]
@@ -170,9 +249,8 @@ fn the_ledger_has_the_prompt_and_every_token() {
     let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap();
     let (options, mut ledger) = (GenerateOptions::default(), Ledger::new());
     let prompt = [0, 1, 2];
-    let outcome =
-        generate(&mut session, &mut sampler, &prompt, &options, &mut ledger, |_| ControlFlow::Continue(()))
-            .unwrap();
+    let generation = session.generate(&prompt, &mut sampler, options).with_ledger(&mut ledger);
+    let outcome = outcome(generation).unwrap();
     let (prefill, decode) = (ledger.totals(Phase::Prefill), ledger.totals(Phase::Decode));
     assert_eq!((prefill.tokens, decode.tokens), (3, outcome.tokens.len()));
     assert_eq!(decode.traffic.weight_bytes, decode.tokens as u64 * model.streamed_bytes());

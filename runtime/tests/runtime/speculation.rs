@@ -1,14 +1,13 @@
 //! Speculation: the text is the text without it.
 
-use crate::generation::{CHAIN, EOS, chain, session, stops};
+use crate::generation::{CHAIN, EOS, chain, outcome, session, stops};
 use crate::support::{Plan, is_emulated, llama};
 use pith_format::Encoding;
 use pith_runtime::{
     Distribution, Draft, DraftModel, Drafter, GenerateOptions, KvType, Ledger, Lookup, Model, Outcome, Phase,
-    RuntimeError, Sampler, SamplerOptions, Session, SessionOptions, StopReason, generate, generate_with,
+    RuntimeError, Sampler, SamplerOptions, Session, SessionOptions, StopReason,
 };
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// A random model over the chain's vocabulary, of so many layers.
@@ -36,7 +35,7 @@ struct Trace {
     next: u32,
 }
 
-/// A reply, by a drafter where there is one; the receiver breaks off after so many pieces.
+/// A reply, by a drafter where there is one, left after so many pieces of text.
 fn reply(
     session: &mut Session,
     drafter: Option<&mut dyn Drafter>,
@@ -47,15 +46,18 @@ fn reply(
 ) -> (Trace, Outcome) {
     let mut sampler = Sampler::new(sampling.clone()).unwrap();
     let (mut ledger, mut pieces) = (Ledger::new(), Vec::new());
-    let on_text = |piece: &str| {
-        pieces.push(piece.to_string());
-        if pieces.len() < patience { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    let generation = session.generate(prompt, &mut sampler, options.clone()).with_ledger(&mut ledger);
+    let mut generation = match drafter {
+        None => generation,
+        Some(drafter) => generation.with_drafter(drafter),
     };
-    let outcome = match drafter {
-        None => generate(session, &mut sampler, prompt, options, &mut ledger, on_text),
-        Some(drafter) => generate_with(session, drafter, &mut sampler, prompt, options, &mut ledger, on_text),
+    for token in &mut generation {
+        pieces.extend(Some(token.unwrap().text).filter(|text| !text.is_empty()));
+        if pieces.len() == patience {
+            break;
+        }
     }
-    .unwrap();
+    let outcome = generation.finish();
     let decode = ledger.totals(Phase::Decode);
     assert_eq!(decode.drafted, outcome.speculation.drafted);
     assert_eq!(decode.tokens, outcome.speculation.passes + outcome.speculation.accepted);
@@ -350,10 +352,8 @@ fn a_call_of_several_tokens_is_one_cost() {
     let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap();
     let mut script = Script { text: (0..12).collect(), position: 0, most: 4 };
     let (options, mut ledger) = (GenerateOptions::default(), Ledger::new());
-    let outcome = generate_with(&mut session, &mut script, &mut sampler, &[0], &options, &mut ledger, |_| {
-        ControlFlow::Continue(())
-    });
-    let outcome = outcome.unwrap();
+    let generation = session.generate(&[0], &mut sampler, options);
+    let outcome = outcome(generation.with_drafter(&mut script).with_ledger(&mut ledger)).unwrap();
     assert_eq!(outcome.reason, StopReason::EndOfText(EOS));
     // 1 2 3 4 5, 6 7 8 9 10; the end is drafted and right, and is no token of the reply.
     let costs: Vec<_> = ledger.costs().iter().map(|cost| (cost.tokens, cost.drafted)).collect();
@@ -372,10 +372,8 @@ fn drafting_is_in_the_bytes() {
     let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap();
     let options = GenerateOptions { ignore_eos: true, max_tokens: Some(20), ..Default::default() };
     let mut ledger = Ledger::new();
-    generate_with(&mut session, &mut drafter, &mut sampler, &[0, 1, 2], &options, &mut ledger, |_| {
-        ControlFlow::Continue(())
-    })
-    .unwrap();
+    let generation = session.generate(&[0, 1, 2], &mut sampler, options);
+    outcome(generation.with_drafter(&mut drafter).with_ledger(&mut ledger)).unwrap();
     let total: u64 = ledger.costs().iter().map(|cost| cost.traffic.total_bytes()).sum();
     assert!(drafter.session().traffic().total_bytes() > 0);
     assert_eq!(total, session.traffic().total_bytes() + drafter.session().traffic().total_bytes());
@@ -451,9 +449,8 @@ fn a_draft_of_unknown_tokens_is_an_error_and_the_session_stays() {
     let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap();
     let mut script = Script { text: vec![0, 1, 2, 3, 77, 4], position: 0, most: 4 };
     let (options, mut ledger) = (GenerateOptions::default(), Ledger::new());
-    let result = generate_with(&mut session, &mut script, &mut sampler, &[0], &options, &mut ledger, |_| {
-        ControlFlow::Continue(())
-    });
+    let generation = session.generate(&[0], &mut sampler, options);
+    let result = outcome(generation.with_drafter(&mut script).with_ledger(&mut ledger));
     assert!(matches!(result, Err(RuntimeError::Token { token: 77, vocab_len: 12, .. })));
     assert_eq!(session.tokens(), [0]);
 }
