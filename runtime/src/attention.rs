@@ -10,8 +10,8 @@ use pith_format::{LayerConfig, ModelConfig};
 use pith_kernels::{ATTENTION_QUERIES, ATTENTION_SPAN, ATTENTION_TAIL, Attention, AttentionScratch};
 use std::ops::Range;
 
-/// Up to so many tokens, threads share a key head's positions; with more there are enough tokens to share.
-const FEW_TOKENS: usize = 8;
+/// Up to so many tokens of a sequence, threads share a key head's positions; with more there are enough tokens to share.
+const SPLIT_TOKENS: usize = 8;
 
 /// What attention computes with.
 pub(crate) struct AttentionBuffers {
@@ -47,10 +47,10 @@ impl AttentionBuffers {
         };
         // A window's positions may begin and end within a run.
         let runs = |layer: &LayerConfig| {
-            let seen = layer.window.unwrap_or(context_len).saturating_add(FEW_TOKENS).min(context_len);
+            let seen = layer.window.unwrap_or(context_len).saturating_add(SPLIT_TOKENS).min(context_len);
             context_len.div_ceil(ATTENTION_SPAN).min(seen.div_ceil(ATTENTION_SPAN) + 1)
         };
-        let few = batch.min(FEW_TOKENS);
+        let few = batch.min(SPLIT_TOKENS);
         let parts = largest(&|layer| {
             product(&[layer.heads, runs(layer), few, record_len(layer)]).unwrap_or(usize::MAX)
         });
@@ -77,7 +77,7 @@ pub(crate) fn attend(
 ) {
     let tokens = out.len() / (config.heads * config.head_dim);
     let call = Call { config, cache, first, queries, few: tokens < pith_kernels::FEW_TOKENS };
-    if tokens <= FEW_TOKENS {
+    if tokens <= SPLIT_TOKENS {
         call.few_tokens(exec, tokens, buffers, out);
     } else {
         call.many_tokens(exec, tokens, buffers, out);

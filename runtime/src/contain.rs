@@ -25,7 +25,7 @@ impl Session {
 }
 
 /// Runs `compute` with the threads of the engine of `exec`. A panic in it, on whichever thread, is an error.
-pub(crate) fn pass<T>(
+pub(crate) fn pass<T: ?Sized>(
     owner: &mut T,
     exec: impl Fn(&mut T) -> &mut Exec,
     compute: impl FnOnce(&mut T) -> Result<(), RuntimeError>,

@@ -152,6 +152,15 @@ pub enum RuntimeError {
         /// What the session holds.
         context_len: usize,
     },
+    /// A sequence of a batch that cannot take its token, or cannot be in the batch.
+    #[error("sequence {index} of the batch: {source}")]
+    Sequence {
+        /// Its place in the batch.
+        index: usize,
+        /// What is wrong with it.
+        #[source]
+        source: Box<RuntimeError>,
+    },
     /// A draft model whose tokens are not the model's.
     #[error(
         "{draft} cannot draft for {model}: token {token} is {found} in the first, {expected} in the other"

@@ -12,6 +12,7 @@ use crate::model::{Layer, Linear, Model, Norm, Vector};
 use crate::rope::Rotation;
 use pith_format::{ActivationFunction, LayerConfig, Matrix, ModelConfig, NormKind};
 use pith_kernels::{Activations, Form, Kernels, Operand};
+use pith_meter::Traffic;
 use std::ops::Range;
 
 /// Everything a call computes with, for as many tokens as a call may have.
@@ -27,11 +28,29 @@ pub(crate) struct Buffers {
     operand: Activations,
     /// What the last matrix of a layer reads, where it is packed.
     inner: Activations,
+}
+
+/// What attention over one sequence computes with.
+pub(crate) struct Place {
     attention: AttentionBuffers,
     rotations: Vec<Rotation>,
 }
 
-impl Buffers {
+/// A call's tokens of one sequence, and where its keys and values are.
+pub(crate) struct Sequence<'a> {
+    /// Position of the first token.
+    first: usize,
+    /// Number of tokens.
+    tokens: usize,
+    /// Of the layers from `first_layer` on.
+    caches: &'a mut [LayerCache],
+    first_layer: usize,
+    place: &'a mut Place,
+    /// Keys and values that were read and written.
+    pub traffic: Traffic,
+}
+
+impl Place {
     /// Room for calls of up to `batch` tokens in a context of `context_len`.
     pub fn new(
         config: &ModelConfig,
@@ -39,6 +58,45 @@ impl Buffers {
         batch: usize,
         threads: usize,
     ) -> Result<Self, RuntimeError> {
+        let rotations = config.rope.iter().map(|table| Rotation::new(table, context_len, batch));
+        Ok(Self {
+            attention: AttentionBuffers::new(config, context_len, batch, threads)?,
+            rotations: rotations.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// `tokens` tokens from position `first` on.
+    pub fn sequence<'a>(
+        &'a mut self,
+        first: usize,
+        tokens: usize,
+        caches: &'a mut [LayerCache],
+    ) -> Sequence<'a> {
+        Sequence { first, tokens, caches, first_layer: 0, place: self, traffic: Traffic::default() }
+    }
+
+    /// The same for one layer alone.
+    pub fn sequence_of_layer<'a>(
+        &'a mut self,
+        first: usize,
+        tokens: usize,
+        layer_index: usize,
+        cache: &'a mut LayerCache,
+    ) -> Sequence<'a> {
+        let caches = std::slice::from_mut(cache);
+        Sequence { first_layer: layer_index, ..self.sequence(first, tokens, caches) }
+    }
+}
+
+impl Sequence<'_> {
+    fn positions(&self) -> Range<usize> {
+        self.first..self.first + self.tokens
+    }
+}
+
+impl Buffers {
+    /// Room for calls of up to `batch` tokens.
+    pub fn new(config: &ModelConfig, batch: usize) -> Result<Self, RuntimeError> {
         let what = "the activations";
         let largest = |len: fn(&LayerConfig) -> usize| config.layers.iter().map(len).max().unwrap_or(0);
         let values = |len: usize| zeros(what, product(&[batch, len]).unwrap_or(usize::MAX));
@@ -57,12 +115,6 @@ impl Buffers {
             row: vec![0.0; hidden_len.max(largest(|layer| layer.head_dim))],
             operand: Activations::new(batch, widest),
             inner: Activations::packed(batch, ffn_len),
-            attention: AttentionBuffers::new(config, context_len, batch, threads)?,
-            rotations: config
-                .rope
-                .iter()
-                .map(|table| Rotation::new(table, context_len, batch))
-                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -81,22 +133,23 @@ impl Buffers {
     }
 }
 
-/// One call of the forward pass: some tokens of one session.
-pub(crate) struct Call<'a> {
+/// One call of the forward pass: some tokens of one sequence, or of several. Matrices see no sequences: only tokens.
+pub(crate) struct Call<'a, 's> {
     model: &'a Model,
     exec: &'a mut Exec,
-    /// Position of the first token.
-    first: usize,
-    /// Number of tokens.
+    /// Whose tokens they are, in this order.
+    sequences: &'a mut [Sequence<'s>],
+    /// Number of tokens of all.
     tokens: usize,
     /// Who is told what the matrices read.
     listener: Option<&'a mut dyn Listener>,
 }
 
-impl<'a> Call<'a> {
-    /// A call for `tokens` tokens (one or more, at most the buffers' batch) from position `first` on.
-    pub fn new(model: &'a Model, exec: &'a mut Exec, first: usize, tokens: usize) -> Self {
-        Self { model, exec, first, tokens, listener: None }
+impl<'a, 's> Call<'a, 's> {
+    /// A call for the tokens of these sequences, at most the buffers' batch.
+    pub fn new(model: &'a Model, exec: &'a mut Exec, sequences: &'a mut [Sequence<'s>]) -> Self {
+        let tokens = sequences.iter().map(|sequence| sequence.tokens).sum();
+        Self { model, exec, sequences, tokens, listener: None }
     }
 
     /// Tells `listener` what every matrix reads. Activations are then [whole](Form::Whole) for it, which changes no
@@ -109,37 +162,35 @@ impl<'a> Call<'a> {
     ///
     /// At the beginning of a sequence, when the file may still be on a slow disk, each layer is announced to the
     /// system while the one before it is computed. Fails where the file has become too short to be read.
-    pub fn run(
-        &mut self,
-        tokens: &[u32],
-        caches: &mut [LayerCache],
-        buffers: &mut Buffers,
-    ) -> Result<(), RuntimeError> {
+    pub fn run(&mut self, tokens: &[u32], buffers: &mut Buffers) -> Result<(), RuntimeError> {
         assert_eq!(tokens.len(), self.tokens);
         self.model.check_length()?;
         self.embed(tokens, buffers);
-        self.place(buffers);
-        for (layer_index, cache) in caches.iter_mut().enumerate() {
+        self.place();
+        let begins = self.sequences.iter().any(|sequence| sequence.first == 0);
+        for layer_index in 0..self.model.layers.len() {
             match &mut self.exec.stream {
                 Some(stream) => stream.enter_layer(layer_index),
-                None if self.first == 0 => self.model.will_need(layer_index + 1),
+                None if begins => self.model.will_need(layer_index + 1),
                 None => {}
             }
-            self.layer(layer_index, cache, buffers);
+            self.layer(layer_index, buffers);
         }
         Ok(())
     }
 
     /// Runs the residual streams that are in the buffers through one layer.
-    pub fn run_layer(&mut self, layer_index: usize, cache: &mut LayerCache, buffers: &mut Buffers) {
-        self.place(buffers);
-        self.layer(layer_index, cache, buffers);
+    pub fn run_layer(&mut self, layer_index: usize, buffers: &mut Buffers) {
+        self.place();
+        self.layer(layer_index, buffers);
     }
 
     /// Computes the angles of the call's positions.
-    fn place(&self, buffers: &mut Buffers) {
-        for rotation in &mut buffers.rotations {
-            rotation.set(self.first, self.tokens);
+    fn place(&mut self) {
+        for sequence in &mut *self.sequences {
+            for rotation in &mut sequence.place.rotations {
+                rotation.set(sequence.first, sequence.tokens);
+            }
         }
     }
 
@@ -174,7 +225,8 @@ impl<'a> Call<'a> {
         let norm = model.embedding_norm.as_ref().map(|norm| self.exec.norm(norm));
         let x = &mut buffers.x[..tokens.len() * config.hidden_len];
         self.exec.look_up_all(model.embedding.of(model.bytes()), tokens, x);
-        for ((position, &token), x) in (self.first..).zip(tokens).zip(x.chunks_exact_mut(config.hidden_len)) {
+        let positions = self.sequences.iter().flat_map(Sequence::positions);
+        for ((position, &token), x) in positions.zip(tokens).zip(x.chunks_exact_mut(config.hidden_len)) {
             if let Some(rest) = model.head_rest.as_ref().filter(|_| config.tied_head) {
                 self.exec.look_up(rest.of(model.bytes()), token as usize, row);
                 add(x, row);
@@ -193,7 +245,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn layer(&mut self, layer_index: usize, cache: &mut LayerCache, buffers: &mut Buffers) {
+    fn layer(&mut self, layer_index: usize, buffers: &mut Buffers) {
         let layer = &self.model.layers[layer_index];
         let dims = &self.model.config().layers[layer_index];
         let heads_len = self.tokens * dims.heads * dims.head_dim;
@@ -229,16 +281,7 @@ impl<'a> Call<'a> {
         }
         self.normalize_heads(layer.query_norm.as_ref(), dims.head_dim, row, queries);
         self.normalize_heads(layer.key_norm.as_ref(), dims.head_dim, row, keys);
-        if let Some(table) = dims.rope {
-            self.rotate(&buffers.rotations[table], dims.head_dim, queries);
-            self.rotate(&buffers.rotations[table], dims.head_dim, keys);
-        }
-        for x in [&mut *queries, &mut *keys, &mut *values] {
-            cache.spread(x);
-        }
-        self.store(cache, keys, values);
-        attend(self.exec, dims, cache, self.first, queries, &mut buffers.attention, mixed);
-        cache.spread(mixed);
+        self.attend(layer_index, [&mut *queries, keys, values, &mut *mixed]);
         let input = self.operand(mixed, self.form(&[&layer.output]), operand);
         self.tell(Some(layer_index), Site::Output, input);
         let delta = &mut area[..hidden_len];
@@ -367,21 +410,33 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn rotate(&self, rotation: &Rotation, head_dim: usize, x: &mut [f32]) {
-        let len = x.len() / self.tokens;
-        for (token, x) in x.chunks_exact_mut(len).enumerate() {
-            let (cos, sin) = rotation.token(token);
-            self.exec.kernels().rope(x, head_dim, cos, sin);
+    /// Turns queries and keys, appends keys and values to the caches and mixes what the queries see there: each
+    /// sequence by itself. `heads`: queries, keys, values, and what becomes the mix.
+    fn attend(&mut self, layer_index: usize, mut heads: [&mut [f32]; 4]) {
+        let (dims, kernels) = (&self.model.config().layers[layer_index], self.exec.kernels());
+        let (all, mut start) = (self.tokens, 0);
+        for sequence in &mut *self.sequences {
+            let (first, tokens, before) = (sequence.first, sequence.tokens, self.exec.traffic);
+            let cache = &mut sequence.caches[layer_index - sequence.first_layer];
+            let Place { attention, rotations } = &mut *sequence.place;
+            let [queries, keys, values, mixed] = heads.each_mut().map(|x| {
+                let len = x.len() / all;
+                &mut x[start * len..(start + tokens) * len]
+            });
+            if let Some(table) = dims.rope {
+                rotate(kernels, &rotations[table], dims.head_dim, tokens, queries);
+                rotate(kernels, &rotations[table], dims.head_dim, tokens, keys);
+            }
+            for x in [&mut *queries, &mut *keys, &mut *values] {
+                cache.spread(x);
+            }
+            store(cache, first, tokens, keys, values);
+            self.exec.traffic.kv_write_bytes += tokens as u64 * cache.position_bytes();
+            attend(self.exec, dims, cache, first, queries, attention, mixed);
+            cache.spread(mixed);
+            sequence.traffic += self.exec.traffic - before;
+            start += tokens;
         }
-    }
-
-    fn store(&mut self, cache: &mut LayerCache, keys: &[f32], values: &[f32]) {
-        let len = keys.len() / self.tokens;
-        let rows = keys.chunks_exact(len).zip(values.chunks_exact(len));
-        for (position, (keys, values)) in (self.first..).zip(rows) {
-            cache.store(position, keys, values);
-        }
-        self.exec.traffic.kv_write_bytes += self.tokens as u64 * cache.position_bytes();
     }
 
     /// Adds what a block computed to the residual stream, normalised where the layer has a norm there.
@@ -440,6 +495,22 @@ impl<'a> Call<'a> {
             }
             finish(kernels, parts);
         });
+    }
+}
+
+fn rotate(kernels: &dyn Kernels, rotation: &Rotation, head_dim: usize, tokens: usize, x: &mut [f32]) {
+    let len = x.len() / tokens;
+    for (token, x) in x.chunks_exact_mut(len).enumerate() {
+        let (cos, sin) = rotation.token(token);
+        kernels.rope(x, head_dim, cos, sin);
+    }
+}
+
+fn store(cache: &mut LayerCache, first: usize, tokens: usize, keys: &[f32], values: &[f32]) {
+    let len = keys.len() / tokens;
+    let rows = keys.chunks_exact(len).zip(values.chunks_exact(len));
+    for (position, (keys, values)) in (first..).zip(rows) {
+        cache.store(position, keys, values);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::contain::pass;
 use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::exec::Exec;
-use crate::forward::{Buffers, Call};
+use crate::forward::{Buffers, Call, Place};
 use crate::head::Head;
 use crate::model::Model;
 use crate::session::{Resolved, SessionOptions};
@@ -119,6 +119,7 @@ pub struct LayerRun {
     /// Of the layer that was run last.
     cache: Option<(usize, LayerCache)>,
     buffers: Buffers,
+    place: Place,
     head: Head,
     options: SessionOptions,
     context_len: usize,
@@ -131,11 +132,23 @@ impl LayerRun {
     /// For sequences of up to the options' context. Their limit of memory, locks and two-stage logits have no effect.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, RuntimeError> {
         let Resolved { context_len, batch, threads } = options.resolve(&model)?;
-        let buffers = Buffers::new(model.config(), context_len, batch, threads)?;
+        let buffers = Buffers::new(model.config(), batch)?;
+        let place = Place::new(model.config(), context_len, batch, threads)?;
         let mut head = Head::new(&model, false)?;
         head.reserve(&model, batch)?;
         let exec = Exec::new(Engine::new(options.engine())?, batch);
-        Ok(Self { model, exec, cache: None, buffers, head, options, context_len, batch, releases: true })
+        Ok(Self {
+            model,
+            exec,
+            cache: None,
+            buffers,
+            place,
+            head,
+            options,
+            context_len,
+            batch,
+            releases: true,
+        })
     }
 
     /// This run, leaving to the system which weights stay in memory: for a model that is run again and again.
@@ -190,8 +203,8 @@ impl LayerRun {
         self.pass(|run| {
             for (index, (tokens, hidden)) in chunks.enumerate() {
                 let first = index * run.batch;
-                let mut call = Call::new(&run.model, &mut run.exec, first, tokens.len());
-                call.embed(tokens, &mut run.buffers);
+                let sequence = &mut [run.place.sequence(first, tokens.len(), &mut [])];
+                Call::new(&run.model, &mut run.exec, sequence).embed(tokens, &mut run.buffers);
                 hidden.copy_from_slice(run.buffers.hidden(hidden.len()));
             }
             Ok(())
@@ -230,12 +243,13 @@ impl LayerRun {
             for (index, hidden) in hidden.chunks_mut(run.batch * hidden_len).enumerate() {
                 run.buffers.hidden(hidden.len()).copy_from_slice(hidden);
                 let (first, tokens) = (index * run.batch, hidden.len() / hidden_len);
-                let call = Call::new(&run.model, &mut run.exec, first, tokens);
+                let sequence = &mut [run.place.sequence_of_layer(first, tokens, layer_index, &mut cache)];
+                let call = Call::new(&run.model, &mut run.exec, sequence);
                 let mut call = match &mut listener {
                     Some(listener) => call.heard_by(&mut **listener),
                     None => call,
                 };
-                call.run_layer(layer_index, &mut cache, &mut run.buffers);
+                call.run_layer(layer_index, &mut run.buffers);
                 hidden.copy_from_slice(run.buffers.hidden(hidden.len()));
             }
             Ok(())
@@ -252,7 +266,8 @@ impl LayerRun {
             for (index, hidden) in hidden.chunks(run.batch * hidden_len).enumerate() {
                 run.buffers.hidden(hidden.len()).copy_from_slice(hidden);
                 let (first, tokens) = (index * run.batch, hidden.len() / hidden_len);
-                Call::new(&run.model, &mut run.exec, first, tokens)
+                let sequence = &mut [run.place.sequence(first, tokens, &mut [])];
+                Call::new(&run.model, &mut run.exec, sequence)
                     .heard_by(&mut *listener)
                     .enter_head(&mut run.buffers);
             }
@@ -272,7 +287,8 @@ impl LayerRun {
             for (index, (hidden, logits)) in chunks.enumerate() {
                 run.buffers.hidden(hidden.len()).copy_from_slice(hidden);
                 let (first, tokens) = (index * run.batch, hidden.len() / hidden_len);
-                let mut call = Call::new(&run.model, &mut run.exec, first, tokens);
+                let sequence = &mut [run.place.sequence(first, tokens, &mut [])];
+                let mut call = Call::new(&run.model, &mut run.exec, sequence);
                 call.project(&mut run.buffers, 0..tokens, &mut run.head, false, logits);
             }
             Ok(())

@@ -4,7 +4,7 @@ use crate::cache::{KvType, LayerCache};
 use crate::engine::{Engine, EngineOptions, kernels};
 use crate::error::RuntimeError;
 use crate::exec::Exec;
-use crate::forward::{Buffers, Call};
+use crate::forward::{Buffers, Call, Place};
 use crate::head::Head;
 use crate::memory::{product, zeros};
 use crate::model::Model;
@@ -112,19 +112,20 @@ pub struct Session {
     placement: Option<Placement>,
     pins: Option<Pins>,
     pub(crate) caches: Vec<LayerCache>,
-    buffers: Buffers,
+    pub(crate) buffers: Buffers,
+    pub(crate) place: Place,
     pub(crate) head: Head,
     pub(crate) logits: Vec<f32>,
     /// How many tokens the logits come after; they are the sequence's while it has as many, 0 is never.
     pub(crate) logits_position: usize,
     /// Logits of several tokens, once they were asked for.
-    all_logits: Vec<f32>,
+    pub(crate) all_logits: Vec<f32>,
     /// What is in the cache, in order; room for the whole context.
     pub(crate) tokens: Vec<u32>,
     pub(crate) context_len: usize,
     batch: usize,
     pub(crate) kv_type: KvType,
-    last_traffic: Traffic,
+    pub(crate) last_traffic: Traffic,
 }
 
 impl Session {
@@ -159,7 +160,8 @@ impl Session {
             .iter()
             .map(|layer| LayerCache::new(layer, context_len, options.kv_type))
             .collect::<Result<_, _>>()?;
-        let buffers = Buffers::new(config, context_len, batch, threads)?;
+        let buffers = Buffers::new(config, batch)?;
+        let place = Place::new(config, context_len, batch, threads)?;
         let logits = zeros("the logits", config.vocab_len)?;
         let mut head = Head::new(&model, options.two_stage_logits)?;
         let mut tokens = zeros("the tokens", context_len)?;
@@ -182,6 +184,7 @@ impl Session {
             pins,
             caches,
             buffers,
+            place,
             head,
             logits,
             logits_position: 0,
@@ -205,8 +208,9 @@ impl Session {
         self.contain(self.position(), |session| {
             for (index, chunk) in tokens.chunks(session.batch).enumerate() {
                 let first = session.tokens.len();
-                let mut call = Call::new(&session.model, &mut session.exec, first, chunk.len());
-                call.run(chunk, &mut session.caches, &mut session.buffers)?;
+                let sequence = &mut [session.place.sequence(first, chunk.len(), &mut session.caches)];
+                let mut call = Call::new(&session.model, &mut session.exec, sequence);
+                call.run(chunk, &mut session.buffers)?;
                 if index == last_chunk {
                     let last = chunk.len() - 1..chunk.len();
                     call.project(&mut session.buffers, last, &mut session.head, true, &mut session.logits);
@@ -258,17 +262,14 @@ impl Session {
         for chunk in tokens.chunks(self.batch) {
             let first = self.position();
             self.contain(position, |session| {
-                Call::new(&session.model, &mut session.exec, first, chunk.len()).run(
-                    chunk,
-                    &mut session.caches,
-                    &mut session.buffers,
-                )
+                let sequence = &mut [session.place.sequence(first, chunk.len(), &mut session.caches)];
+                Call::new(&session.model, &mut session.exec, sequence).run(chunk, &mut session.buffers)
             })?;
             for start in (0..chunk.len()).step_by(group) {
                 let count = group.min(chunk.len() - start);
                 self.contain(position, |session| {
                     let logits = &mut session.all_logits[..count * vocab_len];
-                    Call::new(&session.model, &mut session.exec, first, chunk.len()).project(
+                    Call::new(&session.model, &mut session.exec, &mut []).project(
                         &mut session.buffers,
                         start..start + count,
                         &mut session.head,
@@ -303,8 +304,9 @@ impl Session {
             let mut rows = &mut session.all_logits[..tokens.len() * vocab_len];
             for chunk in tokens.chunks(session.batch) {
                 let first = session.tokens.len();
-                let mut call = Call::new(&session.model, &mut session.exec, first, chunk.len());
-                call.run(chunk, &mut session.caches, &mut session.buffers)?;
+                let sequence = &mut [session.place.sequence(first, chunk.len(), &mut session.caches)];
+                let mut call = Call::new(&session.model, &mut session.exec, sequence);
+                call.run(chunk, &mut session.buffers)?;
                 let (logits, rest) = std::mem::take(&mut rows).split_at_mut(chunk.len() * vocab_len);
                 call.project(&mut session.buffers, 0..chunk.len(), &mut session.head, false, logits);
                 rows = rest;
@@ -412,7 +414,7 @@ impl Session {
     }
 
     /// Room for the logits of that many tokens.
-    fn reserve_logits(&mut self, tokens: usize) -> Result<(), RuntimeError> {
+    pub(crate) fn reserve_logits(&mut self, tokens: usize) -> Result<(), RuntimeError> {
         let vocab_len = self.model.config().vocab_len;
         self.head.reserve(&self.model, tokens)?;
         if self.all_logits.len() < tokens * vocab_len {
@@ -423,7 +425,7 @@ impl Session {
     }
 
     /// Whether `tokens` can follow the first `position` tokens.
-    fn check(&self, tokens: &[u32], position: usize) -> Result<(), RuntimeError> {
+    pub(crate) fn check(&self, tokens: &[u32], position: usize) -> Result<(), RuntimeError> {
         let vocab_len = self.model.config().vocab_len;
         if tokens.is_empty() {
             return Err(RuntimeError::EmptyPrompt);

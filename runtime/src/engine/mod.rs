@@ -1,6 +1,7 @@
 //! Threads and kernels, shared by any number of sessions.
 
 mod lender;
+mod step;
 
 use crate::error::RuntimeError;
 use crate::pool::{CpuSet, MAX_THREADS, Pool, Visit};

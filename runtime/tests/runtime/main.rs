@@ -1,5 +1,6 @@
 //! The runtime over small random models.
 
+mod batch;
 mod context;
 mod errors;
 mod generation;

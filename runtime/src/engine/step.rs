@@ -1,0 +1,151 @@
+//! One pass over several sequences.
+
+use super::Engine;
+use crate::contain::pass;
+use crate::error::RuntimeError;
+use crate::forward::Call;
+use crate::session::Session;
+use pith_kernels::FEW_TOKENS;
+use pith_meter::Traffic;
+use std::sync::Arc;
+
+impl Engine {
+    /// Appends one token to each of several sequences in one pass over the weights: what [`Session::step`] does for one.
+    /// [`Session::logits`] of each are then those that it would have got alone, to the bit.
+    ///
+    /// All sessions run the same model on this engine. Their contexts, positions and
+    /// [cache types](crate::KvType) may differ. Eleven at most go through the weights together, and no more than the
+    /// first one's [batch](Session::batch); of more, groups of as many go one after the other. Two-stage logits are
+    /// computed for one sequence at a time. Where a [limit of memory](crate::SessionOptions::memory) has weights read
+    /// again for every pass, they are read as the first session has planned it.
+    ///
+    /// Returns what the pass touched. Of that each session [counts](Session::traffic) the keys and values that are its
+    /// own and an equal share of the rest.
+    ///
+    /// Fails where a session cannot take its token, or is not one of this engine and model:
+    /// [`RuntimeError::Sequence`] says which. On any error nothing was appended to any.
+    pub fn step(&self, batch: &mut [(&mut Session, u32)]) -> Result<Traffic, RuntimeError> {
+        self.check(batch)?;
+        let mut total = Traffic::default();
+        let mut rest = &mut *batch;
+        while !rest.is_empty() {
+            let most = rest[0].0.batch().min(FEW_TOKENS - 1).min(rest.len());
+            let (group, after) = rest.split_at_mut(most);
+            rest = after;
+            match step_group(group) {
+                Ok(traffic) => total += traffic,
+                Err(error) => {
+                    // Logits that were computed already follow a token that is not there.
+                    batch.iter_mut().for_each(|(session, _)| session.logits_position = 0);
+                    return Err(error);
+                }
+            }
+        }
+        for (session, token) in batch {
+            session.tokens.push(*token);
+            session.logits_position = session.tokens.len();
+        }
+        Ok(total)
+    }
+
+    fn check(&self, batch: &[(&mut Session, u32)]) -> Result<(), RuntimeError> {
+        let Some((first, _)) = batch.first() else { return Ok(()) };
+        for (index, (session, token)) in batch.iter().enumerate() {
+            let foreign = |option| {
+                let (found, expected) = ("another one".into(), "that of the whole batch".into());
+                Err(RuntimeError::Option { option, found, expected })
+            };
+            let checked = if !std::ptr::eq(Arc::as_ptr(session.engine()), self) {
+                foreign("the engine")
+            } else if !Arc::ptr_eq(session.model(), first.model()) {
+                foreign("the model")
+            } else {
+                session.check(&[*token], session.position())
+            };
+            checked.map_err(|source| RuntimeError::Sequence { index, source: Box::new(source) })?;
+        }
+        Ok(())
+    }
+}
+
+/// Computes the logits of few enough sequences; the tokens are not appended yet.
+fn step_group(group: &mut [(&mut Session, u32)]) -> Result<Traffic, RuntimeError> {
+    if let [(session, token)] = group {
+        // Alone: the logits go where they belong.
+        let position = session.position();
+        session.step(*token)?;
+        session.tokens.truncate(position);
+        return Ok(session.last_traffic());
+    }
+    let (count, leader) = (group.len(), &mut *group[0].0);
+    leader.reserve_logits(count)?;
+    let before = leader.exec.traffic;
+    let own = &mut [Traffic::default(); FEW_TOKENS][..count];
+    pass(group, |group| &mut group[0].0.exec, |group| run(group, own))?;
+    Ok(account(group, before, own))
+}
+
+/// The pass, on the first session's buffers. `own` becomes what was read and written of each sequence alone.
+fn run(group: &mut [(&mut Session, u32)], own: &mut [Traffic]) -> Result<(), RuntimeError> {
+    let (leader, others) = group.split_first_mut().expect("a group is not empty");
+    let Session { model, exec, buffers, all_logits, head, logits, caches, place, tokens, .. } =
+        &mut *leader.0;
+    let mut ids = vec![leader.1];
+    let mut sequences = vec![place.sequence(tokens.len(), 1, caches)];
+    let mut outputs = vec![(head, logits)];
+    for (session, token) in others {
+        let Session { head, logits, caches, place, tokens, .. } = &mut **session;
+        ids.push(*token);
+        sequences.push(place.sequence(tokens.len(), 1, caches));
+        outputs.push((head, logits));
+    }
+    let mut call = Call::new(model, exec, &mut sequences);
+    call.run(&ids, buffers)?;
+    let (vocab_len, mut start) = (model.config().vocab_len, 0);
+    while start < outputs.len() {
+        let (head, logits) = &mut outputs[start];
+        if head.is_staged() {
+            call.project(buffers, start..start + 1, head, true, logits);
+            start += 1;
+            continue;
+        }
+        let exact = outputs[start..].iter().take_while(|(head, _)| !head.is_staged()).count();
+        let all = &mut all_logits[..exact * vocab_len];
+        call.project(buffers, start..start + exact, outputs[0].0, false, all);
+        for ((_, logits), computed) in outputs[start..].iter_mut().zip(all.chunks_exact(vocab_len)) {
+            logits.copy_from_slice(computed);
+        }
+        start += exact;
+    }
+    for (own, sequence) in own.iter_mut().zip(&sequences) {
+        *own = sequence.traffic;
+    }
+    Ok(())
+}
+
+/// Shares out what a pass touched, which the first session has counted since `before`; gives all of it.
+fn account(group: &mut [(&mut Session, u32)], before: Traffic, own: &[Traffic]) -> Traffic {
+    let total = group[0].0.exec.traffic - before;
+    let alone = own.iter().fold(Traffic::default(), |mut sum, own| {
+        sum += *own;
+        sum
+    });
+    let shared = total - alone;
+    let count = group.len() as u64;
+    group[0].0.exec.traffic = before;
+    for (index, ((session, _), own)) in group.iter_mut().zip(own).enumerate() {
+        // What does not divide is the first one's.
+        let part = |bytes: u64| bytes / count + if index == 0 { bytes % count } else { 0 };
+        let mut traffic = Traffic {
+            weight_bytes: part(shared.weight_bytes),
+            embedding_bytes: part(shared.embedding_bytes),
+            kv_read_bytes: part(shared.kv_read_bytes),
+            kv_write_bytes: part(shared.kv_write_bytes),
+            activation_bytes: part(shared.activation_bytes),
+        };
+        traffic += *own;
+        session.exec.traffic += traffic;
+        session.last_traffic = traffic;
+    }
+    total
+}
