@@ -1,24 +1,61 @@
 //! `pith chat`
 
-use crate::args::ChatArgs;
-use crate::ledger::Recording;
-use crate::{interrupt, prompt_cache, run, session, speculate};
+use crate::interrupt;
+use crate::options::prompt_cache::PromptCacheArgs;
+use crate::options::recording::{LedgerArgs, Recording};
+use crate::options::reply::{self, ReplyArgs};
+use crate::options::sampler::SamplerArgs;
+use crate::options::session::SessionArgs;
 use anyhow::Context;
+use clap::{Args, ValueHint};
 use pith_boards::Watch;
 use pith_runtime::{ChatTemplate, Drafter, GenerateOptions, Message, Model, Sampler, Session};
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// `pith chat`
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// .pith file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// System message: instructions before the conversation
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Jinja template instead of the file's own
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub template: Option<PathBuf>,
+    /// Most tokens in a reply
+    #[arg(short = 'n', long, default_value_t = 512, value_name = "N")]
+    pub max_tokens: usize,
+    /// Stop a reply at this text (may be given again)
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Print statistics after every reply
+    #[arg(long)]
+    pub stats: bool,
+    #[command(flatten)]
+    pub ledger: LedgerArgs,
+    #[command(flatten)]
+    pub cache: PromptCacheArgs,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+    #[command(flatten)]
+    pub reply: ReplyArgs,
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
 
 const HELP: &str =
     "/clear forgets the conversation, /help shows this, /quit or Ctrl-D ends it; Ctrl-C stops a reply";
 
 /// Talks until the input ends.
 pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
-    let sampler = run::sampler(&args.sampler)?;
-    let (model, session) = session::open(&args.model, &args.session, session::two_stage(&args.sampler))?;
-    let drafter = speculate::drafter(&args.reply, &args.session, &session)?;
+    let sampler = args.sampler.sampler()?;
+    let (model, session) = args.session.open_with(&args.model, args.sampler.two_stage_logits()?)?;
+    let drafter = args.reply.drafter(&args.session, &session)?;
     let template = template(&args, &model)?;
     interrupt::listen()?;
     let system = args.system.iter().map(|text| Message::new("system", text)).collect::<Vec<_>>();
@@ -45,7 +82,7 @@ pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
         }
     }
     if conversation.begun {
-        prompt_cache::save_all(&args.cache, &conversation.session)?;
+        args.cache.save_all(&conversation.session)?;
     }
     conversation.recording.finish()
 }
@@ -104,7 +141,7 @@ impl Conversation<'_> {
         let tokens = self.model.tokenizer()?.encode(&prompt, false)?;
         let first = !std::mem::replace(&mut self.begun, true);
         let restored = match first {
-            true => prompt_cache::restore(&args.cache, &mut self.session, &tokens)?,
+            true => args.cache.restore(&mut self.session, &tokens)?,
             false => 0,
         };
         let options = GenerateOptions {
@@ -136,11 +173,11 @@ impl Conversation<'_> {
         writeln!(out)?;
         interrupt::clear();
         if first {
-            prompt_cache::save_prompt(&args.cache, &self.session, tokens.len(), restored)?;
+            args.cache.save_prompt(&self.session, tokens.len(), restored)?;
         }
         self.recording.flush();
         if args.stats {
-            eprint!("{}", run::statistics(&outcome, &self.recording.ledger, &self.watch.finish()));
+            eprint!("{}", reply::statistics(&outcome, &self.recording.ledger, &self.watch.finish()));
         }
         self.messages.push(Message::new("assistant", outcome.text.trim()));
         Ok(())

@@ -1,8 +1,8 @@
 //! `pith export`
 
-use crate::convert::Bar;
+use crate::options::session::open_model;
 use crate::output;
-use crate::session::open_model;
+use crate::progress::Bar;
 use clap::{Args, ValueEnum, ValueHint};
 use pith_converter::{ExportOptions, ExportType, export as run_export};
 use serde_json::json;

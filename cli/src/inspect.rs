@@ -1,16 +1,52 @@
 //! `pith inspect`
 
-use crate::args::{InspectArgs, PlanArgs, TableFormat};
-use crate::output::{self, Table};
-use crate::plan;
-use crate::session::{self, open_model};
+use crate::options::session::{CacheArgs, ContextArgs, MemoryArgs, open_model};
+use crate::output::{self, Table, TableFormat};
+use crate::placement;
+use clap::{Args, ValueHint};
 use pith_boards::{CacheKind, Machine};
 use pith_format::{Entry, Kind, ModelConfig};
-use pith_runtime::{Model, Placement, SessionOptions};
+use pith_runtime::{Placement, SessionOptions};
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// `pith inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// .pith file, Hugging Face folder or .gguf file
+    #[arg(required_unless_present = "cpu", value_hint = ValueHint::AnyPath)]
+    pub model: Option<PathBuf>,
+    /// Show this machine and the kernels it can run
+    #[arg(long, conflicts_with_all = ["model", "verify"])]
+    pub cpu: bool,
+    /// Read every byte and compare all checksums
+    #[arg(long)]
+    pub verify: bool,
+    /// Show which weights fit in memory, which are read from the disk for every token, and the speed to expect
+    #[arg(long, conflicts_with_all = ["cpu", "verify"])]
+    pub plan: bool,
+    #[command(flatten)]
+    pub session: PlanArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The session that a plan is made for.
+#[derive(Debug, Args)]
+#[command(mut_arg("memory", |arg| arg.requires("plan")))]
+#[command(mut_arg("context", |arg| arg.requires("plan")))]
+#[command(mut_arg("kv", |arg| arg.requires("plan")))]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub memory: MemoryArgs,
+    #[command(flatten)]
+    pub context: ContextArgs,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
 
 /// Shows a file, a checkpoint or this machine.
 pub fn inspect(args: InspectArgs) -> anyhow::Result<()> {
@@ -73,14 +109,14 @@ fn inspect_file(path: &Path, verify: bool) -> anyhow::Result<(String, Value)> {
 fn inspect_plan(path: &Path, args: &PlanArgs) -> anyhow::Result<(String, Value)> {
     let model = Arc::new(open_model(path)?);
     let options = SessionOptions {
-        memory: session::memory(args.memory),
-        context_len: args.context,
-        kv_type: args.kv.into(),
+        memory: args.memory.limit(),
+        context_len: args.context.tokens,
+        kv_type: args.cache.kv.into(),
         ..SessionOptions::default()
     };
     let mut placement = Placement::new(&model, &options)?;
     placement.measure(&model);
-    Ok((plan::text(&placement), plan::json(&placement)))
+    Ok((placement::text(&placement), placement::json(&placement)))
 }
 
 fn encoding_name(entry: &Entry) -> &'static str {
@@ -199,13 +235,4 @@ fn inspect_cpu() -> anyhow::Result<(String, Value)> {
         "kernels": kernels,
     });
     Ok((text, json))
-}
-
-/// The name, parameters and size that a table of measurements gives a model.
-pub fn short_name(model: &Model) -> String {
-    format!(
-        "{} {}",
-        model.config().name,
-        model.metadata().provenance.recipe.split(',').next().unwrap_or_default()
-    )
 }

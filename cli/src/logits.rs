@@ -1,15 +1,36 @@
 //! `pith logits`
 
-use crate::args::LogitsArgs;
-use crate::output::Output;
-use crate::{output, session, tokenize};
+use crate::options::session::SessionArgs;
+use crate::output::{self, Output};
+use crate::text::parse_ids;
 use anyhow::Context;
+use clap::{Args, ValueHint};
 use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+/// `pith logits`
+#[derive(Debug, Args)]
+pub struct LogitsArgs {
+    /// .pith file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// Token ids, separated by spaces or commas
+    #[arg(long)]
+    pub tokens: String,
+    /// NumPy file to write: float32, tokens × vocabulary
+    #[arg(short, long, value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Feed the tokens one by one instead of as one prompt
+    #[arg(long)]
+    pub one_by_one: bool,
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
 
 /// Writes the logits after every token of a sequence.
 pub fn logits(args: LogitsArgs) -> anyhow::Result<()> {
-    let tokens = tokenize::parse_ids(&args.tokens)?;
-    let (model, mut session) = session::open(&args.model, &args.session, false)?;
+    let tokens = parse_ids(&args.tokens)?;
+    let (model, mut session) = args.session.open(&args.model)?;
     let mut rows = Vec::with_capacity(tokens.len() * model.config().vocab_len);
     if args.one_by_one {
         for &token in &tokens {

@@ -3,37 +3,88 @@
 //! Exit codes: 0 done, 1 failed (the reason on standard error), 2 wrong usage, 130 stopped by Ctrl-C.
 #![forbid(unsafe_code)]
 
-mod args;
 mod bench;
 mod board;
 mod calibrate;
-mod calibration;
 mod chat;
 mod convert;
-mod energy;
 mod eval;
 mod export;
 mod inspect;
 mod interrupt;
-mod ledger;
 mod logits;
+mod machine;
 mod metrics;
+mod options;
 mod output;
 mod perplexity;
-mod plan;
-mod prompt_cache;
-mod quantize;
+mod placement;
+mod progress;
 mod report;
 mod run;
 mod search;
-mod session;
-mod speculate;
+mod text;
 mod tokenize;
 
-use args::{Cli, Command};
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+
+/// Compresses language models and runs them on the CPUs people own, and says what every token costs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pith",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a .pith file from a Hugging Face folder or a GGUF file
+    Convert(convert::ConvertArgs),
+    /// Run a text through a model and save statistics of its matrices' inputs, for quantizing
+    Calibrate(calibrate::CalibrateArgs),
+    /// Choose an encoding for each matrix so that a size or energy limit costs the least quality
+    Search(search::SearchArgs),
+    /// Decode a .pith file's weights into a checkpoint that other tools read
+    Export(export::ExportArgs),
+    /// Show the content of a .pith file or a checkpoint, or the kernels that this CPU can run
+    Inspect(inspect::InspectArgs),
+    /// Continue a prompt
+    Run(run::RunArgs),
+    /// Talk with a model
+    Chat(chat::ChatArgs),
+    /// Measure prefill and decode speed
+    Bench(bench::BenchArgs),
+    /// Show this machine: cores, memory, sensors, heat
+    Board(board::BoardArgs),
+    /// Draw the ledgers of `pith run --ledger` as one page
+    Report(report::ReportArgs),
+    /// Measure what compression cost: divergence from the original, answers to tasks
+    Eval(eval::EvalArgs),
+    /// Measure the perplexity of a text
+    Perplexity(perplexity::PerplexityArgs),
+    /// Write the logits of a token sequence to a NumPy file
+    Logits(logits::LogitsArgs),
+    /// Turn text into token ids
+    Tokenize(tokenize::TokenizeArgs),
+    /// Turn token ids into text
+    Detokenize(tokenize::DetokenizeArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
 
 fn main() -> ExitCode {
     match dispatch(Cli::parse().command) {
@@ -49,7 +100,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Convert(args) => convert::convert(args)?,
-        Command::Calibrate(args) => calibration::calibrate(args)?,
+        Command::Calibrate(args) => calibrate::calibrate(args)?,
         Command::Search(args) => return search::search(args),
         Command::Export(args) => export::export(args)?,
         Command::Inspect(args) => inspect::inspect(args)?,

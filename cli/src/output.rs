@@ -1,12 +1,14 @@
 //! Numbers, tables and arrays for people and programs.
 
-use crate::args::TableFormat;
+use clap::ValueEnum;
 use pith_format::{ReplaceOptions, Replacement};
+use pith_runtime::Kind;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// `1234567` as `1.2 MB`: decimal units, as memory traffic is counted.
 pub fn bytes(count: u64) -> String {
@@ -36,6 +38,36 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     let bytes = number.parse::<f64>().map_err(|_| wrong())? * factor;
     if bytes.is_finite() && bytes < u64::MAX as f64 { Ok(bytes.round() as u64) } else { Err(wrong()) }
+}
+
+/// A length of time in seconds, above 0 and below a day.
+pub fn parse_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds < 86_400.0 => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!("\"{text}\" is not a number of seconds above 0")),
+    }
+}
+
+/// The kind as it is printed.
+pub fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Measured => "measured",
+        Kind::Calibrated => "calibrated",
+        Kind::Modelled => "modelled",
+    }
+}
+
+/// Form of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// Aligned columns
+    Table,
+    /// A Markdown table
+    Md,
+    /// Comma-separated values
+    Csv,
+    /// A JSON array
+    Json,
 }
 
 /// A table of rows with the same columns.
@@ -235,6 +267,14 @@ mod tests {
         );
         let json: Value = serde_json::from_str(&table().render(TableFormat::Json)).unwrap();
         assert_eq!(json[1]["tokens/s"], 100.0);
+    }
+
+    #[test]
+    fn seconds_are_above_none() {
+        assert_eq!(parse_seconds("2.5"), Ok(Duration::from_millis(2500)));
+        for wrong in ["0", "-1", "nan", "inf", "1e9", "soon"] {
+            assert!(parse_seconds(wrong).unwrap_err().contains(wrong), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,14 +1,35 @@
 //! `pith perplexity`
 
-use crate::args::PerplexityArgs;
-use crate::{output, session};
+use crate::options::session::SessionArgs;
+use crate::output;
 use anyhow::Context;
+use clap::{Args, ValueHint};
 use serde_json::json;
+use std::path::PathBuf;
 use std::time::Instant;
+
+/// `pith perplexity`
+#[derive(Debug, Args)]
+pub struct PerplexityArgs {
+    /// .pith file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// The text, UTF-8
+    #[arg(short, long, value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Read the first N bytes of it only
+    #[arg(long, value_name = "N")]
+    pub bytes: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
 
 /// Scores a text in windows of the session's context, each beginning with the model's first token where it has one.
 pub fn perplexity(args: PerplexityArgs) -> anyhow::Result<()> {
-    let (model, mut session) = session::open(&args.model, &args.session, false)?;
+    let (model, mut session) = args.session.open(&args.model)?;
     let text = read_text(&args)?;
     let tokens = model.tokenizer()?.encode(&text, false)?;
     let first = model.config().bos;

@@ -15,7 +15,7 @@ pub struct ReportArgs {
     /// Page to write; - is standard output
     #[arg(short, long, value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
-    /// Bytes a second that the machine's memory gives, as in 14.5GB, for ledgers that do not know it
+    /// Memory bandwidth a second, as in 14.5GB, for ledgers that do not record it
     #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
     pub bandwidth: Option<u64>,
 }

@@ -1,23 +1,74 @@
 //! `pith run`
 
-use crate::args::{RunArgs, SamplerArgs};
-use crate::ledger::Recording;
-use crate::{interrupt, output, prompt_cache, session, speculate, tokenize};
+use crate::interrupt;
+use crate::options::prompt_cache::PromptCacheArgs;
+use crate::options::recording::{LedgerArgs, Recording};
+use crate::options::reply::{self, ReplyArgs};
+use crate::options::sampler::SamplerArgs;
+use crate::options::session::SessionArgs;
+use crate::text::read_text;
+use clap::{Args, ValueHint};
 use pith_boards::{Stretch, Watch};
-use pith_runtime::{
-    FullContext, GenerateOptions, Ledger, Outcome, Phase, Sampler, SamplerOptions, StopReason,
-};
+use pith_runtime::{FullContext, GenerateOptions, Ledger, Outcome, Phase, StopReason};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+
+/// `pith run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// .pith file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// The prompt [default: standard input]
+    #[arg(short, long, conflicts_with = "file")]
+    pub prompt: Option<String>,
+    /// Keep backslashes in --prompt; by default \n, \t, \\ and \" stand for their characters
+    #[arg(long)]
+    pub no_escape: bool,
+    /// Read the prompt from a file; - is standard input
+    #[arg(short, long, value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Most tokens to generate
+    #[arg(short = 'n', long, default_value_t = 256, value_name = "N")]
+    pub max_tokens: usize,
+    /// Stop at this text (may be given again)
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Continue after the tokens that end a text
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Do not add the tokenizer's own tokens around the prompt
+    #[arg(long)]
+    pub no_special: bool,
+    /// Print the reply without the prompt
+    #[arg(long)]
+    pub no_echo: bool,
+    /// Print no statistics
+    #[arg(long)]
+    pub no_stats: bool,
+    /// Print text and statistics as JSON at the end
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub ledger: LedgerArgs,
+    #[command(flatten)]
+    pub cache: PromptCacheArgs,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+    #[command(flatten)]
+    pub reply: ReplyArgs,
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
 
 /// Continues a prompt on standard output; statistics go to standard error.
 pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let mut sampler = sampler(&args.sampler)?;
-    let (model, mut session) = session::open(&args.model, &args.session, session::two_stage(&args.sampler))?;
-    let mut drafter = speculate::drafter(&args.reply, &args.session, &session)?;
+    let mut sampler = args.sampler.sampler()?;
+    let two_stage = args.sampler.two_stage_logits()?;
+    let (model, mut session) = args.session.open_with(&args.model, two_stage)?;
+    let mut drafter = args.reply.drafter(&args.session, &session)?;
     let prompt = prompt(&args)?;
     anyhow::ensure!(!prompt.is_empty(), "the prompt is empty; give --prompt, --file or standard input");
     let tokens = model.tokenizer()?.encode(&prompt, !args.no_special)?;
@@ -31,7 +82,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         tokens.len(),
         session.context_len()
     );
-    let restored = prompt_cache::restore(&args.cache, &mut session, &tokens)?;
+    let restored = args.cache.restore(&mut session, &tokens)?;
     let options = GenerateOptions {
         max_tokens: Some(args.max_tokens),
         stops: args.stop.clone(),
@@ -62,46 +113,30 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     let outcome = generation.finish();
     let heat = watch.finish();
-    prompt_cache::save_prompt(&args.cache, &session, tokens.len(), restored)?;
-    prompt_cache::save_all(&args.cache, &session)?;
+    args.cache.save_prompt(&session, tokens.len(), restored)?;
+    args.cache.save_all(&session)?;
     if args.json {
         writeln!(out, "{:#}", to_json(&prompt, &outcome, ledger, &heat))?;
     } else {
         writeln!(out)?;
         if !args.no_stats {
-            eprint!("{}", statistics(&outcome, ledger, &heat));
+            eprint!("{}", reply::statistics(&outcome, ledger, &heat));
         }
     }
     recording.finish()?;
     Ok(if interrupt::pressed() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
 }
 
-/// A sampler from options; the seed is the clock's where none is given.
-pub fn sampler(args: &SamplerArgs) -> anyhow::Result<Sampler> {
-    let clock =
-        || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
-    let options = SamplerOptions {
-        temperature: if args.greedy { 0.0 } else { args.temperature },
-        top_k: args.top_k,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        repeat_penalty: args.repeat_penalty,
-        repeat_window: args.repeat_last,
-        seed: args.seed.unwrap_or_else(clock),
-    };
-    Ok(Sampler::new(options)?)
-}
-
 fn prompt(args: &RunArgs) -> anyhow::Result<String> {
     match (&args.prompt, &args.file) {
         (Some(prompt), _) if args.no_escape => Ok(prompt.clone()),
         (Some(prompt), _) => Ok(unescape(prompt)),
-        (None, Some(path)) => tokenize::read_text(path),
+        (None, Some(path)) => read_text(path),
         (None, None) => {
             if std::io::stdin().is_terminal() {
                 eprintln!("reading the prompt from standard input; end it with Ctrl-D");
             }
-            tokenize::read_text(Path::new("-"))
+            read_text(Path::new("-"))
         }
     }
 }
@@ -126,44 +161,6 @@ fn unescape(text: &str) -> String {
     out
 }
 
-/// Lines for the prompt and the reply, in tokens per second and bytes per token, for what was drafted, and for what
-/// slowed the machine down.
-pub fn statistics(outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> String {
-    let line = |name: &str, phase: Phase| {
-        let totals = ledger.totals(phase);
-        let rate = totals.tokens_per_second().map_or("-".into(), |rate| format!("{rate:.1}"));
-        let each = |bytes: u64| output::bytes(bytes / totals.tokens.max(1) as u64);
-        let traffic = &totals.traffic;
-        format!(
-            "{name:<7} {:>5} tokens {rate:>8} tokens/s  {} a token (weights {}, cache {})\n",
-            totals.tokens,
-            each(
-                traffic.weight_bytes
-                    + traffic.embedding_bytes
-                    + traffic.kv_read_bytes
-                    + traffic.kv_write_bytes
-            ),
-            each(traffic.weight_bytes + traffic.embedding_bytes),
-            each(traffic.kv_read_bytes + traffic.kv_write_bytes),
-        )
-    };
-    let reason = reason(&outcome.reason);
-    let (prompt, reply) = (line("prompt", Phase::Prefill), line("reply", Phase::Decode));
-    let extra = speculate::lines(outcome, &ledger.totals(Phase::Decode));
-    let heat = heat.warning().map(|warning| format!("heat    {warning}\n")).unwrap_or_default();
-    format!("\n{prompt}{reply}{extra}{heat}stopped {reason}\n")
-}
-
-fn reason(reason: &StopReason) -> String {
-    match reason {
-        StopReason::EndOfText(_) => "at the end of the text".into(),
-        StopReason::StopString(text) => format!("at the stop string {text:?}"),
-        StopReason::MaxTokens => "after the most tokens allowed".into(),
-        StopReason::ContextFull => "because the context is full".into(),
-        StopReason::Interrupted => "by request".into(),
-    }
-}
-
 /// The reason as a program reads it.
 fn reason_name(reason: &StopReason) -> &'static str {
     match reason {
@@ -185,7 +182,7 @@ fn to_json(prompt: &str, outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> 
         "stopped": reason_name(&outcome.reason),
         "prefill": ledger.totals(Phase::Prefill),
         "decode": ledger.totals(Phase::Decode),
-        "speculation": speculate::to_json(outcome, &ledger.totals(Phase::Decode)),
+        "speculation": reply::to_json(outcome, &ledger.totals(Phase::Decode)),
         "context_shifts": outcome.shifts,
         "heat": heat,
     })

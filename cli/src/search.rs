@@ -1,19 +1,15 @@
 //! `pith search`
 
-use crate::args::CpuList;
-use crate::board::detect;
-use crate::convert::Bar;
-use crate::output::{self, Table};
-use crate::{interrupt, session};
+use crate::interrupt;
+use crate::machine::detect;
+use crate::options::session::{CoreArgs, MemoryArgs};
+use crate::output::{self, Table, TableFormat};
+use crate::progress::Bar;
 use anyhow::Context;
 use clap::{ArgGroup, Args, ValueHint};
 use pith_boards::profile::{Evidence, Profile};
-use pith_converter::Progress;
-use pith_converter::statistics::CalibrationProgress;
-use pith_runtime::SessionOptions;
 use pith_search::{
-    Budget, Choice, DEFAULT_GENERATIONS, EnergyRule, Outcome, Row, SearchOptions, SearchProgress,
-    search as run_search,
+    Budget, Choice, DEFAULT_GENERATIONS, EnergyRule, Outcome, Row, SearchOptions, search as run_search,
 };
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -26,9 +22,8 @@ pub struct SearchArgs {
     #[arg(value_hint = ValueHint::AnyPath)]
     pub model: PathBuf,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub budget: BudgetArgs,
-    /// Text to calibrate with and to measure on, plain or .jsonl with a field "text"; not the text that judges the result
+    /// Text to calibrate and measure with, plain or .jsonl with a field "text"; keep the text that judges the result out of it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub text: PathBuf,
     /// Text to measure on [default: a part of --text]
@@ -49,7 +44,7 @@ pub struct SearchArgs {
     /// Tokens of a window
     #[arg(short, long, default_value_t = 256, value_name = "TOKENS")]
     pub context: usize,
-    /// What all may take; how much is measured is cut to fit
+    /// Time limit of the whole search; fewer tokens and choices are measured to keep it
     #[arg(long, default_value_t = 3.0, value_name = "HOURS")]
     pub hours: f64,
     /// Most generations of the evolution
@@ -58,30 +53,22 @@ pub struct SearchArgs {
     /// Seed of the evolution
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Round files once and not a second time for what the first made of the inputs
+    /// Round files once, not a second time with inputs from the model rounded first
     #[arg(long)]
     pub no_refine: bool,
-    /// Folder of what is measured on the way; the same command goes on from there [default: OUTPUT.search]
+    /// Folder for measurements; the same command continues from there [default: OUTPUT.search]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub work: Option<PathBuf>,
-    /// Write the tables of what was found, as .json (with each matrix's encoding) or .csv
+    /// Write the tables of results, as .json (with each matrix's encoding) or .csv
     #[arg(long, value_name = "FILE", value_parser = table_path, value_hint = ValueHint::FilePath)]
     pub frontier: Option<PathBuf>,
-    /// Where the recipe goes, TOML [default: the output's name with .toml]
+    /// File for the recipe, TOML [default: the output's name with .toml]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub recipe_out: Option<PathBuf>,
-    /// Memory to take, as in 600M or 2GiB [default: what is available]
-    #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
-    pub memory: Option<u64>,
-    /// Threads [default: the big cores there are]
-    #[arg(short, long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// Run on these CPUs alone, as in 0-3,6 [default: the big cores]
-    #[arg(long, value_name = "LIST", value_parser = crate::args::cpus)]
-    pub cpus: Option<CpuList>,
-    /// Kernels by name (see `pith inspect --cpu`) [default: the fastest]
-    #[arg(long, value_name = "NAME")]
-    pub kernels: Option<String>,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
+    #[command(flatten)]
+    pub cores: CoreArgs,
     /// Replace the output if it exists
     #[arg(short, long)]
     pub force: bool,
@@ -93,7 +80,7 @@ pub struct SearchArgs {
     pub json: bool,
 }
 
-/// What the file may cost: one of these.
+/// The limit to keep: one of these.
 #[derive(Debug, Args)]
 #[group(skip)]
 #[command(group(ArgGroup::new("limit").required(true).multiple(false).args(["budget", "bytes_per_token",
@@ -102,13 +89,13 @@ pub struct BudgetArgs {
     /// Largest file, as in 350MB or 1.5GiB
     #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
     pub budget: Option<u64>,
-    /// Most bytes of weights that a decoded token reads
+    /// Most bytes of weights read for each decoded token
     #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
     pub bytes_per_token: Option<u64>,
-    /// Most bits of a weight, over all matrices
+    /// Most bits a weight, averaged over all matrices
     #[arg(long, value_name = "BITS")]
     pub bits_per_weight: Option<f64>,
-    /// Most joules of a decoded token, by a board's model of energy
+    /// Most joules for each decoded token, by a board's energy model
     #[arg(long, value_name = "J")]
     pub joules_per_token: Option<f64>,
     /// The board, by name or from a file [default: this machine's]
@@ -124,9 +111,9 @@ pub fn search(args: SearchArgs) -> anyhow::Result<ExitCode> {
     let output = args.output.clone().unwrap_or_else(|| default_output(&args.model));
     let options = options(&args, &output)?;
     interrupt::listen()?;
-    let progress = Listener { bar: Bar::new(args.quiet || args.json), quiet: args.quiet || args.json };
-    let result = run_search(&args.model, &output, &options, &progress);
-    progress.bar.finish();
+    let bar = Bar::new(args.quiet || args.json);
+    let result = run_search(&args.model, &output, &options, &bar);
+    bar.finish();
     let outcome = match result {
         Err(error) if error.is_interruption() => {
             eprintln!("{error}");
@@ -156,7 +143,6 @@ pub fn search(args: SearchArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn options(args: &SearchArgs, output: &Path) -> anyhow::Result<SearchOptions> {
-    let cores = session::choose(args.threads, args.cpus.as_ref())?;
     let work = args.work.clone().unwrap_or_else(|| {
         let name = output.file_name().unwrap_or_default().to_string_lossy();
         output.with_file_name(format!("{}.search", name.trim_end_matches(".pith")))
@@ -173,13 +159,8 @@ fn options(args: &SearchArgs, output: &Path) -> anyhow::Result<SearchOptions> {
         generations: args.generations,
         seed: args.seed,
         refine: !args.no_refine,
-        session: SessionOptions {
-            threads: cores.threads,
-            cpus: cores.cpus,
-            kernels: args.kernels.clone(),
-            ..SessionOptions::default()
-        },
-        memory: session::memory(args.memory),
+        session: args.cores.session()?,
+        memory: args.memory.limit(),
         work,
         force: args.force,
     })
@@ -249,61 +230,6 @@ fn table_path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Shows progress on the terminal.
-struct Listener {
-    bar: Bar,
-    quiet: bool,
-}
-
-impl Progress for Listener {
-    fn begin(&self, total_bytes: u64) {
-        Progress::begin(&self.bar, total_bytes);
-    }
-
-    fn tensor(&self, name: &str) {
-        self.bar.tensor(name);
-    }
-
-    fn advance(&self, bytes: u64) {
-        Progress::advance(&self.bar, bytes);
-    }
-
-    fn is_interrupted(&self) -> bool {
-        interrupt::pressed()
-    }
-}
-
-impl CalibrationProgress for Listener {
-    fn begin(&self, step: &str, tokens: u64) {
-        CalibrationProgress::begin(&self.bar, step, tokens);
-    }
-
-    fn advance(&self, tokens: u64) {
-        CalibrationProgress::advance(&self.bar, tokens);
-    }
-
-    fn is_interrupted(&self) -> bool {
-        interrupt::pressed()
-    }
-}
-
-impl SearchProgress for Listener {
-    fn say(&self, line: &str) {
-        if !self.quiet {
-            eprintln!("{line}");
-        }
-    }
-
-    fn begin_step(&self, step: &str, total: u64) {
-        self.bar.start("{msg:20} {bar:32} {pos}/{len} {eta}", total);
-        self.bar.message(step);
-    }
-
-    fn advance_step(&self) {
-        Progress::advance(&self.bar, 1);
-    }
-}
-
 fn to_text(outcome: &Outcome, recipe: &Path, work: &Path) -> String {
     let deviation = 100.0 * (outcome.predicted_bytes as f64 / outcome.file_bytes as f64 - 1.0);
     format!(
@@ -346,7 +272,7 @@ fn table(rows: &[Row]) -> String {
         cells.extend([kl(Some(row.predicted_kl)), kl(row.measured_kl), kl(row.file_kl)]);
         table.push(cells);
     }
-    table.render(crate::args::TableFormat::Table)
+    table.render(TableFormat::Table)
 }
 
 #[cfg(test)]

@@ -1,12 +1,47 @@
 //! `pith tokenize` and `pith detokenize`
 
-use crate::args::{DetokenizeArgs, TokenizeArgs};
-use crate::{output, session};
+use crate::options::session::open_model;
+use crate::output;
+use crate::text::{parse_ids, read_text};
 use anyhow::Context;
+use clap::{Args, ValueHint};
 use pith_tokenizer::Tokenizer;
 use serde_json::json;
-use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// `pith tokenize`
+#[derive(Debug, Args)]
+pub struct TokenizeArgs {
+    /// .pith file, Hugging Face folder, tokenizer.json, tokenizer.model or .gguf file
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub source: PathBuf,
+    /// The text
+    #[arg(short, long, required_unless_present = "file", conflicts_with = "file")]
+    pub text: Option<String>,
+    /// Read the text from a file; - is standard input
+    #[arg(short, long, value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Do not add the tokenizer's own tokens around the text
+    #[arg(long)]
+    pub no_special: bool,
+    /// Print each id with its bytes as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pith detokenize`
+#[derive(Debug, Args)]
+pub struct DetokenizeArgs {
+    /// .pith file, Hugging Face folder, tokenizer.json, tokenizer.model or .gguf file
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub source: PathBuf,
+    /// Token ids, separated by spaces or commas [default: standard input]
+    #[arg(long)]
+    pub tokens: Option<String>,
+    /// Leave special tokens out of the text
+    #[arg(long)]
+    pub skip_special: bool,
+}
 
 /// Prints the ids of a text.
 pub fn tokenize(args: TokenizeArgs) -> anyhow::Result<()> {
@@ -45,44 +80,10 @@ pub fn detokenize(args: DetokenizeArgs) -> anyhow::Result<()> {
 fn open(source: &Path) -> anyhow::Result<Tokenizer> {
     let place = || source.display().to_string();
     if source.extension().is_some_and(|extension| extension == "pith") {
-        let model = session::open_model(source)?;
+        let model = open_model(source)?;
         let id = pith_format::TensorId::model(pith_format::Role::Tokenizer);
         let blob = model.index().bytes(model.bytes(), id).with_context(place)?;
         return Tokenizer::from_blob(blob).with_context(place);
     }
     Ok(pith_converter::load_tokenizer(source)?)
-}
-
-/// Text of a file, or of standard input for `-`.
-pub fn read_text(path: &Path) -> anyhow::Result<String> {
-    if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("standard input")?;
-        return Ok(text);
-    }
-    std::fs::read_to_string(path).with_context(|| path.display().to_string())
-}
-
-/// Ids separated by white space or commas.
-pub fn parse_ids(text: &str) -> anyhow::Result<Vec<u32>> {
-    text.split(|c: char| c.is_whitespace() || c == ',')
-        .filter(|part| !part.is_empty())
-        .enumerate()
-        .map(|(index, part)| {
-            part.parse().with_context(|| format!("token {index} is \"{part}\", expected an id"))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_read_and_nonsense_is_named() {
-        assert_eq!(parse_ids(" 1,2 \n 3").unwrap(), [1, 2, 3]);
-        assert!(parse_ids("").unwrap().is_empty());
-        let error = format!("{:#}", parse_ids("1 -2").unwrap_err());
-        assert!(error.contains("token 1 is \"-2\""), "{error}");
-    }
 }

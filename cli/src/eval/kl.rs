@@ -1,16 +1,86 @@
 //! `pith eval kl`
 
-use super::{Bar, KlArgs, about_json};
-use crate::args::TableFormat;
-use crate::output::{self, Table};
-use crate::session;
+use super::about_json;
+use crate::options::session::{ContextArgs, SessionArgs, open_model};
+use crate::output::{self, Table, TableFormat};
+use crate::progress::Bar;
 use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueHint};
 use pith_eval::kl::{Divergence, Reference};
-use pith_eval::{About, DEFAULT_CONTEXT_LEN, WindowOptions, Windows, text_hash};
+use pith_eval::{About, DEFAULT_CONTEXT_LEN, Scored, WindowOptions, Windows, text_hash};
 use pith_meter::statistics::Estimate;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+/// A window is what an evaluation calls its context.
+const CONTEXT_HELP: &str = "Tokens in each of the windows that the text is cut into [default: 512, or the model's \
+                            context if that is less]";
+
+/// `pith eval kl`
+#[derive(Debug, Args)]
+#[command(mut_arg("context", |arg| arg.help(CONTEXT_HELP).conflicts_with("reference")))]
+pub struct KlArgs {
+    /// .pith file of the original; with --reference, the compressed one alone
+    #[arg(value_name = "DENSE", value_hint = ValueHint::FilePath)]
+    pub first: PathBuf,
+    /// .pith file of the compressed model; may be left out with --save-reference
+    #[arg(value_name = "COMPRESSED", value_hint = ValueHint::FilePath)]
+    pub second: Option<PathBuf>,
+    /// The text, UTF-8
+    #[arg(long, required_unless_present = "reference", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub text: Option<PathBuf>,
+    /// Compare with the original's outputs in this file, written by --save-reference, instead of running it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub reference: Option<PathBuf>,
+    /// Save the original's outputs for further comparisons
+    #[arg(long, value_name = "FILE", conflicts_with = "reference", value_hint = ValueHint::FilePath)]
+    pub save_reference: Option<PathBuf>,
+    /// Take only the first tokens of the text
+    #[arg(long, value_name = "N", conflicts_with = "reference")]
+    pub tokens: Option<usize>,
+    /// Which tokens of a window are scored
+    #[arg(long, value_enum, default_value_t = ScoreArg::SecondHalf, conflicts_with = "reference")]
+    pub score: ScoreArg,
+    /// Begin windows without the model's beginning-of-text token
+    #[arg(long, conflicts_with = "reference")]
+    pub no_bos: bool,
+    /// Logits kept at each position; all other tokens count as one [default: the whole vocabulary up to 2048
+    /// tokens, otherwise 256]
+    #[arg(long, value_name = "N", conflicts_with = "reference")]
+    pub keep: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
+/// Which tokens of a window are scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ScoreArg {
+    /// The tokens of its second half, as llama.cpp does
+    SecondHalf,
+    /// All but the first
+    All,
+}
+
+impl From<ScoreArg> for Scored {
+    fn from(score: ScoreArg) -> Self {
+        match score {
+            ScoreArg::SecondHalf => Scored::SecondHalf,
+            ScoreArg::All => Scored::All,
+        }
+    }
+}
+
+/// The options of a session with room for `context` tokens.
+fn with_context(args: &SessionArgs, context: Option<usize>) -> SessionArgs {
+    SessionArgs { context: ContextArgs { tokens: context }, ..args.clone() }
+}
 
 /// Runs the original, then the compressed model, one in memory at a time.
 pub fn kl(args: KlArgs) -> anyhow::Result<()> {
@@ -44,11 +114,11 @@ pub fn kl(args: KlArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     let compared = match compressed {
         Some(path) => {
-            let run = args.session.session(Some(reference.windows().context_len()));
-            let (_, mut session) = session::open(path, &run, false)?;
+            let run = with_context(&args.session, Some(reference.windows().context_len()));
+            let (_, mut session) = run.open(path)?;
             let about = About::of(&session);
             note_differences(reference.about(), &about);
-            let bar = Bar::new(hidden, path.display().to_string());
+            let bar = Bar::named(hidden, path.display().to_string());
             let divergence = reference.compare(&mut session, &bar)?;
             Some((path, about, divergence))
         }
@@ -84,7 +154,7 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
 
 /// So that an hour of the original is not followed by an error.
 fn check_vocabularies(dense: &Path, compressed: &Path) -> anyhow::Result<()> {
-    let vocab_len = |path| anyhow::Ok(session::open_model(path)?.config().vocab_len);
+    let vocab_len = |path| anyhow::Ok(open_model(path)?.config().vocab_len);
     let (expected, found) = (vocab_len(dense)?, vocab_len(compressed)?);
     ensure!(
         expected == found,
@@ -96,9 +166,9 @@ fn check_vocabularies(dense: &Path, compressed: &Path) -> anyhow::Result<()> {
 }
 
 fn compute(args: &KlArgs, dense: &Path, text: &str, hidden: bool) -> anyhow::Result<Reference> {
-    let model_context_len = session::open_model(dense)?.config().context_len;
-    let context_len = args.context.unwrap_or(DEFAULT_CONTEXT_LEN.min(model_context_len));
-    let (model, mut session) = session::open(dense, &args.session.session(Some(context_len)), false)?;
+    let model_context_len = open_model(dense)?.config().context_len;
+    let context_len = args.session.context.tokens.unwrap_or(DEFAULT_CONTEXT_LEN.min(model_context_len));
+    let (model, mut session) = with_context(&args.session, Some(context_len)).open(dense)?;
     let options = WindowOptions {
         context_len,
         scored: args.score.into(),
@@ -106,7 +176,7 @@ fn compute(args: &KlArgs, dense: &Path, text: &str, hidden: bool) -> anyhow::Res
         token_limit: args.tokens,
     };
     let windows = Windows::of_text(&model, text, &options)?;
-    let bar = Bar::new(hidden, dense.display().to_string());
+    let bar = Bar::named(hidden, dense.display().to_string());
     Ok(Reference::compute(&mut session, windows, args.keep, &bar)?)
 }
 
@@ -119,7 +189,7 @@ fn load(
 ) -> anyhow::Result<Reference> {
     let reference = Reference::load(path)?;
     if let (Some(dense), Some(about)) = (dense, reference.about()) {
-        let found = format!("{:016x}", session::open_model(dense)?.index().checksum());
+        let found = format!("{:016x}", open_model(dense)?.index().checksum());
         ensure!(
             found == about.checksum,
             "{} is of another original: its file's checksum is {}, that of {} is {found}",

@@ -1,22 +1,55 @@
 //! `pith eval tasks`
 
-use super::{Bar, TasksArgs, about_json};
-use crate::args::TableFormat;
-use crate::output::{self, Table, rounded};
-use crate::session;
+use super::about_json;
+use crate::options::session::{SessionArgs, open_model};
+use crate::output::{self, Table, TableFormat, rounded};
+use crate::progress::Bar;
+use clap::{Args, ValueHint};
 use pith_eval::tasks::{Item, TaskReport, TaskResult, questions, read_items, score, select_items};
 use pith_eval::{About, first_token};
 use pith_meter::statistics::Share;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+/// `pith eval tasks`
+#[derive(Debug, Args)]
+#[command(mut_arg("context", |arg| arg.help("Longest prompt with answer in tokens [default: the model's, at most 4096]")))]
+pub struct TasksArgs {
+    /// .pith file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// The items: JSON lines with task, prompt, answer
+    #[arg(short, long, value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Ask the items of this task only (may be given again)
+    #[arg(long, value_name = "NAME")]
+    pub task: Vec<String>,
+    /// Ask no more than the first N items of each task
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub limit: Option<usize>,
+    /// Ask this model too, and compare the answers item by item
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::FilePath)]
+    pub against: Option<PathBuf>,
+    /// Begin prompts without the model's beginning-of-text token
+    #[arg(long)]
+    pub no_bos: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
 
 /// Asks a model, and another after it.
 pub fn tasks(args: TasksArgs) -> anyhow::Result<()> {
     let items = select_items(&args.file, read_items(&args.file)?, &args.task, args.limit)?;
     if let Some(other) = &args.against {
         // So that a wrong name is not found out after the first model's work.
-        session::open_model(other)?;
+        open_model(other)?;
     }
     let started = Instant::now();
     let (about, right) = ask(&args, &args.model, &items)?;
@@ -41,12 +74,19 @@ pub fn tasks(args: TasksArgs) -> anyhow::Result<()> {
 }
 
 fn ask(args: &TasksArgs, path: &Path, items: &[Item]) -> anyhow::Result<(About, Vec<bool>)> {
-    let (model, mut session) = session::open(path, &args.session.session(args.context), false)?;
+    let (model, mut session) = args.session.open(path)?;
     let first = if args.no_bos { None } else { first_token(&model) };
     let questions = questions(&args.file, items, model.tokenizer()?, first, session.context_len())?;
-    let bar = Bar::new(args.quiet || args.json, path.display().to_string());
+    let bar = Bar::named(args.quiet || args.json, path.display().to_string());
     let right = score(&questions, &mut session, &bar)?;
     Ok((About::of(&session), right))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(format!("\"{text}\" is not a number from 1 on")),
+    }
 }
 
 fn to_text(report: &TaskReport) -> String {

@@ -1,8 +1,8 @@
-//! What `pith convert` does beyond rounding each weight: calibrating, rounding by what was learnt, and saying what it cost.
+//! Conversion with calibration: collect statistics, round with them, compare the result with the dense model.
 
-use crate::args::ConvertArgs;
-use crate::convert::Bar;
-use crate::{interrupt, output, session};
+use crate::interrupt;
+use crate::options::session::{CoreArgs, MemoryArgs};
+use crate::progress::Bar;
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum, ValueHint};
 use pith_converter::statistics::TextOptions;
@@ -19,61 +19,59 @@ use std::sync::Arc;
 /// How matrices are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum QuantizerArg {
-    /// To the nearest level; with a calibration columns of large inputs count more
+    /// Round to the nearest level; with a calibration, columns of large inputs weigh more
     Nearest,
-    /// GPTQ: each column makes up for the errors of those before it
+    /// GPTQ: round one column at a time, adjust the remaining columns to cancel the error
     Gptq,
-    /// Half-quadratic: by the weights alone, outliers counting less
+    /// HQQ: fit scales to the weights without a calibration, with less weight for outliers
     Hqq,
 }
 
-/// What is done to the weights before they are rounded.
+/// Change of basis before rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TransformArg {
-    /// Weights as they are, also where the recipe says otherwise
+    /// No transform, whatever the recipe says
     None,
-    /// Scale columns of large inputs up, what gives them down
+    /// AWQ: scale columns of large inputs up, and scale down the layer that produces these inputs
     Awq,
-    /// Rotate so that no input is much larger than the others; a tied head is stored apart
+    /// Hadamard rotation: spreads outliers over all inputs; a tied head is then stored separately
     Hadamard,
 }
 
-/// Rounding with what is known of the inputs, and what it cost.
+/// Options of quantizing, calibrating and checking the result.
 #[derive(Debug, Args)]
 pub struct QuantizeArgs {
     /// How matrices are rounded [default: the recipe's; without one, nearest]
     #[arg(long, value_enum)]
     pub quantizer: Option<QuantizerArg>,
-    /// Round twice, the second time for what the first made of the inputs (gptq)
+    /// Round twice; the second time with inputs from the model rounded first (gptq)
     #[arg(long)]
     pub refine: bool,
-    /// Change of basis before rounding, multiplied into the weights [default: the recipe's; without one, none]
+    /// Transform merged into the weights before rounding [default: the recipe's; without one, none]
     #[arg(long, value_enum)]
     pub transform: Option<TransformArg>,
-    /// What `pith calibrate` wrote of this checkpoint [default: calibrate now, where the quantizer needs it]
+    /// Statistics that `pith calibrate` wrote for this checkpoint [default: calibrate now if the quantizer needs it]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub calibration: Option<PathBuf>,
-    /// Text to calibrate with, plain or .jsonl with a field "text" [default: what the model writes by itself]
+    /// Text to calibrate with, plain or .jsonl with a field "text" [default: text that the model generates]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub text: Option<PathBuf>,
-    /// Most tokens of it
+    /// Most tokens of --text
     #[arg(long, value_name = "N")]
     pub tokens: Option<usize>,
-    /// Tokens of a window of it, and of --eval-text [default: 512, or the model's context]
+    /// Tokens in a window of --text and --eval-text [default: 512, or the model's context]
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
-    /// Text on which the file is compared with the dense model when it is done
+    /// Compare the new file with the dense model on this text
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub eval_text: Option<PathBuf>,
     /// Write nothing if the mean KL divergence on --eval-text is above this
     #[arg(long, value_name = "NATS", requires = "eval_text")]
     pub max_kl: Option<f64>,
-    /// Memory to take, as in 600M or 2GiB [default: what is available]
-    #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
-    pub memory: Option<u64>,
-    /// Threads of the model's runs [default: the big cores there are]
-    #[arg(short, long, value_name = "N")]
-    pub threads: Option<usize>,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
+    #[command(flatten)]
+    pub cores: CoreArgs,
 }
 
 impl QuantizeArgs {
@@ -105,41 +103,39 @@ impl QuantizeArgs {
 
 /// Calibrates where that is needed, converts and compares. The file gets its name when all of that is done.
 pub fn write(
-    args: &ConvertArgs,
+    source: &Path,
+    output: &Path,
+    args: &QuantizeArgs,
     options: ConvertOptions,
     bar: &Bar,
 ) -> anyhow::Result<(Report, Option<Divergence>)> {
-    let output = &args.output;
-    let mut inputs = input_files(&args.source)?;
-    inputs.extend(
-        [&options.calibration, &args.quantize.text, &args.quantize.eval_text].into_iter().flatten().cloned(),
-    );
-    let replacing = ReplaceOptions { force: args.force, inputs: &inputs };
+    let mut inputs = input_files(source)?;
+    inputs.extend([&options.calibration, &args.text, &args.eval_text].into_iter().flatten().cloned());
+    let replacing = ReplaceOptions { force: options.force, inputs: &inputs };
     replacing.check(output)?;
     let beside = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Compression::check(&args.source, &options)?;
+    Compression::check(source, &options)?;
     let folder = tempfile::Builder::new().prefix(".pith-convert-").tempdir_in(beside);
     let folder = folder.with_context(|| format!("a temporary folder in {}", beside.display()))?;
     interrupt::listen()?;
-    let cores = session::choose(args.quantize.threads, None)?;
-    let run = SessionOptions { threads: cores.threads, cpus: cores.cpus, ..SessionOptions::default() };
+    let run = args.cores.session()?;
     let given = CompressOptions {
-        text: args.quantize.text.clone(),
-        text_options: TextOptions { tokens: args.quantize.tokens, window: args.quantize.context },
+        text: args.text.clone(),
+        text_options: TextOptions { tokens: args.tokens, window: args.context },
         session: run.clone(),
         memory: options.memory,
     };
-    let mut compression = Compression::new(&args.source, folder.path(), given, bar)?;
+    let mut compression = Compression::new(source, folder.path(), given, bar)?;
     let written = folder.path().join("output.pith");
-    let report = match args.quantize.text.is_some() || options.recipe.needs_hessians() {
+    let report = match args.text.is_some() || options.recipe.needs_hessians() {
         true => compression.write(&options, &written, bar)?,
-        false => pith_converter::convert(&args.source, &written, &options, bar)?,
+        false => pith_converter::convert(source, &written, &options, bar)?,
     };
-    let divergence = match &args.quantize.eval_text {
-        Some(text) => Some(compare(text, args.quantize.context, compression.dense(), &written, run, bar)?),
+    let divergence = match &args.eval_text {
+        Some(text) => Some(compare(text, args.context, compression.dense(), &written, run, bar)?),
         None => None,
     };
-    if let (Some(limit), Some(divergence)) = (args.quantize.max_kl, &divergence) {
+    if let (Some(limit), Some(divergence)) = (args.max_kl, &divergence) {
         let found = divergence.kl.mean;
         ensure!(
             found <= limit,

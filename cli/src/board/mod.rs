@@ -1,18 +1,44 @@
 //! `pith board`
 
-use crate::args::{BoardArgs, BoardCommand};
-use crate::calibrate::calibrate;
+mod calibrate;
+
+use crate::machine::detect;
 use crate::output;
-use anyhow::Context;
+use calibrate::{CalibrateArgs, calibrate};
+use clap::{Args, Subcommand, ValueHint};
 use pith_boards::profile::{
-    Bandwidth, Detection, Evidence, Library, Origin, Presence, Profile, SensorKind, SensorState,
+    Bandwidth, Detection, Evidence, Origin, Presence, Profile, SensorKind, SensorState,
 };
 use pith_boards::{
     CacheKind, Choice, CoreClass, Cores, Heat, Machine, Wanted, available_memory_below, cpu_list,
 };
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// `pith board`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct BoardArgs {
+    #[command(subcommand)]
+    pub command: Option<BoardCommand>,
+    /// Use this profile, by name or from a file, instead of detecting one
+    #[arg(long, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
+    pub profile: Option<String>,
+    /// Look at the machine whose /proc and /sys lie in this folder
+    #[arg(long, value_name = "DIR", default_value = "/", hide = true, value_hint = ValueHint::DirPath)]
+    pub root: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Subcommands of `pith board`
+#[derive(Debug, Subcommand)]
+pub enum BoardCommand {
+    /// Measure memory speed, idle power, and the energy of a byte and an operation; save them as this machine's profile
+    Calibrate(CalibrateArgs),
+}
 
 /// Shows what machine this is, and why that is believed.
 pub fn board(args: BoardArgs) -> anyhow::Result<()> {
@@ -23,18 +49,6 @@ pub fn board(args: BoardArgs) -> anyhow::Result<()> {
     let survey = Survey::of(&args)?;
     output::print(&if args.json { format!("{:#}\n", survey.json()?) } else { survey.text() })?;
     Ok(())
-}
-
-/// The profile that fits the machine below `root`, or the one asked for.
-pub fn detect(evidence: &Evidence, wanted: Option<&str>) -> anyhow::Result<Detection> {
-    let library = match Library::user_folder() {
-        Some(folder) => Library::with_folder(&folder)?,
-        None => Library::shipped(),
-    };
-    Ok(match wanted {
-        Some(wanted) => library.forced(wanted).context("--profile")?,
-        None => library.detect(evidence),
-    })
 }
 
 /// Everything that is shown.

@@ -1,17 +1,61 @@
 //! `pith bench`
 
-use crate::args::{BenchArgs, TableFormat};
-use crate::energy;
-use crate::inspect::short_name;
-use crate::output::{self, Table, rounded};
-use crate::plan;
-use crate::session::{choose, open_or_load};
+mod energy;
+
+use crate::options::sampler::HeadArgs;
+use crate::options::session::{PassArgs, PlaceArgs, open_or_load};
+use crate::output::{self, Table, TableFormat, rounded};
+use crate::placement;
+use clap::{Args, ValueHint};
+use energy::EnergyArgs;
 use pith_boards::{Choice, Watch};
 use pith_runtime::{Model, RuntimeError, Session, SessionOptions, Traffic};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// A measurement takes no notice of what else is in memory.
+const MEMORY_HELP: &str = "Most memory to use, as in 600M or 2GiB; weights beyond it are read from the disk again for \
+                           every pass [default: no limit]";
+
+/// `pith bench`
+#[derive(Debug, Args)]
+#[command(mut_arg("memory", |arg| arg.help(MEMORY_HELP)))]
+pub struct BenchArgs {
+    /// .pith files
+    #[arg(required = true, value_hint = ValueHint::FilePath)]
+    pub models: Vec<PathBuf>,
+    /// Prompt tokens of a prefill test; several separated by commas, 0 for none
+    #[arg(short = 'p', long, default_value = "512", value_delimiter = ',', value_name = "N")]
+    pub prompt: Vec<usize>,
+    /// Tokens of a decode test; several separated by commas, 0 for none
+    #[arg(short = 'n', long, default_value = "128", value_delimiter = ',', value_name = "N")]
+    pub generate: Vec<usize>,
+    /// Tokens in the context before a test; several separated by commas
+    #[arg(short = 'd', long, default_value = "0", value_delimiter = ',', value_name = "N")]
+    pub depth: Vec<usize>,
+    /// Runs of each test, after one warm-up run
+    #[arg(short, long, default_value_t = 5, value_name = "N")]
+    pub repetitions: usize,
+    /// Thread counts, separated by commas [default: the big cores]
+    #[arg(short, long, value_delimiter = ',', value_name = "N")]
+    pub threads: Vec<usize>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub pass: PassArgs,
+    #[command(flatten)]
+    pub head: HeadArgs,
+    #[command(flatten)]
+    pub energy: EnergyArgs,
+    /// Form of the result
+    #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
+    pub output: TableFormat,
+    /// The same as --output json
+    #[arg(long, conflicts_with = "output")]
+    pub json: bool,
+}
 
 const COLUMNS: [&str; 17] = [
     "model",
@@ -35,7 +79,7 @@ const COLUMNS: [&str; 17] = [
 
 /// One thing to time.
 #[derive(Clone, Copy)]
-pub struct Test {
+struct Test {
     /// Tokens already in the context.
     pub depth: usize,
     /// Tokens fed.
@@ -110,38 +154,31 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
 }
 
 /// Opens one of the models.
-pub fn open(args: &BenchArgs, path: &Path) -> anyhow::Result<Arc<Model>> {
-    Ok(Arc::new(open_or_load(path, args.huge_pages)?))
+fn open(args: &BenchArgs, path: &Path) -> anyhow::Result<Arc<Model>> {
+    Ok(Arc::new(open_or_load(path, args.pass.huge_pages)?))
 }
 
 /// Threads and CPUs for each number of threads asked for.
-pub fn choices(args: &BenchArgs) -> anyhow::Result<Vec<Choice>> {
+fn choices(args: &BenchArgs) -> anyhow::Result<Vec<Choice>> {
     let threads: Vec<Option<usize>> =
         if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
-    threads.iter().map(|&threads| choose(threads, args.cpus.as_ref())).collect()
+    threads.iter().map(|&threads| args.place.choose(threads)).collect()
 }
 
 /// A session with room for the longest of the tests.
-pub fn session(
-    args: &BenchArgs,
-    model: &Arc<Model>,
-    tests: &[Test],
-    cores: &Choice,
-) -> anyhow::Result<Session> {
+fn session(args: &BenchArgs, model: &Arc<Model>, tests: &[Test], cores: &Choice) -> anyhow::Result<Session> {
     let options = SessionOptions {
         context_len: tests.iter().map(|test| test.depth + test.tokens).max(),
         beyond_model: true,
-        kv_type: args.kv.into(),
-        threads: cores.threads,
-        cpus: cores.cpus.clone(),
-        kernels: args.kernels.clone(),
-        batch: args.batch,
-        memory: args.memory,
-        two_stage_logits: !args.exact_logits,
-        ..SessionOptions::default()
+        kv_type: args.pass.cache.kv.into(),
+        batch: args.pass.batch,
+        memory: args.pass.memory.bytes,
+        lock: args.pass.mlock,
+        two_stage_logits: args.head.two_stage_logits,
+        ..args.place.session(cores)
     };
     let session = Session::new(Arc::clone(model), options)?;
-    if let Some(summary) = session.placement().and_then(plan::summary) {
+    if let Some(summary) = session.placement().and_then(placement::summary) {
         eprintln!("{summary}");
     }
     Ok(session)
@@ -195,7 +232,7 @@ fn measure(
         model.index().file_bytes().into(),
         session.kernels().into(),
         session.threads().into(),
-        format!("{:?}", args.kv).to_lowercase().into(),
+        format!("{:?}", args.pass.cache.kv).to_lowercase().into(),
         test.name().into(),
         rounded(median, 2),
         rounded(rates[0], 2),
@@ -209,6 +246,15 @@ fn measure(
         heat.lowest_hz.map_or(Value::Null, |hz| rounded(hz as f64 / 1e9, 2)),
         heat.throttled.into(),
     ])
+}
+
+/// The model's name and recipe, for a row of a table.
+fn short_name(model: &Model) -> String {
+    format!(
+        "{} {}",
+        model.config().name,
+        model.metadata().provenance.recipe.split(',').next().unwrap_or_default()
+    )
 }
 
 /// Of sorted values.

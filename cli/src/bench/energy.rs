@@ -1,21 +1,17 @@
 //! `pith bench --energy`: joules for every token, by the measuring protocol of the boards crate.
 
-use crate::args::{BenchArgs, TableFormat};
-use crate::bench::{self, Test};
-use crate::board::detect;
-use crate::calibrate::own_profile;
-use crate::inspect::short_name;
-use crate::output::{self, Table, rounded};
+use super::{BenchArgs, Test, short_name};
+use crate::machine::{detect, own_profile, report_unusable, usable_counters};
+use crate::output::{self, Table, TableFormat, rounded};
 use anyhow::Context;
 use clap::{Args, ValueEnum, ValueHint};
 use pith_boards::calibrate::read_model;
-use pith_boards::counters::{self, TrafficCounter, gate};
-use pith_boards::meters::{Discovered, Found, PowerLog, Unusable, discover};
+use pith_boards::meters::{Discovered, Found, PowerLog, discover};
 use pith_boards::profile::Evidence;
 use pith_boards::protocol::{
     EnergySummary, Instruments, Plan, Record, Summary, ThrottleWatch, Variant, WallTime, Work, measure,
 };
-use pith_boards::{Ceiling, EnergyModel, Machine, Streamer, available_memory, buffer_bytes, ceilings};
+use pith_boards::{Ceiling, EnergyModel, Machine, available_memory, buffer_bytes, ceilings};
 use pith_format::{Kind as TensorKind, Role};
 use pith_meter::statistics::{Interval, compare};
 use pith_runtime::{Kind, Model, Scope, Session};
@@ -32,19 +28,19 @@ const WARMUPS: usize = 3;
 /// Time to probe the memory, for each number of threads and round.
 const PROBE: Duration = Duration::from_millis(400);
 
-/// How energy is measured.
+/// Options of measuring energy.
 #[derive(Debug, Args)]
 pub struct EnergyArgs {
-    /// Measure joules a token too: windows in turns between two rests, --repetitions of them for each test
+    /// Measure joules a token too: --repetitions windows of each test, in turns, between two rests
     #[arg(long)]
     pub energy: bool,
     /// Length of a window [default: 2, or 100 periods of the slowest sensor]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "energy")]
+    #[arg(long, value_name = "SECONDS", value_parser = output::parse_seconds, requires = "energy")]
     pub window: Option<Duration>,
     /// Length of the rests before and after [default: as --window]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "energy")]
+    #[arg(long, value_name = "SECONDS", value_parser = output::parse_seconds, requires = "energy")]
     pub idle: Option<Duration>,
-    /// What an external meter writes meanwhile, as CSV: time_s and power_w, or voltage_v and current_a
+    /// Log that an external meter writes meanwhile, CSV with time_s and power_w, or voltage_v and current_a
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "energy")]
     pub power_log: Option<PathBuf>,
     /// Second since 1970 at which the log's time is 0 [default: its times are seconds since 1970]
@@ -53,7 +49,8 @@ pub struct EnergyArgs {
     /// What the external meter covers
     #[arg(long, value_enum, default_value_t = LogScope::Board, requires = "power_log")]
     pub power_log_scope: LogScope,
-    /// Profile with the model of energy to compute by [default: the one that `pith board calibrate` wrote, or that of the profile that fits]
+    /// Profile whose energy model is used [default: the one that `pith board calibrate` wrote, or that of the
+    /// profile that fits]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "energy")]
     pub energy_model: Option<PathBuf>,
 }
@@ -73,14 +70,6 @@ impl From<LogScope> for Scope {
             LogScope::Board => Scope::Board,
             LogScope::Wall => Scope::Wall,
         }
-    }
-}
-
-/// A length of time in seconds, above 0 and below a day.
-pub fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if seconds > 0.0 && seconds < 86_400.0 => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(format!("\"{text}\" is not a number of seconds above 0")),
     }
 }
 
@@ -128,9 +117,9 @@ pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> an
     }
 
     let files: Vec<Arc<Model>> =
-        args.models.iter().map(|path| bench::open(args, path)).collect::<anyhow::Result<_>>()?;
+        args.models.iter().map(|path| super::open(args, path)).collect::<anyhow::Result<_>>()?;
     // Before the first session, which may keep this thread on some CPUs.
-    let choices = bench::choices(args)?;
+    let choices = super::choices(args)?;
     anyhow::ensure!(
         choices.windows(2).all(|pair| pair[0].cpus == pair[1].cpus),
         "--energy measures in turns and so on the same CPUs; give --cpus, or one number of threads at a time"
@@ -139,7 +128,7 @@ pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> an
     for model in &files {
         for cores in &choices {
             for &test in tests {
-                let mut session = bench::session(args, model, &[test], cores)?;
+                let mut session = super::session(args, model, &[test], cores)?;
                 let tokens = test.prepare(model, &mut session)?;
                 running.push(Running { model, session, test, tokens });
             }
@@ -172,32 +161,6 @@ pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> an
         record.add_model(model, &operations);
     }
     print(&record, &running, &ceilings, format)
-}
-
-/// Counters that passed the gate, and the others with their reasons.
-pub type Counters = (Vec<Box<dyn TrafficCounter>>, Vec<Unusable>);
-
-/// The counters of memory traffic of this machine.
-pub fn usable_counters(root: &Path) -> anyhow::Result<Counters> {
-    let (opened, mut unusable) = counters::open(root);
-    let mut usable = Vec::new();
-    if !opened.is_empty() {
-        let streamer = Streamer::new(buffer_bytes(&Machine::detect()?, available_memory()?));
-        for mut counter in opened {
-            match gate(counter.as_mut(), || streamer.read(1)) {
-                Ok(_) => usable.push(counter),
-                Err(reason) => unusable.push(Unusable { name: counter.name().into(), reason }),
-            }
-        }
-    }
-    Ok((usable, unusable))
-}
-
-/// Says on standard error what is there and cannot be used.
-pub fn report_unusable<'a>(all: impl IntoIterator<Item = &'a Unusable>) {
-    for one in all {
-        eprintln!("unusable: {}: {}", one.name, one.reason);
-    }
 }
 
 /// The model of energy asked for, or the one of this machine's own profile, or of the profile that fits it.
@@ -468,20 +431,11 @@ fn comparisons(record: &Record, running: &[Running<'_>], summaries: &[Summary]) 
                 record.joules_per_token(index, meter).into_iter().collect::<Option<Vec<f64>>>()
             };
             if let (Some(a), Some(b)) = (figures(first), figures(second)) {
-                say(format!("J/token by {} ({})", info.name, kind_name(info.kind)), a, b);
+                say(format!("J/token by {} ({})", info.name, output::kind_name(info.kind)), a, b);
             }
         }
     }
     all
-}
-
-/// The kind as it is printed.
-pub fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Measured => "measured",
-        Kind::Calibrated => "calibrated",
-        Kind::Modelled => "modelled",
-    }
 }
 
 fn optional(value: Option<f64>, decimals: i32) -> Value {
@@ -500,14 +454,6 @@ fn significant(value: Option<f64>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn seconds_are_above_none() {
-        assert_eq!(seconds("2.5"), Ok(Duration::from_millis(2500)));
-        for wrong in ["0", "-1", "nan", "inf", "1e9", "soon"] {
-            assert!(seconds(wrong).unwrap_err().contains(wrong), "{wrong}");
-        }
-    }
 
     #[test]
     fn figures_have_four_digits_and_unknown_ones_none() {

@@ -1,14 +1,55 @@
 //! `pith convert`
 
-use crate::args::ConvertArgs;
-use crate::output::{self, Table};
-use crate::{interrupt, quantize, session};
+mod quantize;
+
+use crate::output::{self, Table, TableFormat};
+use crate::progress::Bar;
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
-use pith_converter::statistics::CalibrationProgress;
-use pith_converter::{ConvertOptions, Progress, Recipe, Report, convert as run_conversion};
+use clap::{Args, ValueHint};
+use pith_converter::{ConvertOptions, Recipe, Report, convert as run_conversion};
 use pith_format::Encoding;
+use quantize::QuantizeArgs;
 use serde_json::json;
+use std::path::PathBuf;
+
+/// `pith convert`
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// Hugging Face folder or .gguf file
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub source: PathBuf,
+    /// File to write
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Encoding of the weight matrices: f32, f16, q8, q6, q5, q4, q4-g64, q4-nl, q3, q2, ternary, or keep (the
+    /// source's own, of a GGUF or a quantized checkpoint, where Pith has it)
+    #[arg(short, long, default_value = "q4")]
+    pub encoding: String,
+    /// Recipe: balanced, small, tiny, or a TOML file
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["encoding", "embedding", "head"])]
+    pub recipe: Option<String>,
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
+    /// Encoding of the token embedding [default: q8, or --encoding where that is wider]
+    #[arg(long)]
+    pub embedding: Option<String>,
+    /// Encoding of the head; two joined by + for one in two parts [default: as the embedding; large ones of 8 bits
+    /// q4-g64+q4, of which decoding reads little more than the first part]
+    #[arg(long)]
+    pub head: Option<String>,
+    /// Name of the model in the file [default: the source's]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Replace the output if it exists
+    #[arg(short, long)]
+    pub force: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Converts and reports.
 pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
@@ -17,7 +58,7 @@ pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
         name: args.name.clone(),
         force: args.force,
         calibration: args.quantize.calibration.clone(),
-        memory: session::memory(args.quantize.memory),
+        memory: args.quantize.memory.limit(),
         ..ConvertOptions::default()
     };
     let bar = Bar::new(args.quiet || args.json);
@@ -26,7 +67,7 @@ pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
             .map(|report| (report, None))
             .map_err(Into::into)
     } else {
-        quantize::write(&args, options, &bar)
+        quantize::write(&args.source, &args.output, &args.quantize, options, &bar)
     };
     bar.finish();
     let (report, divergence) = result?;
@@ -63,77 +104,6 @@ fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
     Ok(recipe)
 }
 
-/// Shows each step of a conversion, and of what goes before it.
-pub struct Bar(ProgressBar);
-
-impl Bar {
-    /// Shows nothing where it is `hidden`.
-    pub fn new(hidden: bool) -> Self {
-        Self(if hidden { ProgressBar::hidden() } else { ProgressBar::no_length() })
-    }
-
-    /// Takes it from the screen.
-    pub fn finish(&self) {
-        self.0.finish_and_clear();
-    }
-
-    /// What is being done.
-    pub fn message(&self, text: &str) {
-        self.0.set_message(text.to_string());
-    }
-
-    /// Begins anew, with `total` before it.
-    pub fn start(&self, template: &str, total: u64) {
-        self.0.set_style(ProgressStyle::with_template(template).expect("a template of known fields"));
-        self.0.reset();
-        self.0.set_length(total);
-    }
-}
-
-impl Progress for Bar {
-    fn begin(&self, total_bytes: u64) {
-        self.start("{bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} {wide_msg}", total_bytes);
-    }
-
-    fn tensor(&self, name: &str) {
-        self.0.set_message(name.to_string());
-    }
-
-    fn advance(&self, bytes: u64) {
-        self.0.inc(bytes);
-    }
-
-    fn is_interrupted(&self) -> bool {
-        interrupt::pressed()
-    }
-}
-
-impl CalibrationProgress for Bar {
-    fn begin(&self, step: &str, tokens: u64) {
-        self.start("{msg:16} {bar:32} {human_pos}/{human_len} tokens {per_sec} {eta}", tokens);
-        self.0.set_message(step.to_string());
-    }
-
-    fn advance(&self, tokens: u64) {
-        self.0.inc(tokens);
-    }
-
-    fn is_interrupted(&self) -> bool {
-        interrupt::pressed()
-    }
-}
-
-impl pith_format::Progress for Bar {
-    fn begin(&self, step: &str, windows: u64, _unit: pith_format::Unit) {
-        self.start("{msg:16} {bar:32} {pos}/{len} windows {eta}", windows);
-        self.0.set_message(step.to_string());
-    }
-
-    fn advance(&self, count: u64) {
-        self.0.inc(count);
-    }
-}
-
 fn to_text(args: &ConvertArgs, report: &Report) -> String {
     let mut table = Table::new(&["encoding", "tensors", "bytes"]);
     for (encoding, total) in report.by_encoding() {
@@ -142,7 +112,7 @@ fn to_text(args: &ConvertArgs, report: &Report) -> String {
     }
     format!(
         "{}{}: {} ({}), {} from {} of weights in {:.1} s\n",
-        table.render(crate::args::TableFormat::Table),
+        table.render(TableFormat::Table),
         args.output.display(),
         report.name,
         report.family,

@@ -1,7 +1,6 @@
-//! What a run writes down: the ledger's file, metrics, and who reads meters for them.
+//! Options of what a run writes down: the ledger's file and metrics, and the meters that are read for them.
 
-use crate::board::detect;
-use crate::energy::report_unusable;
+use crate::machine::{detect, report_unusable};
 use crate::metrics::{self, Publisher};
 use anyhow::Context;
 use clap::{Args, ValueEnum, ValueHint};
@@ -17,19 +16,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What is written down of a run.
+/// Where a run's costs go.
 #[derive(Debug, Args)]
 pub struct LedgerArgs {
     /// Write a line for every token as it is decoded: time, bytes moved, joules, the machine's state
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ledger: Option<PathBuf>,
-    /// Form of the --ledger file [default: csv where its name ends so, otherwise jsonl]
+    /// Form of the --ledger file [default: csv if its name ends in .csv, otherwise jsonl]
     #[arg(long, value_enum, value_name = "FORM", requires = "ledger")]
     pub ledger_format: Option<FormatArg>,
     /// Keep sums as Prometheus text in this file, for node_exporter's textfile collector
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub metrics: Option<PathBuf>,
-    /// Serve sums as Prometheus text at http://ADDRESS/metrics; a port alone is of this machine's loopback
+    /// Serve sums as Prometheus text at http://ADDRESS/metrics; a port alone listens on the loopback interface
     #[arg(long, value_name = "ADDRESS", value_parser = metrics::parse_address)]
     pub metrics_listen: Option<SocketAddr>,
 }

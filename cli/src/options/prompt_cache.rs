@@ -1,0 +1,52 @@
+//! `--session FILE`: a prompt's keys and values, kept between calls.
+
+use clap::{Args, ValueHint};
+use pith_runtime::Session;
+use std::path::PathBuf;
+
+/// The file, and how it is used.
+#[derive(Debug, Args)]
+pub struct PromptCacheArgs {
+    /// Cache the prompt's keys and values in FILE; reuse them on the next run
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub session: Option<PathBuf>,
+    /// Only read the --session file
+    #[arg(long, requires = "session")]
+    pub session_ro: bool,
+    /// Cache the reply too
+    #[arg(long, requires = "session", conflicts_with = "session_ro")]
+    pub session_all: bool,
+}
+
+impl PromptCacheArgs {
+    /// Restores the part of `prompt` that the file holds; a file that does not exist yet holds none. Returns how many
+    /// tokens of the prompt the session has.
+    pub fn restore(&self, session: &mut Session, prompt: &[u32]) -> anyhow::Result<usize> {
+        match &self.session {
+            Some(path) if self.session_ro || path.exists() => Ok(session.restore_common(path, prompt)?),
+            _ => Ok(0),
+        }
+    }
+
+    /// Saves the prompt's `prompt_len` tokens after they were computed, unless all of them were `restored`.
+    pub fn save_prompt(&self, session: &Session, prompt_len: usize, restored: usize) -> anyhow::Result<()> {
+        match &self.session {
+            Some(path) if !self.session_ro && !self.session_all && restored < prompt_len => {
+                session.save_prefix(path, prompt_len.min(session.position()))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Saves everything at the end, where that was asked for.
+    pub fn save_all(&self, session: &Session) -> anyhow::Result<()> {
+        match &self.session {
+            Some(path) if self.session_all && !self.session_ro => {
+                session.save(path)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

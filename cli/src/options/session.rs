@@ -1,0 +1,215 @@
+//! Options of a session, and the session they lead to. Each option is defined once, in the smallest group that some
+//! command takes alone.
+
+use crate::{output, placement};
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use pith_boards::{Choice, Cores, Wanted, parse_cpu_list};
+use pith_runtime::{KvType, MAX_THREADS, Model, RuntimeError, Session, SessionOptions};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Everything that can be set of a session.
+#[derive(Clone, Debug, Args)]
+pub struct SessionArgs {
+    #[command(flatten)]
+    pub cores: CoreArgs,
+    #[command(flatten)]
+    pub context: ContextArgs,
+    /// Allow a --context longer than the model was trained for
+    #[arg(long)]
+    pub beyond_model: bool,
+    #[command(flatten)]
+    pub pass: PassArgs,
+}
+
+/// How a pass over the model is computed.
+#[derive(Clone, Debug, Args)]
+pub struct PassArgs {
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// Prompt tokens computed in one pass [default: 128 or 256, by the kernels]
+    #[arg(long, value_name = "TOKENS")]
+    pub batch: Option<usize>,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
+    /// Lock the weights in memory
+    #[arg(long)]
+    pub mlock: bool,
+    /// Read the file into memory, in large pages, instead of mapping it: faster, but not shared with other processes
+    #[arg(long, visible_alias = "no-mmap", conflicts_with = "memory")]
+    pub huge_pages: bool,
+}
+
+/// Threads, and where they run.
+#[derive(Clone, Debug, Args)]
+pub struct CoreArgs {
+    /// Threads [default: one a big core, fewer where a control group allows fewer]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<usize>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// CPUs and kernels.
+#[derive(Clone, Debug, Args)]
+pub struct PlaceArgs {
+    /// Run on these CPUs only, as in 0-3,6 [default: the big cores]
+    #[arg(long, value_name = "LIST", value_parser = cpus)]
+    pub cpus: Option<CpuList>,
+    /// Kernels by name (see `pith inspect --cpu`) [default: the fastest]
+    #[arg(long, value_name = "NAME")]
+    pub kernels: Option<String>,
+}
+
+/// The longest sequence.
+#[derive(Clone, Debug, Args)]
+pub struct ContextArgs {
+    /// Longest sequence in tokens [default: the model's, at most 4096]
+    #[arg(id = "context", short = 'c', long = "context", value_name = "TOKENS")]
+    pub tokens: Option<usize>,
+}
+
+/// The cache of keys and values.
+#[derive(Clone, Debug, Args)]
+pub struct CacheArgs {
+    /// Type of cached keys and values
+    #[arg(long, value_enum, default_value_t = KvArg::F16)]
+    pub kv: KvArg,
+}
+
+/// A limit of memory.
+#[derive(Clone, Debug, Args)]
+pub struct MemoryArgs {
+    /// Most memory to use, as in 600M or 2GiB; weights beyond it are read from the disk again for every pass [default:
+    /// what is available]
+    #[arg(id = "memory", long = "memory", value_name = "SIZE", value_parser = output::parse_bytes)]
+    pub bytes: Option<u64>,
+}
+
+/// Type of the cache.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum KvArg {
+    /// 32-bit floats
+    F32,
+    /// 16-bit floats
+    F16,
+    /// Bytes, with one scale for each head and position
+    Q8,
+    /// 4 bits, with one scale for 32 numbers of a head and position
+    Q4,
+}
+
+/// Numbers of CPUs.
+#[derive(Clone, Debug)]
+pub struct CpuList(Vec<usize>);
+
+fn cpus(text: &str) -> Result<CpuList, String> {
+    parse_cpu_list(text).map(CpuList)
+}
+
+impl From<KvArg> for KvType {
+    fn from(kv: KvArg) -> Self {
+        match kv {
+            KvArg::F32 => KvType::F32,
+            KvArg::F16 => KvType::F16,
+            KvArg::Q8 => KvType::Q8,
+            KvArg::Q4 => KvType::Q4,
+        }
+    }
+}
+
+impl MemoryArgs {
+    /// The limit given, or what is available; a system that does not tell, or tells nonsense, sets none.
+    pub fn limit(&self) -> Option<u64> {
+        self.bytes.or_else(|| pith_boards::available_memory().ok().flatten())
+    }
+}
+
+impl PlaceArgs {
+    /// Threads and CPUs for the wish and the machine. A system that tells nonsense of its cores gets as many threads as
+    /// the runtime finds.
+    pub fn choose(&self, threads: Option<usize>) -> anyhow::Result<Choice> {
+        let wanted = Wanted { threads, cpus: self.cpus.as_ref().map(|list| &list.0[..]) };
+        let chosen = match Cores::read(Path::new("/")) {
+            Ok(cores) => cores.choose(wanted).context("--cpus")?,
+            Err(error) if self.cpus.is_some() => return Err(error.into()),
+            Err(error) => Choice { threads, cpus: None, reason: error.to_string() },
+        };
+        // A number that was given is checked by the runtime.
+        let most = if threads.is_some() { usize::MAX } else { MAX_THREADS };
+        Ok(Choice { threads: chosen.threads.map(|threads| threads.min(most)), ..chosen })
+    }
+
+    /// Options of a session on these cores.
+    pub fn session(&self, cores: &Choice) -> SessionOptions {
+        SessionOptions {
+            threads: cores.threads,
+            cpus: cores.cpus.clone(),
+            kernels: self.kernels.clone(),
+            ..SessionOptions::default()
+        }
+    }
+}
+
+impl CoreArgs {
+    /// Options of a session that differ from the defaults in where it runs only.
+    pub fn session(&self) -> anyhow::Result<SessionOptions> {
+        Ok(self.place.session(&self.place.choose(self.threads)?))
+    }
+}
+
+impl SessionArgs {
+    /// All options. `two_stage_logits`: see [`SessionOptions::two_stage_logits`].
+    fn options(&self, two_stage_logits: bool) -> anyhow::Result<SessionOptions> {
+        Ok(SessionOptions {
+            context_len: self.context.tokens,
+            kv_type: self.pass.cache.kv.into(),
+            batch: self.pass.batch,
+            beyond_model: self.beyond_model,
+            memory: if self.pass.huge_pages { None } else { self.pass.memory.limit() },
+            lock: self.pass.mlock,
+            two_stage_logits,
+            ..self.cores.session()?
+        })
+    }
+
+    /// Opens a file and a session with exact logits.
+    pub fn open(&self, path: &Path) -> anyhow::Result<(Arc<Model>, Session)> {
+        self.open_with(path, false)
+    }
+
+    /// Opens a file and a session.
+    ///
+    /// Where no limit is given, the available memory is one; where that is too little for any plan, there is none.
+    pub fn open_with(&self, path: &Path, two_stage_logits: bool) -> anyhow::Result<(Arc<Model>, Session)> {
+        // The cores are read before the file, which may take long to load.
+        let options = self.options(two_stage_logits)?;
+        let model = Arc::new(open_or_load(path, self.pass.huge_pages)?);
+        let session = match Session::new(Arc::clone(&model), options.clone()) {
+            Err(error @ RuntimeError::MemoryLimit { .. }) if self.pass.memory.bytes.is_none() => {
+                eprintln!("note: {error}; running without a limit");
+                Session::new(Arc::clone(&model), SessionOptions { memory: None, ..options })?
+            }
+            session => session?,
+        };
+        if let Some(summary) = session.placement().and_then(placement::summary) {
+            eprintln!("{summary}");
+        }
+        Ok((model, session))
+    }
+}
+
+/// Opens a file; for a checkpoint the error names the command that converts it.
+pub fn open_model(path: &Path) -> anyhow::Result<Model> {
+    open_or_load(path, false)
+}
+
+/// [`open_model`], or a copy of the file in memory.
+pub fn open_or_load(path: &Path, huge_pages: bool) -> anyhow::Result<Model> {
+    if path.is_dir() || path.extension().is_some_and(|extension| extension == "gguf") {
+        let path = path.display();
+        anyhow::bail!("{path} is a checkpoint; convert it first: pith convert {path} MODEL.pith");
+    }
+    Ok(if huge_pages { Model::load(path)? } else { Model::open(path)? })
+}
