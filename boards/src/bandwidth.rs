@@ -24,6 +24,13 @@ pub struct Ceiling {
     pub bytes_per_s: f64,
 }
 
+impl Ceiling {
+    /// The share of it that `bytes_per_s` is; `None` where the probe read nothing.
+    pub fn share(&self, bytes_per_s: f64) -> Option<f64> {
+        (self.bytes_per_s > 0.0).then(|| bytes_per_s / self.bytes_per_s)
+    }
+}
+
 /// A size for the buffer, in bytes: far larger than the caches of `machine`, and not more than a quarter of the
 /// `available` memory.
 pub fn buffer_bytes(machine: &Machine, available: Option<u64>) -> usize {

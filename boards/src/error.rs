@@ -39,21 +39,6 @@ pub enum MeasureError {
         /// What is missing or wrong.
         what: String,
     },
-    /// Windows are too short for the sensor.
-    #[error(
-        "{meter} gives a value every {period_seconds} s; a window of {window_seconds} s holds too few of them, take \
-         at least {least_seconds} s (--window {least_seconds})"
-    )]
-    Window {
-        /// The meter.
-        meter: String,
-        /// How often it gives a value.
-        period_seconds: f64,
-        /// The window asked for.
-        window_seconds: f64,
-        /// The shortest one that will do.
-        least_seconds: f64,
-    },
     /// The measurements do not determine what was asked of them.
     #[error("{what} (found {found}, expected {expected})")]
     TooFew {
@@ -64,7 +49,4 @@ pub enum MeasureError {
         /// What it takes.
         expected: String,
     },
-    /// The work that was to be measured failed.
-    #[error("{0}")]
-    Work(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,8 +1,8 @@
 //! What machine this is: board, processor, caches, memory, as the operating system tells it; what is known of such a
 //! board beforehand, with who says so ([`profile`]); which cores a model should run on ([`Cores`]); how hot it is, and
 //! whether it is slowed down ([`Heat`]). And what it costs to use it: [`meters`] of energy, [`counters`] of memory
-//! traffic, the ceiling of its memory, a model for where there is no meter, and the [`protocol`] by which all this is
-//! measured.
+//! traffic, the ceiling of its memory, and a model for where there is no meter. The protocol of measuring is in
+//! `pith-bench`.
 //!
 //! Everything is read below a root folder that is a parameter, so that recorded trees of real boards serve as tests.
 #![forbid(unsafe_code)]
@@ -19,7 +19,6 @@ mod memory;
 pub mod meters;
 mod model;
 pub mod profile;
-pub mod protocol;
 
 pub use bandwidth::{Ceiling, Streamer, buffer_bytes, ceilings};
 pub use cores::{Choice, CoreClass, Cores, Cpu, Wanted, cpu_list, cpu_quota_below, parse_cpu_list};

@@ -94,6 +94,14 @@ impl EnergyModel {
             || self.joules_per_operation.is_some_and(|estimate| estimate.value > 0.0)
     }
 
+    /// Joules for each byte where reading memory is all that takes time: the byte's own, and its time's share of the watts
+    /// at rest. `None` where the model has such watts and the rate of reading is not known.
+    pub fn joules_per_byte_read(&self, bytes_per_s: Option<f64>) -> Option<f64> {
+        let watts = self.idle_watts.value;
+        let seconds_per_byte = if watts == 0.0 { 0.0 } else { 1.0 / bytes_per_s? };
+        Some(self.joules_per_byte.value + watts * seconds_per_byte)
+    }
+
     /// Energy of work that moved `bytes`, did `operations` and took `seconds`. Operations count for nothing where the
     /// model has no coefficient for them.
     pub fn joules(&self, bytes: u64, operations: u64, seconds: f64) -> Joules {
@@ -125,6 +133,16 @@ mod tests {
         let without = EnergyModel { joules_per_operation: None, ..model };
         let Joules(joules) = without.joules(1_000_000_000, 2_000_000_000, 0.5);
         assert!((joules - 1.45).abs() < 1e-12, "{joules}");
+    }
+
+    #[test]
+    fn a_byte_read_costs_its_own_joules_and_its_time() {
+        let model: EnergyModel = serde_json::from_str(TEXT).unwrap();
+        let joules = model.joules_per_byte_read(Some(1e10)).unwrap();
+        assert!((joules - (2e-10 + 2.5e-10)).abs() < 1e-20, "{joules}");
+        assert_eq!(model.joules_per_byte_read(None), None);
+        let idle_watts = Estimate::new(0.0, None).unwrap();
+        assert_eq!(EnergyModel { idle_watts, ..model }.joules_per_byte_read(None), Some(2e-10));
     }
 
     #[test]

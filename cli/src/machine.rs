@@ -2,11 +2,9 @@
 
 use anyhow::Context;
 use pith_boards::calibrate::OWN_PROFILE;
-use pith_boards::counters::{self, TrafficCounter, gate};
 use pith_boards::meters::Unusable;
 use pith_boards::profile::{Detection, Evidence, Library};
-use pith_boards::{Machine, Streamer, available_memory, buffer_bytes};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The profile that fits the evidence, or the one asked for.
 pub fn detect(evidence: &Evidence, wanted: Option<&str>) -> anyhow::Result<Detection> {
@@ -30,23 +28,4 @@ pub fn report_unusable<'a>(all: impl IntoIterator<Item = &'a Unusable>) {
     for one in all {
         eprintln!("unusable: {}: {}", one.name, one.reason);
     }
-}
-
-/// Counters that passed the gate, and the others with their reasons.
-type Counters = (Vec<Box<dyn TrafficCounter>>, Vec<Unusable>);
-
-/// The counters of memory traffic of this machine.
-pub fn usable_counters(root: &Path) -> anyhow::Result<Counters> {
-    let (opened, mut unusable) = counters::open(root);
-    let mut usable = Vec::new();
-    if !opened.is_empty() {
-        let streamer = Streamer::new(buffer_bytes(&Machine::detect()?, available_memory()?));
-        for mut counter in opened {
-            match gate(counter.as_mut(), || streamer.read(1)) {
-                Ok(_) => usable.push(counter),
-                Err(reason) => unusable.push(Unusable { name: counter.name().into(), reason }),
-            }
-        }
-    }
-    Ok((usable, unusable))
 }

@@ -10,18 +10,20 @@ use std::time::Duration;
 pub struct Bar {
     bar: ProgressBar,
     hidden: bool,
+    /// Shown beside the bar instead of the names of steps.
+    name: Option<String>,
 }
 
 impl Bar {
     /// A bar that shows nothing yet, and nothing ever where it is `hidden`.
     pub fn new(hidden: bool) -> Self {
-        Self { bar: if hidden { ProgressBar::hidden() } else { ProgressBar::no_length() }, hidden }
+        Self { bar: if hidden { ProgressBar::hidden() } else { ProgressBar::no_length() }, hidden, name: None }
     }
 
-    /// A bar for one step named `message`, whose length the step says.
-    pub fn named(hidden: bool, message: String) -> Self {
-        let bar = Self::new(hidden);
-        bar.bar.set_message(message);
+    /// A bar that shows `name`, such as a file's, and not the names of steps.
+    pub fn named(hidden: bool, name: String) -> Self {
+        let mut bar = Self::new(hidden);
+        bar.name = Some(name);
         bar
     }
 
@@ -91,9 +93,7 @@ impl CalibrationProgress for Bar {
 impl pith_format::Progress for Bar {
     fn begin(&self, step: &str, total: u64, _unit: pith_format::Unit) {
         self.start("{bar:32} {pos}/{len} {eta} {wide_msg}", total);
-        if !step.is_empty() {
-            self.bar.set_message(step.to_string());
-        }
+        self.bar.set_message(self.name.clone().unwrap_or_else(|| step.to_string()));
     }
 
     fn advance(&self, count: u64) {

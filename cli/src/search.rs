@@ -192,19 +192,18 @@ fn energy_rule(args: &BudgetArgs) -> anyhow::Result<EnergyRule> {
         )
     })?;
     let published = profile.bandwidth.iter().map(|figure| figure.gb_per_s[1]).max_by(f64::total_cmp);
-    let idle_watts = model.idle_watts.value();
-    let gb_per_s = args.gb_per_s.or(published);
-    let seconds_per_byte = match gb_per_s {
-        _ if idle_watts == 0.0 => 0.0,
-        Some(rate) if rate.is_finite() && rate > 0.0 => 1e-9 / rate,
-        Some(rate) => anyhow::bail!("--gb-per-s is {rate}, expected a number above 0"),
-        None => anyhow::bail!(
+    if let Some(rate) = args.gb_per_s {
+        anyhow::ensure!(rate.is_finite() && rate > 0.0, "--gb-per-s is {rate}, expected a number above 0");
+    }
+    let bytes_per_s = args.gb_per_s.or(published).map(|gb_per_s| 1e9 * gb_per_s);
+    let joules_per_byte = model.joules_per_byte_read(bytes_per_s).with_context(|| {
+        format!(
             "the profile {name} does not say how fast the board reads memory, which the watts it draws are multiplied \
              by: give --gb-per-s (`pith bench` shows it)"
-        ),
-    };
+        )
+    })?;
     Ok(EnergyRule {
-        joules_per_byte: model.joules_per_byte.value() + idle_watts * seconds_per_byte,
+        joules_per_byte,
         joules_per_operation: model.joules_per_operation.map_or(0.0, |estimate| estimate.value()),
     })
 }
@@ -233,7 +232,7 @@ fn table_path(text: &str) -> Result<PathBuf, String> {
 fn to_text(outcome: &Outcome, recipe: &Path, work: &Path) -> String {
     let deviation = 100.0 * (outcome.predicted_bytes as f64 / outcome.file_bytes as f64 - 1.0);
     format!(
-        "within other budgets, by the sum of damages:\n{}\nmeasured on {} tokens (perplexity of the dense model {:.4}):\n{}\n\
+        "predicted for other limits, by the sum of sensitivities:\n{}\nmeasured on {} tokens (perplexity of the dense model {:.4}):\n{}\n\
          {}: {} bytes, predicted {} ({deviation:+.3} %); {}\nits recipe: {}\n\
          {} measurements, {} of them from an earlier run, in {:.1} s; they are kept in {}\n",
         table(&outcome.frontier),

@@ -225,8 +225,33 @@ fn bench_counts_the_bytes_of_the_directory() {
     };
     let (halves, nibbles) = (cached("f16"), cached("q4"));
     assert!((nibbles / halves - 18.0 / 64.0).abs() < 1e-3, "{nibbles} of {halves}");
+    assert!(rows.iter().all(|row| row["head"] == "q8" && row["logits"] == "exact"), "{rows:?}");
     let markdown = stdout(&pith(&["bench", &path, "-p", "8", "-n", "0", "-r", "1", "-o", "md"]));
     assert!(markdown.starts_with("| model |"), "{markdown}");
+}
+
+#[test]
+fn logits_are_exact_unless_an_approximation_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wren.pith").display().to_string();
+    stdout(&pith(&["convert", &wren().display().to_string(), &path, "--head", "q4-g64+q4", "--quiet"]));
+    let bench = |more: &[&str]| {
+        let base = ["bench", &path, "-p", "0", "-n", "4", "-r", "1", "--json"];
+        json(&pith(&[&base[..], more].concat()))[0].clone()
+    };
+    let (exact, staged) = (bench(&[]), bench(&["--two-stage-logits"]));
+    assert_eq!((&exact["head"], &exact["head_bits"]), (&"q4-g64+q4".into(), &8.75.into()));
+    // The embedded model's vocabulary is too small for stages: its logits stay exact.
+    assert_eq!((&exact["logits"], &staged["logits"]), (&"exact".into(), &"exact".into()));
+    // Samplers that look at rough logits are refused.
+    for sampler in [&["--top-k", "41"][..], &["--top-k", "0"], &["--greedy", "--repeat-penalty", "1.1"]] {
+        let run = ["run", &path, "--prompt", "a", "-n", "2", "--two-stage-logits"];
+        let failed = pith(&[&run[..], sampler].concat());
+        assert_eq!(failed.status.code(), Some(1), "{sampler:?}");
+        assert!(stderr(&failed).contains("--two-stage-logits"), "{}", stderr(&failed));
+    }
+    stdout(&pith(&["run", &path, "--prompt", "a", "-n", "2", "--two-stage-logits", "--no-stats"]));
+    assert_eq!(pith(&["run", &path, "--prompt", "a", "--exact-logits"]).status.code(), Some(2));
 }
 
 #[test]
@@ -530,40 +555,65 @@ fn a_table_is_fitted_with_its_residuals() {
     assert!(!wrong.status.success() && stderr(&wrong).contains("model.toml"), "{}", stderr(&wrong));
 }
 
-#[test]
-fn a_machine_is_calibrated_and_its_energy_benchmarked() {
-    let (folder, path) = converted("q4");
-    let profile = folder.path().join("own/this-machine.toml").display().to_string();
-    let arguments = ["board", "calibrate", "--threads", "1", "--rounds", "1", "--window", "25", "--json"];
-    let value = json(&pith(&[&arguments[..], &["--output", &profile]].concat()));
-    assert!(value["memory"][0]["bytes_per_s"].as_f64().unwrap() > 1e8, "{value}");
-    let has_meter = value["meters"].as_array().is_some_and(|meters| !meters.is_empty());
-    assert_eq!(value["fit"] == Value::Null, !has_meter, "without a meter nothing is fitted");
-    assert_eq!(value["saved"], profile.as_str());
+/// A machine without sensors and counters, whatever this one has.
+fn bare_machine(folder: &TempDir) -> String {
+    let root = folder.path().join("bare");
+    std::fs::create_dir_all(&root).unwrap();
+    root.display().to_string()
+}
 
-    // By the published model, whatever this machine has.
-    let model = folder.path().join("pi5.toml").display().to_string();
-    stdout(&pith(&["board", "calibrate", "--table", &pi5_table(), "--idle-watts", "3", "--output", &model]));
-    if has_meter {
-        println!("skipped: windows for the meters here take too long for a test");
-        return;
-    }
-    let bench = ["bench", &path, "--energy", "-p", "8", "-n", "8", "-r", "3", "--window", "0.2", "-t", "1"];
-    let value = json(&pith(&[&bench[..], &["--energy-model", &model, "--json"]].concat()));
-    let (speed, energy) = (&value["speed"], &value["energy"]);
-    assert_eq!((speed.as_array().unwrap().len(), energy.as_array().unwrap().len()), (2, 2), "{value}");
-    for (speed, energy) in speed.as_array().unwrap().iter().zip(energy.as_array().unwrap()) {
+#[test]
+fn a_machine_without_a_meter_is_probed_and_nothing_is_fitted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, profile) = (bare_machine(&folder), folder.path().join("own/this-machine.toml"));
+    let path = profile.display().to_string();
+    let value = json(&pith(&[
+        "board",
+        "calibrate",
+        "--root",
+        &root,
+        "--threads",
+        "1",
+        "--rounds",
+        "1",
+        "--json",
+        "--output",
+        &path,
+    ]));
+    assert_eq!((&value["memory"][0]["threads"], value["memory"].as_array().unwrap().len()), (&1.into(), 1));
+    assert!(value["memory"][0]["bytes_per_s"].as_f64().unwrap() > 0.0, "{value}");
+    assert_eq!((&value["meters"], &value["fit"]), (&Value::Array(vec![]), &Value::Null), "{value}");
+    assert_eq!(value["saved"], path.as_str());
+    let saved = std::fs::read_to_string(&profile).unwrap();
+    assert!(saved.contains("No meter to calibrate by"), "{saved}");
+}
+
+#[test]
+fn energy_is_modelled_where_there_is_no_meter_and_called_so() {
+    let (folder, path) = converted("q4");
+    let (root, model) = (bare_machine(&folder), folder.path().join("pi5.toml").display().to_string());
+    let table = ["board", "calibrate", "--table", &pi5_table(), "--idle-watts", "3", "--output", &model];
+    let fit = json(&pith(&[&table[..], &["--json"]].concat()))["fit"].clone();
+    assert_eq!(fit["coefficients"][0]["term"], "byte", "{fit}");
+    let joules_per_byte = fit["coefficients"][0]["value"].as_f64().unwrap();
+    let bench = ["bench", &path, "--energy", "--root", &root, "--energy-model", &model];
+    let tests = ["-p", "8", "-n", "8", "-r", "3", "--window", "0.05", "-t", "1"];
+    let value = json(&pith(&[&bench[..], &tests, &["--json"]].concat()));
+    let (speed, energy) = (value["speed"].as_array().unwrap(), value["energy"].as_array().unwrap());
+    assert_eq!((speed.len(), energy.len()), (2, 2), "{value}");
+    for (speed, energy) in speed.iter().zip(energy) {
         assert_eq!((&energy["meter"], &energy["scope"]), (&"model".into(), &"board".into()));
+        assert_eq!((&energy["test"], &energy["idle_w"]), (&speed["test"], &3.0.into()));
+        assert_eq!((&speed["windows"], &energy["missing"]), (&3.into(), &0.into()));
         assert_eq!(energy.get("measured_j_per_token"), None, "{energy}");
-        let joules = energy["modelled_j_per_token"].as_f64().unwrap();
-        // 3 W at all times, and a byte's share.
-        let rate = speed["tokens_per_s"].as_f64().unwrap();
-        let expected = 3.0 / rate + 0.3e-9 * speed["counted_bytes_per_token"].as_f64().unwrap();
-        assert!((joules / expected - 1.0).abs() < 0.1, "{joules} {expected}");
-        assert_eq!(energy["idle_w"], 3.0);
+        // Beyond 3 W at all times a token costs its bytes, however long it took.
+        let (net, bytes) = (&energy["modelled_net_j_per_token"], &speed["counted_bytes_per_token"]);
+        let (net, expected) = (net.as_f64().unwrap(), joules_per_byte * bytes.as_f64().unwrap());
+        assert!((net / expected - 1.0).abs() < 1e-3, "{net}, expected {expected}");
+        assert!(energy["modelled_j_per_token"].as_f64().unwrap() > net, "{energy}");
         assert!(speed["ceiling_%"].as_f64().unwrap() > 0.0);
     }
-    let text = stdout(&pith(&[&bench[..], &["--energy-model", &model]].concat()));
+    let text = stdout(&pith(&[&bench[..], &tests].concat()));
     assert!(text.contains("modelled_j_per_token") && !text.contains("measured_j_per_token"), "{text}");
 }
 

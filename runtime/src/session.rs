@@ -378,6 +378,12 @@ impl Session {
         self.placement.as_ref()
     }
 
+    /// Whether a token's logits are computed in two stages: asked for, and the head is stored in two parts and large
+    /// enough.
+    pub fn has_two_stage_logits(&self) -> bool {
+        self.head.is_staged()
+    }
+
     /// Bytes of weights that are locked in memory.
     pub fn locked_bytes(&self) -> u64 {
         self.pins.as_ref().map_or(0, Pins::locked_bytes)

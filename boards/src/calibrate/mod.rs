@@ -1,11 +1,9 @@
 //! What a byte, an operation and a second cost on this machine.
 
 mod fit;
-mod loads;
 mod save;
 mod table;
 
 pub use fit::{Alternative, Coefficient, Fit, Observation, Residual, Term, fit};
-pub use loads::{Load, idle_watts, observe};
 pub use save::{OWN_PROFILE, OwnProfile, read_model, write_profile};
 pub use table::read_table;

@@ -1,32 +1,25 @@
-//! `pith bench --energy`: joules for every token, by the measuring protocol of the boards crate.
+//! `pith bench --energy`: joules for every token, by the protocol of the bench crate.
 
-use super::{BenchArgs, Test, short_name};
-use crate::machine::{detect, own_profile, report_unusable, usable_counters};
+use super::{BenchArgs, short_name, title};
+use crate::machine::{detect, own_profile, report_unusable};
 use crate::output::{self, Table, TableFormat, rounded};
 use anyhow::Context;
 use clap::{Args, ValueEnum, ValueHint};
+use pith_bench::{
+    Counters, EnergySummary, Figure, Instruments, Plan, Record, Summary, Test, ThrottleWatch, Variant,
+    WallTime, Workload, probe, usable_counters,
+};
 use pith_boards::calibrate::read_model;
 use pith_boards::meters::{Discovered, Found, PowerLog, discover};
 use pith_boards::profile::Evidence;
-use pith_boards::protocol::{
-    EnergySummary, Instruments, Plan, Record, Summary, ThrottleWatch, Variant, WallTime, Work, measure,
-};
-use pith_boards::{Ceiling, EnergyModel, Machine, available_memory, buffer_bytes, ceilings};
-use pith_format::{Kind as TensorKind, Role};
-use pith_meter::statistics::{Interval, compare};
-use pith_runtime::{Kind, Model, Scope, Session};
+use pith_boards::{Ceiling, EnergyModel};
+use pith_meter::statistics::Interval;
+use pith_meter::{Kind, Scope};
+use pith_runtime::{Model, Session};
 use serde_json::{Value, json};
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A window is at least so long where no sensor asks for more.
-const LEAST_WINDOW: Duration = Duration::from_secs(2);
-/// Runs of each test before its windows: processors and their supplies take a few to settle.
-const WARMUPS: usize = 3;
-/// Time to probe the memory, for each number of threads and round.
-const PROBE: Duration = Duration::from_millis(400);
 
 /// Options of measuring energy.
 #[derive(Debug, Args)]
@@ -53,6 +46,9 @@ pub struct EnergyArgs {
     /// profile that fits]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "energy")]
     pub energy_model: Option<PathBuf>,
+    /// Look for sensors and counters in the /proc and /sys below this folder
+    #[arg(long, value_name = "DIR", default_value = "/", hide = true, value_hint = ValueHint::DirPath)]
+    pub root: PathBuf,
 }
 
 /// Where an external meter sits.
@@ -73,49 +69,69 @@ impl From<LogScope> for Scope {
     }
 }
 
-/// One test of one model with a session of its own.
-struct Running<'a> {
-    model: &'a Arc<Model>,
-    session: Session,
-    test: Test,
-    tokens: Vec<u32>,
+/// A test of a model, in a session of its own.
+struct Running {
+    model: Arc<Model>,
+    workload: Workload<Session>,
 }
 
-impl Variant for Running<'_> {
-    fn name(&self) -> String {
-        format!("{}, {}, {} threads", short_name(self.model), self.test.name(), self.session.threads())
-    }
-
-    fn run(&mut self) -> Result<Work, Box<dyn Error + Send + Sync>> {
-        let traffic = self.test.run(&mut self.session, &self.tokens)?;
-        Ok(Work { tokens: self.test.tokens, traffic })
-    }
-}
-
-/// Measures every test of every model with every number of threads, and prints what was found.
+/// Measures every test of every model with every number of threads, and prints the figures.
 pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> anyhow::Result<()> {
-    let root = Path::new("/");
-    // Before any thread is started that counters are to see.
-    let (mut counters, unusable) = usable_counters(root)?;
+    let root = args.energy.root.as_path();
+    // Counters see threads that are started after them.
+    let (mut counters, unusable): Counters = usable_counters(root)?;
     let Discovered { found: mut meters, unusable: no_meters } = discover(root);
     report_unusable(no_meters.iter().chain(&unusable));
     for found in &meters {
         let note = found.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
         eprintln!("meter {}{note}", found.meter.name());
     }
-    let model = energy_model(&args.energy.energy_model)?;
+    let model = energy_model(&args.energy)?;
     if let Some(path) = &args.energy.power_log {
         check_log(path)?;
     }
     if meters.is_empty() && args.energy.power_log.is_none() {
         eprintln!("{}", match &model {
             Some(model) => format!("no meter here: energy is modelled ({})", model.source),
-            None => "no meter and no model of energy here: speeds and bytes only; give --power-log FILE, or calibrate \
-                     by a meter: pith board calibrate"
+            None => "no meter and no energy model here: speeds and bytes only; give --power-log FILE, or calibrate \
+                     with a meter: pith board calibrate"
                 .into(),
         });
     }
+    let mut running = prepare(args, tests)?;
+    let ceilings = probe(root, running.iter().map(|one| one.workload.session().threads()))?.rates;
+    let plan = plan(args, &meters);
+    announce(&plan, running.len());
+    let mut watch = ThrottleWatch::new(root);
+    let mut throttled = || watch.throttled();
+    let mut variants: Vec<&mut dyn Variant> =
+        running.iter_mut().map(|one| &mut one.workload as &mut dyn Variant).collect();
+    let instruments = Instruments {
+        meters: &mut meters,
+        counters: &mut counters,
+        time: &mut WallTime::new(),
+        throttled: &mut throttled,
+    };
+    let mut record = plan.measure(&mut variants, instruments)?;
+    if let Some(path) = &args.energy.power_log {
+        // A log that fails costs its own figures only.
+        let log = PowerLog::read(path).map(|log| log.shifted(args.energy.power_log_start.unwrap_or(0.0)));
+        let scope = args.energy.power_log_scope.into();
+        let added = log.map_err(Into::into).and_then(|log| record.add_log("log", scope, &log, &plan));
+        if let Err(error) = added {
+            eprintln!("--power-log: {error}; its figures are missing");
+        }
+    }
+    if let Some(model) = &model {
+        let operations: Vec<Option<f64>> =
+            running.iter().map(|one| Some(one.workload.test().operations_per_token(&one.model))).collect();
+        record.add_model(model, &operations);
+    }
+    print(&record, &running, &ceilings, format)
+}
 
+/// A session for every model, number of threads and test.
+fn prepare(args: &BenchArgs, tests: &[Test]) -> anyhow::Result<Vec<Running>> {
     let files: Vec<Arc<Model>> =
         args.models.iter().map(|path| super::open(args, path)).collect::<anyhow::Result<_>>()?;
     // Before the first session, which may keep this thread on some CPUs.
@@ -125,47 +141,22 @@ pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> an
         "--energy measures in turns and so on the same CPUs; give --cpus, or one number of threads at a time"
     );
     let mut running = Vec::new();
-    for model in &files {
+    for model in files {
         for cores in &choices {
             for &test in tests {
-                let mut session = super::session(args, model, &[test], cores)?;
-                let tokens = test.prepare(model, &mut session)?;
-                running.push(Running { model, session, test, tokens });
+                let session = super::session(args, &model, &[test], cores)?;
+                let name = format!("{}, {}, {} threads", short_name(&model), title(test), session.threads());
+                let workload = Workload::prepare(name, &model, session, test)?;
+                running.push(Running { model: Arc::clone(&model), workload });
             }
         }
     }
-    let ceilings = probe(running.iter().map(|one| one.session.threads()))?;
-    let plan = plan(args, &meters);
-    announce(&plan, running.len());
-    let mut watch = ThrottleWatch::new(root);
-    let mut throttled = || watch.throttled();
-    let mut variants: Vec<&mut dyn Variant> = running.iter_mut().map(|one| one as &mut dyn Variant).collect();
-    let instruments = Instruments {
-        meters: &mut meters,
-        counters: &mut counters,
-        time: &mut WallTime::new(),
-        throttled: &mut throttled,
-    };
-    let mut record = measure(&plan, &mut variants, instruments)?;
-    if let Some(path) = &args.energy.power_log {
-        // What was measured meanwhile is not lost for it.
-        let log = PowerLog::read(path).map(|log| log.shifted(args.energy.power_log_start.unwrap_or(0.0)));
-        let scope = args.energy.power_log_scope.into();
-        if let Err(error) = log.and_then(|log| record.add_log("log", scope, &log, &plan)) {
-            eprintln!("--power-log: {error}; its figures are missing");
-        }
-    }
-    if let Some(model) = &model {
-        let operations: Vec<Option<f64>> =
-            running.iter().map(|one| Some(operations_per_token(one.model, one.test))).collect();
-        record.add_model(model, &operations);
-    }
-    print(&record, &running, &ceilings, format)
+    Ok(running)
 }
 
-/// The model of energy asked for, or the one of this machine's own profile, or of the profile that fits it.
-fn energy_model(given: &Option<PathBuf>) -> anyhow::Result<Option<EnergyModel>> {
-    match given {
+/// The energy model asked for, or the one of this machine's own profile, or of the profile that fits it.
+fn energy_model(args: &EnergyArgs) -> anyhow::Result<Option<EnergyModel>> {
+    match &args.energy_model {
         Some(path) => {
             let model = read_model(path)?;
             Ok(Some(
@@ -176,18 +167,10 @@ fn energy_model(given: &Option<PathBuf>) -> anyhow::Result<Option<EnergyModel>> 
             let own = own_profile().filter(|path| path.exists());
             match own.map(|path| read_model(&path)).transpose()?.flatten() {
                 Some(model) => Ok(Some(model)),
-                None => Ok(detect(&Evidence::read(Path::new("/"))?, None)?.profile.energy_model),
+                None => Ok(detect(&Evidence::read(&args.root)?, None)?.profile.energy_model),
             }
         }
     }
-}
-
-fn probe(threads: impl Iterator<Item = usize>) -> anyhow::Result<Vec<Ceiling>> {
-    let mut threads: Vec<usize> = threads.collect();
-    threads.sort_unstable();
-    threads.dedup();
-    let bytes = buffer_bytes(&Machine::detect()?, available_memory()?);
-    Ok(ceilings(bytes, threads, PROBE))
 }
 
 /// A log that has begun and is wrong is better known before measuring than after. It may also begin later.
@@ -203,39 +186,19 @@ fn plan(args: &BenchArgs, meters: &[Found]) -> Plan {
     // A log that has begun already says how long windows have to be; one that has not is looked at in the end.
     let log = args.energy.power_log.as_ref().and_then(|path| PowerLog::read(path).ok());
     let log = log.map(|log| Duration::from_secs_f64(log.period_seconds()));
-    let slowest = Plan::window_for(meters.iter().map(|found| found.period).chain(log), LEAST_WINDOW);
-    let window = args.energy.window.unwrap_or(slowest);
-    Plan { warmups: WARMUPS, windows: args.repetitions, window, idle: args.energy.idle.unwrap_or(window) }
+    let periods = meters.iter().map(|found| found.period).chain(log);
+    Plan::for_sensors(periods, args.repetitions, args.energy.window, args.energy.idle)
 }
 
 fn announce(plan: &Plan, variants: usize) {
-    let seconds =
-        plan.window.as_secs_f64() * (plan.windows * variants) as f64 + 2.0 * plan.idle.as_secs_f64();
     eprintln!(
         "resting {:.1} s, then {} windows of {:.1} s for each of {variants} tests in turns, then resting again: about {} s; \
          leave the machine alone",
         plan.idle.as_secs_f64(),
         plan.windows,
         plan.window.as_secs_f64(),
-        seconds.ceil()
+        plan.seconds(variants).ceil()
     );
-}
-
-/// Multiplications and additions of the matrices for one token of a test: two for each weight. A prompt needs logits of its
-/// last token alone.
-fn operations_per_token(model: &Model, test: Test) -> f64 {
-    let (mut layers, mut head) = (0.0, 0.0);
-    for entry in model.index().entries().iter().filter(|entry| entry.kind() == TensorKind::Matrix) {
-        let operations = 2.0 * entry.rows as f64 * entry.cols as f64;
-        match entry.id.role {
-            // Of a head in two parts little of the second is read.
-            Role::PositionEmbedding | Role::HeadRest => {}
-            Role::TokenEmbedding if !model.config().tied_head => {}
-            Role::TokenEmbedding | Role::Head => head += operations,
-            _ => layers += operations,
-        }
-    }
-    if test.prefill { layers + head / test.tokens as f64 } else { layers + head }
 }
 
 const SPEED: [&str; 14] = [
@@ -283,18 +246,22 @@ fn energy_columns(kind: Kind) -> [&'static str; 13] {
 
 fn print(
     record: &Record,
-    running: &[Running<'_>],
+    running: &[Running],
     ceilings: &[Ceiling],
     format: TableFormat,
 ) -> anyhow::Result<()> {
     let summaries = record.summaries();
     anyhow::ensure!(summaries.len() == running.len(), "a test made no token");
-    let lead = |one: &Running<'_>| -> Vec<Value> {
-        vec![short_name(one.model).into(), one.test.name().into(), one.session.threads().into()]
+    let lead = |one: &Running| -> Vec<Value> {
+        vec![
+            short_name(&one.model).into(),
+            title(one.workload.test()).into(),
+            one.workload.session().threads().into(),
+        ]
     };
     let mut speed = Table::new(&SPEED);
     for (summary, one) in summaries.iter().zip(running) {
-        let ceiling = ceilings.iter().find(|ceiling| ceiling.threads == one.session.threads());
+        let ceiling = ceilings.iter().find(|ceiling| ceiling.threads == one.workload.session().threads());
         // A row for every counter, or one without.
         let measured = record.counters.iter().map(Some).zip(summary.measured_bytes_per_token.iter().copied());
         let mut measured: Vec<_> = measured.collect();
@@ -363,9 +330,8 @@ fn speed_row(
     counter: Option<&str>,
     measured: Option<Interval>,
 ) -> Vec<Value> {
-    let rate = summary.bytes_per_token * summary.tokens_per_s.mean;
-    let share =
-        ceiling.filter(|ceiling| ceiling.bytes_per_s > 0.0).map(|ceiling| 100.0 * rate / ceiling.bytes_per_s);
+    let rate = summary.bytes_per_s();
+    let share = ceiling.and_then(|ceiling| ceiling.share(rate)).map(|share| 100.0 * share);
     vec![
         rounded(summary.tokens_per_s.mean, 2),
         optional(summary.tokens_per_s.half_width, 2),
@@ -385,7 +351,6 @@ fn speed_row(
 
 fn energy_row(figure: &EnergySummary) -> Vec<Value> {
     let (gross, net) = (figure.gross_joules_per_token, figure.net_joules_per_token);
-    let each = gross.filter(|gross| gross.mean > 0.0).map(|gross| 1.0 / gross.mean);
     vec![
         figure.meter.clone().into(),
         json!(figure.scope),
@@ -393,46 +358,35 @@ fn energy_row(figure: &EnergySummary) -> Vec<Value> {
         significant(gross.and_then(|gross| gross.half_width)),
         significant(net.map(|net| net.mean)),
         significant(net.and_then(|net| net.half_width)),
-        significant(each),
+        significant(figure.tokens_per_joule()),
         optional(figure.idle_watts, 3),
         optional(figure.idle_drift_watts, 3),
         figure.missing_windows.into(),
     ]
 }
 
-/// Tests of the same name are compared with the first of them.
-fn comparisons(record: &Record, running: &[Running<'_>], summaries: &[Summary]) -> Vec<Value> {
+/// Every test beside the first of the same name, for people.
+fn comparisons(record: &Record, running: &[Running], summaries: &[Summary]) -> Vec<Value> {
     let mut all = Vec::new();
     for (second, one) in running.iter().enumerate() {
-        let Some(first) = running.iter().position(|other| other.test.name() == one.test.name()) else {
-            continue;
-        };
+        let same = |other: &Running| other.workload.test() == one.workload.test();
+        let first = running.iter().position(same).expect("it is the same as itself");
         if first == second {
             continue;
         }
-        let rates = |index: usize| -> Vec<f64> {
-            let windows = &record.variants[index].1;
-            windows.iter().map(|window| window.work.tokens as f64 / (window.end - window.start)).collect()
-        };
-        let mut say = |what: String, a: Vec<f64>, b: Vec<f64>| {
-            let Some(found) = compare(&a, &b) else { return };
+        for (figure, found) in record.compare(first, second) {
+            let name = match figure {
+                Figure::TokensPerSecond => "tokens/s".to_string(),
+                Figure::JoulesPerToken(meter) => {
+                    format!("J/token by {} ({})", meter.name, output::kind_name(meter.kind))
+                }
+            };
             let said = match found.ratio {
                 Some(ratio) => format!("× {ratio:.3}"),
                 None => "not distinguishable".into(),
             };
             let (from, to) = (&summaries[first].name, &summaries[second].name);
-            all.push(Value::from(format!("{from} → {to}: {what} {said}")));
-        };
-        say("tokens/s".into(), rates(first), rates(second));
-        // A model's figures differ as the clock does: that was said.
-        let sensors = record.meters.iter().enumerate().filter(|(_, info)| info.kind != Kind::Modelled);
-        for (meter, info) in sensors {
-            let figures = |index: usize| {
-                record.joules_per_token(index, meter).into_iter().collect::<Option<Vec<f64>>>()
-            };
-            if let (Some(a), Some(b)) = (figures(first), figures(second)) {
-                say(format!("J/token by {} ({})", info.name, output::kind_name(info.kind)), a, b);
-            }
+            all.push(Value::from(format!("{from} → {to}: {name} {said}")));
         }
     }
     all

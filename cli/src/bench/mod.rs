@@ -8,12 +8,12 @@ use crate::output::{self, Table, TableFormat, rounded};
 use crate::placement;
 use clap::{Args, ValueHint};
 use energy::EnergyArgs;
+use pith_bench::{Head, Test, WallTime, Workload, speed};
 use pith_boards::{Choice, Watch};
-use pith_runtime::{Model, RuntimeError, Session, SessionOptions, Traffic};
+use pith_runtime::{Model, Session, SessionOptions};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// A measurement takes no notice of what else is in memory.
 const MEMORY_HELP: &str = "Most memory to use, as in 600M or 2GiB; weights beyond it are read from the disk again for \
@@ -57,12 +57,15 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 20] = [
     "model",
     "file_bytes",
     "kernels",
     "threads",
     "kv",
+    "head",
+    "head_bits",
+    "logits",
     "test",
     "tokens_per_s",
     "min",
@@ -77,61 +80,11 @@ const COLUMNS: [&str; 17] = [
     "throttled",
 ];
 
-/// One thing to time.
-#[derive(Clone, Copy)]
-struct Test {
-    /// Tokens already in the context.
-    pub depth: usize,
-    /// Tokens fed.
-    pub tokens: usize,
-    /// In one prompt, or one by one.
-    pub prefill: bool,
-}
-
-impl Test {
-    /// Short name, as other programs have it.
-    pub fn name(&self) -> String {
-        let kind = if self.prefill { "pp" } else { "tg" };
-        let depth = if self.depth > 0 { format!(" @ d{}", self.depth) } else { String::new() };
-        format!("{kind}{}{depth}", self.tokens)
-    }
-
-    /// Fills the context of a session up to the test's depth; returns the tokens to feed.
-    pub fn prepare(&self, model: &Model, session: &mut Session) -> Result<Vec<u32>, RuntimeError> {
-        // Any tokens will do: the work does not depend on them.
-        let vocab_len = model.config().vocab_len as u64;
-        let mut tokens: Vec<u32> =
-            (0..self.depth + self.tokens).map(|index| (index as u64 * 7919 % vocab_len) as u32).collect();
-        let fed = tokens.split_off(self.depth);
-        session.reset();
-        if !tokens.is_empty() {
-            session.prefill(&tokens)?;
-        }
-        Ok(fed)
-    }
-
-    /// Feeds the tokens once, from the test's depth on; returns the bytes counted.
-    pub fn run(&self, session: &mut Session, fed: &[u32]) -> Result<Traffic, RuntimeError> {
-        session.truncate(self.depth);
-        let mut traffic = Traffic::default();
-        if self.prefill {
-            session.prefill(fed)?;
-            traffic += session.last_traffic();
-        } else {
-            for &token in fed {
-                session.step(token)?;
-                traffic += session.last_traffic();
-            }
-        }
-        Ok(traffic)
-    }
-}
-
 /// Runs every test of every model with every number of threads.
 pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
     anyhow::ensure!(args.repetitions > 0, "--repetitions is 0, expected at least 1");
     let format = if args.json { TableFormat::Json } else { args.output };
-    let tests = tests(&args);
+    let tests = Test::all(&args.prompt, &args.generate, &args.depth);
     anyhow::ensure!(!tests.is_empty(), "nothing to measure: --prompt and --generate are 0");
     if args.energy.energy {
         return energy::bench_energy(&args, format, &tests);
@@ -143,8 +96,8 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
         let model = open(&args, path)?;
         for cores in &choices {
             let mut session = session(&args, &model, &tests, cores)?;
-            for test in &tests {
-                eprintln!("{}: {}, {} threads", path.display(), test.name(), session.threads());
+            for &test in &tests {
+                eprintln!("{}: {}, {} threads", path.display(), title(test), session.threads());
                 table.push(measure(&args, &model, &mut session, test)?);
             }
         }
@@ -168,7 +121,7 @@ fn choices(args: &BenchArgs) -> anyhow::Result<Vec<Choice>> {
 /// A session with room for the longest of the tests.
 fn session(args: &BenchArgs, model: &Arc<Model>, tests: &[Test], cores: &Choice) -> anyhow::Result<Session> {
     let options = SessionOptions {
-        context_len: tests.iter().map(|test| test.depth + test.tokens).max(),
+        context_len: tests.iter().map(Test::context_len).max(),
         beyond_model: true,
         kv_type: args.pass.cache.kv.into(),
         batch: args.pass.batch,
@@ -184,68 +137,48 @@ fn session(args: &BenchArgs, model: &Arc<Model>, tests: &[Test], cores: &Choice)
     Ok(session)
 }
 
-fn tests(args: &BenchArgs) -> Vec<Test> {
-    let counts = [(true, &args.prompt), (false, &args.generate)];
-    let each_depth = args
-        .depth
-        .iter()
-        .flat_map(|&depth| counts.iter().map(move |&(prefill, counts)| (depth, prefill, counts)));
-    each_depth
-        .flat_map(|(depth, prefill, counts)| {
-            counts.iter().map(move |&tokens| Test { depth, tokens, prefill })
-        })
-        .filter(|test| test.tokens > 0)
-        .collect()
-}
-
-fn measure(
-    args: &BenchArgs,
-    model: &Model,
-    session: &mut Session,
-    test: &Test,
-) -> anyhow::Result<Vec<Value>> {
-    let fed = test.prepare(model, session)?;
-    let mut rates = Vec::with_capacity(args.repetitions);
-    let mut traffic = Traffic::default();
+fn measure(args: &BenchArgs, model: &Model, session: &mut Session, test: Test) -> anyhow::Result<Vec<Value>> {
+    let mut workload = Workload::prepare(title(test), model, session, test)?;
     let mut watch = Watch::begin(Path::new("/"));
-    for run in 0..=args.repetitions {
-        let started = Instant::now();
-        traffic = test.run(session, &fed)?;
-        let seconds = started.elapsed().as_secs_f64();
-        // Between runs, so that no file is read in a timed stretch.
+    let look = || {
         watch.look();
-        if run > 0 {
-            rates.push(test.tokens as f64 / seconds);
-        }
-    }
+    };
+    let speed = speed(&mut workload, args.repetitions, &mut WallTime::new(), look)?;
     let heat = watch.finish();
     if let Some(warning) = heat.warning() {
-        eprintln!("{}: {warning}", test.name());
+        eprintln!("{}: {warning}", title(test));
     }
-    rates.sort_by(f64::total_cmp);
-    let median = median(&rates);
-    let each = |bytes: u64| bytes as f64 / test.tokens as f64;
-    let kv = each(traffic.kv_read_bytes + traffic.kv_write_bytes);
-    let moved = each(traffic.weight_bytes + traffic.embedding_bytes) + kv;
+    let session = workload.session();
+    let head = Head::of(model.index());
+    let rates = speed.tokens_per_s;
     Ok(vec![
         short_name(model).into(),
         model.index().file_bytes().into(),
         session.kernels().into(),
         session.threads().into(),
         format!("{:?}", args.pass.cache.kv).to_lowercase().into(),
-        test.name().into(),
-        rounded(median, 2),
-        rounded(rates[0], 2),
-        rounded(rates[rates.len() - 1], 2),
-        args.repetitions.into(),
-        rounded(each(traffic.weight_bytes), 1),
-        rounded(kv, 1),
-        rounded(moved, 1),
-        rounded(moved * median / 1e9, 3),
+        head.as_ref().map_or(Value::Null, |head| head.encoding.as_str().into()),
+        head.as_ref().map_or(Value::Null, |head| rounded(head.bits_per_weight, 2)),
+        if session.has_two_stage_logits() { "two-stage" } else { "exact" }.into(),
+        title(test).into(),
+        rounded(rates.median, 2),
+        rounded(rates.min, 2),
+        rounded(rates.max, 2),
+        speed.runs.into(),
+        rounded(speed.weight_bytes_per_token(), 1),
+        rounded(speed.kv_bytes_per_token(), 1),
+        rounded(speed.bytes_per_token(), 1),
+        rounded(speed.bytes_per_s() / 1e9, 3),
         heat.hottest_celsius.map_or(Value::Null, |celsius| rounded(celsius, 1)),
         heat.lowest_hz.map_or(Value::Null, |hz| rounded(hz as f64 / 1e9, 2)),
         heat.throttled.into(),
     ])
+}
+
+/// `tg128 @ d2048`: the test as llama-bench prints it.
+fn title(test: Test) -> String {
+    let depth = if test.depth > 0 { format!(" @ d{}", test.depth) } else { String::new() };
+    format!("{}{depth}", Test { depth: 0, ..test })
 }
 
 /// The model's name and recipe, for a row of a table.
@@ -257,19 +190,13 @@ fn short_name(model: &Model) -> String {
     )
 }
 
-/// Of sorted values.
-fn median(sorted: &[f64]) -> f64 {
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn medians_of_odd_and_even_counts() {
-        assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
-        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
+    fn tests_are_named_as_llama_bench_names_them() {
+        let names = Test::all(&[512], &[128], &[0, 64]).into_iter().map(title).collect::<Vec<_>>();
+        assert_eq!(names, ["pp512", "tg128", "pp512 @ d64", "tg128 @ d64"]);
     }
 }

@@ -1,25 +1,21 @@
 //! `pith board calibrate`
 
-use crate::machine::{own_profile, report_unusable, usable_counters};
+use crate::machine::{own_profile, report_unusable};
 use crate::output;
 use clap::{Args, ValueHint};
-use pith_boards::calibrate::{
-    Fit, Load, Observation, OwnProfile, Term, fit, idle_watts, observe, read_model, read_table, write_profile,
+use pith_bench::{
+    Calibration, CalibrationPlan, Load, Loads, MachineLoads, MemoryProbe, WallTime, probe, thread_counts,
+    usable_counters, widest,
 };
+use pith_boards::calibrate::{Fit, OwnProfile, Term, fit, read_model, read_table, write_profile};
 use pith_boards::meters::{Found, discover};
-use pith_boards::protocol::Plan;
-use pith_boards::{Ceiling, EnergyModel, Machine, available_memory, buffer_bytes, ceilings};
-use pith_meter::statistics::Interval;
-use pith_runtime::{MAX_THREADS, Scope};
+use pith_boards::{Ceiling, EnergyModel, Machine};
+use pith_meter::Scope;
+use pith_runtime::MAX_THREADS;
 use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// A window is at least so long where the sensor asks for less.
-const LEAST_WINDOW: Duration = Duration::from_secs(2);
-/// Time to probe the memory, for each number of threads and round.
-const PROBE: Duration = Duration::from_millis(400);
 
 /// `pith board calibrate`
 #[derive(Debug, Args)]
@@ -49,6 +45,9 @@ pub struct CalibrateArgs {
     /// Write no file
     #[arg(long, conflicts_with = "output")]
     pub dry_run: bool,
+    /// Look for sensors and counters in the /proc and /sys below this folder
+    #[arg(long, value_name = "DIR", default_value = "/", hide = true, value_hint = ValueHint::DirPath)]
+    pub root: PathBuf,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -96,7 +95,7 @@ fn from_table(args: &CalibrateArgs, table: &Path) -> anyhow::Result<()> {
 }
 
 fn from_this_machine(args: &CalibrateArgs, shipped: Option<EnergyModel>) -> anyhow::Result<()> {
-    let root = Path::new("/");
+    let root = args.root.as_path();
     let path = match (&args.output, args.dry_run) {
         (_, true) => None,
         (Some(path), _) => Some(path.clone()),
@@ -109,10 +108,9 @@ fn from_this_machine(args: &CalibrateArgs, shipped: Option<EnergyModel>) -> anyh
     let machine = Machine::read(root)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.unwrap_or(cores).max(1);
-    let bytes = buffer_bytes(&machine, available_memory()?);
     let (counters, unusable_counters) = usable_counters(root)?;
-    eprintln!("reading {} with 1 to {threads} threads", output::bytes(bytes as u64));
-    let rates = ceilings(bytes, thread_counts(threads), PROBE);
+    eprintln!("reading memory with 1 to {threads} threads");
+    let MemoryProbe { buffer_bytes, rates } = probe(root, thread_counts(threads))?;
 
     let mut all = discover(root);
     report_unusable(all.unusable.iter().chain(&unusable_counters));
@@ -126,7 +124,7 @@ fn from_this_machine(args: &CalibrateArgs, shipped: Option<EnergyModel>) -> anyh
         };
     let mut measured = None;
     if let Some(index) = chosen {
-        measured = Some(by_meter(args, &mut all.found[index], threads, bytes)?);
+        measured = Some(by_meter(args, &mut all.found[index], threads, buffer_bytes)?);
     }
 
     // Without a meter, what was known stays: an earlier calibration, or what was shipped.
@@ -150,11 +148,11 @@ fn from_this_machine(args: &CalibrateArgs, shipped: Option<EnergyModel>) -> anyh
     if args.json {
         let value = json!({
             "memory": rates,
-            "buffer_bytes": bytes,
+            "buffer_bytes": buffer_bytes,
             "counters": counter_names,
             "meters": names,
             "calibrated_by": measured.as_ref().map(|measured| measured.meter.clone()),
-            "idle_watts": measured.as_ref().and_then(|measured| measured.idle),
+            "idle_watts": measured.as_ref().and_then(|measured| measured.idle_watts),
             "fit": measured.as_ref().map(|measured| &measured.fit),
             "observations": measured.as_ref().map(|measured| &measured.observations),
             "energy_model": model,
@@ -169,7 +167,7 @@ fn from_this_machine(args: &CalibrateArgs, shipped: Option<EnergyModel>) -> anyh
         if counters.is_empty() { "none can be used".into() } else { list(&counter_names) }
     );
     match &measured {
-        Some(measured) => text += &measured.text(),
+        Some(measured) => text += &calibration_text(measured),
         None => {
             let model = match &model {
                 Some(model) => format!("coefficients as they were ({})", model.source),
@@ -184,81 +182,37 @@ fn from_this_machine(args: &CalibrateArgs, shipped: Option<EnergyModel>) -> anyh
     Ok(output::print(&text)?)
 }
 
-/// 1 to all, or powers of two and all where there are many.
-fn thread_counts(threads: usize) -> Vec<usize> {
-    (1..=threads).filter(|count| threads <= 8 || count.is_power_of_two() || *count == threads).collect()
-}
-
-/// The meter that covers most of the machine.
-fn widest(found: &[Found]) -> Option<usize> {
-    let width = |scope: Scope| match scope {
-        Scope::Wall => 3,
-        Scope::Board => 2,
-        Scope::Package => 1,
-        Scope::Rail => 0,
-    };
-    // The first of equals.
-    (0..found.len()).rev().max_by_key(|&index| width(found[index].meter.scope()))
-}
-
-/// What was found by a meter.
-struct Measured {
-    meter: String,
-    observations: Vec<Observation>,
-    missing: Vec<String>,
-    idle: Option<Interval>,
-    fit: Fit,
-    model: EnergyModel,
-}
-
 fn by_meter(
     args: &CalibrateArgs,
     found: &mut Found,
     threads: usize,
-    bytes: usize,
-) -> anyhow::Result<Measured> {
-    let meter = found.meter.name().to_string();
-    let least = Plan::window_for([found.period], Duration::ZERO);
-    let window = args.window.unwrap_or(least.max(LEAST_WINDOW));
-    anyhow::ensure!(
-        window >= least,
-        "--window is {} s, and {meter} needs at least {} s: it gives a value every {} s",
-        window.as_secs_f64(),
-        least.as_secs_f64(),
-        found.period.as_secs_f64()
-    );
-    let loads = Load::all(threads);
-    let all_seconds = window.as_secs_f64() * (args.rounds * loads.len()) as f64;
+    buffer_bytes: usize,
+) -> anyhow::Result<Calibration> {
+    let mut machine = MachineLoads::new(buffer_bytes);
+    let loads = Load::all(threads, machine.can_multiply());
+    let plan = CalibrationPlan::new(found, loads, args.rounds, args.window)?;
     eprintln!(
-        "calibrating by {meter} ({}): about {all_seconds:.0} s; leave the machine alone",
-        output::kind_name(found.meter.kind())
+        "calibrating by {} ({}): about {:.0} s; leave the machine alone",
+        found.meter.name(),
+        output::kind_name(found.meter.kind()),
+        plan.seconds()
     );
-    let (observations, missing) = observe(found, &loads, args.rounds, window, bytes, |round, load| {
+    Ok(plan.run(found, args.idle_watts, &mut machine, &mut WallTime::new(), |round, load| {
         eprintln!("round {} of {}: {load}", round + 1, args.rounds);
-    })?;
-    let fit = fit(&observations, args.idle_watts)?;
-    let model =
-        fit.model(found.meter.scope(), &format!("by the meter \"{meter}\"")).map_err(anyhow::Error::msg)?;
-    Ok(Measured { meter, idle: idle_watts(&observations), observations, missing, fit, model })
+    })?)
 }
 
-impl Measured {
-    fn text(&self) -> String {
-        let mut text = String::new();
-        if let Some(idle) = self.idle {
-            let _ = writeln!(
-                text,
-                "idle      {:.3} W{} by {}",
-                idle.mean,
-                plus_minus(idle.half_width, 3),
-                self.meter
-            );
-        }
-        for reason in &self.missing {
-            let _ = writeln!(text, "missing   {reason}");
-        }
-        text + "\n" + &describe(&self.fit) + "\n"
+/// What a meter gave, for people.
+fn calibration_text(found: &Calibration) -> String {
+    let mut text = String::new();
+    if let Some(idle) = found.idle_watts {
+        let width = plus_minus(idle.half_width, 3);
+        let _ = writeln!(text, "idle      {:.3} W{width} by {}", idle.mean, found.meter);
     }
+    for reason in &found.missing {
+        let _ = writeln!(text, "missing   {reason}");
+    }
+    text + "\n" + &describe(&found.fit) + "\n"
 }
 
 fn memory(rates: &[Ceiling]) -> String {
@@ -359,12 +313,7 @@ fn list(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn few_threads_are_all_probed_and_many_by_powers_of_two() {
-        assert_eq!(thread_counts(4), [1, 2, 3, 4]);
-        assert_eq!(thread_counts(12), [1, 2, 4, 8, 12]);
-    }
+    use pith_boards::calibrate::Observation;
 
     #[test]
     fn a_fit_is_printed_with_every_residual() {

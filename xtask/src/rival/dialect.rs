@@ -1,6 +1,6 @@
 //! What a `llama-bench` understands, by its own help: builds of the family differ in their options.
 
-use super::test::Test;
+use pith_bench::Test;
 
 /// The options of one build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! shape, checkpoint, gguf, vocabulary   one random checkpoint for all
-//! files     Pith's file and the rivals' from it
-//! tool, dialect, parse, test   how a benchmark is asked and what it answers
+//! files, head   Pith's file and the rivals' from it, and the head that each reads
+//! tool, dialect, parse   how a benchmark is asked and what it answers
 //! rounds    settings tried, then rounds in which the tools take turns, probes and load beside every run
 //! record    runs and what follows from them; table, plot: how it is shown
 //! ```
@@ -12,6 +12,7 @@ mod checkpoint;
 mod dialect;
 mod files;
 mod gguf;
+mod head;
 mod load;
 mod parse;
 mod plot;
@@ -19,7 +20,6 @@ mod record;
 mod rounds;
 mod shape;
 mod table;
-mod test;
 mod tool;
 mod vocabulary;
 
@@ -27,6 +27,7 @@ use crate::document;
 use anyhow::Context;
 use clap::Args;
 use files::{Files, Pairing};
+use pith_bench::Test;
 use pith_kernels::probe;
 use rounds::Bench;
 use serde::Serialize;
@@ -34,7 +35,6 @@ use shape::Shape;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use test::Test;
 
 /// `cargo xtask rival`
 #[derive(Debug, Args)]

@@ -1,16 +1,19 @@
 //! The JSON that the benchmarks print.
 
-use super::test::Test;
+use super::head::Head;
 use anyhow::Context;
+use pith_bench::Test;
 use serde_json::Value;
 
 /// One timed test, as the program that ran it says.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     /// Tokens a second.
     pub tokens_per_s: f64,
     /// `llama-bench`: bytes of the model's tensors. `pith bench`: counted bytes of one token, keys and values included.
     pub bytes: f64,
+    /// `pith bench` says which head it read.
+    pub head: Option<Head>,
 }
 
 /// Reads `llama-bench -o json`, which must hold one test, the one asked for.
@@ -24,7 +27,7 @@ pub fn llama_bench(text: &str, test: Test, threads: usize) -> anyhow::Result<Rea
         let found = number(&row, key)?;
         anyhow::ensure!(found == expected as f64, "{key} is {found}, asked for {expected}");
     }
-    Ok(Reading { tokens_per_s: rate(&row, "avg_ts")?, bytes: rate(&row, "model_size")? })
+    Ok(Reading { tokens_per_s: rate(&row, "avg_ts")?, bytes: rate(&row, "model_size")?, head: None })
 }
 
 /// Reads `pith bench --json`, which must hold one test.
@@ -32,7 +35,20 @@ pub fn pith_bench(text: &str, threads: usize) -> anyhow::Result<Reading> {
     let row = only_row(text)?;
     let found = number(&row, "threads")?;
     anyhow::ensure!(found == threads as f64, "threads is {found}, asked for {threads}");
-    Ok(Reading { tokens_per_s: rate(&row, "tokens_per_s")?, bytes: rate(&row, "bytes_per_token")? })
+    let text = |key: &str| {
+        let value = row.get(key).and_then(Value::as_str).map(String::from);
+        value.with_context(|| format!("{key} is missing"))
+    };
+    let head = Head {
+        encoding: text("head")?,
+        bits_per_weight: number(&row, "head_bits")?,
+        logits: text("logits")?,
+    };
+    Ok(Reading {
+        tokens_per_s: rate(&row, "tokens_per_s")?,
+        bytes: rate(&row, "bytes_per_token")?,
+        head: Some(head),
+    })
 }
 
 /// Some builds print lines before the array.
@@ -110,6 +126,9 @@ mod tests {
   {
     "model": "random",
     "threads": 2,
+    "head": "q8",
+    "head_bits": 8.5,
+    "logits": "exact",
     "test": "tg128",
     "tokens_per_s": 50.0,
     "bytes_per_token": 826000000.5
@@ -124,7 +143,7 @@ mod tests {
     #[test]
     fn a_depth_is_told_apart_or_as_a_prompt() {
         let reading = llama_bench(LLAMA, test("tg128@2048"), 2).unwrap();
-        assert_eq!(reading, Reading { tokens_per_s: 38.7, bytes: 763_420_672.0 });
+        assert_eq!(reading, Reading { tokens_per_s: 38.7, bytes: 763_420_672.0, head: None });
         assert_eq!(llama_bench(IK, test("tg128@2048"), 2).unwrap().tokens_per_s, 36.113017);
     }
 
@@ -153,7 +172,8 @@ mod tests {
     #[test]
     fn the_own_bench_is_read() {
         let reading = pith_bench(PITH, 2).unwrap();
-        assert_eq!(reading, Reading { tokens_per_s: 50.0, bytes: 826_000_000.5 });
+        assert_eq!((reading.tokens_per_s, reading.bytes), (50.0, 826_000_000.5));
+        assert_eq!(reading.head.unwrap().to_string(), "q8, 8.5 bits, exact");
         assert_eq!(pith_bench(PITH, 1).unwrap_err().to_string(), "threads is 2, asked for 1");
     }
 }

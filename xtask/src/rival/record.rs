@@ -1,7 +1,8 @@
 //! What was measured, run by run, and what follows for each cell.
 
+use super::head::Head;
 use super::shape::{HEAD_DIM, Shape};
-use super::test::Test;
+use pith_bench::Test;
 use pith_meter::statistics::MedianRange;
 use serde::Serialize;
 
@@ -19,6 +20,8 @@ pub struct Run {
     /// The file's own encoding.
     pub format: String,
     pub setting: String,
+    /// The head that it read.
+    pub head: Head,
     pub tokens_per_s: f64,
     /// Decoding alone: weights, keys and values.
     pub bytes_per_token: Option<f64>,
@@ -65,6 +68,7 @@ pub struct Figure {
     pub tool: String,
     pub format: String,
     pub setting: String,
+    pub head: Head,
     pub kept_count: usize,
     pub dropped_count: usize,
     pub tokens_per_s: Option<MedianRange>,
@@ -126,6 +130,7 @@ fn figure(runs: &[&Run]) -> Figure {
         tool: runs[0].tool.clone(),
         format: runs[0].format.clone(),
         setting: runs[0].setting.clone(),
+        head: runs[0].head.clone(),
         kept_count: kept.len(),
         dropped_count: runs.len() - kept.len(),
         tokens_per_s: MedianRange::of(kept.iter().map(|run| run.tokens_per_s)),
@@ -162,6 +167,11 @@ pub mod tests {
             tool: tool.into(),
             format: if tool == "pith" { "q4".into() } else { "Q4_0".into() },
             setting: if tool == "pith" { "".into() } else { "-fa on".into() },
+            head: Head {
+                encoding: if tool == "pith" { "q8".into() } else { "Q6_K".into() },
+                bits_per_weight: if tool == "pith" { 8.5 } else { 6.5625 },
+                logits: "exact".into(),
+            },
             tokens_per_s,
             bytes_per_token: Some(0.8e9),
             ops_per_token: None,

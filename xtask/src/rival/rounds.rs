@@ -1,11 +1,12 @@
 //! Settings tried, then rounds: every cell once with every tool in turn.
 
 use super::files::{Files, Pairing};
+use super::head;
 use super::load::Moment;
 use super::record::{Run, is_disturbed, kv_bytes_per_token};
 use super::shape::Shape;
-use super::test::Test;
 use super::tool::Tool;
+use pith_bench::Test;
 use pith_kernels::probe::{self, ReadProbe};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -183,6 +184,10 @@ impl<'a> Bench<'a> {
             }
             None => reading.bytes,
         };
+        let head = match reading.head {
+            Some(head) => head,
+            None => head::of_gguf(&candidate.model)?,
+        };
         let run = Run {
             shape: cell.shape.name,
             encoding: cell.encoding.clone(),
@@ -192,6 +197,7 @@ impl<'a> Bench<'a> {
             tool: tool.name.clone(),
             format: candidate.format.clone(),
             setting: candidate.setting.clone(),
+            head,
             tokens_per_s: reading.tokens_per_s,
             bytes_per_token: (!cell.test.prefill).then_some(decode_bytes),
             ops_per_token: cell.test.prefill.then_some(2.0 * cell.shape.body_weights() as f64),

@@ -1,7 +1,7 @@
 //! The report as Markdown.
 
+use super::Conditions;
 use super::record::{Cell, Figure, Run};
-use super::{Conditions, tool};
 use pith_meter::statistics::MedianRange;
 use std::fmt::Write as _;
 
@@ -101,15 +101,18 @@ fn ceilings(runs: &[Run]) -> String {
     text
 }
 
-/// What each rival ran with.
+/// File, settings and head of each tool.
 fn settings(cells: &[Cell]) -> String {
-    let mut text = String::from("| tool | file and settings | in |\n|---|---|---|\n");
+    let mut text =
+        String::from("| tool | file and settings | head: encoding, bits, logits | in |\n|---|---|---|---|\n");
     let mut lines: Vec<(String, Vec<String>)> = Vec::new();
     for cell in cells {
-        for figure in
-            cell.figures.iter().filter(|figure| figure.tool != tool::PITH || !figure.setting.is_empty())
-        {
-            let key = format!("| {} | {} `{}` |", figure.tool, figure.format, figure.setting);
+        for figure in &cell.figures {
+            let setting = match figure.setting.as_str() {
+                "" => String::new(),
+                setting => format!(" `{setting}`"),
+            };
+            let key = format!("| {} | {}{setting} | {} |", figure.tool, figure.format, figure.head);
             let place = format!("{} {} {}", cell.shape, cell.encoding, cell.test);
             match lines.iter_mut().find(|(other, _)| *other == key) {
                 Some((_, places)) if places.contains(&place) => {}
@@ -150,7 +153,11 @@ mod tests {
         let text = render(&conditions(), &cells(&runs), &runs, "performance/rival.svg");
         let row = "| 1.2b | q4 | 2 | 51.0 (50.0 – 52.0) | 40.8, 102 % | 40.0 (40.0 – 40.0) | 32.0, 80 % | **1.27** |";
         assert!(text.contains(row), "{text}");
-        assert!(text.contains("| llama.cpp | Q4_0 `-fa on` | 1.2b q4 tg128 |"), "{text}");
+        assert!(
+            text.contains("| llama.cpp | Q4_0 `-fa on` | Q6_K, 6.6 bits, exact | 1.2b q4 tg128 |"),
+            "{text}"
+        );
+        assert!(text.contains("| pith | q4 | q8, 8.5 bits, exact | 1.2b q4 tg128 |"), "{text}");
         assert!(text.contains("1 of 4 runs were dropped"), "{text}");
         assert!(text.contains("| 2 | 40.0 (40.0 – 40.0) | 1800 (1800 – 1800) |"), "{text}");
         assert!(text.contains("](performance/rival.svg)"), "{text}");

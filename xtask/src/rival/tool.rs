@@ -2,8 +2,8 @@
 
 use super::dialect::Dialect;
 use super::parse::{self, Reading};
-use super::test::Test;
 use anyhow::Context;
+use pith_bench::Test;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -1,7 +1,7 @@
 //! From windows to figures with their uncertainty.
 
 use super::run::{Record, Window};
-use crate::meters::ModelMeter;
+use pith_boards::meters::ModelMeter;
 use pith_meter::statistics::Interval;
 use pith_meter::{Kind, Scope};
 use serde::Serialize;
@@ -49,6 +49,20 @@ pub struct EnergySummary {
     pub missing_windows: usize,
     /// Why the first of these has none; where all have a figure, why a rest has none.
     pub reason: Option<String>,
+}
+
+impl Summary {
+    /// Counted bytes a second.
+    pub fn bytes_per_s(&self) -> f64 {
+        self.bytes_per_token * self.tokens_per_s.mean
+    }
+}
+
+impl EnergySummary {
+    /// Tokens for a joule of everything that was drawn.
+    pub fn tokens_per_joule(&self) -> Option<f64> {
+        self.gross_joules_per_token.filter(|gross| gross.mean > 0.0).map(|gross| 1.0 / gross.mean)
+    }
 }
 
 impl Record {

@@ -1,10 +1,9 @@
 //! The measuring protocol with a simulated machine: noise, a slow sensor, heat.
 
-use pith_boards::MeasureError;
+use pith_bench::{BenchError, Figure, Instruments, Plan, Record, Time, Variant, Work};
 use pith_boards::counters::TrafficCounter;
 use pith_boards::meters::{Found, Integrator, PowerLog};
 use pith_boards::profile::Library;
-use pith_boards::protocol::{Instruments, Plan, Record, Time, Variant, Work, measure};
 use pith_boards::{EnergyModel, Estimate, ModelKind};
 use pith_meter::statistics::{Interval, compare};
 use pith_meter::{Joules, Kind, Meter, MeterError, Scope, Traffic};
@@ -182,7 +181,7 @@ fn simulate_on(machine: Machine, plan: &Plan, watts: &[(&'static str, f64)]) -> 
             machine.hot.as_ref().map(|hot| hot.contains(&machine.now))
         },
     };
-    let record = measure(plan, &mut variants, instruments).unwrap();
+    let record = plan.measure(&mut variants, instruments).unwrap();
     let runs = runs.borrow().clone();
     (record, runs)
 }
@@ -224,6 +223,12 @@ fn variants_take_turns_and_are_compared_pair_by_pair() {
     let ratio = compare(&joules(0), &joules(1)).unwrap().ratio.unwrap();
     assert!((ratio - 5.0 / 6.0).abs() < 0.02, "{ratio}");
     assert_eq!(compare(&joules(0), &joules(2)).unwrap().ratio, None, "0.2 % is within the noise");
+    let [(Figure::TokensPerSecond, rates), (Figure::JoulesPerToken(meter), energy)] =
+        record.compare(0, 1)[..]
+    else {
+        panic!("{:?}", record.compare(0, 1))
+    };
+    assert_eq!((rates.ratio, meter.name.as_str(), energy.ratio), (None, "simulated", Some(ratio)));
 }
 
 #[test]
@@ -235,8 +240,8 @@ fn a_window_too_short_for_the_sensor_is_refused() {
     let mut time = Clock(machine);
     let instruments =
         Instruments { meters: &mut meters, counters: &mut [], time: &mut time, throttled: &mut || None };
-    let error = measure(&short, &mut [], instruments).unwrap_err();
-    assert!(matches!(error, MeasureError::Window { .. }), "{error}");
+    let error = short.measure(&mut [], instruments).unwrap_err();
+    assert!(matches!(error, BenchError::Window { .. }), "{error}");
     let message = error.to_string();
     assert!(message.contains("0.2 s") && message.contains("--window 20"), "{message}");
 }
@@ -288,6 +293,12 @@ fn traffic_is_measured_beside_what_is_counted_and_modelled_energy_says_so() {
     assert!((gross - (1000.0 * 1e-5 + 10.0 * 1e-3 + 2.0 * TOKEN_SECONDS)).abs() < 1e-6, "{gross}");
     assert!((modelled.net_joules_per_token.unwrap().mean - 0.02).abs() < 1e-6);
     assert_eq!(modelled.kind, Kind::Modelled);
+    // What a model gives differs as the clock does.
+    assert!(
+        record.compare(0, 0).iter().all(
+            |(figure, _)| !matches!(figure, Figure::JoulesPerToken(meter) if meter.kind == Kind::Modelled)
+        )
+    );
     assert_eq!((unknown.gross_joules_per_token, unknown.missing_windows), (None, 6));
 }
 

@@ -1,6 +1,6 @@
 //! Whether the machine was slowed down meanwhile.
 
-use crate::heat::Watch;
+use pith_boards::Watch;
 use std::path::Path;
 
 /// Watches for a machine that slows itself because of heat or a weak supply: a [`Watch`] that is asked again and again.

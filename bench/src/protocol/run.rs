@@ -1,10 +1,10 @@
 //! The order of things: rest, warm up, windows in turns, rest.
 
-use super::time::Time;
-use crate::counters::TrafficCounter;
-use crate::error::MeasureError;
-use crate::meters::{Found, ModelMeter, PowerLog};
-use crate::model::EnergyModel;
+use crate::error::BenchError;
+use crate::time::Time;
+use pith_boards::EnergyModel;
+use pith_boards::counters::TrafficCounter;
+use pith_boards::meters::{Found, ModelMeter, PowerLog};
 use pith_meter::{Joules, Kind, Scope, Traffic};
 use std::time::Duration;
 
@@ -14,6 +14,12 @@ pub const LEAST_PERIODS: f64 = 100.0;
 
 /// Windows that each of the two rests is cut into, so that their spread tells how well the power at rest is known.
 pub const RESTS: u32 = 5;
+
+/// A window is at least so long where no sensor asks for more.
+pub(crate) const LEAST_WINDOW: Duration = Duration::from_secs(2);
+
+/// Runs of each variant before its windows: processors and their supplies take a few to settle.
+const WARMUPS: usize = 3;
 
 /// Within a window it is asked so often whether the machine is slowed down, and again at its end.
 const LOOK_SECONDS: f64 = 0.1;
@@ -95,23 +101,73 @@ pub struct Record {
 }
 
 impl Plan {
+    /// A plan of `windows` windows, each of the length wanted or else long enough for sensors that give a
+    /// value every one of `periods`; rests as long as a window where no other length is wanted.
+    pub fn for_sensors(
+        periods: impl IntoIterator<Item = Duration>,
+        windows: usize,
+        window: Option<Duration>,
+        idle: Option<Duration>,
+    ) -> Self {
+        let window = window.unwrap_or_else(|| Self::window_for(periods, LEAST_WINDOW));
+        Self { warmups: WARMUPS, windows, window, idle: idle.unwrap_or(window) }
+    }
+
+    /// About how long it takes for so many variants, without warm-ups.
+    pub fn seconds(&self, variants: usize) -> f64 {
+        self.window.as_secs_f64() * (self.windows * variants) as f64 + 2.0 * self.idle.as_secs_f64()
+    }
+
     /// A window long enough for the slowest of these sensors, and no shorter than `least`.
     pub fn window_for(periods: impl IntoIterator<Item = Duration>, least: Duration) -> Duration {
         periods.into_iter().map(|period| period.mul_f64(LEAST_PERIODS)).fold(least, Duration::max)
     }
 
+    /// Measures `variants`.
+    ///
+    /// Rest; then every variant warms up; then a window of each, again and again, every other time in reverse order; rest.
+    pub fn measure(
+        &self,
+        variants: &mut [&mut dyn Variant],
+        instruments: Instruments<'_>,
+    ) -> Result<Record, BenchError> {
+        let mut bench = instruments;
+        let meters: Vec<MeterInfo> = bench.meters.iter().map(MeterInfo::of).collect();
+        let counters = bench.counters.iter().map(|counter| counter.name().to_string()).collect();
+        self.check(&meters)?;
+        bench.settle();
+        let idle_before = bench.rest(self.idle);
+        for variant in variants.iter_mut() {
+            for _ in 0..self.warmups {
+                variant.run().map_err(BenchError::Work)?;
+            }
+        }
+        let mut windows: Vec<Vec<Window>> = vec![Vec::with_capacity(self.windows); variants.len()];
+        for round in 0..self.windows {
+            let mut order: Vec<usize> = (0..variants.len()).collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for index in order {
+                windows[index].push(bench.window(self.window, &mut *variants[index])?);
+            }
+        }
+        let idle_after = bench.rest(self.idle);
+        let names = variants.iter().map(|variant| variant.name());
+        Ok(Record { meters, counters, idle_before, idle_after, variants: names.zip(windows).collect() })
+    }
+
     /// Refuses windows too short for a sensor.
-    pub fn check(&self, meters: &[MeterInfo]) -> Result<(), MeasureError> {
+    pub fn check(&self, meters: &[MeterInfo]) -> Result<(), BenchError> {
         if self.windows == 0 {
-            let (found, expected) = ("0".into(), "at least 1".into());
-            return Err(MeasureError::TooFew { what: "there is no window to measure", found, expected });
+            return Err(BenchError::Nothing { what: "the number of windows" });
         }
         for meter in meters {
             let least_seconds = meter.period_seconds * LEAST_PERIODS;
             let window_seconds = self.window.min(self.idle).as_secs_f64();
             // Rounding in the sum of milliseconds is no reason to refuse.
             if window_seconds < least_seconds * (1.0 - 1e-9) {
-                return Err(MeasureError::Window {
+                return Err(BenchError::Window {
                     meter: meter.name.clone(),
                     period_seconds: meter.period_seconds,
                     window_seconds,
@@ -133,40 +189,6 @@ pub struct Instruments<'a> {
     pub time: &'a mut dyn Time,
     /// Says whether the machine was slowed down since it was last asked; `None` where nothing tells.
     pub throttled: &'a mut dyn FnMut() -> Option<bool>,
-}
-
-/// Measures `variants` as `plan` says.
-///
-/// Rest; then every variant warms up; then a window of each, again and again, every other time in reverse order; rest.
-pub fn measure(
-    plan: &Plan,
-    variants: &mut [&mut dyn Variant],
-    instruments: Instruments<'_>,
-) -> Result<Record, MeasureError> {
-    let mut bench = instruments;
-    let meters: Vec<MeterInfo> = bench.meters.iter().map(MeterInfo::of).collect();
-    let counters = bench.counters.iter().map(|counter| counter.name().to_string()).collect();
-    plan.check(&meters)?;
-    bench.settle();
-    let idle_before = bench.rest(plan.idle);
-    for variant in variants.iter_mut() {
-        for _ in 0..plan.warmups {
-            variant.run().map_err(MeasureError::Work)?;
-        }
-    }
-    let mut windows: Vec<Vec<Window>> = vec![Vec::with_capacity(plan.windows); variants.len()];
-    for round in 0..plan.windows {
-        let mut order: Vec<usize> = (0..variants.len()).collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for index in order {
-            windows[index].push(bench.window(plan.window, &mut *variants[index])?);
-        }
-    }
-    let idle_after = bench.rest(plan.idle);
-    let names = variants.iter().map(|variant| variant.name());
-    Ok(Record { meters, counters, idle_before, idle_after, variants: names.zip(windows).collect() })
 }
 
 impl MeterInfo {
@@ -200,18 +222,16 @@ impl Instruments<'_> {
         (0..RESTS).map(one).collect()
     }
 
-    fn window(&mut self, duration: Duration, variant: &mut dyn Variant) -> Result<Window, MeasureError> {
+    fn window(&mut self, duration: Duration, variant: &mut dyn Variant) -> Result<Window, BenchError> {
         let begin = self.begin();
         let mut work = Work::default();
         let mut last = begin.start;
         let (mut throttled, mut looked) = (None, begin.start);
         while last - begin.start < duration.as_secs_f64() {
-            let done = variant.run().map_err(MeasureError::Work)?;
+            let done = variant.run().map_err(BenchError::Work)?;
             let now = self.time.now();
             if now <= last {
-                let found = format!("{last} s and then {now} s");
-                let expected = "a later time".into();
-                return Err(MeasureError::TooFew { what: "the clock does not go forward", found, expected });
+                return Err(BenchError::Clock { before_seconds: last, after_seconds: now });
             }
             self.observe(Duration::from_secs_f64(now - last), &done.traffic);
             work.tokens += done.tokens;
@@ -323,7 +343,7 @@ impl Record {
         scope: Scope,
         log: &PowerLog,
         plan: &Plan,
-    ) -> Result<(), MeasureError> {
+    ) -> Result<(), BenchError> {
         let period_seconds = log.period_seconds();
         let info = MeterInfo { name: name.into(), scope, kind: Kind::Measured, period_seconds };
         plan.check(std::slice::from_ref(&info))?;

@@ -1,0 +1,30 @@
+//! How Pith's speed and energy are measured: what `pith bench`, `pith board calibrate` and `cargo xtask` call.
+//!
+//! A [`Workload`] is a [`Test`] on a session. [`speed`] times it, [`Plan::measure`] measures the energy of
+//! several in turns, [`CalibrationPlan::run`] fits a machine's energy model to loads of known size. Clocks,
+//! meters, counters and the work itself are parameters, so that tests run on a simulated machine and say the
+//! same on a busy one.
+//!
+//! Sensors, profiles and the fit are in `pith-boards`, intervals and comparisons in `pith-meter`.
+#![forbid(unsafe_code)]
+
+mod calibrate;
+mod ceiling;
+mod error;
+mod head;
+mod protocol;
+mod speed;
+mod test;
+mod time;
+
+pub use calibrate::{Calibration, CalibrationPlan, Done, Load, Loads, MachineLoads, widest};
+pub use ceiling::{Counters, MemoryProbe, probe, probe_bytes, thread_counts, usable_counters};
+pub use error::BenchError;
+pub use head::Head;
+pub use protocol::{
+    EnergySummary, Figure, Instruments, LEAST_PERIODS, MeterInfo, Plan, RESTS, Record, Summary,
+    ThrottleWatch, Variant, Window, Work,
+};
+pub use speed::{Speed, speed};
+pub use test::{Test, Workload};
+pub use time::{Time, WallTime};
