@@ -8,6 +8,8 @@ mod board;
 mod calibrate;
 mod chat;
 mod convert;
+#[cfg(test)]
+mod docs;
 mod eval;
 mod export;
 mod inspect;

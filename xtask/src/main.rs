@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod costs;
+#[cfg(test)]
+mod docs;
 mod document;
 mod encodings;
 mod mca;

@@ -1,0 +1,90 @@
+//! The documentation names commands and options that exist.
+
+#[path = "../tests/support/documents.rs"]
+mod documents;
+
+use crate::Cli;
+use clap::CommandFactory;
+use documents::{Page, has_option, options, pages, problem, words};
+
+/// Pages whose bare options are those of `cargo xtask`, which checks them.
+const OF_XTASK: [&str; 2] = ["docs/performance.md", "docs/quality.md"];
+
+/// Options of other programs: the page, the option, the program.
+const FOREIGN: [(&str, &str, &str); 2] = [
+    ("docs/building.md", "--target", "cargo"),
+    ("docs/evaluating.md", "--kl-divergence", "llama-perplexity"),
+];
+
+/// The arguments of a command of ours.
+fn arguments(words: &[String]) -> Option<&[String]> {
+    let run = ["cargo", "run", "--release", "--"];
+    match words {
+        [first, rest @ ..] if first == "pith" => Some(rest),
+        [first @ .., _] if first.len() >= run.len() && first[..run.len()] == run => Some(&words[run.len()..]),
+        _ => None,
+    }
+}
+
+fn problems(page: &Page) -> Vec<String> {
+    let (command, mut found) = (Cli::command(), Vec::new());
+    for line in page.commands() {
+        let Some(arguments) = arguments(&line) else { continue };
+        let line = ["pith".to_string()].into_iter().chain(arguments.iter().cloned());
+        if let Err(error) = command.clone().try_get_matches_from(line) {
+            found.push(format!("{}: pith {}: {error}", page.name, arguments.join(" ")));
+        }
+    }
+    for span in page.spans() {
+        let words = words(&span);
+        let problem = match arguments(&words) {
+            Some(arguments) => problem(&command, arguments),
+            None if span.starts_with('-') && !OF_XTASK.contains(&page.name.as_str()) => options(&words)
+                .find(|option| !has_option(&command, option) && !is_foreign(page, option))
+                .map(|option| format!("no command has the option {option}")),
+            None => None,
+        };
+        found.extend(problem.map(|problem| format!("{}: `{span}`: {problem}", page.name)));
+    }
+    found
+}
+
+fn is_foreign(page: &Page, option: &str) -> bool {
+    FOREIGN.iter().any(|(name, foreign, _)| *name == page.name && *foreign == option)
+}
+
+#[test]
+fn documented_commands_and_options_exist() {
+    let pages = pages();
+    let found: Vec<String> = pages.iter().flat_map(problems).collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    let commands = pages.iter().flat_map(Page::commands);
+    assert!(commands.filter(|line| arguments(line).is_some()).count() > 20, "commands are no longer found");
+    for (name, option, program) in FOREIGN {
+        let page = pages.iter().find(|page| page.name == name).expect(name);
+        assert!(
+            page.spans().iter().any(|span| span.contains(option)),
+            "{name} no longer names {program} {option}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_page_is_found_out() {
+    for (text, problem) in [
+        ("```sh\npith rum x.pith\n```", "rum"),
+        ("```sh\npith run x.pith --promt y # a comment\n```", "--promt"),
+        ("```sh\ncargo run --release -- convert a b \\\n  --encodings q4 && pith board\n```", "--encodings"),
+        ("```sh\npith board && pith eval kl\n```", "required"),
+        ("See `pith bench --energie`.", "--energie"),
+        ("See `pith calibrate --budget`.", "--budget"),
+        ("See `pith frobnicate`.", "frobnicate"),
+        ("Give `--recipee`.", "--recipee"),
+        ("Give `-Z`.", "-Z"),
+    ] {
+        let found = problems(&Page::of(text));
+        assert!(found.len() == 1 && found[0].contains(problem), "{text}: {found:?}");
+    }
+    let right = "```sh\npith run \"a b.pith\" --prompt 'x # y' # z\nls --frobnicate\n```\n`pith run --lookup`, `--recipe`, `-e keep`";
+    assert_eq!(problems(&Page::of(right)), [""; 0]);
+}
