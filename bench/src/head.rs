@@ -18,7 +18,7 @@ impl Head {
     pub fn of(index: &Index) -> Option<Self> {
         let entry = |role| index.entry(TensorId::model(role));
         let first = entry(Role::Head).or_else(|| entry(Role::TokenEmbedding))?;
-        let parts: Vec<_> = [Some(first), entry(Role::HeadRest)].into_iter().flatten().collect();
+        let parts: Vec<_> = [Some(first), entry(Role::HeadResidual)].into_iter().flatten().collect();
         let encodings: Option<Vec<_>> = parts.iter().map(|part| part.encoding).collect();
         let encodings = encodings?;
         Some(Self {

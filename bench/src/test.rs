@@ -75,7 +75,7 @@ impl Test {
             let operations = 2.0 * entry.rows as f64 * entry.cols as f64;
             match entry.id.role {
                 // With two-stage logits little of the second part is read.
-                Role::PositionEmbedding | Role::HeadRest => {}
+                Role::PositionEmbedding | Role::HeadResidual => {}
                 Role::TokenEmbedding if !model.config().tied_head => {}
                 Role::TokenEmbedding | Role::Head => head += operations,
                 _ => layers += operations,

@@ -5,7 +5,7 @@ use crate::output::{self, Table, TableFormat};
 use crate::placement;
 use clap::{Args, ValueHint};
 use pith_boards::{CacheKind, Machine};
-use pith_format::{Entry, Kind, ModelConfig};
+use pith_format::{Entry, Kind, Layer, ModelConfig};
 use pith_runtime::{Placement, SessionOptions};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -136,26 +136,35 @@ fn shape(entry: &Entry) -> String {
 
 fn describe(model: &ModelConfig) -> String {
     let first = &model.layers[0];
-    let even = model.layers.iter().all(|layer| {
-        (layer.heads, layer.kv_heads, layer.head_dim, layer.ffn_len)
-            == (first.heads, first.kv_heads, first.head_dim, first.ffn_len)
-    });
+    let is_alike = |layer: &Layer| describe_layer(layer) == describe_layer(first);
+    let even = model.layers.iter().all(is_alike);
     format!(
-        "model      {} ({})\nlayers     {}, hidden {}, heads {} over {} of {}, inner {}{}\nvocabulary {}{}\n\
+        "model      {} ({})\nlayers     {}, hidden {}, {}{}\nvocabulary {}{}\n\
          context    {} tokens\n",
         model.name,
         model.family,
         model.layers.len(),
         model.hidden_len,
-        first.heads,
-        first.kv_heads,
-        first.head_dim,
-        first.ffn_len,
+        describe_layer(first),
         if even { "" } else { " (the first; layers differ)" },
         model.vocab_len,
         if model.tied_head { ", head tied to the embedding" } else { "" },
         model.context_len,
     )
+}
+
+/// Dimensions of a layer's halves.
+fn describe_layer(layer: &Layer) -> String {
+    let mixer = match layer.attention() {
+        Some(attention) => {
+            format!("heads {} over {} of {}", attention.heads(), attention.kv_heads(), attention.head_dim)
+        }
+        None => format!("mixer {}", layer.mixer.kind()),
+    };
+    match layer.dense() {
+        Some(dense) => format!("{mixer}, inner {}", dense.len),
+        None => format!("{mixer}, feed-forward {}", layer.feed_forward.kind()),
+    }
 }
 
 fn inspect_checkpoint(path: &Path) -> anyhow::Result<(String, Value)> {

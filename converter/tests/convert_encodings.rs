@@ -7,10 +7,10 @@ use pith_converter::checkpoint::Checkpoint;
 use pith_converter::{ConvertOptions, Recipe};
 use pith_format::{Encoding, Role, TensorId};
 
-const VALUE: TensorId = TensorId { role: Role::Value, layer: Some(0) };
-const DOWN: TensorId = TensorId { role: Role::Down, layer: Some(0) };
-const QUERY: TensorId = TensorId { role: Role::Query, layer: Some(0) };
-const EMBEDDING: TensorId = TensorId { role: Role::TokenEmbedding, layer: None };
+const VALUE: TensorId = TensorId::layer(Role::Value, 0);
+const DOWN: TensorId = TensorId::layer(Role::Down, 0);
+const QUERY: TensorId = TensorId::layer(Role::Query, 0);
+const EMBEDDING: TensorId = TensorId::model(Role::TokenEmbedding);
 
 fn stored(name: &str, tensor: &str) -> Vec<f32> {
     Checkpoint::open(&source(name)).unwrap().load_f32(tensor).unwrap()
@@ -107,7 +107,7 @@ fn a_head_in_two_parts_adds_up_to_its_weights() {
         let recipe = Recipe { head: Some("q4-g64+q4".parse().unwrap()), ..Recipe::default() };
         let options = ConvertOptions { measure: true, ..with(recipe) };
         let file = Converted::new(&source(name), &options).unwrap();
-        let rest = TensorId::model(Role::HeadRest);
+        let rest = TensorId::model(Role::HeadResidual);
         let encoding = |id| file.index.entry(id).unwrap().encoding;
         assert_eq!((encoding(id), encoding(rest)), (Some(Encoding::Q4G64), Some(Encoding::Q4)), "{name}");
         assert_eq!(file.index.entries().last().unwrap().id, rest, "read last, stored last");

@@ -50,7 +50,7 @@ fn a_missing_tensor_is_named_with_its_role() {
     assert!(matches!(error, ConvertError::Checkpoint(CheckpointError::MissingTensor { .. })));
     let message = error.to_string();
     assert!(message.contains("model.layers.3.input_layernorm.weight"), "{message}");
-    assert!(message.contains("layers.3.attention.norm"), "{message}");
+    assert!(message.contains("layers.3.mixer.norm"), "{message}");
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn pairs_of_gguf_become_halves() {
 fn gemma_norms_gain_one_unless_they_have_it() {
     let file = Converted::golden("gemma3", Encoding::F32);
     for (role, tensor) in [
-        (Role::AttentionPostNorm, "post_attention_layernorm"),
+        (Role::MixerPostNorm, "post_attention_layernorm"),
         (Role::FfnNorm, "pre_feedforward_layernorm"),
         (Role::QueryNorm, "self_attn.q_norm"),
     ] {

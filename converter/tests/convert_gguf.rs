@@ -59,8 +59,8 @@ fn assert_close(found: &[f32], expected: &[f64]) {
 #[test]
 fn keys_that_are_missing_have_defaults() {
     let model = llama(|file| file).unwrap();
-    let layer = &model.layers[1];
-    assert_eq!((layer.heads, layer.kv_heads, layer.head_dim, layer.window), (2, 2, 8, None));
+    let attention = model.layers[1].attention().unwrap();
+    assert_eq!((&attention.query_heads[..], attention.head_dim, attention.window), (&[1, 1][..], 8, None));
     assert!(model.tied_head && model.vocab_len == 10 && model.bos.is_none() && model.eos.is_empty());
     assert_close(&model.rope[0].inv_freq, &[1.0, 0.1, 0.01, 0.001]);
 }
@@ -81,7 +81,7 @@ fn tokens_that_end_a_reply_are_collected() {
 fn windows_follow_the_pattern() {
     let windows = |extra: &dyn Fn(Gguf) -> Gguf| {
         let model = llama(|file| extra(file.key_u32("llama.attention.sliding_window", 16))).unwrap();
-        model.layers.iter().map(|layer| layer.window.unwrap_or(0)).collect::<Vec<_>>()
+        model.layers.iter().map(|layer| layer.attention().unwrap().window.unwrap_or(0)).collect::<Vec<_>>()
     };
     let pattern = "llama.attention.sliding_window_pattern";
     assert_eq!(windows(&|file| file), [16, 16]);
@@ -91,9 +91,8 @@ fn windows_follow_the_pattern() {
         file.key_u32("llama.attention.sliding_window", 16).key_array(pattern, BOOL, 3, &[0, 1, 1])
     });
     assert!(error.unwrap_err().to_string().contains("a list of 2 flags"));
-    assert!(
-        llama(|file| file.key_u32("llama.attention.sliding_window", 0)).unwrap().layers[0].window.is_none()
-    );
+    let unlimited = llama(|file| file.key_u32("llama.attention.sliding_window", 0)).unwrap();
+    assert_eq!(unlimited.layers[0].attention().unwrap().window, None);
 }
 
 #[test]

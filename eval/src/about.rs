@@ -61,7 +61,7 @@ impl Size {
         let (mut matrix_bytes, mut weight_count) = (0, 0);
         for entry in matrices {
             matrix_bytes += entry.bytes;
-            if entry.id.role != Role::HeadRest {
+            if entry.id.role != Role::HeadResidual {
                 weight_count += entry.rows * entry.cols;
             }
         }

@@ -1,6 +1,8 @@
 //! What a model is: the metadata of a file, stored as JSON.
 
 use crate::error::FormatError;
+use crate::layer::Layer;
+use crate::provenance::Provenance;
 use serde::{Deserialize, Serialize};
 
 /// The metadata section: everything about the model that is not a tensor.
@@ -16,7 +18,7 @@ pub struct Metadata {
     pub provenance: Provenance,
 }
 
-/// A decoder-only transformer. Dimensions are per layer where pruning can make them differ.
+/// A decoder-only language model. Dimensions are per layer, since pruning makes them differ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
@@ -51,38 +53,7 @@ pub struct ModelConfig {
     #[serde(default)]
     pub rope: Vec<RopeTable>,
     /// One entry a layer.
-    pub layers: Vec<LayerConfig>,
-}
-
-/// One layer's dimensions and mechanisms. Biases, gates, post-norms and query/key norms are there when the
-/// directory holds their tensors.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LayerConfig {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Width of every head.
-    pub head_dim: usize,
-    /// Inner width of the feed-forward block.
-    pub ffn_len: usize,
-    /// Its non-linearity.
-    pub activation: ActivationFunction,
-    /// Scores are `q · k · attention_scale`.
-    pub attention_scale: f32,
-    /// `score = cap · tanh(score / cap)`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attention_softcap: Option<f32>,
-    /// A token sees itself and `window − 1` tokens before it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub window: Option<usize>,
-    /// Index into [`ModelConfig::rope`]; a layer without positions has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rope: Option<usize>,
-    /// The feed-forward block reads the layer's input, not the attention's output: `x + attn(n₁(x)) + ffn(n₂(x))`.
-    #[serde(default)]
-    pub parallel: bool,
+    pub layers: Vec<Layer>,
 }
 
 /// Frequencies of a rotary embedding, scaling already applied.
@@ -128,52 +99,9 @@ pub enum ActivationFunction {
     GeluTanh,
 }
 
-/// Where a file came from and what was done to it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Provenance {
-    /// Program and version that wrote the file.
-    pub converter: String,
-    /// What was converted.
-    pub source: SourceRecord,
-    /// How: the encoding or recipe asked for.
-    pub recipe: String,
-    /// The recipe's file, TOML, where there was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recipe_file: Option<String>,
-    /// What each pass did, in order.
-    #[serde(default)]
-    pub passes: Vec<PassRecord>,
-}
-
-/// The checkpoint a file was made from.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SourceRecord {
-    /// "huggingface" or "gguf".
-    pub kind: String,
-    /// Name of the folder or file, without its path.
-    pub name: String,
-    /// Bytes of tensor data read.
-    pub tensor_bytes: u64,
-    /// XXH3-128 of the weight files one after the other, hexadecimal: `cat FILES | xxhsum -H2`.
-    pub checksum: String,
-}
-
-/// What a pass over the weights did.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PassRecord {
-    /// Name of the pass.
-    pub name: String,
-    /// Weights it set to zero.
-    pub zeros: u64,
-    /// Bytes the file is smaller for it, against the same file without it.
-    pub bytes_saved: i64,
-}
-
 const MAX_LAYERS: usize = 1 << 12;
-const MAX_LEN: usize = 1 << 24;
+/// Largest dimension.
+pub(crate) const MAX_LEN: usize = 1 << 24;
 
 impl ModelConfig {
     /// Checks that the numbers can belong to a model, so that arithmetic on them cannot overflow later.
@@ -226,46 +154,15 @@ impl RopeTable {
     }
 }
 
-impl LayerConfig {
-    fn validate(&self, index: usize, rope: &[RopeTable]) -> Result<(), FormatError> {
-        let place = |field: &str| format!("layers[{index}].{field}");
-        within(&place("heads"), self.heads, 1, 1 << 16)?;
-        within(&place("kv_heads"), self.kv_heads, 1, self.heads)?;
-        within(&place("head_dim"), self.head_dim, 1, 1 << 16)?;
-        within(&place("heads · head_dim"), self.heads * self.head_dim, 1, MAX_LEN)?;
-        within(&place("ffn_len"), self.ffn_len, 1, MAX_LEN)?;
-        if !self.heads.is_multiple_of(self.kv_heads) {
-            return Err(invalid(
-                place("kv_heads"),
-                self.kv_heads,
-                format!("a divisor of heads, {}", self.heads),
-            ));
-        }
-        if !(self.attention_scale.is_finite() && self.attention_scale != 0.0) {
-            return Err(invalid(
-                place("attention_scale"),
-                self.attention_scale,
-                "a finite number other than 0",
-            ));
-        }
-        positive(&place("attention_softcap"), self.attention_softcap)?;
-        if let Some(window) = self.window {
-            within(&place("window"), window, 1, usize::MAX)?;
-        }
-        let Some(table) = self.rope else { return Ok(()) };
-        let dim = rope
-            .get(table)
-            .ok_or_else(|| invalid(place("rope"), table, format!("below {}", rope.len())))?
-            .dim;
-        within(&format!("rope[{table}].dim"), dim, 2, self.head_dim)
-    }
-}
-
-fn invalid(field: impl Into<String>, found: impl ToString, expected: impl ToString) -> FormatError {
+pub(crate) fn invalid(
+    field: impl Into<String>,
+    found: impl ToString,
+    expected: impl ToString,
+) -> FormatError {
     FormatError::ConfigValue { field: field.into(), found: found.to_string(), expected: expected.to_string() }
 }
 
-fn within(field: &str, value: usize, low: usize, high: usize) -> Result<(), FormatError> {
+pub(crate) fn within(field: &str, value: usize, low: usize, high: usize) -> Result<(), FormatError> {
     if (low..=high).contains(&value) {
         Ok(())
     } else {
@@ -273,7 +170,7 @@ fn within(field: &str, value: usize, low: usize, high: usize) -> Result<(), Form
     }
 }
 
-fn positive(field: &str, value: Option<f32>) -> Result<(), FormatError> {
+pub(crate) fn positive(field: &str, value: Option<f32>) -> Result<(), FormatError> {
     match value {
         Some(value) if !(value.is_finite() && value > 0.0) => {
             Err(invalid(field, value, "a finite number above 0"))
@@ -285,6 +182,8 @@ fn positive(field: &str, value: Option<f32>) -> Result<(), FormatError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::layer::tests::{attention, every_kind};
+    use crate::layer::*;
 
     pub(crate) fn tiny() -> ModelConfig {
         ModelConfig {
@@ -307,16 +206,9 @@ pub(crate) mod tests {
                 long_inv_freq: None,
                 long_from: None,
             }],
-            layers: vec![LayerConfig {
-                heads: 2,
-                kv_heads: 1,
-                head_dim: 4,
-                ffn_len: 12,
-                activation: ActivationFunction::Silu,
-                attention_scale: 0.5,
-                attention_softcap: None,
-                window: None,
-                rope: Some(0),
+            layers: vec![Layer {
+                mixer: Mixer::Attention(attention()),
+                feed_forward: FeedForward::Gated(Dense { len: 12, activation: ActivationFunction::Silu }),
                 parallel: false,
             }],
         }
@@ -331,9 +223,27 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn layers_of_every_kind_are_sound() {
+        ModelConfig { layers: every_kind(), ..tiny() }.validate().unwrap();
+    }
+
+    fn mixer(config: &mut ModelConfig) -> &mut Attention {
+        match &mut config.layers[0].mixer {
+            Mixer::Attention(attention) => attention,
+            _ => unreachable!("the tiny model has attention"),
+        }
+    }
+
+    /// The layer of every kind with that mixer or feed-forward block, alone in a model.
+    fn alone(config: &mut ModelConfig, kind: &str) {
+        let is = |layer: &Layer| [layer.mixer.kind(), layer.feed_forward.kind()].contains(&kind);
+        config.layers = every_kind().into_iter().filter(is).take(1).collect();
+    }
+
+    #[test]
     fn each_wrong_number_is_named() {
         type Spoil = fn(&mut ModelConfig);
-        let cases: [(&str, Spoil); 14] = [
+        let cases: &[(&str, Spoil)] = &[
             ("vocab_len", |c| c.vocab_len = 0),
             ("hidden_len", |c| c.hidden_len = usize::MAX),
             ("layers", |c| c.layers.clear()),
@@ -344,10 +254,39 @@ pub(crate) mod tests {
             ("rope[0].dim", |c| c.rope[0].dim = 3),
             ("rope[0].inv_freq", |c| c.rope[0].inv_freq = vec![1.0]),
             ("rope[0].long_from", |c| c.rope[0].long_from = Some(8)),
-            ("layers[0].kv_heads", |c| c.layers[0].kv_heads = 3),
-            ("layers[0].attention_scale", |c| c.layers[0].attention_scale = 0.0),
-            ("layers[0].window", |c| c.layers[0].window = Some(0)),
-            ("layers[0].rope", |c| c.layers[0].rope = Some(1)),
+            ("layers[0].mixer.query_heads", |c| mixer(c).query_heads.clear()),
+            ("layers[0].mixer.query_heads", |c| mixer(c).query_heads = vec![2, 0]),
+            ("layers[0].mixer.query_heads", |c| mixer(c).query_heads = vec![1 << 16; 2]),
+            ("layers[0].mixer.head_dim", |c| mixer(c).head_dim = usize::MAX),
+            ("layers[0].mixer.scale", |c| mixer(c).scale = 0.0),
+            ("layers[0].mixer.softcap", |c| mixer(c).softcap = Some(f32::INFINITY)),
+            ("layers[0].mixer.window", |c| mixer(c).window = Some(0)),
+            ("layers[0].mixer.rope", |c| mixer(c).rope = Some(1)),
+            ("rope[0].dim", |c| mixer(c).head_dim = 2),
+            ("layers[0].feed_forward.len", |c| {
+                let dense = Dense { len: 0, activation: ActivationFunction::Silu };
+                c.layers[0].feed_forward = FeedForward::Plain(dense);
+            }),
+            ("layers[0].parallel", |c| {
+                c.layers[0].feed_forward = FeedForward::None {};
+                c.layers[0].parallel = true;
+            }),
+            ("layers[0].mixer.channels", |c| {
+                let convolution = ShortConvolution { channels: usize::MAX, kernel_len: 3 };
+                c.layers[0].mixer = Mixer::ShortConvolution(convolution);
+            }),
+            ("layers[0].mixer.value_heads", |c| {
+                alone(c, "gated_linear_recurrence");
+                if let Mixer::GatedLinearRecurrence(recurrence) = &mut c.layers[0].mixer {
+                    recurrence.key_heads = 3;
+                }
+            }),
+            ("layers[0].feed_forward.per_token", |c| {
+                alone(c, "experts");
+                if let FeedForward::Experts(experts) = &mut c.layers[0].feed_forward {
+                    experts.per_token = 5;
+                }
+            }),
         ];
         for (field, spoil) in cases {
             let mut config = tiny();

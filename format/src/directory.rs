@@ -1,6 +1,7 @@
 //! The directory: one entry of 64 bytes a tensor.
 
-use crate::encoding::Encoding;
+use crate::config::ModelConfig;
+use crate::encoding::{Encoding, TILE_ROWS};
 use crate::error::FormatError;
 use crate::header::{DATA_ALIGN_BYTES, Header};
 use crate::role::{Role, Scope, TensorId};
@@ -8,8 +9,8 @@ use crate::role::{Role, Scope, TensorId};
 /// Bytes of an entry.
 pub(crate) const ENTRY_BYTES: usize = 64;
 
-/// In the layer field of the model's own tensors.
-const NO_LAYER: u32 = u32::MAX;
+/// In the layer field of the model's own tensors, and in the expert field of what is not an expert's.
+const NONE: u32 = u32::MAX;
 
 /// In the encoding field of vectors and bytes.
 const NO_ENCODING: u8 = u8::MAX;
@@ -38,7 +39,7 @@ impl Kind {
 /// One tensor: what it is, where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Role and layer.
+    /// Role, layer and expert.
     pub id: TensorId,
     /// `None` for vectors and bytes.
     pub encoding: Option<Encoding>,
@@ -60,14 +61,22 @@ impl Entry {
         self.id.role.kind()
     }
 
-    /// Bytes that its shape needs; `None` where they overflow.
+    /// Blocks of 16 rows whose sizes the block index holds; 0 for what has no index.
+    pub(crate) fn indexed_blocks(&self) -> u64 {
+        let is_indexed = self.encoding.is_some_and(Encoding::is_indexed);
+        if is_indexed { self.rows.div_ceil(TILE_ROWS as u64) } else { 0 }
+    }
+
+    /// Bytes that its shape needs. `None` where they overflow; `indexed`, the sum of its blocks, where their sizes
+    /// differ.
     pub(crate) fn expected_bytes(
         kind: Kind,
         encoding: Option<Encoding>,
-        rows: u64,
-        cols: u64,
+        (rows, cols): (u64, u64),
+        indexed: u64,
     ) -> Option<u64> {
         match (kind, encoding) {
+            (Kind::Matrix, Some(encoding)) if encoding.is_indexed() => Some(indexed),
             (Kind::Matrix, Some(encoding)) => encoding.matrix_bytes(rows, cols),
             (Kind::Vector, None) if cols == 1 => rows.checked_mul(4),
             (Kind::Bytes, None) if cols == 1 => Some(rows),
@@ -77,32 +86,36 @@ impl Entry {
 
     pub(crate) fn to_bytes(self) -> [u8; ENTRY_BYTES] {
         let mut bytes = [0; ENTRY_BYTES];
-        let layer = self.id.layer.map_or(NO_LAYER, |layer| layer as u32);
+        let number = |index: Option<usize>| index.map_or(NONE, |index| index as u32).to_le_bytes();
         bytes[..2].copy_from_slice(&self.id.role.tag().to_le_bytes());
         bytes[2] = self.kind().tag();
         bytes[3] = self.encoding.map_or(NO_ENCODING, Encoding::tag);
-        bytes[4..8].copy_from_slice(&layer.to_le_bytes());
+        bytes[4..8].copy_from_slice(&number(self.id.layer));
+        bytes[8..12].copy_from_slice(&number(self.id.expert));
         for (index, field) in
             [self.rows, self.cols, self.offset, self.bytes, self.checksum].iter().enumerate()
         {
-            bytes[8 + 8 * index..][..8].copy_from_slice(&field.to_le_bytes());
+            bytes[16 + 8 * index..][..8].copy_from_slice(&field.to_le_bytes());
         }
         bytes
     }
 
-    /// Reads an entry and checks it against the header; order and overlap are the index's to check.
+    /// Reads an entry and checks it against the header and the model.
+    ///
+    /// Whether its bytes fit its shape ([`Entry::check_bytes`]), and the order of entries, are the index's to check.
     pub(crate) fn parse(
         bytes: &[u8; ENTRY_BYTES],
         index: usize,
         header: &Header,
-        layer_count: usize,
+        model: &ModelConfig,
     ) -> Result<Self, FormatError> {
         let wrong =
             |field, found: u64, expected: String| FormatError::Entry { index, field, found, expected };
+        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         let tag = u16::from_le_bytes([bytes[0], bytes[1]]);
         let role = Role::from_tag(tag)
-            .ok_or_else(|| wrong("role", tag.into(), "a role of this format version".into()))?;
+            .ok_or_else(|| wrong("role", tag.into(), "a role that this version knows".into()))?;
         let kind = role.kind();
         if bytes[2] != kind.tag() {
             return Err(wrong("kind", bytes[2].into(), format!("{}, as {} has it", kind.tag(), role.name())));
@@ -111,49 +124,98 @@ impl Entry {
             (Kind::Matrix, Some(encoding)) => Some(encoding),
             (Kind::Vector | Kind::Bytes, None) if bytes[3] == NO_ENCODING => None,
             (Kind::Matrix, None) => {
-                return Err(wrong("encoding", bytes[3].into(), "an encoding of this format version".into()));
+                return Err(wrong("encoding", bytes[3].into(), "an encoding that this version knows".into()));
             }
             _ => {
-                return Err(wrong(
-                    "encoding",
-                    bytes[3].into(),
-                    format!("{NO_ENCODING} for what is no matrix"),
-                ));
+                let expected = format!("{NO_ENCODING} for what is no matrix");
+                return Err(wrong("encoding", bytes[3].into(), expected));
             }
         };
-        let layer_field = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
-        let layer = match role.scope() {
-            Scope::Model if layer_field == NO_LAYER => None,
-            Scope::Layer if (layer_field as usize) < layer_count => Some(layer_field as usize),
-            Scope::Model => return Err(wrong("layer", layer_field.into(), format!("{NO_LAYER}, no layer"))),
-            Scope::Layer => return Err(wrong("layer", layer_field.into(), format!("below {layer_count}"))),
-        };
-        let id = TensorId { role, layer };
-        if let Some(at) = bytes[48..].iter().position(|&byte| byte != 0) {
-            return Err(wrong("reserved", bytes[48 + at].into(), "0".into()));
+        let reserved = (12..16).chain(56..ENTRY_BYTES).find(|&at| bytes[at] != 0);
+        if let Some(at) = reserved {
+            return Err(wrong("reserved", bytes[at].into(), "0".into()));
         }
+        let id = Self::parse_id(role, [u32_at(4), u32_at(8)], index, model)?;
         let entry = Entry {
             id,
             encoding,
-            rows: u64_at(8),
-            cols: u64_at(16),
-            offset: u64_at(24),
-            bytes: u64_at(32),
-            checksum: u64_at(40),
+            rows: u64_at(16),
+            cols: u64_at(24),
+            offset: u64_at(32),
+            bytes: u64_at(40),
+            checksum: u64_at(48),
         };
-        let expected_bytes = Self::expected_bytes(kind, encoding, entry.rows, entry.cols);
-        if entry.rows == 0 || entry.cols == 0 || expected_bytes != Some(entry.bytes) {
-            return Err(FormatError::TensorSize { tensor: id, expected_bytes, found_bytes: entry.bytes });
-        }
-        let data_end = header.data_offset + header.data_bytes;
+        entry.check_shape(model)?;
         if !entry.offset.is_multiple_of(DATA_ALIGN_BYTES) || entry.offset < header.data_offset {
             let expected = format!("a multiple of {DATA_ALIGN_BYTES} from {} on", header.data_offset);
             return Err(wrong("offset", entry.offset, expected));
         }
+        let data_end = header.data_offset + header.data_bytes;
         if entry.offset.checked_add(entry.bytes).is_none_or(|end| end > data_end) {
             let left = data_end.saturating_sub(entry.offset);
             return Err(wrong("bytes", entry.bytes, format!("at most {left}, the data left")));
         }
         Ok(entry)
     }
+
+    /// The layer and expert that an entry names, which the model must have.
+    fn parse_id(
+        role: Role,
+        [layer, expert]: [u32; 2],
+        index: usize,
+        model: &ModelConfig,
+    ) -> Result<TensorId, FormatError> {
+        let wrong = |field, found: u32, expected: String| {
+            Err(FormatError::Entry { index, field, found: found.into(), expected })
+        };
+        let layer_count = model.layers.len();
+        let layer = match role.scope() {
+            Scope::Model if layer == NONE => None,
+            Scope::Layer if (layer as usize) < layer_count => Some(layer as usize),
+            Scope::Model => return wrong("layer", layer, format!("{NONE}, no layer")),
+            Scope::Layer => return wrong("layer", layer, format!("below {layer_count}")),
+        };
+        let experts = layer.and_then(|layer| model.layers[layer].experts()).filter(|_| role.is_of_expert());
+        let expert = match experts {
+            None if expert == NONE => None,
+            Some(experts) if (expert as usize) < experts.count => Some(expert as usize),
+            None => return wrong("expert", expert, format!("{NONE}, no expert")),
+            Some(experts) => return wrong("expert", expert, format!("below {}", experts.count)),
+        };
+        Ok(TensorId { role, layer, expert })
+    }
+
+    /// Whether rows and columns are what the configuration asks for; a number of bytes may be any.
+    fn check_shape(&self, model: &ModelConfig) -> Result<(), FormatError> {
+        let (tensor, found) = (self.id, (self.rows, self.cols));
+        match tensor.shape(model) {
+            Some((rows, cols)) if (rows as u64, cols as u64) == found => Ok(()),
+            Some(expected) => Err(FormatError::TensorShape { tensor, expected, found }),
+            None if self.kind() == Kind::Bytes => Ok(()),
+            None => Err(FormatError::ForeignTensor { tensor, layer: describe(tensor, model) }),
+        }
+    }
+
+    /// Whether the tensor takes as many bytes as its shape needs. `blocks`: sizes of its blocks by the block index.
+    pub(crate) fn check_bytes(&self, blocks: &[u32]) -> Result<(), FormatError> {
+        let indexed = blocks.iter().map(|&size| u64::from(size) * DATA_ALIGN_BYTES).sum();
+        let expected_bytes =
+            Self::expected_bytes(self.kind(), self.encoding, (self.rows, self.cols), indexed);
+        if self.rows == 0 || self.cols == 0 || expected_bytes != Some(self.bytes) {
+            return Err(FormatError::TensorSize { tensor: self.id, expected_bytes, found_bytes: self.bytes });
+        }
+        Ok(())
+    }
+}
+
+/// The kinds of a tensor's layer.
+fn describe(tensor: TensorId, model: &ModelConfig) -> String {
+    let layer = tensor.layer.and_then(|index| model.layers.get(index));
+    layer.map_or("the model".into(), |layer| {
+        format!(
+            "a layer of mixer \"{}\" and feed-forward \"{}\"",
+            layer.mixer.kind(),
+            layer.feed_forward.kind()
+        )
+    })
 }

@@ -14,6 +14,12 @@ pub enum FormatError {
         /// The bytes found, fewer where the file is shorter.
         found: Vec<u8>,
     },
+    /// Written before the format was settled: such files were never released.
+    #[error("format version {found} is of before the first release: convert the model again")]
+    OldVersion {
+        /// The file's version.
+        found: u32,
+    },
     /// Written by a newer (or broken) converter.
     #[error("format version {found} is not supported, this program reads version {}", crate::VERSION)]
     Version {
@@ -40,9 +46,9 @@ pub enum FormatError {
         /// What it must be.
         expected: String,
     },
-    /// Header, metadata and directory do not match their checksum.
+    /// Header, metadata, block index and directory do not match their checksum.
     #[error(
-        "checksum of header, metadata and directory is {found:016x}, expected {expected:016x}; the file is damaged"
+        "checksum of header, metadata, block index and directory is {found:016x}, expected {expected:016x}; the file is damaged"
     )]
     Checksum {
         /// What the header says.
@@ -75,7 +81,15 @@ pub enum FormatError {
         /// What it must be.
         expected: String,
     },
-    /// Two entries have the same role and layer.
+    /// The block index holds more or fewer blocks than the directory's matrices have.
+    #[error("block index: {found_bytes} bytes, the directory's matrices need {expected_bytes}")]
+    BlockIndex {
+        /// What the directory needs.
+        expected_bytes: u64,
+        /// What the header says.
+        found_bytes: u64,
+    },
+    /// Two entries have the same role, layer and expert.
     #[error("directory: {tensor} appears twice")]
     DuplicateTensor {
         /// The tensor.
@@ -90,6 +104,14 @@ pub enum FormatError {
         expected: (usize, usize),
         /// Rows and columns in the directory.
         found: (u64, u64),
+    },
+    /// The tensor belongs to another kind of layer.
+    #[error("{tensor}: {layer} has no such tensor")]
+    ForeignTensor {
+        /// The tensor.
+        tensor: TensorId,
+        /// What the configuration says of its layer.
+        layer: String,
     },
     /// The tensor's bytes do not match its shape.
     #[error("{tensor}: {found_bytes} bytes, its shape and encoding need {expected_bytes:?}")]

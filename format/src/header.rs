@@ -5,19 +5,19 @@ use crate::error::FormatError;
 /// Neither text nor changed silently by a transfer in text mode: a high bit, the name, CR LF, end-of-file.
 pub const MAGIC: [u8; 8] = *b"\x89PITH\r\n\x1a";
 
-/// Version of the format that this crate reads and writes.
-pub const VERSION: u32 = 1;
+/// Version of the format that this crate reads and writes. Version 1 was never released.
+pub const VERSION: u32 = 2;
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 128;
 
-/// The data, and each layer's run of tensors in it, begin on a multiple of this: a whole page on any system.
-pub const LAYER_ALIGN_BYTES: u64 = 64 << 10;
-
 /// Every tensor begins on a multiple of this: a cache line.
 pub const DATA_ALIGN_BYTES: u64 = 64;
 
-/// Metadata and directory begin on a multiple of this.
+/// Gaps between tensors are shorter than this: the largest page of any system that Pith runs on.
+pub const PAGE_BYTES: u64 = 64 << 10;
+
+/// Metadata, block index and directory begin on a multiple of this.
 pub(crate) const SECTION_ALIGN_BYTES: u64 = 8;
 
 /// Where the sections of a file lie. All sizes in bytes.
@@ -28,12 +28,14 @@ pub(crate) struct Header {
     pub data_bytes: u64,
     pub metadata_offset: u64,
     pub metadata_bytes: u64,
+    pub index_offset: u64,
+    pub index_bytes: u64,
     pub directory_offset: u64,
     pub entry_count: u64,
     pub checksum: u64,
 }
 
-/// Offset of the checksum, which covers the header's bytes before it, the metadata and the directory.
+/// Offset of the checksum, which covers the header's bytes before it, the metadata, the block index and the directory.
 pub(crate) const CHECKSUM_OFFSET: usize = HEADER_BYTES - 8;
 
 impl Header {
@@ -48,6 +50,8 @@ impl Header {
             self.data_bytes,
             self.metadata_offset,
             self.metadata_bytes,
+            self.index_offset,
+            self.index_bytes,
             self.directory_offset,
             self.entry_count,
         ];
@@ -70,8 +74,10 @@ impl Header {
         })?;
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        if u32_at(8) != VERSION {
-            return Err(FormatError::Version { found: u32_at(8) });
+        match u32_at(8) {
+            VERSION => {}
+            found @ 0..VERSION => return Err(FormatError::OldVersion { found }),
+            found => return Err(FormatError::Version { found }),
         }
         expect("header_bytes", u64::from(u32_at(12)), HEADER_BYTES as u64)?;
         let header = Header {
@@ -80,8 +86,10 @@ impl Header {
             data_bytes: u64_at(32),
             metadata_offset: u64_at(40),
             metadata_bytes: u64_at(48),
-            directory_offset: u64_at(56),
-            entry_count: u64_at(64),
+            index_offset: u64_at(56),
+            index_bytes: u64_at(64),
+            directory_offset: u64_at(72),
+            entry_count: u64_at(80),
             checksum: u64_at(CHECKSUM_OFFSET),
         };
         if header.file_bytes != file.len() as u64 {
@@ -96,7 +104,11 @@ impl Header {
 
     /// Sections follow each other without a hole: each begins at the next multiple of its alignment.
     fn check_order(&self, entry_bytes: u64) -> Result<(), FormatError> {
-        expect("data_offset", self.data_offset, LAYER_ALIGN_BYTES)?;
+        let first = HEADER_BYTES as u64..=PAGE_BYTES;
+        if !first.contains(&self.data_offset) || !self.data_offset.is_multiple_of(DATA_ALIGN_BYTES) {
+            let expected = format!("a multiple of {DATA_ALIGN_BYTES} from {HEADER_BYTES} to {PAGE_BYTES}");
+            return Err(FormatError::Header { field: "data_offset", found: self.data_offset, expected });
+        }
         let end = |field, offset: u64, bytes: u64| {
             offset.checked_add(bytes).filter(|&end| end <= self.file_bytes).ok_or_else(|| {
                 FormatError::Header {
@@ -112,11 +124,10 @@ impl Header {
         let data_end = end("data_bytes", self.data_offset, self.data_bytes)?;
         expect("metadata_offset", self.metadata_offset, data_end.next_multiple_of(SECTION_ALIGN_BYTES))?;
         let metadata_end = end("metadata_bytes", self.metadata_offset, self.metadata_bytes)?;
-        expect(
-            "directory_offset",
-            self.directory_offset,
-            metadata_end.next_multiple_of(SECTION_ALIGN_BYTES),
-        )?;
+        expect("index_offset", self.index_offset, metadata_end.next_multiple_of(SECTION_ALIGN_BYTES))?;
+        let index_end = end("index_bytes", self.index_offset, self.index_bytes)?;
+        let directory_offset = index_end.next_multiple_of(SECTION_ALIGN_BYTES);
+        expect("directory_offset", self.directory_offset, directory_offset)?;
         let directory_bytes = self.entry_count.saturating_mul(entry_bytes);
         let directory_end = end("entry_count", self.directory_offset, directory_bytes)?;
         expect("file_bytes", self.file_bytes, directory_end)

@@ -2,12 +2,15 @@
 
 use crate::config::Metadata;
 use crate::directory::{ENTRY_BYTES, Entry, Kind};
+use crate::encoding::TILE_ROWS;
 use crate::error::FormatError;
-use crate::header::{CHECKSUM_OFFSET, DATA_ALIGN_BYTES, HEADER_BYTES, Header, LAYER_ALIGN_BYTES};
+use crate::header::{CHECKSUM_OFFSET, DATA_ALIGN_BYTES, HEADER_BYTES, Header, PAGE_BYTES};
 use crate::matrix::Matrix;
+use crate::reads::Reads;
 use crate::role::TensorId;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 /// A file's metadata and directory, checked. It borrows nothing; hand it the same bytes again to reach a tensor.
@@ -17,6 +20,8 @@ pub struct Index {
     metadata: Metadata,
     entries: Vec<Entry>,
     positions: HashMap<TensorId, usize>,
+    /// Of matrices whose blocks differ in size: where each block begins, and where the last one ends.
+    blocks: HashMap<TensorId, Arc<[u64]>>,
 }
 
 /// A tensor or a gap whose bytes were checked by [`Index::verify`].
@@ -29,33 +34,35 @@ pub struct Verified {
 }
 
 impl Index {
-    /// Parses and checks header, metadata and directory. Tensor data is not touched.
+    /// Parses and checks header, metadata, block index and directory. Tensor data is not touched.
     ///
-    /// After this every entry lies within the file, overlaps no other, leaves no hole beyond its alignment, and has
-    /// the shape that the configuration asks for.
+    /// After this every entry lies within the file, overlaps no other, has the shape that the configuration asks for
+    /// and the bytes that its shape or its blocks need, and begins less than a page behind the entry before it.
     pub fn parse(file: &[u8]) -> Result<Self, FormatError> {
         let header = Header::parse(file)?;
         let metadata_bytes = section(file, header.metadata_offset, header.metadata_bytes);
+        let block_index = section(file, header.index_offset, header.index_bytes);
         let directory = section(file, header.directory_offset, header.entry_count * ENTRY_BYTES as u64);
-        let found = checksum_of(&file[..CHECKSUM_OFFSET], metadata_bytes, directory);
+        let found = checksum_of(&file[..CHECKSUM_OFFSET], [metadata_bytes, block_index, directory]);
         if found != header.checksum {
             return Err(FormatError::Checksum { expected: header.checksum, found });
         }
-        if let Some(at) = file[72..CHECKSUM_OFFSET].iter().position(|&byte| byte != 0) {
-            return Err(FormatError::Padding { offset: 72 + at as u64, found: file[72 + at] });
+        if let Some(at) = file[RESERVED].iter().position(|&byte| byte != 0) {
+            let at = RESERVED.start + at;
+            return Err(FormatError::Padding { offset: at as u64, found: file[at] });
         }
         let metadata: Metadata = serde_json::from_slice(metadata_bytes).map_err(FormatError::Metadata)?;
         metadata.model.validate()?;
-        let layer_count = metadata.model.layers.len();
         let entries = directory
             .as_chunks::<ENTRY_BYTES>()
             .0
             .iter()
             .enumerate()
-            .map(|(index, bytes)| Entry::parse(bytes, index, &header, layer_count))
+            .map(|(index, bytes)| Entry::parse(bytes, index, &header, &metadata.model))
             .collect::<Result<Vec<_>, _>>()?;
-        let positions = check_entries(&header, &metadata, &entries)?;
-        Ok(Self { header, metadata, entries, positions })
+        let blocks = parse_blocks(&entries, block_index)?;
+        let positions = check_entries(&header, &entries)?;
+        Ok(Self { header, metadata, entries, positions, blocks })
     }
 
     /// Configuration, chat template, provenance.
@@ -91,12 +98,28 @@ impl Index {
     }
 
     /// A matrix of this index. Panics if the role is not one of a matrix.
-    pub fn matrix<'a>(&self, file: &'a [u8], id: TensorId) -> Result<Matrix<'a>, FormatError> {
+    pub fn matrix<'a>(&'a self, file: &'a [u8], id: TensorId) -> Result<Matrix<'a>, FormatError> {
         assert_eq!(id.role.kind(), Kind::Matrix);
         let bytes = self.bytes(file, id)?;
         let entry = self.entry(id).ok_or(FormatError::MissingTensor { tensor: id })?;
         let encoding = entry.encoding.expect("a matrix entry has an encoding");
-        Matrix::new(encoding, entry.rows as usize, entry.cols as usize, bytes)
+        let (rows, cols) = (entry.rows as usize, entry.cols as usize);
+        match self.blocks.get(&id) {
+            Some(blocks) => Matrix::indexed(encoding, rows, cols, bytes, blocks),
+            None => Matrix::new(encoding, rows, cols, bytes),
+        }
+    }
+
+    /// Where the blocks of a matrix begin in its bytes, and where the last one ends; `None` where all blocks have the
+    /// same size.
+    pub fn blocks(&self, id: TensorId) -> Option<&Arc<[u64]>> {
+        self.blocks.get(&id)
+    }
+
+    /// What a decoded token reads of a tensor.
+    pub fn reads(&self, entry: &Entry) -> Reads {
+        let blocks = entry.rows.div_ceil(TILE_ROWS as u64);
+        entry.id.reads(&self.metadata.model, entry.bytes, entry.bytes.div_ceil(blocks))
     }
 
     /// A vector of this index, copied out. Panics if the role is not one of a vector.
@@ -139,6 +162,7 @@ impl Index {
         let tensors = self.entries.iter().map(|entry| (entry.offset, entry.bytes));
         let sections = [
             (header.metadata_offset, header.metadata_bytes),
+            (header.index_offset, header.index_bytes),
             (header.directory_offset, header.file_bytes - header.directory_offset),
         ];
         let mut end = HEADER_BYTES as u64;
@@ -152,12 +176,14 @@ impl Index {
     }
 }
 
-/// The checksum that the header carries.
-pub(crate) fn checksum_of(header: &[u8], metadata: &[u8], directory: &[u8]) -> u64 {
+/// The header's bytes that mean nothing yet.
+const RESERVED: Range<usize> = 88..CHECKSUM_OFFSET;
+
+/// The checksum that the header carries, over its own first bytes and the sections behind the data.
+pub(crate) fn checksum_of(header: &[u8], sections: [&[u8]; 3]) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(header);
-    hash.update(metadata);
-    hash.update(directory);
+    sections.into_iter().for_each(|section| hash.update(section));
     hash.digest()
 }
 
@@ -166,46 +192,60 @@ fn section(file: &[u8], offset: u64, bytes: u64) -> &[u8] {
     &file[offset as usize..(offset + bytes) as usize]
 }
 
-/// Where a tensor begins that follows `end`: on its line, or on its page where a layer begins or ends.
-pub(crate) fn next_offset(end: u64, previous: Option<TensorId>, next: TensorId) -> u64 {
-    let same_run = previous.is_some_and(|previous| previous.layer == next.layer);
-    end.next_multiple_of(if same_run { DATA_ALIGN_BYTES } else { LAYER_ALIGN_BYTES })
+/// Checks every entry's bytes against its shape, and gives the blocks of those that are indexed.
+fn parse_blocks(entries: &[Entry], block_index: &[u8]) -> Result<HashMap<TensorId, Arc<[u64]>>, FormatError> {
+    let expected_bytes = entries
+        .iter()
+        .try_fold(0u64, |sum, entry| sum.checked_add(entry.indexed_blocks().checked_mul(4)?))
+        .unwrap_or(u64::MAX);
+    let found_bytes = block_index.len() as u64;
+    if expected_bytes != found_bytes {
+        return Err(FormatError::BlockIndex { expected_bytes, found_bytes });
+    }
+    let sizes: Vec<u32> = block_index.as_chunks().0.iter().map(|size| u32::from_le_bytes(*size)).collect();
+    let mut left = &sizes[..];
+    let mut blocks = HashMap::new();
+    for entry in entries {
+        let (sizes, rest) = left.split_at(entry.indexed_blocks() as usize);
+        left = rest;
+        entry.check_bytes(sizes)?;
+        if !sizes.is_empty() {
+            blocks.insert(entry.id, offsets(sizes));
+        }
+    }
+    Ok(blocks)
 }
 
-fn check_entries(
-    header: &Header,
-    metadata: &Metadata,
-    entries: &[Entry],
-) -> Result<HashMap<TensorId, usize>, FormatError> {
+/// Where blocks of these sizes, in units of [`DATA_ALIGN_BYTES`], begin, and where the last one ends.
+fn offsets(sizes: &[u32]) -> Arc<[u64]> {
+    let mut end = 0;
+    let ends = sizes.iter().map(|&size| {
+        end += u64::from(size) * DATA_ALIGN_BYTES;
+        end
+    });
+    std::iter::once(0).chain(ends).collect()
+}
+
+fn check_entries(header: &Header, entries: &[Entry]) -> Result<HashMap<TensorId, usize>, FormatError> {
     let mut positions = HashMap::with_capacity(entries.len());
-    let (mut end, mut previous) = (header.data_offset, None);
+    // Nothing lies between the header and the first entry but the padding before it.
+    let mut end = HEADER_BYTES as u64;
     for (index, entry) in entries.iter().enumerate() {
-        let expected = next_offset(end, previous, entry.id);
-        if entry.offset != expected {
-            let expected = format!("{expected}, right behind the tensor before it");
+        if !(end..end.saturating_add(PAGE_BYTES)).contains(&entry.offset) {
+            let expected = format!("{end}, the end of what lies before it, or less than a page more");
             return Err(FormatError::Entry { index, field: "offset", found: entry.offset, expected });
         }
         if positions.insert(entry.id, index).is_some() {
             return Err(FormatError::DuplicateTensor { tensor: entry.id });
         }
-        let shape = entry.id.role.shape(&metadata.model, entry.id.layer.unwrap_or(0));
-        if let Some(expected) = shape
-            && (expected.0 as u64, expected.1 as u64) != (entry.rows, entry.cols)
-        {
-            return Err(FormatError::TensorShape {
-                tensor: entry.id,
-                expected,
-                found: (entry.rows, entry.cols),
-            });
-        }
-        (end, previous) = (entry.offset + entry.bytes, Some(entry.id));
+        end = entry.offset + entry.bytes;
     }
     let data_end = header.data_offset + header.data_bytes;
-    if end != data_end {
+    if end.max(header.data_offset) != data_end {
         return Err(FormatError::Header {
             field: "data_bytes",
             found: header.data_bytes,
-            expected: (end - header.data_offset).to_string(),
+            expected: end.saturating_sub(header.data_offset).to_string(),
         });
     }
     Ok(positions)

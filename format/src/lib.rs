@@ -11,23 +11,29 @@ pub mod encoding;
 mod error;
 mod header;
 mod index;
+mod layer;
 mod matrix;
 mod progress;
+mod provenance;
+mod reads;
 mod replace;
 mod role;
 mod writer;
 
-pub use config::{
-    ActivationFunction, LayerConfig, Metadata, ModelConfig, NormKind, PassRecord, Provenance, RopeTable,
-    SourceRecord,
-};
+pub use config::{ActivationFunction, Metadata, ModelConfig, NormKind, RopeTable};
 pub use directory::{Entry, Kind};
 pub use encoding::{Encoding, Operation, TILE_ROWS, UnknownEncoding};
 pub use error::FormatError;
-pub use header::{DATA_ALIGN_BYTES, HEADER_BYTES, LAYER_ALIGN_BYTES, MAGIC, VERSION};
+pub use header::{DATA_ALIGN_BYTES, HEADER_BYTES, MAGIC, PAGE_BYTES, VERSION};
 pub use index::{Index, Verified};
+pub use layer::{
+    Attention, Dense, Experts, FeedForward, GatedLinearRecurrence, Layer, Mixer, ScoreFunction,
+    ShortConvolution,
+};
 pub use matrix::{Matrix, encode_block};
 pub use progress::{Progress, Unit};
+pub use provenance::{PassRecord, Provenance, SourceRecord};
+pub use reads::Reads;
 pub use replace::{
     ReplaceError, ReplaceOptions, Replacement, folder_of, move_to, replace, sync_folder, temporary_name,
 };

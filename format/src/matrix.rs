@@ -4,34 +4,54 @@ use crate::encoding::{Encoding, TILE_ROWS};
 use crate::error::FormatError;
 use std::ops::Range;
 
-/// A `rows × cols` matrix: row blocks of 16 rows one after the other, each a run of tiles from left to right.
+/// A `rows × cols` matrix: blocks of 16 rows one after the other, each with its own codes and scales.
 ///
-/// The last block is padded with zero rows, the last tile of each block with zero columns.
+/// The last block is padded with zero rows. Most encodings cut a block into tiles of equal size, the last one padded
+/// with zero columns; blocks of the others differ in size.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     encoding: Encoding,
     rows: usize,
     cols: usize,
     bytes: &'a [u8],
+    /// Where each block begins and the last one ends, where they differ in size, counted from the beginning of the
+    /// whole matrix.
+    blocks: Option<&'a [u64]>,
 }
 
 impl<'a> Matrix<'a> {
     /// A matrix over `bytes`, whose number must be exactly what the shape needs.
     pub fn new(encoding: Encoding, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self, FormatError> {
-        let expected_bytes = encoding.matrix_bytes(rows as u64, cols as u64);
-        if rows == 0 || cols == 0 || expected_bytes != Some(bytes.len() as u64) {
-            return Err(FormatError::MatrixSize {
-                encoding,
-                rows,
-                cols,
-                expected_bytes,
-                found_bytes: bytes.len(),
-            });
-        }
-        Ok(Self { encoding, rows, cols, bytes })
+        let matrix = Self { encoding, rows, cols, bytes, blocks: None };
+        matrix.check(encoding.matrix_bytes(rows as u64, cols as u64))
     }
 
-    /// How its tiles are stored.
+    /// A matrix whose blocks differ in size. `blocks`: where each begins in `bytes`, and where the last one ends.
+    pub fn indexed(
+        encoding: Encoding,
+        rows: usize,
+        cols: usize,
+        bytes: &'a [u8],
+        blocks: &'a [u64],
+    ) -> Result<Self, FormatError> {
+        let sound = encoding.is_indexed()
+            && blocks.len() == rows.div_ceil(TILE_ROWS) + 1
+            && blocks[0] == 0
+            && blocks.is_sorted();
+        let matrix = Self { encoding, rows, cols, bytes, blocks: Some(blocks) };
+        matrix.check(blocks.last().copied().filter(|_| sound))
+    }
+
+    fn check(self, expected_bytes: Option<u64>) -> Result<Self, FormatError> {
+        let Self { encoding, rows, cols, bytes, .. } = self;
+        if rows == 0 || cols == 0 || expected_bytes != Some(bytes.len() as u64) {
+            let found_bytes = bytes.len();
+            return Err(FormatError::MatrixSize { encoding, rows, cols, expected_bytes, found_bytes });
+        }
+        Ok(self)
+    }
+
+    /// How its blocks are stored.
     pub fn encoding(&self) -> Encoding {
         self.encoding
     }
@@ -46,7 +66,7 @@ impl<'a> Matrix<'a> {
         self.cols
     }
 
-    /// All tiles.
+    /// All blocks: what a product with the matrix reads.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -61,14 +81,26 @@ impl<'a> Matrix<'a> {
         self.cols.div_ceil(self.encoding.tile_cols())
     }
 
-    /// Bytes of a block.
-    pub fn block_bytes(&self) -> usize {
-        self.tile_count() * self.encoding.tile_bytes()
+    /// Where blocks lie in the matrix's bytes. Panics if the range ends beyond the last block.
+    pub fn block_range(&self, blocks: Range<usize>) -> Range<usize> {
+        match self.blocks {
+            Some(ends) => (ends[blocks.start] - ends[0]) as usize..(ends[blocks.end] - ends[0]) as usize,
+            None => {
+                let block_bytes = self.tile_count() * self.encoding.tile_bytes();
+                blocks.start * block_bytes..blocks.end * block_bytes
+            }
+        }
     }
 
-    /// The tiles of one block.
+    /// One block.
+    #[inline]
     pub fn block(&self, block_index: usize) -> &'a [u8] {
-        &self.bytes[block_index * self.block_bytes()..][..self.block_bytes()]
+        &self.bytes[self.block_range(block_index..block_index + 1)]
+    }
+
+    /// Bytes of the block that a row lies in: what a look-up of the row reads. Panics if there is no such row.
+    pub fn look_up_bytes(&self, row: usize) -> usize {
+        self.block(row / TILE_ROWS).len()
     }
 
     /// The matrix of a range of blocks: rows `16 · start .. min(16 · end, rows)`.
@@ -77,8 +109,9 @@ impl<'a> Matrix<'a> {
     pub fn band(&self, blocks: Range<usize>) -> Self {
         assert!(blocks.start < blocks.end && blocks.end <= self.block_count());
         let rows = (blocks.end * TILE_ROWS).min(self.rows) - blocks.start * TILE_ROWS;
-        let block_bytes = self.block_bytes();
-        Self { rows, bytes: &self.bytes[blocks.start * block_bytes..blocks.end * block_bytes], ..*self }
+        let bytes = &self.bytes[self.block_range(blocks.clone())];
+        let ends = self.blocks.map(|ends| &ends[blocks.start..=blocks.end]);
+        Self { rows, bytes, blocks: ends, ..*self }
     }
 
     /// Writes row `row` to `out` (`cols` values): an embedding look-up.
@@ -90,8 +123,8 @@ impl<'a> Matrix<'a> {
         let mut tile = [0.0f32; TILE_ROWS * crate::encoding::MAX_TILE_COLS];
         let tile = &mut tile[..TILE_ROWS * tile_cols];
         let block = self.block(row / TILE_ROWS);
-        for (bytes, out) in block.chunks_exact(self.encoding.tile_bytes()).zip(out.chunks_mut(tile_cols)) {
-            self.encoding.decode_tile(bytes, tile);
+        for (tile_index, out) in out.chunks_mut(tile_cols).enumerate() {
+            self.encoding.decode(block, self.cols, tile_index, tile);
             out.copy_from_slice(&tile[row % TILE_ROWS * tile_cols..][..out.len()]);
         }
     }

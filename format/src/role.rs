@@ -2,6 +2,7 @@
 
 use crate::config::ModelConfig;
 use crate::directory::Kind;
+use crate::layer::{Attention, FeedForward, GatedLinearRecurrence, Layer, Mixer, ShortConvolution};
 use std::fmt;
 
 /// Whether a model has one such tensor or each layer has one.
@@ -41,13 +42,9 @@ macro_rules! roles {
             /// Its part of the tensor's name.
             pub fn name(self) -> &'static str { match self { $(Role::$variant => $name,)* } }
 
-            /// `(rows, cols)` that the configuration asks for; vectors have one column. `None` for bytes.
-            ///
-            /// Panics if `layer_index` is not below the number of layers (any index will do for [`Scope::Model`]).
-            pub fn shape(self, model: &ModelConfig, layer_index: usize) -> Option<(usize, usize)> {
-                let index = if self.scope() == Scope::Model { 0 } else { layer_index };
+            fn shape(self, model: &ModelConfig, layer: Option<&Layer>) -> Option<(usize, usize)> {
                 match self { $(Role::$variant => {
-                    let ($model, $layer) = (model, &model.layers[index]);
+                    let ($model, $layer) = (model, layer);
                     $shape
                 })* }
             }
@@ -56,83 +53,227 @@ macro_rules! roles {
 }
 
 roles! {
-    1 => Tokenizer, Model, Bytes, "tokenizer", "The tokenizer.", |_, _| None;
-    2 => TokenEmbedding, Model, Matrix, "embedding.token", "A row for every token.",
+    1 => Tokenizer, Model, Bytes, "tokenizer", "The tokenizer.",
+        |_, _| None;
+    2 => TokenEmbedding, Model, Matrix, "embedding.token", "One row a token.",
         |m, _| Some((m.vocab_len, m.hidden_len));
-    3 => PositionEmbedding, Model, Matrix, "embedding.position", "A row for every position.",
+    3 => PositionEmbedding, Model, Matrix, "embedding.position", "One row a position.",
         |m, _| Some((m.context_len, m.hidden_len));
     4 => EmbeddingNorm, Model, Vector, "embedding.norm", "Weight of the norm after the embedding.",
         |m, _| Some((m.hidden_len, 1));
-    10 => AttentionNorm, Layer, Vector, "attention.norm", "Weight of the norm before attention.",
-        |m, _| Some((m.hidden_len, 1));
-    11 => AttentionNormBias, Layer, Vector, "attention.norm.bias", "Bias of the norm before attention.",
-        |m, _| Some((m.hidden_len, 1));
+    10 => MixerNorm, Layer, Vector, "mixer.norm", "Weight of the norm before the mixer.",
+        |m, l| l?.mixer_rows(m.hidden_len);
+    11 => MixerNormBias, Layer, Vector, "mixer.norm.bias", "Bias of that norm.",
+        |m, l| l?.mixer_rows(m.hidden_len);
     12 => Query, Layer, Matrix, "attention.query", "Query projection.",
-        |m, l| Some((l.heads * l.head_dim, m.hidden_len));
+        |m, l| Some((l?.attention()?.query_len(), m.hidden_len));
     13 => Key, Layer, Matrix, "attention.key", "Key projection.",
-        |m, l| Some((l.kv_heads * l.head_dim, m.hidden_len));
+        |m, l| Some((l?.attention()?.kv_len(), m.hidden_len));
     14 => Value, Layer, Matrix, "attention.value", "Value projection.",
-        |m, l| Some((l.kv_heads * l.head_dim, m.hidden_len));
-    15 => QueryBias, Layer, Vector, "attention.query.bias", "Query bias.", |_, l| Some((l.heads * l.head_dim, 1));
-    16 => KeyBias, Layer, Vector, "attention.key.bias", "Key bias.", |_, l| Some((l.kv_heads * l.head_dim, 1));
-    17 => ValueBias, Layer, Vector, "attention.value.bias", "Value bias.", |_, l| Some((l.kv_heads * l.head_dim, 1));
+        |m, l| Some((l?.attention()?.kv_len(), m.hidden_len));
+    15 => QueryBias, Layer, Vector, "attention.query.bias", "Query bias.",
+        |_, l| Some((l?.attention()?.query_len(), 1));
+    16 => KeyBias, Layer, Vector, "attention.key.bias", "Key bias.",
+        |_, l| Some((l?.attention()?.kv_len(), 1));
+    17 => ValueBias, Layer, Vector, "attention.value.bias", "Value bias.",
+        |_, l| Some((l?.attention()?.kv_len(), 1));
     18 => QueryNorm, Layer, Vector, "attention.query.norm", "Weight of the norm of each query head.",
-        |_, l| Some((l.head_dim, 1));
+        |_, l| l?.attention()?.head_norm();
     19 => KeyNorm, Layer, Vector, "attention.key.norm", "Weight of the norm of each key head.",
-        |_, l| Some((l.head_dim, 1));
+        |_, l| l?.attention()?.head_norm();
     20 => AttentionOutput, Layer, Matrix, "attention.output", "Projection of the heads' outputs.",
-        |m, l| Some((m.hidden_len, l.heads * l.head_dim));
+        |m, l| Some((m.hidden_len, l?.attention()?.query_len()));
     21 => AttentionOutputBias, Layer, Vector, "attention.output.bias", "Bias of that projection.",
-        |m, _| Some((m.hidden_len, 1));
-    22 => AttentionPostNorm, Layer, Vector, "attention.post_norm", "Weight of the norm after attention, before the residual sum.",
-        |m, _| Some((m.hidden_len, 1));
+        |m, l| l?.attention().map(|_| (m.hidden_len, 1));
+    22 => MixerPostNorm, Layer, Vector, "mixer.post_norm", "Weight of the norm after the mixer, before the residual sum.",
+        |m, l| l?.mixer_rows(m.hidden_len);
+    23 => ConvolutionInput, Layer, Matrix, "convolution.input", "Projection to `b`, `c` and `v` of a short convolution.",
+        |m, l| Some((3 * l?.convolution()?.channels, m.hidden_len));
+    24 => ConvolutionKernel, Layer, Matrix, "convolution.kernel", "Its kernel: one row a channel, the oldest position first.",
+        |_, l| l?.convolution().map(|c| (c.channels, c.kernel_len));
+    25 => ConvolutionOutput, Layer, Matrix, "convolution.output", "Projection of its channels.",
+        |m, l| Some((m.hidden_len, l?.convolution()?.channels));
+    26 => ConvolutionInputBias, Layer, Vector, "convolution.input.bias", "Bias of its input projection.",
+        |_, l| Some((3 * l?.convolution()?.channels, 1));
+    27 => ConvolutionKernelBias, Layer, Vector, "convolution.kernel.bias", "Bias of its kernel.",
+        |_, l| Some((l?.convolution()?.channels, 1));
+    28 => ConvolutionOutputBias, Layer, Vector, "convolution.output.bias", "Bias of its output projection.",
+        |m, l| l?.convolution().map(|_| (m.hidden_len, 1));
+    60 => RecurrenceInput, Layer, Matrix, "recurrence.input", "Projection to queries, keys and values of a linear recurrence.",
+        |m, l| Some((l?.recurrence()?.convolved_len(), m.hidden_len));
+    61 => RecurrenceKernel, Layer, Matrix, "recurrence.kernel", "Kernel of their convolution: one row a channel, the oldest position first.",
+        |_, l| l?.recurrence().map(|r| (r.convolved_len(), r.kernel_len));
+    62 => RecurrenceGate, Layer, Matrix, "recurrence.gate", "Projection to the output gate.",
+        |m, l| Some((l?.recurrence()?.value_len(), m.hidden_len));
+    63 => RecurrenceRate, Layer, Matrix, "recurrence.rate", "Projection to `b`, whose sigmoid is the rate `β`.",
+        |m, l| Some((l?.recurrence()?.value_heads, m.hidden_len));
+    64 => RecurrenceDecay, Layer, Matrix, "recurrence.decay", "Projection to `a`, of which the decay is made.",
+        |m, l| Some((l?.recurrence()?.value_heads, m.hidden_len));
+    65 => RecurrenceDecayBias, Layer, Vector, "recurrence.decay.bias", "`dt`, added to `a`.",
+        |_, l| Some((l?.recurrence()?.value_heads, 1));
+    66 => RecurrenceDecayLog, Layer, Vector, "recurrence.decay.log", "`A`, the logarithm of the decay's factor.",
+        |_, l| Some((l?.recurrence()?.value_heads, 1));
+    67 => RecurrenceNorm, Layer, Vector, "recurrence.norm", "Weight of the norm of each head's output.",
+        |_, l| Some((l?.recurrence()?.value_dim, 1));
+    68 => RecurrenceOutput, Layer, Matrix, "recurrence.output", "Projection of the heads' outputs.",
+        |m, l| Some((m.hidden_len, l?.recurrence()?.value_len()));
     30 => FfnNorm, Layer, Vector, "ffn.norm", "Weight of the norm before the feed-forward block.",
-        |m, _| Some((m.hidden_len, 1));
-    31 => FfnNormBias, Layer, Vector, "ffn.norm.bias", "Bias of that norm.", |m, _| Some((m.hidden_len, 1));
-    32 => Gate, Layer, Matrix, "ffn.gate", "Gate projection; without it the block is not gated.",
-        |m, l| Some((l.ffn_len, m.hidden_len));
-    33 => GateBias, Layer, Vector, "ffn.gate.bias", "Gate bias.", |_, l| Some((l.ffn_len, 1));
-    34 => Up, Layer, Matrix, "ffn.up", "Up projection.", |m, l| Some((l.ffn_len, m.hidden_len));
-    35 => UpBias, Layer, Vector, "ffn.up.bias", "Up bias.", |_, l| Some((l.ffn_len, 1));
-    36 => Down, Layer, Matrix, "ffn.down", "Down projection.", |m, l| Some((m.hidden_len, l.ffn_len));
-    37 => DownBias, Layer, Vector, "ffn.down.bias", "Down bias.", |m, _| Some((m.hidden_len, 1));
+        |m, l| l?.ffn_rows(m.hidden_len);
+    31 => FfnNormBias, Layer, Vector, "ffn.norm.bias", "Bias of that norm.",
+        |m, l| l?.ffn_rows(m.hidden_len);
+    32 => Gate, Layer, Matrix, "ffn.gate", "Gate projection.",
+        |m, l| Some((l?.gate_len()?, m.hidden_len));
+    33 => GateBias, Layer, Vector, "ffn.gate.bias", "Gate bias.",
+        |_, l| Some((l?.gate_len()?, 1));
+    34 => Up, Layer, Matrix, "ffn.up", "Up projection.",
+        |m, l| Some((l?.inner_len()?, m.hidden_len));
+    35 => UpBias, Layer, Vector, "ffn.up.bias", "Up bias.",
+        |_, l| Some((l?.inner_len()?, 1));
+    36 => Down, Layer, Matrix, "ffn.down", "Down projection.",
+        |m, l| Some((m.hidden_len, l?.inner_len()?));
+    37 => DownBias, Layer, Vector, "ffn.down.bias", "Down bias.",
+        |m, l| l?.inner_len().map(|_| (m.hidden_len, 1));
     38 => FfnPostNorm, Layer, Vector, "ffn.post_norm", "Weight of the norm after the block, before the residual sum.",
+        |m, l| l?.ffn_rows(m.hidden_len);
+    40 => Router, Layer, Matrix, "ffn.router", "Scores of the experts.",
+        |m, l| Some((l?.experts()?.count, m.hidden_len));
+    41 => RouterBias, Layer, Vector, "ffn.router.bias", "Added to the scores to choose experts.",
+        |_, l| Some((l?.experts()?.count, 1));
+    42 => SharedGate, Layer, Matrix, "ffn.shared.gate", "Gate projection of the shared expert.",
+        |m, l| l?.shared(true).map(|len| (len, m.hidden_len));
+    43 => SharedUp, Layer, Matrix, "ffn.shared.up", "Up projection of the shared expert.",
+        |m, l| l?.shared(false).map(|len| (len, m.hidden_len));
+    44 => SharedDown, Layer, Matrix, "ffn.shared.down", "Down projection of the shared expert.",
+        |m, l| l?.shared(false).map(|len| (m.hidden_len, len));
+    45 => SharedRouter, Layer, Matrix, "ffn.shared.router", "Weight of the shared expert.",
+        |m, l| l?.shared(false).map(|_| (1, m.hidden_len));
+    50 => OutputNorm, Model, Vector, "output.norm", "Weight of the last norm.",
         |m, _| Some((m.hidden_len, 1));
-    50 => OutputNorm, Model, Vector, "output.norm", "Weight of the last norm.", |m, _| Some((m.hidden_len, 1));
-    51 => OutputNormBias, Model, Vector, "output.norm.bias", "Bias of the last norm.", |m, _| Some((m.hidden_len, 1));
-    52 => Head, Model, Matrix, "output.head", "Projection to logits.", |m, _| Some((m.vocab_len, m.hidden_len));
-    53 => HeadBias, Model, Vector, "output.head.bias", "Bias of the logits.", |m, _| Some((m.vocab_len, 1));
-    54 => HeadRest, Model, Matrix, "output.head.rest",
-        "What the head's weights, or the tied embedding's, are more than that matrix says: the two are added.",
+    51 => OutputNormBias, Model, Vector, "output.norm.bias", "Bias of the last norm.",
+        |m, _| Some((m.hidden_len, 1));
+    52 => Head, Model, Matrix, "output.head", "Projection to logits.",
+        |m, _| Some((m.vocab_len, m.hidden_len));
+    53 => HeadBias, Model, Vector, "output.head.bias", "Bias of the logits.",
+        |m, _| Some((m.vocab_len, 1));
+    54 => HeadResidual, Model, Matrix, "output.head.residual", "Residual of the head: the head's weights, or the tied embedding's, are that matrix plus this one.",
         |m, _| Some((m.vocab_len, m.hidden_len));
 }
 
-/// A role and the layer it plays it in.
+impl Role {
+    /// Whether each expert of a layer has its own.
+    pub fn is_of_expert(self) -> bool {
+        matches!(self, Role::Gate | Role::GateBias | Role::Up | Role::UpBias | Role::Down | Role::DownBias)
+    }
+}
+
+/// What shapes ask of a layer: `None` where it has no such part.
+impl Layer {
+    fn convolution(&self) -> Option<&ShortConvolution> {
+        match &self.mixer {
+            Mixer::ShortConvolution(convolution) => Some(convolution),
+            _ => None,
+        }
+    }
+
+    fn recurrence(&self) -> Option<&GatedLinearRecurrence> {
+        match &self.mixer {
+            Mixer::GatedLinearRecurrence(recurrence) => Some(recurrence),
+            _ => None,
+        }
+    }
+
+    fn mixer_rows(&self, rows: usize) -> Option<(usize, usize)> {
+        (!matches!(self.mixer, Mixer::None {})).then_some((rows, 1))
+    }
+
+    fn ffn_rows(&self, rows: usize) -> Option<(usize, usize)> {
+        (!matches!(self.feed_forward, FeedForward::None {})).then_some((rows, 1))
+    }
+
+    /// Inner width of the block, or of each expert.
+    fn inner_len(&self) -> Option<usize> {
+        match &self.feed_forward {
+            FeedForward::Gated(dense) | FeedForward::Plain(dense) => Some(dense.len),
+            FeedForward::Experts(experts) => Some(experts.expert.len),
+            FeedForward::None {} => None,
+        }
+    }
+
+    fn gate_len(&self) -> Option<usize> {
+        match &self.feed_forward {
+            FeedForward::Gated(dense) => Some(dense.len),
+            FeedForward::Experts(experts) => experts.gated.then_some(experts.expert.len),
+            FeedForward::Plain(_) | FeedForward::None {} => None,
+        }
+    }
+
+    /// Inner width of the shared expert. `gate`: only where it has a gate.
+    fn shared(&self, gate: bool) -> Option<usize> {
+        let experts = self.experts().filter(|experts| experts.gated || !gate)?;
+        experts.shared.map(|shared| shared.len)
+    }
+}
+
+impl Attention {
+    fn head_norm(&self) -> Option<(usize, usize)> {
+        self.qk_norm.then_some((self.head_dim, 1))
+    }
+}
+
+/// One tensor of a model: its role, and the layer and expert that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorId {
     /// What it is for.
     pub role: Role,
     /// `None` for the model's own tensors.
     pub layer: Option<usize>,
+    /// `None` for what is not an expert's.
+    pub expert: Option<usize>,
 }
 
 impl TensorId {
     /// A tensor of the model.
-    pub fn model(role: Role) -> Self {
-        Self { role, layer: None }
+    pub const fn model(role: Role) -> Self {
+        Self { role, layer: None, expert: None }
     }
 
     /// A tensor of a layer.
-    pub fn layer(role: Role, layer_index: usize) -> Self {
-        Self { role, layer: Some(layer_index) }
+    pub const fn layer(role: Role, layer_index: usize) -> Self {
+        Self { role, layer: Some(layer_index), expert: None }
+    }
+
+    /// A tensor of an expert.
+    pub const fn expert(role: Role, layer_index: usize, expert_index: usize) -> Self {
+        Self { role, layer: Some(layer_index), expert: Some(expert_index) }
+    }
+
+    /// `(rows, cols)` that the configuration asks for; vectors have one column. `None` for bytes, and for a tensor
+    /// that has no place in this model: of a layer or expert that there is not, or of another kind of layer.
+    pub fn shape(self, model: &ModelConfig) -> Option<(usize, usize)> {
+        let layer = match self.layer {
+            Some(index) => Some(model.layers.get(index)?),
+            None => None,
+        };
+        if layer.is_some() != (self.role.scope() == Scope::Layer) {
+            return None;
+        }
+        let experts = layer.and_then(Layer::experts).filter(|_| self.role.is_of_expert());
+        match (self.expert, experts) {
+            (None, None) => {}
+            (Some(expert), Some(experts)) if expert < experts.count => {}
+            _ => return None,
+        }
+        self.role.shape(model, layer)
     }
 }
 
 impl fmt::Display for TensorId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.layer {
-            Some(layer) => formatter.pad(&format!("layers.{layer}.{}", self.role.name())),
-            None => formatter.pad(self.role.name()),
+        let name = self.role.name();
+        match (self.layer, self.expert) {
+            (Some(layer), Some(expert)) => formatter.pad(&format!("layers.{layer}.experts.{expert}.{name}")),
+            (Some(layer), None) => formatter.pad(&format!("layers.{layer}.{name}")),
+            (None, _) => formatter.pad(name),
         }
     }
 }
@@ -140,6 +281,8 @@ impl fmt::Display for TensorId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::tiny;
+    use crate::layer::tests::every_kind;
     use std::collections::HashSet;
 
     #[test]
@@ -154,5 +297,40 @@ mod tests {
     fn names_carry_the_layer() {
         assert_eq!(TensorId::layer(Role::Query, 3).to_string(), "layers.3.attention.query");
         assert_eq!(TensorId::model(Role::Head).to_string(), "output.head");
+        assert_eq!(TensorId::expert(Role::Up, 1, 7).to_string(), "layers.1.experts.7.ffn.up");
+    }
+
+    #[test]
+    fn a_tensor_has_a_shape_where_its_layer_has_such_a_part() {
+        let model = ModelConfig { layers: every_kind(), ..tiny() };
+        let count =
+            |role: Role| (0..5).filter(|&layer| TensorId::layer(role, layer).shape(&model).is_some()).count();
+        let counts = [
+            (Role::Query, 2),
+            (Role::QueryNorm, 1),
+            (Role::MixerNorm, 4),
+            (Role::ConvolutionKernel, 1),
+            (Role::RecurrenceInput, 1),
+            (Role::FfnNorm, 4),
+            (Role::Gate, 1),
+            (Role::Up, 2),
+            (Role::Router, 2),
+            (Role::SharedGate, 1),
+        ];
+        for (role, expected) in counts {
+            assert_eq!(count(role), expected, "{role:?}");
+        }
+        assert_eq!(TensorId::layer(Role::Query, 1).shape(&model), Some((16, 8)));
+        assert_eq!(TensorId::layer(Role::Key, 1).shape(&model), Some((8, 8)));
+        assert_eq!(TensorId::expert(Role::Down, 2, 3).shape(&model), Some((8, 12)));
+        assert_eq!(TensorId::expert(Role::Gate, 3, 0).shape(&model), None, "these experts have no gate");
+        for id in [
+            TensorId::expert(Role::Down, 2, 4),
+            TensorId::expert(Role::Up, 0, 0),
+            TensorId::layer(Role::Up, 9),
+        ] {
+            assert_eq!(id.shape(&model), None, "{id}");
+        }
+        assert_eq!(TensorId::model(Role::Up).shape(&model), None);
     }
 }

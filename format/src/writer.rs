@@ -4,8 +4,8 @@ use crate::config::Metadata;
 use crate::directory::{ENTRY_BYTES, Entry};
 use crate::encoding::Encoding;
 use crate::error::FormatError;
-use crate::header::{HEADER_BYTES, Header, LAYER_ALIGN_BYTES, SECTION_ALIGN_BYTES};
-use crate::index::{checksum_of, next_offset};
+use crate::header::{DATA_ALIGN_BYTES, HEADER_BYTES, Header, PAGE_BYTES, SECTION_ALIGN_BYTES};
+use crate::index::checksum_of;
 use crate::replace::{ReplaceOptions, Replacement};
 use crate::role::TensorId;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -15,10 +15,13 @@ use xxhash_rust::xxh3::Xxh3;
 /// What is written at a time, from a multiple of it on: where a system has large pages it then keeps the file in them.
 const WRITE_BYTES: usize = 2 << 20;
 
+/// Page of most systems.
+const SMALL_PAGE_BYTES: u64 = 4 << 10;
+
 /// A tensor that will be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorPlan {
-    /// Role and layer.
+    /// Role, layer and expert.
     pub id: TensorId,
     /// `None` for vectors and bytes.
     pub encoding: Option<Encoding>,
@@ -28,13 +31,16 @@ pub struct TensorPlan {
     pub cols: usize,
 }
 
-/// Length of the file that a writer of this plan makes with this metadata.
+/// Length of the file that a writer of this plan makes with this metadata. Matrices whose blocks differ in size count
+/// nothing: only the writer learns what they take.
 pub fn planned_bytes(plan: &[TensorPlan], metadata: &Metadata) -> Result<u64, FormatError> {
     let entries = lay_out(plan)?;
-    let data_end = entries.last().map_or(LAYER_ALIGN_BYTES, |entry| entry.offset + entry.bytes);
+    let data_end = entries.last().map_or(HEADER_BYTES as u64, |entry| entry.offset + entry.bytes);
     let json_bytes = serde_json::to_vec(metadata).map_err(FormatError::Metadata)?.len() as u64;
+    let index_bytes = entries.iter().map(|entry| 4 * entry.indexed_blocks()).sum::<u64>();
     let metadata_end = data_end.next_multiple_of(SECTION_ALIGN_BYTES) + json_bytes;
-    Ok(metadata_end.next_multiple_of(SECTION_ALIGN_BYTES) + (entries.len() * ENTRY_BYTES) as u64)
+    let index_end = metadata_end.next_multiple_of(SECTION_ALIGN_BYTES) + index_bytes;
+    Ok(index_end.next_multiple_of(SECTION_ALIGN_BYTES) + (entries.len() * ENTRY_BYTES) as u64)
 }
 
 /// Writes one file, which appears at [`Writer::finish`]. A writer that is dropped before leaves nothing.
@@ -45,6 +51,10 @@ pub struct Writer {
     next: usize,
     written: u64,
     hash: Xxh3,
+    /// Sizes of the blocks that were written of indexed matrices, in units of [`DATA_ALIGN_BYTES`], and how many of
+    /// them are of the tensor being written.
+    block_sizes: Vec<u32>,
+    blocks: u64,
     position: u64,
 }
 
@@ -63,27 +73,23 @@ impl Writer {
             next: 0,
             written: 0,
             hash: Xxh3::new(),
+            block_sizes: Vec::new(),
+            blocks: 0,
             position: 0,
         };
-        writer.pad_to(LAYER_ALIGN_BYTES)?;
+        writer.pad_to(HEADER_BYTES as u64)?;
         Ok(writer)
     }
 
-    /// Bytes that the file's tensors take, padding between them included.
+    /// Bytes that the file's tensors take, padding between them included; of matrices whose blocks differ in size, what
+    /// was written of them.
     pub fn data_bytes(&self) -> u64 {
-        self.entries.last().map_or(0, |entry| entry.offset + entry.bytes - LAYER_ALIGN_BYTES)
+        self.entries.last().map_or(0, |entry| entry.offset + entry.bytes) - self.data_offset()
     }
 
     /// Appends bytes to the tensor `id`, which must be the next one of the plan that is not yet whole.
     pub fn write(&mut self, id: TensorId, bytes: &[u8]) -> Result<(), FormatError> {
-        let Some(entry) = self.entries.get(self.next).copied().filter(|entry| entry.id == id) else {
-            let expected =
-                self.entries.get(self.next).map_or("no further tensor".into(), |entry| entry.id.to_string());
-            return Err(FormatError::WriteOrder { expected, found: id.to_string() });
-        };
-        if self.written == 0 {
-            self.pad_to(entry.offset)?;
-        }
+        let entry = self.expect(id, false)?;
         let found_bytes = self.written + bytes.len() as u64;
         if found_bytes > entry.bytes {
             return Err(FormatError::TensorSize {
@@ -92,15 +98,80 @@ impl Writer {
                 found_bytes,
             });
         }
-        self.put(bytes)?;
-        self.hash.update(bytes);
-        self.written = found_bytes;
+        self.append(&entry, bytes)?;
         if self.written == entry.bytes {
-            self.entries[self.next].checksum = self.hash.digest();
-            self.hash.reset();
-            (self.next, self.written) = (self.next + 1, 0);
+            self.complete();
         }
         Ok(())
+    }
+
+    /// Appends the next block of 16 rows to the matrix `id`, whose encoding has blocks of different sizes. Zeros fill
+    /// the block up to a cache line.
+    pub fn write_block(&mut self, id: TensorId, block: &[u8]) -> Result<(), FormatError> {
+        const ZEROS: [u8; DATA_ALIGN_BYTES as usize] = [0; DATA_ALIGN_BYTES as usize];
+        let entry = self.expect(id, true)?;
+        let lines = (block.len() as u64).div_ceil(DATA_ALIGN_BYTES);
+        let Ok(size) = u32::try_from(lines) else {
+            let found_bytes = block.len() as u64;
+            return Err(FormatError::TensorSize { tensor: id, expected_bytes: None, found_bytes });
+        };
+        let padding = lines * DATA_ALIGN_BYTES - block.len() as u64;
+        self.append(&entry, block)?;
+        self.append(&entry, &ZEROS[..padding as usize])?;
+        self.block_sizes.push(size);
+        self.blocks += 1;
+        if self.blocks == entry.indexed_blocks() {
+            self.entries[self.next].bytes = self.written;
+            self.complete();
+            self.lay_out_rest();
+        }
+        Ok(())
+    }
+
+    /// The entry being written, if it is that tensor's and its encoding is written this way.
+    fn expect(&self, id: TensorId, by_block: bool) -> Result<Entry, FormatError> {
+        let wrong = |expected: String, found: String| Err(FormatError::WriteOrder { expected, found });
+        let Some(entry) = self.entries.get(self.next).copied() else {
+            return wrong("no further tensor".into(), id.to_string());
+        };
+        if entry.id != id {
+            return wrong(entry.id.to_string(), id.to_string());
+        }
+        match (entry.indexed_blocks() > 0, by_block) {
+            (true, false) => wrong(format!("{id} block by block"), "bytes".into()),
+            (false, true) => wrong(format!("bytes of {id}"), "a block".into()),
+            _ => Ok(entry),
+        }
+    }
+
+    fn append(&mut self, entry: &Entry, bytes: &[u8]) -> Result<(), FormatError> {
+        if self.written == 0 {
+            self.pad_to(entry.offset)?;
+        }
+        self.put(bytes)?;
+        self.hash.update(bytes);
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// The tensor being written is whole.
+    fn complete(&mut self) {
+        self.entries[self.next].checksum = self.hash.digest();
+        self.hash.reset();
+        (self.next, self.written, self.blocks) = (self.next + 1, 0, 0);
+    }
+
+    /// Places the tensors that follow one whose length was not known before.
+    fn lay_out_rest(&mut self) {
+        let aligns = alignments(&self.entries);
+        for index in self.next..self.entries.len() {
+            let before = &self.entries[index - 1];
+            self.entries[index].offset = (before.offset + before.bytes).next_multiple_of(aligns[index]);
+        }
+    }
+
+    fn data_offset(&self) -> u64 {
+        self.entries.first().map_or(HEADER_BYTES as u64, |entry| entry.offset)
     }
 
     /// Writes metadata, directory and header, syncs, and gives the file its name. Returns its length in bytes.
@@ -112,24 +183,29 @@ impl Writer {
         metadata.model.validate()?;
         let data_end = self.position;
         let json = serde_json::to_vec(metadata).map_err(FormatError::Metadata)?;
-        self.pad_to(data_end.next_multiple_of(SECTION_ALIGN_BYTES))?;
-        let metadata_offset = self.position;
-        self.put(&json)?;
-        self.pad_to(self.position.next_multiple_of(SECTION_ALIGN_BYTES))?;
-        let directory_offset = self.position;
+        let index: Vec<u8> = self.block_sizes.iter().flat_map(|size| size.to_le_bytes()).collect();
         let directory: Vec<u8> = self.entries.iter().flat_map(|entry| entry.to_bytes()).collect();
-        self.put(&directory)?;
+        let sections = [&json[..], &index, &directory];
+        let mut offsets = [0; 3];
+        for (section, offset) in sections.into_iter().zip(&mut offsets) {
+            self.pad_to(self.position.next_multiple_of(SECTION_ALIGN_BYTES))?;
+            *offset = self.position;
+            self.put(section)?;
+        }
+        let [metadata_offset, index_offset, directory_offset] = offsets;
         let mut header = Header {
             file_bytes: self.position,
-            data_offset: LAYER_ALIGN_BYTES,
-            data_bytes: data_end - LAYER_ALIGN_BYTES,
+            data_offset: self.data_offset(),
+            data_bytes: data_end - self.data_offset(),
             metadata_offset,
             metadata_bytes: json.len() as u64,
+            index_offset,
+            index_bytes: index.len() as u64,
             directory_offset,
-            entry_count: (directory.len() / ENTRY_BYTES) as u64,
+            entry_count: self.entries.len() as u64,
             checksum: 0,
         };
-        header.checksum = checksum_of(&header.to_bytes()[..HEADER_BYTES - 8], &json, &directory);
+        header.checksum = checksum_of(&header.to_bytes()[..HEADER_BYTES - 8], sections);
         self.commit(&header.to_bytes())?;
         Ok(header.file_bytes)
     }
@@ -170,16 +246,38 @@ impl Writer {
 }
 
 fn lay_out(plan: &[TensorPlan]) -> Result<Vec<Entry>, FormatError> {
-    let (mut end, mut previous) = (LAYER_ALIGN_BYTES, None);
-    plan.iter()
-        .map(|tensor| {
-            let (rows, cols) = (tensor.rows as u64, tensor.cols as u64);
-            let bytes = Entry::expected_bytes(tensor.id.role.kind(), tensor.encoding, rows, cols)
-                .filter(|&bytes| bytes > 0)
-                .ok_or(FormatError::TensorSize { tensor: tensor.id, expected_bytes: None, found_bytes: 0 })?;
-            let offset = next_offset(end, previous, tensor.id);
-            (end, previous) = (offset + bytes, Some(tensor.id));
-            Ok(Entry { id: tensor.id, encoding: tensor.encoding, rows, cols, offset, bytes, checksum: 0 })
-        })
-        .collect()
+    let entry = |tensor: &TensorPlan| -> Result<Entry, FormatError> {
+        let shape = (tensor.rows as u64, tensor.cols as u64);
+        let bytes = Entry::expected_bytes(tensor.id.role.kind(), tensor.encoding, shape, 0)
+            .filter(|&bytes| bytes > 0 || tensor.encoding.is_some_and(Encoding::is_indexed))
+            .ok_or(FormatError::TensorSize { tensor: tensor.id, expected_bytes: None, found_bytes: 0 })?;
+        let (id, encoding, (rows, cols)) = (tensor.id, tensor.encoding, shape);
+        Ok(Entry { id, encoding, rows, cols, offset: 0, bytes, checksum: 0 })
+    };
+    let mut entries = plan.iter().map(entry).collect::<Result<Vec<_>, FormatError>>()?;
+    let mut end = HEADER_BYTES as u64;
+    let aligns = alignments(&entries);
+    for (entry, align) in entries.iter_mut().zip(aligns) {
+        entry.offset = end.next_multiple_of(align);
+        end = entry.offset + entry.bytes;
+    }
+    Ok(entries)
 }
+/// What each entry begins on a multiple of: a cache line, and the first of a layer a page, so that a layer's pages are
+/// its own where they are read and given back together. Only large layers have pages to speak of: padding takes less
+/// than 1 % of any of them.
+fn alignments(entries: &[Entry]) -> Vec<u64> {
+    let runs = entries.chunk_by(|one, next| one.id.layer == next.id.layer);
+    let of_run = |run: &[Entry]| {
+        let first = match run.iter().map(|entry| entry.bytes).sum::<u64>() {
+            0..0x10_0000 => DATA_ALIGN_BYTES,
+            0x10_0000..0x80_0000 => SMALL_PAGE_BYTES,
+            0x80_0000.. => PAGE_BYTES,
+        };
+        std::iter::once(first).chain(std::iter::repeat_n(DATA_ALIGN_BYTES, run.len() - 1)).collect::<Vec<_>>()
+    };
+    runs.flat_map(of_run).collect()
+}
+
+#[cfg(test)]
+mod tests;

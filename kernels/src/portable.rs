@@ -1,6 +1,6 @@
 //! The path that runs everywhere: tiles decoded to floats by their encoding, vectors through `wide`.
 //!
-//! Any encoding of the table runs here, since only [`Encoding::decode_tile`] is asked of it.
+//! Any encoding of the table runs here, since only [`Encoding::decode`] is asked of it.
 
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::attention::{ATTENTION_QUERIES, add};
@@ -69,8 +69,8 @@ fn add_block(
     let mut weights = [0.0f32; TILE_ROWS * MAX_TILE_COLS];
     let weights = &mut weights[..TILE_ROWS * cols];
     let mut values = [0.0f32; MAX_TILE_COLS];
-    for (tile_index, tile) in block.chunks_exact(encoding.tile_bytes()).enumerate() {
-        encoding.decode_tile(tile, weights);
+    for tile_index in 0..w.tile_count() {
+        encoding.decode(block, w.cols(), tile_index, weights);
         for (token, sums) in tokens.clone().zip(sums.iter_mut()) {
             let values = &mut values[..cols];
             load_operand(encoding.operation(), x.token(token), tile_index * cols, values);

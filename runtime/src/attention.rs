@@ -6,7 +6,7 @@ use crate::cache::LayerCache;
 use crate::error::RuntimeError;
 use crate::exec::{Exec, recycled};
 use crate::memory::{probe, product, zeros};
-use pith_format::{LayerConfig, ModelConfig};
+use pith_format::{Attention as Config, ModelConfig};
 use pith_kernels::{ATTENTION_QUERIES, ATTENTION_SPAN, ATTENTION_TAIL, Attention, AttentionScratch};
 use std::ops::Range;
 
@@ -38,23 +38,26 @@ impl AttentionBuffers {
         threads: usize,
     ) -> Result<Self, RuntimeError> {
         let what = "the attention";
-        let largest = |len: &dyn Fn(&LayerConfig) -> usize| config.layers.iter().map(len).max().unwrap_or(0);
+        let largest = |len: &dyn Fn(&Config) -> usize| {
+            config.layers.iter().filter_map(|layer| layer.attention().map(len)).max().unwrap_or(0)
+        };
         let head_dim = largest(&|layer| layer.head_dim);
-        let records = largest(&|layer| token_block(layer) * group(layer) * record_len(layer));
+        let records = largest(&|layer| token_block(layer) * layer.largest_group() * record_len(layer));
         probe(what, Some(AttentionScratch::bytes(head_dim)))?;
         let scratch = || {
             zeros(what, records).map(|records| Scratch { kernels: AttentionScratch::new(head_dim), records })
         };
         // A window's positions may begin and end within a run.
-        let runs = |layer: &LayerConfig| {
+        let runs = |layer: &Config| {
             let seen = layer.window.unwrap_or(context_len).saturating_add(SPLIT_TOKENS).min(context_len);
             context_len.div_ceil(ATTENTION_SPAN).min(seen.div_ceil(ATTENTION_SPAN) + 1)
         };
         let few = batch.min(SPLIT_TOKENS);
         let parts = largest(&|layer| {
-            product(&[layer.heads, runs(layer), few, record_len(layer)]).unwrap_or(usize::MAX)
+            let queries = layer.kv_heads() * layer.largest_group();
+            product(&[queries, runs(layer), few, record_len(layer)]).unwrap_or(usize::MAX)
         });
-        let outputs = largest(&|layer| layer.kv_heads * batch.next_multiple_of(token_block(layer)));
+        let outputs = largest(&|layer| layer.kv_heads() * batch.next_multiple_of(token_block(layer)));
         Ok(Self {
             scratch: (0..threads).map(|_| scratch()).collect::<Result<_, _>>()?,
             parts: zeros(what, parts)?,
@@ -68,14 +71,14 @@ impl AttentionBuffers {
 /// `queries` and `out`: `tokens × heads × head_dim`.
 pub(crate) fn attend(
     exec: &mut Exec,
-    config: &LayerConfig,
+    config: &Config,
     cache: &LayerCache,
     first: usize,
     queries: &[f32],
     buffers: &mut AttentionBuffers,
     out: &mut [f32],
 ) {
-    let tokens = out.len() / (config.heads * config.head_dim);
+    let tokens = out.len() / config.query_len();
     let call = Call { config, cache, first, queries, few: tokens < pith_kernels::FEW_TOKENS };
     if tokens <= SPLIT_TOKENS {
         call.few_tokens(exec, tokens, buffers, out);
@@ -85,21 +88,33 @@ pub(crate) fn attend(
 }
 
 /// Tokens that are worked on together where there are many.
-fn token_block(config: &LayerConfig) -> usize {
-    (ATTENTION_QUERIES / group(config)).max(1)
+fn token_block(config: &Config) -> usize {
+    (ATTENTION_QUERIES / config.largest_group()).max(1)
 }
 
-/// Query heads that share a key head.
-fn group(config: &LayerConfig) -> usize {
-    config.heads / config.kv_heads
+/// The first query head of a key head.
+fn first_head(config: &Config, kv_head: usize) -> usize {
+    config.query_heads[..kv_head].iter().sum()
 }
 
-fn record_len(config: &LayerConfig) -> usize {
+/// The key head of a query head, and the query head's number among those that share it.
+fn key_head(config: &Config, head: usize) -> (usize, usize) {
+    let mut within = head;
+    for (kv_head, &group) in config.query_heads.iter().enumerate() {
+        if within < group {
+            return (kv_head, within);
+        }
+        within -= group;
+    }
+    unreachable!("query head {head} of {}", config.heads())
+}
+
+fn record_len(config: &Config) -> usize {
     config.head_dim + ATTENTION_TAIL
 }
 
 struct Call<'a> {
-    config: &'a LayerConfig,
+    config: &'a Config,
     cache: &'a LayerCache,
     first: usize,
     queries: &'a [f32],
@@ -110,12 +125,12 @@ struct Call<'a> {
 impl Call<'_> {
     /// Each run of each key head by itself, then each query head's runs together.
     fn few_tokens(&self, exec: &mut Exec, tokens: usize, buffers: &mut AttentionBuffers, out: &mut [f32]) {
-        let (group, head_dim, record_len) =
-            (group(self.config), self.config.head_dim, record_len(self.config));
+        let (config, head_dim, record_len) = (self.config, self.config.head_dim, record_len(self.config));
+        let heads = config.heads();
         let (runs, read) = (self.runs(&(0..tokens)), self.read_bytes(&(0..tokens)));
         exec.traffic.kv_read_bytes += read;
-        let run_len = tokens * group * record_len;
-        let parts = &mut buffers.parts[..self.config.kv_heads * runs.len() * run_len];
+        let run_len = tokens * config.largest_group() * record_len;
+        let parts = &mut buffers.parts[..config.kv_heads() * runs.len() * run_len];
         exec.for_chunks(
             read as usize,
             parts,
@@ -123,20 +138,21 @@ impl Call<'_> {
             &mut buffers.scratch,
             |kernels, index, records, scratch| {
                 let (kv_head, run) = (index / runs.len(), runs.start + index % runs.len());
+                let records = &mut records[..tokens * config.query_heads[kv_head] * record_len];
                 records.fill(0.0);
                 // What follows in the list is most often this thread's too.
                 let (next_head, next_run) =
                     if run + 1 < runs.end { (kv_head, run + 1) } else { (kv_head + 1, runs.start) };
-                let next = (next_head < self.config.kv_heads)
-                    .then(|| self.task(next_head, 0..tokens, next_run).keys);
+                let next =
+                    (next_head < config.kv_heads()).then(|| self.task(next_head, 0..tokens, next_run).keys);
                 let task = Attention { next, ..self.task(kv_head, 0..tokens, run) };
                 kernels.attention(&task, &mut scratch.kernels, records);
             },
         );
         let (parts, bytes) = (&*parts, size_of_val(parts));
         exec.for_chunks(bytes, out, head_dim, &mut buffers.scratch, |kernels, index, out, scratch| {
-            let (token, head) = (index / self.config.heads, index % self.config.heads);
-            let (kv_head, query) = (head / group, token * group + head % group);
+            let (token, (kv_head, within)) = (index / heads, key_head(config, index % heads));
+            let query = token * config.query_heads[kv_head] + within;
             let total = &mut scratch.records[..record_len];
             total.fill(0.0);
             let runs = parts.chunks_exact(run_len).skip(kv_head * runs.len()).take(runs.len());
@@ -149,9 +165,9 @@ impl Call<'_> {
 
     /// Blocks of tokens for each key head, run after run.
     fn many_tokens(&self, exec: &mut Exec, tokens: usize, buffers: &mut AttentionBuffers, out: &mut [f32]) {
-        let (kv_heads, group, record_len) =
-            (self.config.kv_heads, group(self.config), record_len(self.config));
-        let block = token_block(self.config);
+        let (config, record_len) = (self.config, record_len(self.config));
+        let (kv_heads, token_len) = (config.kv_heads(), config.query_len());
+        let block = token_block(config);
         let read = (0..tokens)
             .step_by(block)
             .map(|start| self.read_bytes(&(start..tokens.min(start + block))))
@@ -159,11 +175,15 @@ impl Call<'_> {
         exec.traffic.kv_read_bytes += read;
         // Block by block, key head by key head, token by token; nothing in the place of tokens beyond the last.
         let mut outputs = recycled(&mut buffers.outputs);
-        for out in out.chunks_mut(block * kv_heads * group * self.config.head_dim) {
+        for out in out.chunks_mut(block * token_len) {
             let start = outputs.len();
             outputs.resize_with(start + kv_heads * block, Default::default);
-            for (index, out) in out.chunks_exact_mut(group * self.config.head_dim).enumerate() {
-                outputs[start + index % kv_heads * block + index / kv_heads] = out;
+            for (token, mut rest) in out.chunks_exact_mut(token_len).enumerate() {
+                for (kv_head, group) in config.query_heads.iter().enumerate() {
+                    let part;
+                    (part, rest) = rest.split_at_mut(group * config.head_dim);
+                    outputs[start + kv_head * block + token] = part;
+                }
             }
         }
         let bytes = (read as usize).saturating_mul(block);
@@ -174,7 +194,7 @@ impl Call<'_> {
             &mut buffers.scratch,
             |kernels, index, outputs, scratch| {
                 let (start, kv_head) = (index / kv_heads * block, index % kv_heads);
-                let block = start..tokens.min(start + block);
+                let (block, group) = (start..tokens.min(start + block), config.query_heads[kv_head]);
                 let records = &mut scratch.records[..block.len() * group * record_len];
                 records.fill(0.0);
                 for run in self.runs(&block) {
@@ -210,19 +230,20 @@ impl Call<'_> {
     fn task(&self, kv_head: usize, tokens: Range<usize>, run: usize) -> Attention<'_> {
         let (config, seen) = (self.config, self.seen(&tokens));
         let positions = seen.start.max(run * ATTENTION_SPAN)..seen.end.min((run + 1) * ATTENTION_SPAN);
-        let (stride, group) = (config.heads * config.head_dim, group(config));
+        let (stride, group) = (config.query_len(), config.query_heads[kv_head]);
+        let queries = tokens.start * stride + first_head(config, kv_head) * config.head_dim;
         Attention {
             keys: self.cache.keys(kv_head, positions.clone()),
             values: self.cache.values(kv_head, positions.clone()),
             start: positions.start,
-            queries: &self.queries[tokens.start * stride + kv_head * group * config.head_dim..],
+            queries: &self.queries[queries..],
             stride,
             group,
             first: self.first + tokens.start,
             tokens: tokens.len(),
             window: config.window.unwrap_or(usize::MAX),
-            scale: config.attention_scale,
-            softcap: config.attention_softcap,
+            scale: config.scale,
+            softcap: config.softcap,
             few: self.few,
             next: None,
         }

@@ -6,7 +6,7 @@ use crate::error::RuntimeError;
 use crate::memory::{Zeros, product};
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use pith_format::LayerConfig;
+use pith_format::Layer;
 use pith_kernels::{KV4_BYTES, KvRows};
 use std::fmt;
 use std::ops::Range;
@@ -45,12 +45,14 @@ enum Rows {
 }
 
 impl LayerCache {
-    /// Room for `context_len` positions.
-    pub fn new(config: &LayerConfig, context_len: usize, kind: KvType) -> Result<Self, RuntimeError> {
-        let rows = product(&[config.kv_heads, context_len]).unwrap_or(usize::MAX);
-        let rows = || Rows::new(rows, config.head_dim, kind);
+    /// Room for `context_len` positions; nothing for a layer without attention.
+    pub fn new(layer: &Layer, context_len: usize, kind: KvType) -> Result<Self, RuntimeError> {
+        let (kv_heads, head_dim) =
+            layer.attention().map_or((0, 0), |config| (config.kv_heads(), config.head_dim));
+        let rows = product(&[kv_heads, context_len]).unwrap_or(usize::MAX);
+        let rows = || Rows::new(rows, head_dim, kind);
         let (keys, values) = (rows()?, rows()?);
-        Ok(Self { kv_heads: config.kv_heads, head_dim: config.head_dim, context_len, keys, values })
+        Ok(Self { kv_heads, head_dim, context_len, keys, values })
     }
 
     /// Stores one position's keys and values, `kv_heads × head_dim` each, after [`LayerCache::spread`].
@@ -98,6 +100,10 @@ impl LayerCache {
     /// Stores what [`LayerCache::export`] gave, from position `first` on. `bytes` are whole positions.
     pub fn import(&mut self, first: usize, bytes: &[u8]) {
         let row_bytes = self.keys.row_bytes(self.head_dim);
+        if self.kv_heads == 0 {
+            assert!(bytes.is_empty());
+            return;
+        }
         let positions = bytes.chunks_exact(2 * self.kv_heads * row_bytes);
         assert!(positions.remainder().is_empty() && positions.len() <= self.context_len - first);
         for (position, bytes) in (first..).zip(positions) {
@@ -268,8 +274,8 @@ impl KvType {
     pub const ALL: [KvType; 4] = [KvType::F32, KvType::F16, KvType::Q8, KvType::Q4];
 
     /// Bytes of one position of a layer: keys and values of all heads.
-    pub(crate) fn position_bytes(self, layer: &LayerConfig) -> u64 {
-        2 * layer.kv_heads as u64 * self.row_bytes(layer.head_dim) as u64
+    pub(crate) fn position_bytes(self, layer: &Layer) -> u64 {
+        layer.attention().map_or(0, |config| 2 * (config.kv_heads() * self.row_bytes(config.head_dim)) as u64)
     }
 
     /// Bytes of one head's row.
@@ -324,21 +330,19 @@ impl FromStr for KvType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pith_format::ActivationFunction;
+    use pith_format::{Attention, FeedForward, Mixer};
 
-    fn config() -> LayerConfig {
-        LayerConfig {
-            heads: 4,
-            kv_heads: 2,
+    fn config() -> Layer {
+        let attention = Attention {
+            query_heads: vec![2; 2],
             head_dim: 3,
-            ffn_len: 1,
-            activation: ActivationFunction::Silu,
-            attention_scale: 1.0,
-            attention_softcap: None,
+            scale: 1.0,
+            softcap: None,
+            qk_norm: false,
             window: None,
             rope: None,
-            parallel: false,
-        }
+        };
+        Layer { mixer: Mixer::Attention(attention), feed_forward: FeedForward::None {}, parallel: false }
     }
 
     #[test]

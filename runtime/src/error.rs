@@ -54,6 +54,18 @@ pub enum RuntimeError {
         /// Why.
         reason: &'static str,
     },
+    /// A layer is of a kind that this runtime cannot run.
+    #[error("{path}: layers[{layer_index}]: this version does not run {half} \"{kind}\"")]
+    LayerKind {
+        /// The file.
+        path: String,
+        /// Index of the layer.
+        layer_index: usize,
+        /// Which half of it: "mixer" or "feed-forward".
+        half: &'static str,
+        /// The kind, as the file names it.
+        kind: &'static str,
+    },
     /// The file holds no tokenizer.
     #[error("{path}: the file has no tokenizer; only token ids can be run")]
     NoTokenizer {

@@ -104,13 +104,13 @@ impl Exec {
 
     /// Row `row` of an embedding.
     pub fn look_up(&mut self, embedding: Matrix<'_>, row: usize, out: &mut [f32]) {
-        self.traffic.embedding_bytes += embedding.block_bytes() as u64;
+        self.traffic.embedding_bytes += embedding.look_up_bytes(row) as u64;
         embedding.decode_row(row, out);
     }
 
     /// Those rows of an embedding, one after the other.
     pub fn look_up_all(&mut self, embedding: Matrix<'_>, rows: &[u32], out: &mut [f32]) {
-        let bytes = rows.len() * embedding.block_bytes();
+        let bytes = rows.iter().map(|&row| embedding.look_up_bytes(row as usize)).sum::<usize>();
         self.traffic.embedding_bytes += bytes as u64;
         let threads = self.threads_for(bytes);
         pool(&mut self.lent).for_chunks(

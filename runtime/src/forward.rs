@@ -8,9 +8,9 @@ use crate::exec::Exec;
 use crate::head::Head;
 use crate::layerwise::{Inputs, Listener, Site};
 use crate::memory::{probe, product, zeros};
-use crate::model::{Layer, Linear, Model, Norm, Vector};
+use crate::model::{Attention, FeedForward, Layer, Linear, Model, Norm, Vector};
 use crate::rope::Rotation;
-use pith_format::{ActivationFunction, LayerConfig, Matrix, ModelConfig, NormKind};
+use pith_format::{ActivationFunction, Dense, Matrix, ModelConfig, NormKind};
 use pith_kernels::{Activations, Form, Kernels, Operand};
 use pith_meter::Traffic;
 use std::ops::Range;
@@ -98,23 +98,21 @@ impl Buffers {
     /// Room for calls of up to `batch` tokens.
     pub fn new(config: &ModelConfig, batch: usize) -> Result<Self, RuntimeError> {
         let what = "the activations";
-        let largest = |len: fn(&LayerConfig) -> usize| config.layers.iter().map(len).max().unwrap_or(0);
+        let widths = Widths::of(config);
         let values = |len: usize| zeros(what, product(&[batch, len]).unwrap_or(usize::MAX));
-        let heads_len = largest(|layer| layer.heads * layer.head_dim);
-        let ffn_len = largest(|layer| layer.ffn_len);
         let hidden_len = config.hidden_len;
         let shared_len = config.layers.iter().map(|layer| {
             let [attention, ffn] = areas(layer, hidden_len);
             if layer.parallel { attention + ffn } else { attention.max(ffn) }
         });
-        let widest = hidden_len.max(heads_len).max(ffn_len);
+        let widest = widths.widest(hidden_len);
         probe(what, Activations::bytes(batch, widest))?;
         Ok(Self {
             x: values(hidden_len)?,
             shared: values(shared_len.max().unwrap_or(0))?,
-            row: vec![0.0; hidden_len.max(largest(|layer| layer.head_dim))],
+            row: vec![0.0; hidden_len.max(widths.head)],
             operand: Activations::new(batch, widest),
-            inner: Activations::packed(batch, ffn_len),
+            inner: Activations::packed(batch, widths.inner),
         })
     }
 
@@ -126,10 +124,42 @@ impl Buffers {
     /// Most values that the results of one product of all matrices with the same operand take, for `batch` tokens.
     pub fn largest_product(config: &ModelConfig, batch: usize) -> Option<usize> {
         let rows = config.layers.iter().map(|layer| {
-            let attention = (layer.heads + 2 * layer.kv_heads) * layer.head_dim;
-            attention.max(2 * layer.ffn_len).max(config.hidden_len)
+            let attention = layer.attention().map_or(0, |dims| dims.query_len() + 2 * dims.kv_len());
+            attention.max(2 * layer.dense().map_or(0, |dims| dims.len)).max(config.hidden_len)
         });
         product(&[batch, rows.max().unwrap_or(0)])
+    }
+}
+
+/// The largest of each width over a model's layers.
+pub(crate) struct Widths {
+    /// A head.
+    pub head: usize,
+    /// All query heads.
+    pub queries: usize,
+    /// All key heads.
+    pub keys: usize,
+    /// Inside of a feed-forward block.
+    pub inner: usize,
+}
+
+impl Widths {
+    pub fn of(config: &ModelConfig) -> Self {
+        let attention = |len: fn(&pith_format::Attention) -> usize| {
+            config.layers.iter().filter_map(|layer| layer.attention().map(len)).max().unwrap_or(0)
+        };
+        let inner = config.layers.iter().filter_map(|layer| layer.dense().map(|dims| dims.len));
+        Self {
+            head: attention(|dims| dims.head_dim),
+            queries: attention(pith_format::Attention::query_len),
+            keys: attention(pith_format::Attention::kv_len),
+            inner: inner.max().unwrap_or(0),
+        }
+    }
+
+    /// The widest that any matrix reads.
+    pub fn widest(&self, hidden_len: usize) -> usize {
+        hidden_len.max(self.queries).max(self.inner)
     }
 }
 
@@ -227,7 +257,7 @@ impl<'a, 's> Call<'a, 's> {
         self.exec.look_up_all(model.embedding.of(model.bytes()), tokens, x);
         let positions = self.sequences.iter().flat_map(Sequence::positions);
         for ((position, &token), x) in positions.zip(tokens).zip(x.chunks_exact_mut(config.hidden_len)) {
-            if let Some(rest) = model.head_rest.as_ref().filter(|_| config.tied_head) {
+            if let Some(rest) = model.head_residual.as_ref().filter(|_| config.tied_head) {
                 self.exec.look_up(rest.of(model.bytes()), token as usize, row);
                 add(x, row);
             }
@@ -246,69 +276,154 @@ impl<'a, 's> Call<'a, 's> {
     }
 
     fn layer(&mut self, layer_index: usize, buffers: &mut Buffers) {
-        let layer = &self.model.layers[layer_index];
-        let dims = &self.model.config().layers[layer_index];
-        let heads_len = self.tokens * dims.heads * dims.head_dim;
-        let kv_len = self.tokens * dims.kv_heads * dims.head_dim;
-        let ffn_len = self.tokens * dims.ffn_len;
-        let hidden_len = self.tokens * self.model.config().hidden_len;
-        let Buffers { x, shared, operand, inner, row, .. } = buffers;
-        let x = &mut x[..hidden_len];
-        let [attention_area, _] = areas(dims, self.model.config().hidden_len);
-        // The areas of parallel layers must not overlap.
-        let (area, beside) =
-            shared.split_at_mut(if dims.parallel { self.tokens * attention_area } else { 0 });
-        let (area, beside) = if dims.parallel { (area, beside) } else { (beside, area) };
+        let Layer { attention, feed_forward } = &self.model.layers[layer_index];
+        match (attention, feed_forward) {
+            (Some(attention), Some(block)) if self.config(layer_index).parallel => {
+                self.parallel(layer_index, (attention, block), buffers);
+            }
+            (attention, block) => {
+                if let Some(attention) = attention {
+                    self.attention(layer_index, attention, buffers);
+                }
+                if let Some(block) = block {
+                    self.feed_forward(layer_index, block, buffers);
+                }
+            }
+        }
+    }
 
-        let [queries, keys, values, mixed] = split(area, [heads_len, kv_len, kv_len, heads_len]);
-        let form = match dims.parallel {
-            true => Form::Whole,
-            false => self.form(&[&layer.query, &layer.key, &layer.value]),
-        };
-        let mut input = self.normalized(&layer.attention_norm, x, form, operand);
+    fn config(&self, layer_index: usize) -> &'a pith_format::Layer {
+        &self.model.config().layers[layer_index]
+    }
+
+    /// `x += attention(norm(x))`
+    fn attention(
+        &mut self,
+        layer_index: usize,
+        weights: &Attention,
+        buffers: &mut Buffers,
+    ) {
+        let Buffers { x, shared, operand, row, .. } = buffers;
+        let x = &mut x[..self.tokens * self.model.config().hidden_len];
+        let form = self.form(&[&weights.query, &weights.key, &weights.value]);
+        let input = self.normalized(&weights.norm, x, form, operand);
         self.tell(Some(layer_index), Site::Attention, input);
-        self.linear(
-            input,
-            [(&layer.query, &mut *queries), (&layer.key, &mut *keys), (&layer.value, &mut *values)],
-        );
-        if dims.parallel {
-            if let Some(norm) = &layer.ffn_norm {
-                input = self.normalized(norm, x, Form::Whole, operand);
-            }
-            self.tell(Some(layer_index), Site::Ffn, input);
-            let [gate, up] = split(beside, [ffn_len; 2]);
-            self.enter_ffn(layer, dims.activation, input, gate, up);
-        }
-        self.normalize_heads(layer.query_norm.as_ref(), dims.head_dim, row, queries);
-        self.normalize_heads(layer.key_norm.as_ref(), dims.head_dim, row, keys);
-        self.attend(layer_index, [&mut *queries, keys, values, &mut *mixed]);
-        let input = self.operand(mixed, self.form(&[&layer.output]), operand);
-        self.tell(Some(layer_index), Site::Output, input);
-        let delta = &mut area[..hidden_len];
-        self.add_product(&layer.output, layer.attention_post_norm.as_ref(), input, delta, row, x);
+        self.project_heads(layer_index, weights, input, shared);
+        self.leave_attention(layer_index, weights, shared, (x, operand, row));
+    }
 
-        let area = if dims.parallel { beside } else { area };
-        let mut packed = None;
-        if !dims.parallel {
-            let norm = layer.ffn_norm.as_ref().expect("only parallel layers can do without");
-            let form = self.form(&[layer.gate.as_ref().unwrap_or(&layer.up), &layer.up]);
-            let input = self.normalized(norm, x, form, operand);
-            self.tell(Some(layer_index), Site::Ffn, input);
-            if input.form() == Form::Packed && self.form(&[&layer.down]) == Form::Packed {
-                packed = Some(self.enter_ffn_packed(layer, dims.activation, input, inner));
-            } else {
-                let [gate, up] = split(area, [ffn_len; 2]);
-                self.enter_ffn(layer, dims.activation, input, gate, up);
+    /// `x += feed_forward(norm(x))`
+    fn feed_forward(&mut self, layer_index: usize, block: &FeedForward, buffers: &mut Buffers) {
+        let Buffers { x, shared, operand, inner, row, .. } = buffers;
+        let x = &mut x[..self.tokens * self.model.config().hidden_len];
+        let dims = self.dense(layer_index);
+        let norm = block.norm.as_ref().expect("only parallel layers can do without");
+        let form = self.form(&[block.gate.as_ref().unwrap_or(&block.up), &block.up]);
+        let input = self.normalized(norm, x, form, operand);
+        self.tell(Some(layer_index), Site::Ffn, input);
+        let packed = input.form() == Form::Packed && self.form(&[&block.down]) == Form::Packed;
+        let packed = match packed {
+            true => Some(self.enter_ffn_packed(block, dims.activation, input, inner)),
+            false => {
+                self.enter_ffn(block, dims, input, shared);
+                None
             }
+        };
+        self.leave_ffn(layer_index, block, packed, shared, (x, operand, row));
+    }
+
+    /// `x += attention(n₁(x)) + feed_forward(n₂(x))`
+    fn parallel(
+        &mut self,
+        layer_index: usize,
+        (weights, block): (&Attention, &FeedForward),
+        buffers: &mut Buffers,
+    ) {
+        let Buffers { x, shared, operand, row, .. } = buffers;
+        let (config, dims) = (self.model.config(), self.dense(layer_index));
+        let x = &mut x[..self.tokens * config.hidden_len];
+        // What both blocks compute is needed at once.
+        let [area, _] = areas(self.config(layer_index), config.hidden_len);
+        let (area, beside) = shared.split_at_mut(self.tokens * area);
+        let mut input = self.normalized(&weights.norm, x, Form::Whole, operand);
+        self.tell(Some(layer_index), Site::Attention, input);
+        self.project_heads(layer_index, weights, input, area);
+        if let Some(norm) = &block.norm {
+            input = self.normalized(norm, x, Form::Whole, operand);
         }
-        let input = packed.unwrap_or_else(|| {
-            let [gate, up] = split(area, [ffn_len; 2]);
-            let inner = if layer.gate.is_some() { gate } else { up };
-            self.operand(inner, Form::Whole, operand)
-        });
+        self.tell(Some(layer_index), Site::Ffn, input);
+        self.enter_ffn(block, dims, input, beside);
+        self.leave_attention(layer_index, weights, area, (&mut *x, operand, row));
+        self.leave_ffn(layer_index, block, None, beside, (x, operand, row));
+    }
+
+    /// Queries, keys and values of `input`, the first parts of `area`.
+    fn project_heads(
+        &mut self,
+        layer_index: usize,
+        weights: &Attention,
+        input: Operand<'_>,
+        area: &mut [f32],
+    ) {
+        let [queries, keys, values, _] = split(area, self.head_lengths(layer_index));
+        self.linear(input, [(&weights.query, queries), (&weights.key, keys), (&weights.value, values)]);
+    }
+
+    /// Lengths of queries, keys, values and of what attention mixes, for the call's tokens.
+    fn head_lengths(&self, layer_index: usize) -> [usize; 4] {
+        let dims = self.attention_config(layer_index);
+        let [heads, kv] = [dims.query_len(), dims.kv_len()].map(|len| self.tokens * len);
+        [heads, kv, kv, heads]
+    }
+
+    fn attention_config(&self, layer_index: usize) -> &'a pith_format::Attention {
+        self.config(layer_index).attention().expect("a layer with attention weights has its configuration")
+    }
+
+    fn dense(&self, layer_index: usize) -> &'a Dense {
+        self.config(layer_index).dense().expect("a layer with feed-forward weights has their configuration")
+    }
+
+    /// From queries, keys and values in `area` to what attention adds to the residual stream `x`.
+    fn leave_attention(
+        &mut self,
+        layer_index: usize,
+        weights: &Attention,
+        area: &mut [f32],
+        (x, operand, row): (&mut [f32], &mut Activations, &mut [f32]),
+    ) {
+        let dims = self.attention_config(layer_index);
+        let [queries, keys, values, mixed] = split(area, self.head_lengths(layer_index));
+        if let Some([query_norm, key_norm]) = &weights.head_norms {
+            self.normalize_heads(query_norm, dims.head_dim, row, queries);
+            self.normalize_heads(key_norm, dims.head_dim, row, keys);
+        }
+        self.attend(layer_index, [&mut *queries, keys, values, &mut *mixed]);
+        let input = self.operand(mixed, self.form(&[&weights.output]), operand);
+        self.tell(Some(layer_index), Site::Output, input);
+        let delta = &mut area[..x.len()];
+        self.add_product(&weights.output, weights.post_norm.as_ref(), input, delta, row, x);
+    }
+
+    /// From what [`Call::enter_ffn`] left in `area`, or `packed`, to what the block adds to the residual stream `x`.
+    fn leave_ffn(
+        &mut self,
+        layer_index: usize,
+        block: &FeedForward,
+        packed: Option<Operand<'_>>,
+        area: &mut [f32],
+        (x, operand, row): (&mut [f32], &mut Activations, &mut [f32]),
+    ) {
+        let input = match packed {
+            Some(packed) => packed,
+            None => {
+                let [gate, up] = split(area, [self.tokens * self.dense(layer_index).len; 2]);
+                self.operand(if block.gate.is_some() { gate } else { up }, Form::Whole, operand)
+            }
+        };
         self.tell(Some(layer_index), Site::Down, input);
-        let delta = &mut area[..hidden_len];
-        self.add_product(&layer.down, layer.ffn_post_norm.as_ref(), input, delta, row, x);
+        let delta = &mut area[..x.len()];
+        self.add_product(&block.down, block.post_norm.as_ref(), input, delta, row, x);
     }
 
     fn tell(&mut self, layer: Option<usize>, site: Site, input: Operand<'_>) {
@@ -329,23 +444,19 @@ impl<'a, 's> Call<'a, 's> {
         }
     }
 
-    /// `gate = f(gate projection) · up projection`, or `up = f(up projection)` where there is no gate.
-    fn enter_ffn(
-        &mut self,
-        layer: &Layer,
-        function: ActivationFunction,
-        input: Operand<'_>,
-        gate: &mut [f32],
-        up: &mut [f32],
-    ) {
-        match &layer.gate {
+    /// `gate = f(gate projection) · up projection`, or `up = f(up projection)` where there is no gate: the first two
+    /// parts of `area`.
+    fn enter_ffn(&mut self, block: &FeedForward, dims: &Dense, input: Operand<'_>, area: &mut [f32]) {
+        let function = dims.activation;
+        let [gate, up] = split(area, [self.tokens * dims.len; 2]);
+        match &block.gate {
             Some(weight) => {
-                self.linear_then(input, [(weight, gate), (&layer.up, up)], |kernels, [gate, up]| {
+                self.linear_then(input, [(weight, gate), (&block.up, up)], |kernels, [gate, up]| {
                     kernels.activate_gated(function, gate, up);
                 })
             }
             None => {
-                self.linear_then(input, [(&layer.up, up)], |kernels, [up]| kernels.activate(function, up))
+                self.linear_then(input, [(&block.up, up)], |kernels, [up]| kernels.activate(function, up))
             }
         }
     }
@@ -353,13 +464,13 @@ impl<'a, 's> Call<'a, 's> {
     /// [`Call::enter_ffn`] of many tokens, as what the next matrix reads.
     fn enter_ffn_packed<'b>(
         &mut self,
-        layer: &Layer,
+        block: &FeedForward,
         function: ActivationFunction,
         input: Operand<'_>,
         out: &'b mut Activations,
     ) -> Operand<'b> {
-        let (up, up_bias) = self.weight_and_bias(&layer.up);
-        let Some(gate) = &layer.gate else {
+        let (up, up_bias) = self.weight_and_bias(&block.up);
+        let Some(gate) = &block.gate else {
             return self.exec.multiply_packed(input, [up], out, |kernels, first, [up]| {
                 add_part(up_bias, first, up);
                 kernels.activate(function, up);
@@ -400,8 +511,7 @@ impl<'a, 's> Call<'a, 's> {
     }
 
     /// Norms of every query or key head by itself, always by root mean square.
-    fn normalize_heads(&mut self, norm: Option<&Vector>, head_dim: usize, row: &mut [f32], x: &mut [f32]) {
-        let Some(norm) = norm else { return };
+    fn normalize_heads(&mut self, norm: &Vector, head_dim: usize, row: &mut [f32], x: &mut [f32]) {
         let weight = self.exec.vector(norm);
         let (row, epsilon) = (&mut row[..head_dim], self.model.config().norm_epsilon);
         for head in x.chunks_exact_mut(head_dim) {
@@ -413,7 +523,7 @@ impl<'a, 's> Call<'a, 's> {
     /// Turns queries and keys, appends keys and values to the caches and mixes what the queries see there: each
     /// sequence by itself. `heads`: queries, keys, values, and what becomes the mix.
     fn attend(&mut self, layer_index: usize, mut heads: [&mut [f32]; 4]) {
-        let (dims, kernels) = (&self.model.config().layers[layer_index], self.exec.kernels());
+        let (dims, kernels) = (self.attention_config(layer_index), self.exec.kernels());
         let (all, mut start) = (self.tokens, 0);
         for sequence in &mut *self.sequences {
             let (first, tokens, before) = (sequence.first, sequence.tokens, self.exec.traffic);
@@ -522,9 +632,10 @@ fn add_part(bias: Option<&[f32]>, first: usize, x: &mut [f32]) {
 }
 
 /// Values a token of the attention's part of the shared buffer, and of the feed-forward block's.
-fn areas(layer: &LayerConfig, hidden_len: usize) -> [usize; 2] {
-    let attention = 2 * (layer.heads + layer.kv_heads) * layer.head_dim;
-    [attention.max(hidden_len), (2 * layer.ffn_len).max(hidden_len)]
+fn areas(layer: &pith_format::Layer, hidden_len: usize) -> [usize; 2] {
+    let attention = layer.attention().map_or(0, |dims| 2 * (dims.query_len() + dims.kv_len()));
+    let inner = layer.dense().map_or(0, |dims| dims.len);
+    [attention.max(hidden_len), (2 * inner).max(hidden_len)]
 }
 
 /// The first values of `data` in parts of these lengths.

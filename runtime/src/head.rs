@@ -67,7 +67,7 @@ impl Head {
 
     /// Room for the exact logits of that many tokens.
     pub fn reserve(&mut self, model: &Model, tokens: usize) -> Result<(), RuntimeError> {
-        let Some(rest) = &model.head_rest else { return Ok(()) };
+        let Some(rest) = &model.head_residual else { return Ok(()) };
         let values = product(&[tokens, rest.rows]).unwrap_or(usize::MAX);
         if self.rest.len() < values {
             self.rest = zeros("the logits of the head's second part", values)?;
@@ -92,7 +92,7 @@ impl Head {
         let tokens = x.tokens();
         let cap = model.config().logit_softcap;
         let first = model.head_matrix().of(model.bytes());
-        let second = model.head_rest.as_ref();
+        let second = model.head_residual.as_ref();
         let staged = second.filter(|_| self.two_stage && staged);
         let second = second.filter(|_| staged.is_none()).map(|rest| rest.of(model.bytes()));
         let bias = model.head_bias.as_ref().map(|bias| exec.vector(bias));
@@ -126,7 +126,7 @@ impl Head {
                 finish(row + at, logits, Some(rest));
             });
         }
-        if let (Some(rest), None, true) = (&model.head_rest, staged, self.release) {
+        if let (Some(rest), None, true) = (&model.head_residual, staged, self.release) {
             model.storage().release(rest.range.clone());
         }
         if let Some(rest) = staged {
@@ -176,8 +176,10 @@ impl Head {
         self.add_blocks(exec, x, rest, logits, |maximum| maximum >= reach && maximum < floor);
 
         if self.release {
-            let at = |block: usize| stored.range.start + block * rest.block_bytes();
-            self.picked.iter().for_each(|&block| model.storage().release(at(block)..at(block + 1)));
+            for &block in &self.picked {
+                let range = rest.block_range(block..block + 1);
+                model.storage().release(stored.range.start + range.start..stored.range.start + range.end);
+            }
         }
     }
 
@@ -194,7 +196,7 @@ impl Head {
         self.picked.extend((0..self.maxima.len()).filter(|&block| wanted(self.maxima[block])));
         self.products.resize(self.picked.len(), [0.0; TILE_ROWS]);
         let (picked, products) = (&self.picked[before..], &mut self.products[before..]);
-        let bytes = picked.len() * rest.block_bytes();
+        let bytes = picked.iter().map(|&block| rest.block(block).len()).sum::<usize>();
         exec.traffic.weight_bytes += bytes as u64;
         exec.traffic.activation_bytes += size_of_val(products) as u64;
         exec.for_chunks(
@@ -218,7 +220,7 @@ impl Head {
 
 /// Whether a model's head has two parts, and so many rows that few of the second need to be read.
 pub(crate) fn has_stages(model: &Model) -> bool {
-    model.head_rest.as_ref().is_some_and(|rest| rest.rows.div_ceil(TILE_ROWS) > 4 * EXACT_TOKENS)
+    model.head_residual.as_ref().is_some_and(|rest| rest.rows.div_ceil(TILE_ROWS) > 4 * EXACT_TOKENS)
 }
 
 /// The `n`-th largest value, the smallest where there are fewer; reorders them. Negative infinity of none.

@@ -6,7 +6,7 @@ use crate::contain::pass;
 use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::exec::Exec;
-use crate::forward::{Buffers, Call, Place};
+use crate::forward::{Buffers, Call, Place, Widths};
 use crate::head::Head;
 use crate::model::Model;
 use crate::session::{Resolved, SessionOptions};
@@ -42,7 +42,7 @@ impl Site {
             Role::AttentionOutput => Some(Site::Output),
             Role::Gate | Role::Up => Some(Site::Ffn),
             Role::Down => Some(Site::Down),
-            Role::Head | Role::HeadRest => Some(Site::Head),
+            Role::Head | Role::HeadResidual => Some(Site::Head),
             _ => None,
         }
     }
@@ -58,15 +58,24 @@ impl Site {
         }
     }
 
-    /// Columns of the matrices that read it. Panics if `layer` is not below the number of layers, or is `None` of what
-    /// is a layer's.
-    pub fn cols(self, config: &ModelConfig, layer: Option<usize>) -> usize {
+    /// Columns of the matrices that read it; `None` where the layer lacks that half. Panics if `layer` is not below the
+    /// number of layers, or is `None` of what is a layer's.
+    pub fn cols(self, config: &ModelConfig, layer: Option<usize>) -> Option<usize> {
         let layer = || &config.layers[layer.expect("a layer's site")];
         match self {
-            Site::Attention | Site::Ffn | Site::Head => config.hidden_len,
-            Site::Output => layer().heads * layer().head_dim,
-            Site::Down => layer().ffn_len,
+            Site::Head => Some(config.hidden_len),
+            Site::Attention => layer().attention().map(|_| config.hidden_len),
+            Site::Output => layer().attention().map(|dims| dims.query_len()),
+            Site::Ffn => layer().dense().map(|_| config.hidden_len),
+            Site::Down => layer().dense().map(|dims| dims.len),
         }
+    }
+
+    /// The sites that a layer has, in the order of use, with the columns of the matrices that read each; those of no
+    /// layer are the head's. Panics if there is no such layer.
+    pub fn all(config: &ModelConfig, layer: Option<usize>) -> impl Iterator<Item = (Site, usize)> {
+        let sites: &[Site] = if layer.is_some() { &Site::OF_LAYER } else { &[Site::Head] };
+        sites.iter().filter_map(move |&site| Some((site, site.cols(config, layer)?)))
     }
 }
 
@@ -180,8 +189,7 @@ impl LayerRun {
             let weights: u64 = ranges.iter().map(|range| range.len() as u64).sum();
             weights + self.options.kv_type.position_bytes(layer) * self.context_len as u64
         });
-        let widest = config.layers.iter().map(|layer| layer.ffn_len.max(layer.heads * layer.head_dim));
-        let widest = widest.max().unwrap_or(0).max(config.hidden_len);
+        let widest = Widths::of(config).widest(config.hidden_len);
         let operands = Activations::bytes(self.batch, widest).map_or(u64::MAX, |bytes| bytes as u64);
         let results = 6 * (self.batch * widest * size_of::<f32>()) as u64;
         layers.max().unwrap_or(0).saturating_add(operands).saturating_add(results)

@@ -1,9 +1,9 @@
 //! An opened file: configuration, where each weight lies, the tokenizer on demand.
 
 use crate::error::RuntimeError;
-use crate::resolve::Resolver;
+use crate::resolve::{Resolver, Unresolved};
 use crate::storage::{Extent, ModelBytes, Storage, open_file};
-use pith_format::{Encoding, FormatError, Index, Matrix, Metadata, ModelConfig, Role, TensorId};
+use pith_format::{Encoding, FormatError, Index, Matrix, Metadata, ModelConfig, Reads, Role, TensorId};
 use pith_tokenizer::Tokenizer;
 use std::fmt;
 use std::fs::File;
@@ -30,7 +30,7 @@ pub struct Model {
     pub(crate) head: Option<Stored>,
     pub(crate) head_bias: Option<Vector>,
     /// What the head's matrix, or the tied embedding, lacks of its weights.
-    pub(crate) head_rest: Option<Stored>,
+    pub(crate) head_residual: Option<Stored>,
 }
 
 /// Where a matrix lies.
@@ -43,6 +43,8 @@ pub(crate) struct Stored {
     pub range: Range<usize>,
     /// What is read in their place.
     pub own: Option<Arc<[u8]>>,
+    /// Where its blocks begin, and the last one ends, where they differ in size.
+    pub blocks: Option<Arc<[u64]>>,
 }
 
 /// A vector, copied out of the file. Only [`Exec`](crate::exec::Exec) looks into it, so that every use is counted.
@@ -66,20 +68,62 @@ pub(crate) struct Norm {
 /// One layer's weights.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    pub attention_norm: Norm,
+    /// `None` where the layer has no mixer.
+    pub attention: Option<Attention>,
+    /// `None` where the layer has no feed-forward block.
+    pub feed_forward: Option<FeedForward>,
+}
+
+/// The weights of an attention block.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    pub norm: Norm,
     pub query: Linear,
     pub key: Linear,
     pub value: Linear,
-    pub query_norm: Option<Vector>,
-    pub key_norm: Option<Vector>,
+    /// Weights of the norms of query and key heads.
+    pub head_norms: Option<[Vector; 2]>,
     pub output: Linear,
-    pub attention_post_norm: Option<Norm>,
+    pub post_norm: Option<Norm>,
+}
+
+/// The weights of a feed-forward block.
+#[derive(Debug)]
+pub(crate) struct FeedForward {
     /// `None` in parallel layers whose block reads what attention reads.
-    pub ffn_norm: Option<Norm>,
+    pub norm: Option<Norm>,
     pub gate: Option<Linear>,
     pub up: Linear,
     pub down: Linear,
-    pub ffn_post_norm: Option<Norm>,
+    pub post_norm: Option<Norm>,
+}
+
+impl Layer {
+    /// Every matrix, in the order of use.
+    fn matrices(&self) -> impl Iterator<Item = &Stored> {
+        let attention = self
+            .attention
+            .iter()
+            .flat_map(|attention| [&attention.query, &attention.key, &attention.value, &attention.output]);
+        let feed_forward =
+            self.feed_forward.iter().flat_map(|block| block.gate.iter().chain([&block.up, &block.down]));
+        attention.chain(feed_forward).map(|linear| &linear.weight)
+    }
+
+    fn matrix(&mut self, role: Role) -> Option<&mut Stored> {
+        let (attention, block) = (self.attention.as_mut(), self.feed_forward.as_mut());
+        let linear = match role {
+            Role::Query => &mut attention?.query,
+            Role::Key => &mut attention?.key,
+            Role::Value => &mut attention?.value,
+            Role::AttentionOutput => &mut attention?.output,
+            Role::Gate => block?.gate.as_mut()?,
+            Role::Up => &mut block?.up,
+            Role::Down => &mut block?.down,
+            _ => return None,
+        };
+        Some(&mut linear.weight)
+    }
 }
 
 impl fmt::Debug for Model {
@@ -146,15 +190,20 @@ impl Model {
             .iter()
             .enumerate()
             .map(|(layer_index, layer)| resolver.layer(layer_index, layer))
-            .collect::<Result<_, FormatError>>()
-            .map_err(wrong)?;
+            .collect::<Result<_, _>>()
+            .map_err(|error| match error {
+                Unresolved::Format(source) => wrong(source),
+                Unresolved::Kind { layer_index, half, kind } => {
+                    RuntimeError::LayerKind { path: name.clone(), layer_index, half, kind }
+                }
+            })?;
         let output_norm = resolver.norm(Role::OutputNorm, Some(Role::OutputNormBias)).map_err(wrong)?;
         let head = match config.tied_head {
             true => None,
             false => Some(resolver.matrix(Role::Head).map_err(wrong)?),
         };
         let head_bias = resolver.optional_vector(Role::HeadBias).map_err(wrong)?;
-        let head_rest = resolver.optional_matrix(Role::HeadRest).map_err(wrong)?;
+        let head_residual = resolver.optional_matrix(Role::HeadResidual).map_err(wrong)?;
         let has_tokenizer = resolver.tokenizer();
         if let Some((entry, reason)) = resolver.unused() {
             return Err(RuntimeError::UnusedTensor { path: name, tensor: entry.id, reason });
@@ -170,7 +219,7 @@ impl Model {
             output_norm,
             head,
             head_bias,
-            head_rest,
+            head_residual,
             name,
             storage,
             index,
@@ -193,7 +242,7 @@ impl Model {
         let stored = self.stored(id).ok_or_else(|| wrong(FormatError::MissingTensor { tensor: id }))?;
         Matrix::new(encoding, stored.rows, stored.cols, &tiles).map_err(wrong)?;
         stored.encoding = encoding;
-        stored.own = Some(tiles);
+        (stored.own, stored.blocks) = (Some(tiles), None);
         Ok(self)
     }
 
@@ -204,22 +253,11 @@ impl Model {
                 Role::TokenEmbedding => Some(&mut self.embedding),
                 Role::PositionEmbedding => self.positions.as_mut(),
                 Role::Head => self.head.as_mut(),
-                Role::HeadRest => self.head_rest.as_mut(),
+                Role::HeadResidual => self.head_residual.as_mut(),
                 _ => None,
             };
         };
-        let layer = self.layers.get_mut(layer_index)?;
-        let linear = match id.role {
-            Role::Query => &mut layer.query,
-            Role::Key => &mut layer.key,
-            Role::Value => &mut layer.value,
-            Role::AttentionOutput => &mut layer.output,
-            Role::Gate => layer.gate.as_mut()?,
-            Role::Up => &mut layer.up,
-            Role::Down => &mut layer.down,
-            _ => return None,
-        };
-        Some(&mut linear.weight)
+        self.layers.get_mut(layer_index)?.matrix(id.role)
     }
 
     /// The file, where the model was opened by its path.
@@ -270,23 +308,21 @@ impl Model {
 
     /// Bytes of all tensors that a decoded token streams: every one of the directory but the tokenizer and the
     /// embeddings that are only looked up. With [two-stage logits](crate::SessionOptions::two_stage_logits) a token
-    /// streams a small part of [`Role::HeadRest`] only.
+    /// streams a small part of [`Role::HeadResidual`] only.
     pub fn streamed_bytes(&self) -> u64 {
-        let tied = self.config().tied_head;
-        let streamed = |role: Role| match role {
-            Role::Tokenizer | Role::PositionEmbedding => false,
-            Role::TokenEmbedding => tied,
-            _ => true,
-        };
-        let entries = self.index.entries().iter();
-        entries.filter(|entry| streamed(entry.id.role)).map(|entry| entry.bytes).sum()
+        self.reads().streamed
     }
 
     /// Bytes of embedding that a token looks up: the blocks of 16 rows that its rows lie in.
     pub fn looked_up_bytes(&self) -> u64 {
-        let rest = self.head_rest.iter().filter(|_| self.config().tied_head);
-        let embeddings = std::iter::once(&self.embedding).chain(rest).chain(&self.positions);
-        embeddings.map(|stored| stored.of(&self.storage).block_bytes() as u64).sum()
+        self.reads().looked_up
+    }
+
+    /// What a decoded token reads of the file.
+    fn reads(&self) -> Reads {
+        let mut reads = Reads::default();
+        self.index.entries().iter().for_each(|entry| reads += self.index.reads(entry));
+        reads
     }
 
     /// Where the file's bytes are.
@@ -301,9 +337,7 @@ impl Model {
 
     /// Where a layer's matrices lie.
     pub(crate) fn layer_ranges(&self, layer_index: usize) -> Vec<Range<usize>> {
-        let layer = &self.layers[layer_index];
-        let each = [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down];
-        each.into_iter().chain(&layer.gate).map(|linear| linear.weight.range.clone()).collect()
+        self.layers[layer_index].matrices().map(|stored| stored.range.clone()).collect()
     }
 
     /// Fails where the file has become too short to be read; see [`Model::open`].
@@ -316,7 +350,7 @@ impl Model {
     /// `with_rest`: also for the second part of a head in two.
     pub(crate) fn prefer_large_pages(&self, with_rest: bool) {
         let layers = (0..self.layers.len()).flat_map(|index| self.layer_ranges(index));
-        let rest = self.head_rest.iter().filter(|_| with_rest);
+        let rest = self.head_residual.iter().filter(|_| with_rest);
         let head = std::iter::once(self.head_matrix()).chain(rest).map(|stored| stored.range.clone());
         layers.chain(head).for_each(|range| {
             self.storage.huge(range, true);
@@ -326,11 +360,16 @@ impl Model {
     /// Tells the system that a layer's weights will be read soon; beyond the last layer, the head's.
     pub(crate) fn will_need(&self, layer_index: usize) {
         let of_layer = |index: usize| {
-            let layer = self.layers.get(index)?;
-            Some(layer.query.weight.range.start..layer.down.weight.range.end)
+            let ranges = || self.layers[index].matrices().map(|stored| &stored.range);
+            Some(ranges().map(|range| range.start).min()?..ranges().map(|range| range.end).max()?)
         };
-        let head = || self.head_matrix().range.clone();
-        self.storage.will_need(of_layer(layer_index).unwrap_or_else(head));
+        // A layer of which nothing is left has nothing to announce.
+        let range = if layer_index < self.layers.len() {
+            of_layer(layer_index)
+        } else {
+            Some(self.head_matrix().range.clone())
+        };
+        range.into_iter().for_each(|range| self.storage.will_need(range));
     }
 }
 

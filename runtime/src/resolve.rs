@@ -1,8 +1,22 @@
 //! From a file's directory to the model's parts: every tensor is looked up once, and every tensor has a use.
 
-use crate::model::{Layer, Linear, Norm, Stored, Vector};
-use pith_format::{Entry, FormatError, Index, LayerConfig, Matrix, NormKind, Role, TensorId};
+use crate::model::{Attention, FeedForward, Layer, Linear, Norm, Stored, Vector};
+use pith_format::{Entry, FormatError, Index, Matrix, Mixer, NormKind, Role, TensorId};
 use std::collections::HashSet;
+
+/// Why a layer cannot be run.
+pub(crate) enum Unresolved {
+    /// The file is not whole.
+    Format(FormatError),
+    /// The forward pass does not know this kind of layer.
+    Kind { layer_index: usize, half: &'static str, kind: &'static str },
+}
+
+impl From<FormatError> for Unresolved {
+    fn from(error: FormatError) -> Self {
+        Unresolved::Format(error)
+    }
+}
 
 /// Looks tensors up and remembers which were taken.
 pub(crate) struct Resolver<'a> {
@@ -18,31 +32,53 @@ impl<'a> Resolver<'a> {
     }
 
     /// Resolves a layer.
-    pub fn layer(&mut self, layer_index: usize, config: &LayerConfig) -> Result<Layer, FormatError> {
+    pub fn layer(&mut self, layer_index: usize, config: &pith_format::Layer) -> Result<Layer, Unresolved> {
         self.layer = Some(layer_index);
-        let layer = Layer {
-            attention_norm: self.norm(Role::AttentionNorm, Some(Role::AttentionNormBias))?,
+        let unknown = |half, kind| Err(Unresolved::Kind { layer_index, half, kind });
+        let attention = match &config.mixer {
+            Mixer::Attention(attention) => Some(self.attention(attention.qk_norm)?),
+            Mixer::None {} => None,
+            other => return unknown("mixer", other.kind()),
+        };
+        let feed_forward = match &config.feed_forward {
+            pith_format::FeedForward::Gated(_) => Some(self.feed_forward(true, config.parallel)?),
+            pith_format::FeedForward::Plain(_) => Some(self.feed_forward(false, config.parallel)?),
+            pith_format::FeedForward::None {} => None,
+            other => return unknown("feed-forward", other.kind()),
+        };
+        self.layer = None;
+        Ok(Layer { attention, feed_forward })
+    }
+
+    fn attention(&mut self, qk_norm: bool) -> Result<Attention, FormatError> {
+        Ok(Attention {
+            norm: self.norm(Role::MixerNorm, Some(Role::MixerNormBias))?,
             query: self.linear(Role::Query, Role::QueryBias)?,
             key: self.linear(Role::Key, Role::KeyBias)?,
             value: self.linear(Role::Value, Role::ValueBias)?,
-            query_norm: self.optional_vector(Role::QueryNorm)?,
-            key_norm: self.optional_vector(Role::KeyNorm)?,
+            head_norms: match qk_norm {
+                true => Some([self.vector(Role::QueryNorm)?, self.vector(Role::KeyNorm)?]),
+                false => None,
+            },
             output: self.linear(Role::AttentionOutput, Role::AttentionOutputBias)?,
-            attention_post_norm: self.optional_norm(Role::AttentionPostNorm, None)?,
-            ffn_norm: match config.parallel {
+            post_norm: self.optional_norm(Role::MixerPostNorm, None)?,
+        })
+    }
+
+    fn feed_forward(&mut self, gated: bool, parallel: bool) -> Result<FeedForward, FormatError> {
+        Ok(FeedForward {
+            norm: match parallel {
                 true => self.optional_norm(Role::FfnNorm, Some(Role::FfnNormBias))?,
                 false => Some(self.norm(Role::FfnNorm, Some(Role::FfnNormBias))?),
             },
-            gate: match self.has(Role::Gate) {
+            gate: match gated {
                 true => Some(self.linear(Role::Gate, Role::GateBias)?),
                 false => None,
             },
             up: self.linear(Role::Up, Role::UpBias)?,
             down: self.linear(Role::Down, Role::DownBias)?,
-            ffn_post_norm: self.optional_norm(Role::FfnPostNorm, None)?,
-        };
-        self.layer = None;
-        Ok(layer)
+            post_norm: self.optional_norm(Role::FfnPostNorm, None)?,
+        })
     }
 
     /// A matrix that must be there.
@@ -58,6 +94,7 @@ impl<'a> Resolver<'a> {
             cols: matrix.cols(),
             range: start..start + entry.bytes as usize,
             own: None,
+            blocks: self.index.blocks(id).cloned(),
         })
     }
 
@@ -98,8 +135,7 @@ impl<'a> Resolver<'a> {
         let entry = self.index.entries().iter().find(|entry| !self.taken.contains(&entry.id))?;
         let reason = match entry.id.role {
             Role::Head => "the head is tied to the embedding",
-            Role::GateBias => "the layer has no gate",
-            Role::AttentionNormBias | Role::FfnNormBias | Role::OutputNormBias => {
+            Role::MixerNormBias | Role::FfnNormBias | Role::OutputNormBias => {
                 "root-mean-square norms have no bias, nor has a norm that is not there"
             }
             _ => "the forward pass does not know it",
@@ -123,7 +159,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn id(&self, role: Role) -> TensorId {
-        TensorId { role, layer: self.layer }
+        TensorId { role, layer: self.layer, expert: None }
     }
 }
 
@@ -131,6 +167,10 @@ impl Stored {
     /// The matrix in the file it was resolved in, or what stands in for it.
     pub fn of<'a>(&'a self, file: &'a [u8]) -> Matrix<'a> {
         let bytes = self.own.as_deref().unwrap_or_else(|| &file[self.range.clone()]);
-        Matrix::new(self.encoding, self.rows, self.cols, bytes).expect("checked when the model was opened")
+        let matrix = match &self.blocks {
+            Some(blocks) => Matrix::indexed(self.encoding, self.rows, self.cols, bytes, blocks),
+            None => Matrix::new(self.encoding, self.rows, self.cols, bytes),
+        };
+        matrix.expect("checked when the model was opened")
     }
 }

@@ -37,8 +37,8 @@ fn steps_and_prompts_allocate_nothing() {
     let mut plan = support::llama();
     plan.config.norm = NormKind::Layer;
     plan.config.logit_softcap = Some(9.0);
-    plan.config.layers[0].window = Some(4);
-    plan.config.layers[1].attention_softcap = Some(9.0);
+    support::attention(&mut plan.config.layers[0]).window = Some(4);
+    support::attention(&mut plan.config.layers[1]).softcap = Some(9.0);
     plan.roles =
         Role::ALL.iter().copied().filter(|&role| role != Role::Tokenizer && role != Role::Head).collect();
     let model = plan.build().open();

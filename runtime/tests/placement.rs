@@ -24,7 +24,7 @@ fn plan() -> Plan {
     let mut plan = llama();
     plan.config.hidden_len = 512;
     plan.config.vocab_len = 8000;
-    plan.config.layers.iter_mut().for_each(|layer| layer.ffn_len = 1024);
+    plan.config.layers.iter_mut().for_each(|layer| support::dense(layer).len = 1024);
     plan.roles.push(Role::HeadBias);
     plan.weight = |role, row, col| match role {
         Role::OutputNorm => None,
@@ -91,10 +91,10 @@ fn streamed_weights_give_the_same_bits() {
 fn a_head_in_two_parts_is_streamed() {
     let _alone = alone();
     let mut plan = plan();
-    plan.roles.push(Role::HeadRest);
+    plan.roles.push(Role::HeadResidual);
     plan.weight = |role, row, col| match role {
         Role::OutputNorm => None,
-        Role::HeadRest => Some(((row * 31 + col * 17) % 101) as f32 / 100_000.0 - 0.0005),
+        Role::HeadResidual => Some(((row * 31 + col * 17) % 101) as f32 / 100_000.0 - 0.0005),
         _ => Some(((row * 7919 + col * 104_729 + row * col) % 2003) as f32 / 20_000.0 - 0.05),
     };
     let built = plan.build();
@@ -102,7 +102,7 @@ fn a_head_in_two_parts_is_streamed() {
     let head_bytes = |placement: &Placement| -> u64 {
         placement.parts.iter().filter(|part| part.name.starts_with("head")).map(|part| part.bytes).sum()
     };
-    let rest = model.index().entry(TensorId::model(Role::HeadRest)).unwrap().bytes;
+    let rest = model.index().entry(TensorId::model(Role::HeadResidual)).unwrap().bytes;
     let first = model.index().entry(TensorId::model(Role::TokenEmbedding)).unwrap().bytes;
     for (two_stage_logits, kept) in [(false, first + rest), (true, first)] {
         let of = |memory| SessionOptions { two_stage_logits, ..options(memory) };

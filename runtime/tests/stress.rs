@@ -35,8 +35,8 @@ fn model(encoding: Encoding) -> (support::Built, Arc<Model>) {
     plan.config.context_len = 1024;
     plan.config.tied_head = false;
     plan.config.layers.truncate(2);
-    plan.config.layers.iter_mut().for_each(|layer| layer.ffn_len = 800);
-    plan.config.layers[1].window = Some(9);
+    plan.config.layers.iter_mut().for_each(|layer| support::dense(layer).len = 800);
+    support::attention(&mut plan.config.layers[1]).window = Some(9);
     let vocab: Vec<String> = (0..VOCAB_LEN).map(|id| format!("\"w{id}\":{id}")).collect();
     let tokenizer = format!(
         r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,

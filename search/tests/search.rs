@@ -157,7 +157,7 @@ fn check(outcome: &Outcome, output: &Path, bits: f64) {
     assert!(outcome.frontier.len() > 5);
     for pair in outcome.frontier.windows(2) {
         // Where tensors begin is rounded up: a file of more bytes of weights may be shorter by some padding.
-        let padding = 65536 * model.config().layers.len() as u64;
+        let padding = pith_format::PAGE_BYTES * model.config().layers.len() as u64;
         let (one, other) = (&pair[0], &pair[1]);
         assert!(one.predicted_kl >= other.predicted_kl, "{} {}", one.predicted_kl, other.predicted_kl);
         assert!(one.file_bytes <= other.file_bytes + padding, "{} {}", one.file_bytes, other.file_bytes);

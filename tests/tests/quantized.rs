@@ -202,7 +202,7 @@ fn a_head_in_two_parts_comes_back_as_their_sum() {
     let model = convert_with(&folder, recipe).open();
     let id = TensorId::model(Role::TokenEmbedding);
     let of = |model: &Model, id| values(&model.index().matrix(model.bytes(), id).unwrap());
-    let parts = of(&model, id).into_iter().zip(of(&model, TensorId::model(Role::HeadRest)));
+    let parts = of(&model, id).into_iter().zip(of(&model, TensorId::model(Role::HeadResidual)));
     let expected: Vec<f32> = parts.map(|(first, rest)| first + rest).collect();
     let (_guard, output) = exported(&model, Some(&folder), ExportType::F32, u64::MAX);
     assert_eq!(of(&convert_all(&output, Encoding::F32).open(), id), expected);

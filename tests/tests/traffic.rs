@@ -29,7 +29,7 @@ fn counted_weight_bytes_are_the_directorys_sum() {
 fn cache_bytes_follow_the_positions() {
     let model = convert_with(&golden().join("families/llama3"), pith_converter::Recipe::default()).open();
     let row_bytes: u64 =
-        model.config().layers.iter().map(|layer| (layer.kv_heads * layer.head_dim * 2 * 4) as u64).sum();
+        model.config().layers.iter().map(|layer| (layer.attention().unwrap().kv_len() * 2 * 4) as u64).sum();
     let mut session = exact_session(&model, 8);
     for position in 1..=8 {
         session.step(5).unwrap();
@@ -47,7 +47,7 @@ fn long_contexts_cost_what_their_length_says() {
     for (kv_type, value_bytes) in [(KvType::F16, 2), (KvType::F32, 4)] {
         // Keys and values of every layer.
         let row_bytes: u64 =
-            layers.iter().map(|layer| (2 * layer.kv_heads * layer.head_dim * value_bytes) as u64).sum();
+            layers.iter().map(|layer| (2 * layer.attention().unwrap().kv_len() * value_bytes) as u64).sum();
         let options = SessionOptions {
             context_len: Some(1000),
             beyond_model: true,

@@ -75,7 +75,7 @@ fn rotated_models_give_the_same_logits() {
         assert_eq!(rotated.metadata().provenance.passes[0].name, "hadamard");
         assert!(!rotated.config().tied_head);
         // The stream's rotation keeps the length of a value's row once the norm's weights are in it, that of heads does not.
-        let bytes = plain.index().bytes(plain.bytes(), TensorId::layer(Role::AttentionNorm, 0)).unwrap();
+        let bytes = plain.index().bytes(plain.bytes(), TensorId::layer(Role::MixerNorm, 0)).unwrap();
         let gain: Vec<f32> = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let ones = vec![1.0; gain.len()];
         let lengths = |role| {
@@ -116,7 +116,7 @@ fn scaled_models_give_the_same_logits() {
         }
     }
     // Somewhere every place has a scale that helps.
-    let places = [Role::AttentionNorm, Role::Query, Role::Value, Role::AttentionOutput, Role::Up, Role::Down];
+    let places = [Role::MixerNorm, Role::Query, Role::Value, Role::AttentionOutput, Role::Up, Role::Down];
     for role in places {
         assert!(changed.contains(&role), "{} never changed", role.name());
     }
@@ -144,7 +144,7 @@ fn a_rotated_head_can_be_in_two_parts() {
         convert_with(&source, Recipe { head, ..recipe(Encoding::F32, Transform::Hadamard) })
     };
     let [whole, split, first] = ["f32", "q4-g64+q4", "q4-g64"].map(with_head);
-    assert!(split.open().index().entry(TensorId::model(Role::HeadRest)).is_some());
+    assert!(split.open().index().entry(TensorId::model(Role::HeadResidual)).is_some());
     // Two times four bits hold what eight do, sixteen times finer than the first four.
     let [split, first] = [split, first].map(|converted| logits_differ(&whole, &converted));
     println!("{split:.1e}, the first part alone {first:.1e}");
@@ -177,7 +177,7 @@ fn what_cannot_be_changed_is_refused() {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
         error
     };
-    for (name, expected) in [("gpt2", "layer norms"), ("gemma2", "layers.0.attention.post_norm")] {
+    for (name, expected) in [("gpt2", "layer norms"), ("gemma2", "layers.0.mixer.post_norm")] {
         let error = refused(&family(name), Transform::Hadamard, None).to_string();
         assert!(error.contains(expected), "{error}");
     }

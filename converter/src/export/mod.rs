@@ -191,7 +191,7 @@ fn check_bindings(index: &Index, bindings: &[Binding]) -> Result<(), ConvertErro
     }
     let known = |id| bindings.iter().any(|binding| binding.id == id);
     let extra = index.entries().iter().find(|entry| {
-        entry.id.role.kind() != Kind::Bytes && entry.id.role != Role::HeadRest && !known(entry.id)
+        entry.id.role.kind() != Kind::Bytes && entry.id.role != Role::HeadResidual && !known(entry.id)
     });
     match extra {
         None => Ok(()),

@@ -121,10 +121,10 @@ struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    fn of(index: &Index, file: &'a [u8], binding: &Binding) -> Result<Self, ConvertError> {
+    fn of(index: &'a Index, file: &'a [u8], binding: &Binding) -> Result<Self, ConvertError> {
         let tied = index.metadata().model.tied_head;
         let head = if tied { Role::TokenEmbedding } else { Role::Head };
-        let rest = TensorId::model(Role::HeadRest);
+        let rest = TensorId::model(Role::HeadResidual);
         let has_rest = binding.id.role == head && index.entry(rest).is_some();
         Ok(Self {
             matrix: index.matrix(file, binding.id)?,
@@ -141,8 +141,8 @@ impl<'a> Stored<'a> {
         for matrix in std::iter::once(&self.matrix).chain(&self.rest) {
             let (encoding, tile_cols) = (matrix.encoding(), matrix.encoding().tile_cols());
             let mut tile = vec![0.0; TILE_ROWS * tile_cols];
-            for (index, bytes) in matrix.block(block).chunks_exact(encoding.tile_bytes()).enumerate() {
-                encoding.decode_tile(bytes, &mut tile);
+            for index in 0..matrix.tile_count() {
+                encoding.decode(matrix.block(block), cols, index, &mut tile);
                 let start = index * tile_cols;
                 let width = tile_cols.min(cols - start);
                 for (row, decoded) in values.chunks_exact_mut(cols).zip(tile.chunks_exact(tile_cols)) {

@@ -6,6 +6,7 @@
 //! level changes the outputs least (Lin et al., arXiv 2306.00978); `α = 0` is no change. The outputs' change is
 //! `Σ e H eᵀ` over rows `e` of `(round(W·s)/s − W)`, `H = E[x xᵀ]`, here over at most [`SAMPLE_ROWS`] rows of each matrix.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use faer::{Accum, MatMut, MatRef, Par};
@@ -65,14 +66,14 @@ pub(crate) fn awq(
         if rounded.is_empty() {
             rounded.extend(behind.iter().map(|&binding| (binding, Encoding::Q4)));
         }
-        let config = &model.layers[place.layer];
         // Query heads share the values whose rows are divided.
-        let heads = (place.site == Site::Output).then_some((config.head_dim, config.heads / config.kv_heads));
+        let attention = model.layers[place.layer].attention().filter(|_| place.site == Site::Output);
+        let heads = attention.map(|attention| (attention.head_dim, attention.query_heads.as_slice()));
         let Some(scales) = Search::new(checkpoint, calibration, &place, &rounded, heads)?.best() else {
             continue;
         };
         let narrow = match heads {
-            Some((head_dim, repeats)) => once(&scales, head_dim, repeats),
+            Some((head_dim, query_heads)) => once(&scales, head_dim, query_heads),
             None => scales.clone(),
         };
         let inverse: Arc<[f32]> = narrow.iter().map(|scale| 1.0 / scale).collect();
@@ -92,9 +93,9 @@ fn places(model: &ModelConfig, has: &dyn Fn(usize, Role) -> bool) -> Vec<Place> 
     let mut places = Vec::new();
     for (layer, config) in model.layers.iter().enumerate() {
         let mut add = |site, before, behind| places.push(Place { layer, site, before, behind });
-        let attention = [Role::AttentionNorm, Role::AttentionNormBias].as_slice();
+        let attention = [Role::MixerNorm, Role::MixerNormBias].as_slice();
         let shared = config.parallel && !has(layer, Role::FfnNorm);
-        if has(layer, Role::AttentionNorm) {
+        if has(layer, Role::MixerNorm) {
             let behind: &[Role] = match shared {
                 true => &[Role::Query, Role::Key, Role::Value, Role::Gate, Role::Up],
                 false => &[Role::Query, Role::Key, Role::Value],
@@ -114,20 +115,30 @@ fn places(model: &ModelConfig, has: &dyn Fn(usize, Role) -> bool) -> Vec<Place> 
 }
 
 /// Of the columns of every query head, those of the first that shares a key and value head.
-fn once(scales: &[f32], head_dim: usize, repeats: usize) -> Vec<f32> {
-    scales.chunks_exact(repeats * head_dim).flat_map(|heads| &heads[..head_dim]).copied().collect()
+fn once(scales: &[f32], head_dim: usize, query_heads: &[usize]) -> Vec<f32> {
+    groups(head_dim, query_heads).flat_map(|group| &scales[group][..head_dim]).copied().collect()
 }
 
 /// The mean over query heads that share a key and value head, for each of them.
-fn shared(values: &[f32], head_dim: usize, repeats: usize) -> Vec<f32> {
+fn shared(values: &[f32], head_dim: usize, query_heads: &[usize]) -> Vec<f32> {
     let mut means = values.to_vec();
-    for heads in means.chunks_exact_mut(repeats * head_dim) {
+    for group in groups(head_dim, query_heads) {
+        let (heads, count) = (&mut means[group.clone()], group.len() / head_dim);
         for col in 0..head_dim {
-            let mean = (0..repeats).map(|head| heads[head * head_dim + col]).sum::<f32>() / repeats as f32;
-            (0..repeats).for_each(|head| heads[head * head_dim + col] = mean);
+            let mean = (0..count).map(|head| heads[head * head_dim + col]).sum::<f32>() / count as f32;
+            (0..count).for_each(|head| heads[head * head_dim + col] = mean);
         }
     }
     means
+}
+
+/// The columns of the query heads of each key head.
+fn groups(head_dim: usize, query_heads: &[usize]) -> impl Iterator<Item = Range<usize>> {
+    query_heads.iter().scan(0, move |end, heads| {
+        let start = *end;
+        *end += heads * head_dim;
+        Some(start..*end)
+    })
 }
 
 /// Everything that one choice of `α` depends on.
@@ -147,7 +158,7 @@ impl Search {
         calibration: &Statistics,
         place: &Place,
         rounded: &[(&Binding, Encoding)],
-        heads: Option<(usize, usize)>,
+        heads: Option<(usize, &[usize])>,
     ) -> Result<Self, PassError> {
         let (layer, site, id) = (Some(place.layer), place.site, rounded[0].0.id);
         let (cols, found) = (rounded[0].0.cols, calibration.cols(layer, site)?);
@@ -157,7 +168,7 @@ impl Search {
         let stats = calibration.stats(layer, site)?;
         let gram = calibration.gram(layer, site)?.ok_or(PassError::NoHessians { id })?.to_full();
         let magnitude = match heads {
-            Some((head_dim, repeats)) => shared(&stats.mean_abs, head_dim, repeats),
+            Some((head_dim, query_heads)) => shared(&stats.mean_abs, head_dim, query_heads),
             None => stats.mean_abs,
         };
         let samples = rounded.iter().map(|&(binding, encoding)| {
@@ -266,8 +277,11 @@ mod tests {
     #[test]
     fn heads_that_share_values_share_scales() {
         let values = [1.0, 2.0, 3.0, 6.0, 10.0, 20.0, 30.0, 40.0];
-        let means = shared(&values, 2, 2);
+        let means = shared(&values, 2, &[2, 2]);
         assert_eq!(means, [2.0, 4.0, 2.0, 4.0, 20.0, 30.0, 20.0, 30.0]);
-        assert_eq!(once(&means, 2, 2), [2.0, 4.0, 20.0, 30.0]);
+        assert_eq!(once(&means, 2, &[2, 2]), [2.0, 4.0, 20.0, 30.0]);
+        let uneven = shared(&values, 2, &[3, 1]);
+        assert_eq!(uneven[..6], [14.0 / 3.0, 28.0 / 3.0].repeat(3));
+        assert_eq!(once(&uneven, 2, &[3, 1]), [14.0 / 3.0, 28.0 / 3.0, 30.0, 40.0]);
     }
 }

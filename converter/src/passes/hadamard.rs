@@ -30,8 +30,8 @@ pub(crate) fn hadamard(
     }
     let fixed = [
         Role::EmbeddingNorm,
-        Role::AttentionNormBias,
-        Role::AttentionPostNorm,
+        Role::MixerNormBias,
+        Role::MixerPostNorm,
         Role::FfnNormBias,
         Role::FfnPostNorm,
         Role::OutputNormBias,
@@ -51,7 +51,7 @@ pub(crate) fn hadamard(
     let mut heads: Option<Arc<Rotation>> = None;
     for (index, layer) in model.layers.iter().enumerate() {
         let id = |role| TensorId::layer(role, index);
-        let before_attention = gain(id(Role::AttentionNorm))?;
+        let before_attention = gain(id(Role::MixerNorm))?;
         let before_ffn = match gain(id(Role::FfnNorm))? {
             // A parallel layer of one norm.
             None if layer.parallel => before_attention.clone(),
@@ -67,9 +67,10 @@ pub(crate) fn hadamard(
                 change.col_rotation = Some(Arc::clone(&stream));
             }
         }
+        let head_dim = layer.attention().map_or(1, |attention| attention.head_dim);
         let head = match &heads {
-            Some(known) if known.len() == layer.head_dim => Arc::clone(known),
-            _ => Arc::new(Rotation::new(layer.head_dim)),
+            Some(known) if known.len() == head_dim => Arc::clone(known),
+            _ => Arc::new(Rotation::new(head_dim)),
         };
         heads = Some(Arc::clone(&head));
         for role in [Role::Value, Role::ValueBias] {
@@ -79,7 +80,7 @@ pub(crate) fn hadamard(
         for role in [Role::AttentionOutput, Role::AttentionOutputBias, Role::Down, Role::DownBias] {
             changes.entry(id(role)).row_rotation = Some(Arc::clone(&stream));
         }
-        for role in [Role::AttentionNorm, Role::FfnNorm] {
+        for role in [Role::MixerNorm, Role::FfnNorm] {
             changes.entry(id(role)).ones = true;
         }
     }

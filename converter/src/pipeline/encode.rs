@@ -220,8 +220,8 @@ impl<'a> Encoder<'a> {
 fn subtract(encoding: Encoding, cols: usize, bytes: &[u8], weights: &mut [f32]) {
     let tile_cols = encoding.tile_cols();
     let mut tile = vec![0.0f32; TILE_ROWS * tile_cols];
-    for (index, bytes) in bytes.chunks_exact(encoding.tile_bytes()).enumerate() {
-        encoding.decode_tile(bytes, &mut tile);
+    for index in 0..cols.div_ceil(tile_cols) {
+        encoding.decode(bytes, cols, index, &mut tile);
         let start = index * tile_cols;
         let width = tile_cols.min(cols - start);
         for (row, decoded) in weights.chunks_exact_mut(cols).zip(tile.chunks_exact(tile_cols)) {

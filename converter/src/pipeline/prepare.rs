@@ -94,7 +94,7 @@ impl Prepared {
 
     /// What the head's second part is to be.
     pub(crate) fn rest(&self) -> Option<&TensorPlan> {
-        self.plan.iter().find(|plan| plan.id.role == Role::HeadRest)
+        self.plan.iter().find(|plan| plan.id.role == Role::HeadResidual)
     }
 
     /// Bytes of the checkpoint that a conversion reads; what the head's second part is made of, it reads again.
@@ -191,7 +191,7 @@ fn plan(
         cols: binding.cols,
     });
     let rest = recipe.head.and_then(|head| head.rest).map(|rest| TensorPlan {
-        id: TensorId::model(Role::HeadRest),
+        id: TensorId::model(Role::HeadResidual),
         encoding: Some(rest),
         rows: model.vocab_len,
         cols: model.hidden_len,

@@ -13,7 +13,7 @@ use super::file::{StatisticsInfo, Writer, tensor_plan};
 use super::hidden::Hidden;
 use super::moments::{Cross, Moments};
 use super::progress::CalibrationProgress;
-use super::sites::{site_name, sites};
+use super::sites::site_name;
 use super::text::{CalibrationText, LEAST_TOKENS};
 use crate::identity::identity;
 
@@ -194,11 +194,11 @@ impl<'a> Collector<'a> {
         pair: bool,
         pool: &'a ThreadPool,
     ) -> Self {
-        let site = |&site: &Site| (site, Moments::new(site.cols(config, layer), hessians));
-        let pairs = sites(layer).iter().filter(|_| pair);
-        let pairs =
-            pairs.map(|site| Pair { rows: Default::default(), cross: Cross::new(site.cols(config, layer)) });
-        Self { layer, pairs: pairs.collect(), sites: sites(layer).iter().map(site).collect(), pool }
+        let sites = Site::all(config, layer).map(|(site, cols)| (site, Moments::new(cols, hessians)));
+        let pairs = Site::all(config, layer)
+            .filter(|_| pair)
+            .map(|(_, cols)| Pair { rows: Default::default(), cross: Cross::new(cols) });
+        Self { layer, pairs: pairs.collect(), sites: sites.collect(), pool }
     }
 
     fn index(&self, site: Site) -> usize {
@@ -292,14 +292,13 @@ fn plan_memory(
     let layers = (0..config.layers.len()).map(Some).chain([None]);
     let sums = |hessians: bool| {
         let of_layer = |layer| {
-            let of_site = |site: &Site| {
-                let cols = site.cols(config, layer);
+            let of_site = |(_, cols): (Site, usize)| {
                 // Rows of the longest sequence wait for each other.
                 let rows = 2 * 4 * (longest / config.hidden_len * cols) as u64;
                 let pair = compressed.map_or(0, |_| Cross::bytes(cols) + rows);
                 Moments::bytes(cols, hessians, run.threads()) + pair
             };
-            sites(layer).iter().map(of_site).sum::<u64>()
+            Site::all(config, layer).map(of_site).sum::<u64>()
         };
         layers.clone().map(of_layer).max().unwrap_or(0)
     };
@@ -323,8 +322,9 @@ fn plan_memory(
 }
 
 fn warnings(config: &ModelConfig, tokens: usize, hessians: bool) -> Vec<String> {
-    let widths = config.layers.iter().flat_map(|layer| [layer.ffn_len, layer.heads * layer.head_dim]);
-    let widest = widths.max().unwrap_or(0).max(config.hidden_len);
+    let layers = (0..config.layers.len()).map(Some).chain([None]);
+    let widths = layers.flat_map(|layer| Site::all(config, layer).map(|(_, cols)| cols));
+    let widest = widths.max().unwrap_or(0);
     let singular = hessians && tokens < widest;
     let warning = || {
         format!(

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::error::StatisticsError;
-use super::sites::{site_name, sites};
+use super::sites::site_name;
 use super::text::CalibrationText;
 use crate::identity::identity;
 
@@ -154,10 +154,9 @@ impl StatisticsInfo {
 /// Names and lengths of the tensors of a calibration, in the order of the file.
 pub(super) fn tensor_plan(config: &ModelConfig, hessians: bool, pair: bool) -> Vec<(String, usize)> {
     let layers = (0..config.layers.len()).map(Some).chain([None]);
-    let places = layers.flat_map(|layer| sites(layer).iter().map(move |&site| (layer, site)));
+    let places = layers.flat_map(|layer| Site::all(config, layer).map(move |site| (layer, site)));
     places
-        .flat_map(|(layer, site)| {
-            let cols = site.cols(config, layer);
+        .flat_map(|(layer, (site, cols))| {
             let moments = MOMENTS.map(|name| (tensor_name(layer, site, name), cols));
             let gram = hessians.then(|| (tensor_name(layer, site, GRAM), packed_len(cols)));
             let cross = pair.then(|| (tensor_name(layer, site, CROSS), cols * cols));

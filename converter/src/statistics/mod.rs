@@ -45,7 +45,7 @@ use crate::checkpoint::file::SourceFile;
 use crate::checkpoint::safetensors::{read_header, read_metadata};
 use crate::checkpoint::{SourceType, TensorInfo};
 use file::{CROSS, GRAM, MOMENTS, packed_len, tensor_name};
-use sites::{site_name, sites};
+use sites::site_name;
 
 /// Most layers, and most columns, of a model: what the format allows.
 const MAX_LAYERS: usize = 1 << 12;
@@ -232,10 +232,22 @@ impl Statistics {
         Ok(Some(Gram { cols, upper: self.read(&tensor_name(layer, site, GRAM))? }))
     }
 
+    /// Every site that must be there: the head, and of each layer the halves of which the file has anything, since a
+    /// layer may lack attention or a feed-forward block.
+    fn places(&self) -> impl Iterator<Item = (Option<usize>, Site)> {
+        const HALVES: [[Site; 2]; 2] = [[Site::Attention, Site::Output], [Site::Ffn, Site::Down]];
+        let parts = || MOMENTS.into_iter().chain([GRAM, CROSS]);
+        let has =
+            move |layer, site| parts().any(|what| self.tensors.contains_key(&tensor_name(layer, site, what)));
+        let halves = (0..self.info.layers).map(Some).flat_map(|layer| HALVES.map(|half| (layer, half)));
+        let present = halves.filter(move |&(layer, half)| half.into_iter().any(|site| has(layer, site)));
+        let of_layers = present.flat_map(|(layer, half)| half.map(|site| (layer, site)));
+        of_layers.chain([(None, Site::Head)])
+    }
+
     fn check_tensors(&self) -> Result<(), StatisticsError> {
-        let layers = (0..self.info.layers).map(Some).chain([None]);
         let mut known = 0;
-        for (layer, &site) in layers.flat_map(|layer| sites(layer).iter().map(move |site| (layer, site))) {
+        for (layer, site) in self.places() {
             let name = |what| tensor_name(layer, site, what);
             let cols = self.vector(&name(MOMENTS[0]), None)?;
             for what in &MOMENTS[1..] {
@@ -256,9 +268,7 @@ impl Statistics {
         let parts: Vec<&str> =
             MOMENTS.into_iter().chain(self.info.hessians.then_some(GRAM)).chain(pair).collect();
         let is_known = |name: &str| {
-            let layers = (0..self.info.layers).map(Some).chain([None]);
-            let mut places = layers.flat_map(|layer| sites(layer).iter().map(move |&site| (layer, site)));
-            places.any(|(layer, site)| parts.iter().any(|what| tensor_name(layer, site, what) == name))
+            self.places().any(|(layer, site)| parts.iter().any(|what| tensor_name(layer, site, what) == name))
         };
         let mut names: Vec<&String> = self.tensors.keys().filter(|name| !is_known(name)).collect();
         names.sort();

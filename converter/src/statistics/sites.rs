@@ -2,11 +2,6 @@
 
 use pith_runtime::Site;
 
-/// The sites of a layer, or of the head.
-pub(super) fn sites(layer: Option<usize>) -> &'static [Site] {
-    if layer.is_some() { &Site::OF_LAYER } else { &[Site::Head] }
-}
-
 /// A site's name in files and messages: `layers.3.down`, `head`.
 pub(super) fn site_name(layer: Option<usize>, site: Site) -> String {
     match layer {

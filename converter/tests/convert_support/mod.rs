@@ -70,7 +70,7 @@ impl Converted {
     }
 
     pub fn has(&self, role: Role) -> bool {
-        self.index.entry(TensorId { role, layer: None }).is_some()
+        self.index.entry(TensorId::model(role)).is_some()
             || self.index.entry(TensorId::layer(role, 0)).is_some()
     }
 }

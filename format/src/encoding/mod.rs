@@ -4,8 +4,8 @@
 //! rows is one contiguous part of it. Tiles follow the R16K4 order: one 64-byte line of codes is 16 rows × 4
 //! columns, byte `j` being row `j / 4`, column `j % 4`.
 //!
-//! To add an encoding: one file here with a type that implements [`Tile`], and one line in the table below, which
-//! declares the module too. (`cargo fmt` does not look behind a macro; `.ci/run` formats these files by name.)
+//! To add an encoding: one file here with a type that implements [`Tile`], or [`Blocks`] where blocks differ in size,
+//! and one line in the table below, which declares the module too. (`cargo fmt` does not look behind a macro; `.ci/run` formats these files by name.)
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -46,6 +46,25 @@ pub trait Tile {
 
     /// The exact values of a tile. This is the norm that kernels are tested against.
     fn decode(bytes: &[u8], weights: &mut [f32]);
+}
+
+/// An encoding whose blocks of 16 rows differ in size, as those of sparse matrices do. A file's block index holds the
+/// sizes.
+pub trait Blocks {
+    /// Columns that are decoded together; divides [`MAX_TILE_COLS`].
+    const COLS: usize;
+    /// The activations it is multiplied with.
+    const OPERATION: Operation;
+    /// Bits that a weight takes of a matrix without zeros, scales included.
+    const BITS: f64;
+
+    /// One block: `weights` are 16 rows of `cols`, row-major, finite.
+    fn encode(weights: &[f32], cols: usize) -> Vec<u8>;
+
+    /// The exact values of 16 rows × `COLS` columns, from column `tile_index · COLS` on; those beyond `cols` are zeros.
+    ///
+    /// A file's blocks are not checked when it is opened: bytes that no encoder writes give any values, never a panic.
+    fn decode(block: &[u8], cols: usize, tile_index: usize, weights: &mut [f32]);
 }
 
 /// How an encoding rounds, for those who choose scales and codes themselves or have them already.
@@ -92,97 +111,167 @@ impl Grouped {
     }
 }
 
-/// The one table of encodings: module, then tag in the file, variant, tile, name, a line about it.
+/// The one table of encodings: module, then tag in the file, variant, [`Tile`] or [`Blocks`], its type, name, a line
+/// about it.
 macro_rules! encodings {
-    ($($module:ident { $($tag:literal => $variant:ident, $tile:ident, $name:literal, $about:literal;)* })*) => {
-        $(mod $module; pub use $module::{$($tile),*};)*
+    ($($(#[$gate:meta])? $module:ident {
+        $($(#[$only:meta])? $tag:literal => $variant:ident, $kind:ident $type:ident, $name:literal, $about:literal;)*
+    })*) => {
+        $($(#[$gate])? mod $module; $(#[$gate])? pub use $module::{$($type),*};)*
 
-        encodings!(@ $($($tag => $variant, $tile, $name, $about;)*)*);
+        encodings!(@ $($($(#[$only])? $tag => $variant, $kind $type, $name, $about;)*)*);
     };
-    (@ $($tag:literal => $variant:ident, $tile:ident, $name:literal, $about:literal;)*) => {
+    (@ $($(#[$only:meta])? $tag:literal => $variant:ident, $kind:ident $type:ident, $name:literal, $about:literal;)*) => {
         /// How the weights of a matrix are stored.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
-        pub enum Encoding { $(#[doc = $about] $variant,)* }
+        pub enum Encoding { $($(#[$only])? #[doc = $about] $variant,)* }
 
         impl Encoding {
             /// Every encoding, in the order of the table.
-            pub const ALL: &[Encoding] = &[$(Encoding::$variant,)*];
+            pub const ALL: &[Encoding] = &[$($(#[$only])? Encoding::$variant,)*];
 
             /// The number that stands for it in a file.
-            pub fn tag(self) -> u8 { match self { $(Encoding::$variant => $tag,)* } }
+            pub fn tag(self) -> u8 { match self { $($(#[$only])? Encoding::$variant => $tag,)* } }
 
             /// The encoding of a tag, `None` where this version knows none.
-            pub fn from_tag(tag: u8) -> Option<Self> { match tag { $($tag => Some(Encoding::$variant),)* _ => None } }
-
-            /// The name used on the command line and in reports.
-            pub fn name(self) -> &'static str { match self { $(Encoding::$variant => $name,)* } }
-
-            /// One line about it.
-            pub fn about(self) -> &'static str { match self { $(Encoding::$variant => $about,)* } }
-
-            /// [`Tile::COLS`].
-            pub fn tile_cols(self) -> usize { match self { $(Encoding::$variant => <$tile>::COLS,)* } }
-
-            /// [`Tile::BYTES`].
-            pub fn tile_bytes(self) -> usize { match self { $(Encoding::$variant => <$tile>::BYTES,)* } }
-
-            /// [`Tile::OPERATION`].
-            pub fn operation(self) -> Operation { match self { $(Encoding::$variant => <$tile>::OPERATION,)* } }
-
-            /// [`Tile::GROUPED`].
-            pub fn grouped(self) -> Option<Grouped> { match self { $(Encoding::$variant => <$tile>::GROUPED,)* } }
-
-            /// [`Tile::encode`].
-            pub fn encode_tile(self, weights: &[f32], bytes: &mut [u8]) {
-                match self { $(Encoding::$variant => <$tile>::encode(weights, bytes),)* }
+            pub fn from_tag(tag: u8) -> Option<Self> {
+                match tag { $($(#[$only])? $tag => Some(Encoding::$variant),)* _ => None }
             }
 
-            /// [`Tile::decode`].
-            pub fn decode_tile(self, bytes: &[u8], weights: &mut [f32]) {
-                match self { $(Encoding::$variant => <$tile>::decode(bytes, weights),)* }
+            /// The name used on the command line and in reports.
+            pub fn name(self) -> &'static str { match self { $($(#[$only])? Encoding::$variant => $name,)* } }
+
+            /// One line about it.
+            pub fn about(self) -> &'static str { match self { $($(#[$only])? Encoding::$variant => $about,)* } }
+
+            /// [`Tile::COLS`] or [`Blocks::COLS`].
+            pub fn tile_cols(self) -> usize { match self { $($(#[$only])? Encoding::$variant => <$type>::COLS,)* } }
+
+            /// Whether blocks of 16 rows differ in size, so that a file holds their sizes in its block index.
+            pub fn is_indexed(self) -> bool {
+                match self { $($(#[$only])? Encoding::$variant => encodings!(@indexed $kind),)* }
+            }
+
+            /// [`Tile::BYTES`]. Panics where blocks are not cut into tiles.
+            pub fn tile_bytes(self) -> usize {
+                match self { $($(#[$only])? Encoding::$variant => encodings!(@bytes $kind $type),)* }
+            }
+
+            /// The activations it is multiplied with.
+            pub fn operation(self) -> Operation {
+                match self { $($(#[$only])? Encoding::$variant => <$type>::OPERATION,)* }
+            }
+
+            /// [`Tile::GROUPED`]; `None` where blocks are not cut into tiles.
+            pub fn grouped(self) -> Option<Grouped> {
+                match self { $($(#[$only])? Encoding::$variant => encodings!(@grouped $kind $type),)* }
+            }
+
+            /// Bits a weight takes, scales included, padding left out; without zeros, where those are left out.
+            pub fn bits_per_weight(self) -> f64 {
+                match self { $($(#[$only])? Encoding::$variant => encodings!(@bits $kind $type),)* }
+            }
+
+            /// [`Tile::encode`]. Panics where blocks are not cut into tiles.
+            pub fn encode_tile(self, weights: &[f32], bytes: &mut [u8]) {
+                match self { $($(#[$only])? Encoding::$variant => encodings!(@tile $kind $type, weights, bytes),)* }
+            }
+
+            /// [`Blocks::encode`]; `None` where blocks are cut into tiles.
+            fn encode_blocks(self, weights: &[f32], cols: usize) -> Option<Vec<u8>> {
+                match self { $($(#[$only])? Encoding::$variant => encodings!(@blocks $kind $type, weights, cols),)* }
+            }
+
+            /// The exact values of 16 rows × [`Self::tile_cols`] columns of a block of a matrix of `cols` columns, from
+            /// column `tile_index · tile_cols` on. Panics if there are not so many tiles.
+            #[inline]
+            pub fn decode(self, block: &[u8], cols: usize, tile_index: usize, weights: &mut [f32]) {
+                match self {
+                    $($(#[$only])? Encoding::$variant => {
+                        encodings!(@decode $kind $type, block, cols, tile_index, weights)
+                    })*
+                }
             }
         }
 
         #[cfg(test)]
         #[test]
         fn every_tile_fits_the_padding() {
-            $(assert_eq!(MAX_TILE_COLS % <$tile>::COLS, 0, "{}", $name);)*
+            $(assert_eq!(MAX_TILE_COLS % <$type>::COLS, 0, "{}", $name);)*
         }
+    };
+    (@indexed Tile) => { false };
+    (@indexed Blocks) => { true };
+    (@bytes Tile $type:ident) => { <$type>::BYTES };
+    (@bytes Blocks $type:ident) => { panic!("blocks of {} are not cut into tiles", stringify!($type)) };
+    (@grouped Tile $type:ident) => { <$type>::GROUPED };
+    (@grouped Blocks $type:ident) => { None };
+    (@bits Tile $type:ident) => { <$type>::BYTES as f64 * 8.0 / (TILE_ROWS * <$type>::COLS) as f64 };
+    (@bits Blocks $type:ident) => { <$type>::BITS };
+    (@tile Tile $type:ident, $weights:ident, $bytes:ident) => { <$type>::encode($weights, $bytes) };
+    (@tile Blocks $type:ident, $weights:ident, $bytes:ident) => {{
+        let _ = ($weights, $bytes);
+        panic!("blocks of {} are not cut into tiles", stringify!($type))
+    }};
+    (@blocks Tile $type:ident, $weights:ident, $cols:ident) => {{
+        let _ = ($weights, $cols);
+        None
+    }};
+    (@blocks Blocks $type:ident, $weights:ident, $cols:ident) => { Some(<$type>::encode($weights, $cols)) };
+    (@decode Tile $type:ident, $block:ident, $cols:ident, $tile_index:ident, $weights:ident) => {{
+        let _ = $cols;
+        <$type>::decode(&$block[$tile_index * <$type>::BYTES..][..<$type>::BYTES], $weights)
+    }};
+    (@decode Blocks $type:ident, $block:ident, $cols:ident, $tile_index:ident, $weights:ident) => {
+        <$type>::decode($block, $cols, $tile_index, $weights)
     };
 }
 
 encodings! {
     float {
-        0 => F32, F32Tile, "f32", "32-bit floats";
-        1 => F16, F16Tile, "f16", "16-bit floats";
+        0 => F32, Tile F32Tile, "f32", "32-bit floats";
+        1 => F16, Tile F16Tile, "f16", "16-bit floats";
     }
-    q8 { 8 => Q8, Q8Tile, "q8", "8-bit codes, one f16 scale for 32 columns"; }
+    q8 { 8 => Q8, Tile Q8Tile, "q8", "8-bit codes, one f16 scale for 32 columns"; }
     q4 {
-        4 => Q4, Q4Tile, "q4", "4-bit codes, one f16 scale for 32 columns";
-        5 => Q4G64, Q4G64Tile, "q4-g64", "4-bit codes, one f16 scale for 64 columns";
+        4 => Q4, Tile Q4Tile, "q4", "4-bit codes, one f16 scale for 32 columns";
+        5 => Q4G64, Tile Q4G64Tile, "q4-g64", "4-bit codes, one f16 scale for 64 columns";
     }
     coded {
-        6 => Q6, Q6Tile, "q6", "6-bit codes, one f16 scale for 64 columns";
-        9 => Q5, Q5Tile, "q5", "5-bit codes, one f16 scale for 64 columns";
-        10 => Q4NL, Q4NLTile, "q4-nl", "16 levels dense around zero, one f16 scale for 64 columns";
-        3 => Q3, Q3Tile, "q3", "8 levels, a 4-bit factor for 32 columns, one f16 scale for 128";
-        2 => Q2, Q2Tile, "q2", "4 levels, a 4-bit factor for 32 columns, one f16 scale for 128";
-        11 => Ternary, TernaryTile, "ternary", "-1, 0 or 1, one f16 scale for 128 columns";
+        6 => Q6, Tile Q6Tile, "q6", "6-bit codes, one f16 scale for 64 columns";
+        9 => Q5, Tile Q5Tile, "q5", "5-bit codes, one f16 scale for 64 columns";
+        10 => Q4NL, Tile Q4NLTile, "q4-nl", "16 levels dense around zero, one f16 scale for 64 columns";
+        3 => Q3, Tile Q3Tile, "q3", "8 levels, a 4-bit factor for 32 columns, one f16 scale for 128";
+        2 => Q2, Tile Q2Tile, "q2", "4 levels, a 4-bit factor for 32 columns, one f16 scale for 128";
+        11 => Ternary, Tile TernaryTile, "ternary", "-1, 0 or 1, one f16 scale for 128 columns";
     }
+    #[cfg(test)]
+    columns { #[cfg(test)] 200 => Columns, Blocks ColumnBlocks, "columns", "for tests: f32, columns of zeros left out"; }
 }
 
 impl Encoding {
-    /// Bytes of a `rows × cols` matrix, padding included; `None` where they overflow.
+    /// Bytes of a `rows × cols` matrix, padding included. `None` where they overflow, and where they depend on the
+    /// weights, since blocks differ in size.
     pub fn matrix_bytes(self, rows: u64, cols: u64) -> Option<u64> {
+        if self.is_indexed() {
+            return None;
+        }
         let blocks = rows.div_ceil(TILE_ROWS as u64);
         let tiles = cols.div_ceil(self.tile_cols() as u64);
         blocks.checked_mul(tiles)?.checked_mul(self.tile_bytes() as u64)
     }
 
-    /// Bits a weight takes, scales included, padding left out.
-    pub fn bits_per_weight(self) -> f64 {
-        self.tile_bytes() as f64 * 8.0 / (TILE_ROWS * self.tile_cols()) as f64
+    /// Encodes up to 16 rows (`weights`: row-major, a multiple of `cols` values) into a block of its own; missing rows
+    /// become zeros. Panics if the lengths disagree.
+    pub fn encode_block(self, weights: &[f32], cols: usize) -> Vec<u8> {
+        let mut rows = weights.to_vec();
+        rows.resize(TILE_ROWS * cols, 0.0);
+        self.encode_blocks(&rows, cols).unwrap_or_else(|| {
+            let mut bytes = vec![0; cols.div_ceil(self.tile_cols()) * self.tile_bytes()];
+            crate::matrix::encode_block(self, weights, cols, &mut bytes);
+            bytes
+        })
     }
 }
 
@@ -249,14 +338,19 @@ mod tests {
             .collect()
     }
 
+    /// The encodings that cut blocks into tiles.
+    fn tiled() -> impl Iterator<Item = Encoding> {
+        Encoding::ALL.iter().copied().filter(|encoding| !encoding.is_indexed())
+    }
+
     #[test]
     fn every_encoding_comes_close_to_its_weights() {
-        for &encoding in Encoding::ALL {
+        for encoding in tiled() {
             let count = TILE_ROWS * encoding.tile_cols();
             let (weights, mut bytes, mut decoded) =
                 (weights(count), vec![0; encoding.tile_bytes()], vec![0.0; count]);
             encoding.encode_tile(&weights, &mut bytes);
-            encoding.decode_tile(&bytes, &mut decoded);
+            encoding.decode(&bytes, encoding.tile_cols(), 0, &mut decoded);
             // Largest error for weights up to 1: half the widest step, or what the widest clipping candidate cuts off.
             let (mut bound, mut step) = (2.0f32.powi(-11), 0.0f32);
             if let Some(grouped) = encoding.grouped() {
@@ -284,11 +378,10 @@ mod tests {
     #[test]
     fn zeros_stay_zeros() {
         for &encoding in Encoding::ALL {
-            let count = TILE_ROWS * encoding.tile_cols();
-            let mut bytes = vec![0xff; encoding.tile_bytes()];
-            encoding.encode_tile(&vec![0.0; count], &mut bytes);
-            let mut decoded = vec![1.0; count];
-            encoding.decode_tile(&bytes, &mut decoded);
+            let cols = encoding.tile_cols();
+            let bytes = encoding.encode_block(&vec![0.0; TILE_ROWS * cols], cols);
+            let mut decoded = vec![1.0; TILE_ROWS * cols];
+            encoding.decode(&bytes, cols, 0, &mut decoded);
             assert!(decoded.iter().all(|&value| value == 0.0), "{encoding}");
         }
     }
@@ -311,7 +404,7 @@ mod tests {
             let mut bytes = vec![0; encoding.tile_bytes()];
             (grouped.pack)(&Codes { levels: &levels, scales: &scales, factors: &factors }, &mut bytes);
             let mut decoded = vec![0.0; levels.len()];
-            encoding.decode_tile(&bytes, &mut decoded);
+            encoding.decode(&bytes, encoding.tile_cols(), 0, &mut decoded);
             for (index, &value) in decoded.iter().enumerate() {
                 let (row, group) = (index / cols, index % cols / grouped.group_cols);
                 let scale = match has_factors {

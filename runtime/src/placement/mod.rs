@@ -4,6 +4,7 @@ mod plan;
 mod stream;
 
 use crate::error::RuntimeError;
+use crate::forward::Widths;
 use crate::head::has_stages;
 use crate::memory::product;
 use crate::model::{Model, Stored};
@@ -206,7 +207,7 @@ impl Placement {
         let mut pins = Pins { model: Arc::clone(model), locked: Vec::new() };
         if streams {
             // A row of an embedding that is looked up must not bring megabytes around it.
-            let looked_up = std::iter::once(&model.embedding).chain(&model.head_rest);
+            let looked_up = std::iter::once(&model.embedding).chain(&model.head_residual);
             looked_up.for_each(|stored| model.storage().random(stored.range.clone()));
             self.measure(model);
         }
@@ -296,7 +297,7 @@ fn parts_of(model: &Model, with_rest: bool) -> Vec<Part> {
         .map(|index| part(format!("layer {index}"), merged(model.layer_ranges(index))))
         .collect();
     let largest = parts.iter().map(|part| part.bytes).max().unwrap_or(u64::MAX);
-    let rest = model.head_rest.as_ref().filter(|_| with_rest);
+    let rest = model.head_residual.as_ref().filter(|_| with_rest);
     let head: Vec<&Stored> = std::iter::once(model.head_matrix()).chain(rest).collect();
     let blocks = head[0].rows.div_ceil(TILE_ROWS);
     let bytes: u64 = head.iter().map(|matrix| matrix.range.len() as u64).sum();
@@ -304,8 +305,8 @@ fn parts_of(model: &Model, with_rest: bool) -> Vec<Part> {
     parts.extend((0..count).map(|band| {
         let blocks_of_band = head_band(blocks, band, count);
         let range = |matrix: &&Stored| {
-            let at = |block: usize| matrix.range.start + block * (matrix.range.len() / blocks);
-            at(blocks_of_band.start)..at(blocks_of_band.end)
+            let band = matrix.of(model.bytes()).block_range(blocks_of_band.clone());
+            matrix.range.start + band.start..matrix.range.start + band.end
         };
         part(format!("head {}/{count}", band + 1), head.iter().map(range).collect())
     }));
@@ -333,15 +334,12 @@ fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
 /// What a session allocates besides its cache, about.
 fn activation_bytes(model: &Model, context_len: usize, batch: usize, threads: usize) -> u64 {
     let config = model.config();
-    let largest =
-        |len: fn(&pith_format::LayerConfig) -> usize| config.layers.iter().map(len).max().unwrap_or(0);
-    let heads_len = largest(|layer| layer.heads * layer.head_dim);
-    let kv_len = largest(|layer| layer.kv_heads * layer.head_dim);
-    let ffn_len = largest(|layer| layer.ffn_len);
-    let widest = config.hidden_len.max(heads_len).max(ffn_len);
+    let widths = Widths::of(config);
+    let widest = widths.widest(config.hidden_len);
     // The operand is floats, codes, scales and sums; panels and angles take less than as much again.
-    let token = 2 * config.hidden_len + 2 * heads_len + 2 * kv_len + 2 * ffn_len + 3 * widest;
-    let group = largest(|layer| layer.heads / layer.kv_heads);
+    let token = 2 * (config.hidden_len + widths.queries + widths.keys + widths.inner) + 3 * widest;
+    let groups = config.layers.iter().filter_map(|layer| layer.attention());
+    let group = groups.map(|dims| dims.largest_group()).max().unwrap_or(0);
     let scores = product(&[threads, group, context_len]);
     let values = product(&[batch, token]).zip(scores).and_then(|(a, b)| a.checked_add(b));
     values

@@ -213,7 +213,7 @@ pub(super) enum Limit {
 
 /// As many positions as a chunk holds, at least one.
 pub(super) fn positions_a_chunk(cache: &LayerCache) -> usize {
-    (CHUNK_BYTES / cache.position_bytes() as usize).max(1)
+    (CHUNK_BYTES / (cache.position_bytes() as usize).max(1)).max(1)
 }
 
 fn io(path: &Path, action: &'static str, source: std::io::Error) -> RuntimeError {

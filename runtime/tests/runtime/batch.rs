@@ -93,7 +93,7 @@ fn each_sequence_gets_the_bits_it_gets_alone() {
 fn two_stage_logits_are_those_of_the_sequence_alone() {
     let mut plan = plan(Encoding::Q4);
     plan.config.vocab_len = 4000;
-    plan.roles.push(Role::HeadRest);
+    plan.roles.push(Role::HeadResidual);
     let model = plan.build().open();
     let engine = engine(2, pith_kernels::best().name());
     let open = |index: usize| {

@@ -1,7 +1,7 @@
 //! A context that fills up.
 
 use crate::generation::{chain, outcome, session};
-use crate::support::llama;
+use crate::support::{attention, llama};
 use pith_format::Role;
 use pith_runtime::{
     DraftModel, Drafter, FullContext, GenerateOptions, Ledger, Lookup, Outcome, Phase, RuntimeError, Sampler,
@@ -74,7 +74,7 @@ fn what_follows_a_shift_is_what_follows_the_shortened_text() {
     let chain = chain();
     (plan.config.vocab_len, plan.tokenizer) = (12, chain.tokenizer);
     // A window, and positions from a table: nothing of them may be left behind.
-    plan.config.layers[1].window = Some(5);
+    attention(&mut plan.config.layers[1]).window = Some(5);
     plan.roles.push(Role::PositionEmbedding);
     let model = plan.build().open();
     let prompt = [3, 1, 4, 1, 5, 9];

@@ -20,7 +20,7 @@ fn session_error(options: SessionOptions) -> RuntimeError {
 fn each_missing_tensor_is_named() {
     let model = [Role::TokenEmbedding, Role::OutputNorm].map(TensorId::model);
     let layer = [
-        Role::AttentionNorm,
+        Role::MixerNorm,
         Role::Query,
         Role::Key,
         Role::Value,
@@ -48,11 +48,8 @@ fn each_tensor_without_a_use_is_named() {
     plan.roles.push(Role::Head);
     assert!(message(&plan).contains("output.head: the head is tied"), "{}", message(&plan));
     let mut plan = llama();
-    plan.roles.push(Role::AttentionNormBias);
-    assert!(message(&plan).contains("layers.0.attention.norm.bias: root-mean-square"), "{}", message(&plan));
-    let mut plan = llama();
-    plan.roles = vec![Role::GateBias];
-    assert!(message(&plan).contains("layers.0.ffn.gate.bias: the layer has no gate"), "{}", message(&plan));
+    plan.roles.push(Role::MixerNormBias);
+    assert!(message(&plan).contains("layers.0.mixer.norm.bias: root-mean-square"), "{}", message(&plan));
     let mut plan = llama();
     plan.config.norm = NormKind::Layer;
     plan.config.layers[2].parallel = true;

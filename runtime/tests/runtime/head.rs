@@ -14,10 +14,10 @@ fn plan(tied: bool) -> Plan {
     plan.config.tied_head = tied;
     plan.config.eos = vec![];
     plan.encoding = Encoding::Q8;
-    plan.roles.push(Role::HeadRest);
+    plan.roles.push(Role::HeadResidual);
     plan.weight = |role, row, col| {
         let hash = (row as u64 * 7919 + col as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
-        (role == Role::HeadRest).then_some((hash as f32 / (1u32 << 24) as f32 - 0.5) * 0.03)
+        (role == Role::HeadResidual).then_some((hash as f32 / (1u32 << 24) as f32 - 0.5) * 0.03)
     };
     plan
 }
@@ -35,7 +35,7 @@ fn ranked(logits: &[f32]) -> Vec<usize> {
 }
 
 fn rest_bytes(model: &Model) -> u64 {
-    model.index().entry(TensorId::model(Role::HeadRest)).unwrap().bytes
+    model.index().entry(TensorId::model(Role::HeadResidual)).unwrap().bytes
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn texts_are_the_same() {
 #[test]
 fn small_vocabularies_have_one_stage() {
     let mut plan = llama();
-    plan.roles.push(Role::HeadRest);
+    plan.roles.push(Role::HeadResidual);
     let model = plan.build().open();
     let (mut exact, mut staged) = (session(&model, false, 1), session(&model, true, 1));
     assert_eq!(staged.step(3).unwrap(), exact.step(3).unwrap());

@@ -1,8 +1,8 @@
 //! Logits: against the oracle, and against themselves computed in another way.
 
 use crate::oracle;
-use crate::support::{Plan, is_emulated, layer, llama, tokens};
-use pith_format::{ActivationFunction, Encoding, NormKind, Role, TensorId};
+use crate::support::{Plan, attention, dense, is_emulated, llama, tokens, ungate};
+use pith_format::{ActivationFunction, Dense, Encoding, FeedForward, Layer, Mixer, NormKind, Role, TensorId};
 use pith_kernels::MIN_PACKED;
 use pith_runtime::{KvType, Model, Session, SessionOptions};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ pub const MECHANISMS: &[(&str, Change)] = &[
     ("nothing", |_| ()),
     ("16-bit weights", |p| p.encoding = Encoding::F16),
     ("untied head", |p| p.config.tied_head = false),
-    ("tied head in two parts", |p| p.roles.push(Role::HeadRest)),
+    ("tied head in two parts", |p| p.roles.push(Role::HeadResidual)),
     ("untied head in two parts", |p| {
         p.config.tied_head = false;
-        p.roles.push(Role::HeadRest);
+        p.roles.push(Role::HeadResidual);
     }),
     ("head bias", |p| p.roles.push(Role::HeadBias)),
     ("embedding scale", |p| p.config.embedding_scale = 1.7),
@@ -27,44 +27,55 @@ pub const MECHANISMS: &[(&str, Change)] = &[
     ("layer norm", |p| p.config.norm = NormKind::Layer),
     ("layer norm with bias", |p| {
         p.config.norm = NormKind::Layer;
-        p.roles.extend([Role::AttentionNormBias, Role::FfnNormBias, Role::OutputNormBias]);
+        p.roles.extend([Role::MixerNormBias, Role::FfnNormBias, Role::OutputNormBias]);
     }),
     ("attention biases", |p| {
         p.roles.extend([Role::QueryBias, Role::KeyBias, Role::ValueBias, Role::AttentionOutputBias]);
     }),
     ("feed-forward biases", |p| p.roles.extend([Role::GateBias, Role::UpBias, Role::DownBias])),
-    ("query and key norms", |p| p.roles.extend([Role::QueryNorm, Role::KeyNorm])),
-    ("post norms", |p| p.roles.extend([Role::AttentionPostNorm, Role::FfnPostNorm])),
-    ("no gate", |p| p.roles.retain(|&role| role != Role::Gate)),
-    ("gate in one layer only", |p| p.without.push(TensorId::layer(Role::Gate, 1))),
-    ("gelu", |p| each(p, |layer| layer.activation = ActivationFunction::Gelu)),
-    ("gelu by tanh", |p| each(p, |layer| layer.activation = ActivationFunction::GeluTanh)),
-    ("window", |p| p.config.layers[1].window = Some(5)),
-    ("window of one", |p| p.config.layers[1].window = Some(1)),
-    ("attention softcap", |p| each(p, |layer| layer.attention_softcap = Some(0.5))),
+    ("query and key norms", |p| each(p, |layer| attention(layer).qk_norm = true)),
+    ("post norms", |p| p.roles.extend([Role::MixerPostNorm, Role::FfnPostNorm])),
+    ("no gate", |p| each(p, ungate)),
+    ("no gate in one layer", |p| ungate(&mut p.config.layers[1])),
+    ("no attention in one layer", |p| p.config.layers[1].mixer = Mixer::None {}),
+    ("no attention at all", |p| each(p, |layer| layer.mixer = Mixer::None {})),
+    ("no feed-forward block in one layer", |p| p.config.layers[1].feed_forward = FeedForward::None {}),
+    ("a layer of nothing", |p| {
+        let layer = &mut p.config.layers[1];
+        (layer.mixer, layer.feed_forward) = (Mixer::None {}, FeedForward::None {});
+    }),
+    ("uneven heads", |p| {
+        attention(&mut p.config.layers[0]).query_heads = vec![3, 1];
+        attention(&mut p.config.layers[1]).query_heads = vec![1, 4, 2];
+    }),
+    ("gelu", |p| each(p, |layer| dense(layer).activation = ActivationFunction::Gelu)),
+    ("gelu by tanh", |p| each(p, |layer| dense(layer).activation = ActivationFunction::GeluTanh)),
+    ("window", |p| attention(&mut p.config.layers[1]).window = Some(5)),
+    ("window of one", |p| attention(&mut p.config.layers[1]).window = Some(1)),
+    ("attention softcap", |p| each(p, |layer| attention(layer).softcap = Some(0.5))),
     ("logit softcap", |p| p.config.logit_softcap = Some(3.0)),
-    ("no rope in one layer", |p| p.config.layers[1].rope = None),
-    ("partial rope with magnitude", |p| p.config.layers[2].rope = Some(1)),
+    ("no rope in one layer", |p| attention(&mut p.config.layers[1]).rope = None),
+    ("partial rope with magnitude", |p| attention(&mut p.config.layers[2]).rope = Some(1)),
     ("parallel with its own norm", |p| each(p, |layer| layer.parallel = true)),
     ("parallel with one norm", |p| {
         each(p, |layer| layer.parallel = true);
         p.without.extend((0..3).map(|index| TensorId::layer(Role::FfnNorm, index)));
     }),
-    ("one key head", |p| each(p, |layer| layer.kv_heads = 1)),
-    ("as many key heads as query heads", |p| each(p, |layer| layer.kv_heads = 4)),
+    ("one key head", |p| each(p, |layer| attention(layer).query_heads = vec![4])),
+    ("as many key heads as query heads", |p| each(p, |layer| attention(layer).query_heads = vec![1; 4])),
     ("layers of different dimensions", |p| different_layers(p)),
     ("everything", |p| everything(p)),
 ];
 
-fn each(plan: &mut Plan, change: fn(&mut pith_format::LayerConfig)) {
+fn each(plan: &mut Plan, change: fn(&mut Layer)) {
     plan.config.layers.iter_mut().for_each(change);
 }
 
 fn different_layers(plan: &mut Plan) {
-    let layers = &mut plan.config.layers;
-    (layers[0].heads, layers[0].kv_heads, layers[0].head_dim) = (6, 3, 16);
-    (layers[1].heads, layers[1].kv_heads, layers[1].ffn_len) = (2, 2, 1);
-    (layers[2].ffn_len, layers[2].activation) = (1500, ActivationFunction::GeluTanh);
+    let [first, second, third] = &mut plan.config.layers[..] else { panic!("three layers") };
+    (attention(first).query_heads, attention(first).head_dim) = (vec![2; 3], 16);
+    (attention(second).query_heads, dense(second).len) = (vec![1; 2], 1);
+    *dense(third) = Dense { len: 1500, activation: ActivationFunction::GeluTanh };
 }
 
 fn everything(plan: &mut Plan) {
@@ -73,10 +84,14 @@ fn everything(plan: &mut Plan) {
     plan.config.tied_head = false;
     plan.config.logit_softcap = Some(4.0);
     plan.config.embedding_scale = 0.6;
-    each(plan, |layer| layer.attention_softcap = Some(2.0));
-    plan.config.layers[0].window = Some(7);
+    each(plan, |layer| {
+        attention(layer).softcap = Some(2.0);
+        attention(layer).qk_norm = true;
+        ungate(layer);
+    });
+    attention(&mut plan.config.layers[0]).window = Some(7);
     plan.config.layers[1].parallel = true;
-    plan.config.layers[2].rope = None;
+    attention(&mut plan.config.layers[2]).rope = None;
     plan.without.extend([TensorId::layer(Role::FfnNorm, 1), TensorId::layer(Role::FfnNormBias, 1)]);
     let left_out = [Role::Tokenizer, Role::Gate];
     plan.roles.extend(Role::ALL.iter().filter(|role| !left_out.contains(role)));
@@ -268,7 +283,8 @@ fn long_contexts_use_the_long_frequencies() {
 #[test]
 fn layers_may_be_wider_than_the_stream() {
     let mut plan = llama();
-    plan.config.layers = vec![pith_format::LayerConfig { heads: 16, kv_heads: 4, ..layer() }; 2];
+    plan.config.layers.truncate(2);
+    each(&mut plan, |layer| attention(layer).query_heads = vec![4; 4]);
     let built = plan.build();
     let tokens = tokens(6, 301);
     let found = all_logits(&mut session(&built.open(), KvType::F32, 1, 4), &tokens);

@@ -2,7 +2,7 @@
 //! logits are held against.
 
 use crate::support::Built;
-use pith_format::{ActivationFunction, LayerConfig, ModelConfig, NormKind, Role, TensorId};
+use pith_format::{ActivationFunction, Attention, Dense, Layer, ModelConfig, NormKind, Role, TensorId};
 use std::cell::RefCell;
 
 struct Oracle<'a> {
@@ -41,7 +41,7 @@ pub fn logits_and_inputs(
 
 impl Oracle<'_> {
     fn get(&self, role: Role) -> Option<&[f64]> {
-        self.built.weights.get(&TensorId { role, layer: self.layer }).map(Vec::as_slice)
+        self.built.weights.get(&TensorId { role, layer: self.layer, expert: None }).map(Vec::as_slice)
     }
 
     fn row(&self, role: Role, row: usize) -> Option<Vec<f64>> {
@@ -51,7 +51,7 @@ impl Oracle<'_> {
 
     fn embed(&self, position: usize, token: u32) -> Vec<f64> {
         let mut x = self.row(Role::TokenEmbedding, token as usize).unwrap();
-        if let (true, Some(rest)) = (self.config.tied_head, self.row(Role::HeadRest, token as usize)) {
+        if let (true, Some(rest)) = (self.config.tied_head, self.row(Role::HeadResidual, token as usize)) {
             x = sum(&x, &rest);
         }
         x.iter_mut().for_each(|x| *x *= f64::from(self.config.embedding_scale));
@@ -65,8 +65,8 @@ impl Oracle<'_> {
         let x = self.norm(x, Role::OutputNorm, Some(Role::OutputNormBias));
         let head = if self.config.tied_head { Role::TokenEmbedding } else { Role::Head };
         let mut logits = self.linear(&x, head, Role::HeadBias);
-        if self.get(Role::HeadRest).is_some() {
-            logits = sum(&logits, &self.linear(&x, Role::HeadRest, Role::Tokenizer));
+        if self.get(Role::HeadResidual).is_some() {
+            logits = sum(&logits, &self.linear(&x, Role::HeadResidual, Role::Tokenizer));
         }
         if let Some(cap) = self.config.logit_softcap.map(f64::from) {
             logits.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
@@ -74,39 +74,54 @@ impl Oracle<'_> {
         logits
     }
 
-    fn layer(&self, layer: &LayerConfig, stream: &[Vec<f64>]) -> Vec<Vec<f64>> {
-        let normed: Vec<_> =
-            stream.iter().map(|x| self.norm(x, Role::AttentionNorm, Some(Role::AttentionNormBias))).collect();
-        let heads = |x: &[f64], weight, bias, norm, position: Option<usize>| -> Vec<Vec<f64>> {
-            let all = self.linear(x, weight, bias);
-            all.chunks(layer.head_dim).map(|head| self.head(layer, head, norm, position)).collect()
+    fn layer(&self, layer: &Layer, stream: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let normed: Vec<_> = match layer.attention() {
+            Some(_) => {
+                stream.iter().map(|x| self.norm(x, Role::MixerNorm, Some(Role::MixerNormBias))).collect()
+            }
+            None => Vec::new(),
         };
-        let keys: Vec<_> = normed
-            .iter()
-            .enumerate()
-            .map(|(p, x)| heads(x, Role::Key, Role::KeyBias, Some(Role::KeyNorm), Some(p)))
-            .collect();
-        let values: Vec<_> =
-            normed.iter().map(|x| heads(x, Role::Value, Role::ValueBias, None, None)).collect();
+        let mixed = layer.attention().map(|attention| self.attention(attention, &normed));
         let mut out = Vec::new();
         for (position, x) in stream.iter().enumerate() {
-            let queries =
-                heads(&normed[position], Role::Query, Role::QueryBias, Some(Role::QueryNorm), Some(position));
-            let mixed = attend(layer, position, &queries, &keys, &values);
-            let attention = self.linear(&mixed, Role::AttentionOutput, Role::AttentionOutputBias);
-            let attention = self.post(attention, Role::AttentionPostNorm);
-            let after = sum(x, &attention);
+            let after = mixed.as_ref().map_or(x.clone(), |mixed| sum(x, &mixed[position]));
+            let Some(dense) = layer.dense() else {
+                out.push(after);
+                continue;
+            };
             let input = match (layer.parallel, self.get(Role::FfnNorm)) {
                 (true, None) => normed[position].clone(),
                 (true, Some(_)) => self.norm(x, Role::FfnNorm, Some(Role::FfnNormBias)),
                 (false, _) => self.norm(&after, Role::FfnNorm, Some(Role::FfnNormBias)),
             };
-            out.push(sum(&after, &self.post(self.ffn(layer, &input), Role::FfnPostNorm)));
+            out.push(sum(&after, &self.post(self.ffn(dense, &input), Role::FfnPostNorm)));
         }
         out
     }
 
-    fn head(&self, layer: &LayerConfig, x: &[f64], norm: Option<Role>, position: Option<usize>) -> Vec<f64> {
+    fn attention(&self, layer: &Attention, normed: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let heads = |x: &[f64], weight, bias, norm, position: Option<usize>| -> Vec<Vec<f64>> {
+            let all = self.linear(x, weight, bias);
+            all.chunks(layer.head_dim).map(|head| self.head(layer, head, norm, position)).collect()
+        };
+        let rows = |weight, bias, norm: Option<Role>, turned: bool| -> Vec<Vec<Vec<f64>>> {
+            let row = |(p, x): (usize, &Vec<f64>)| heads(x, weight, bias, norm, turned.then_some(p));
+            normed.iter().enumerate().map(row).collect()
+        };
+        let keys = rows(Role::Key, Role::KeyBias, Some(Role::KeyNorm), true);
+        let values = rows(Role::Value, Role::ValueBias, None, false);
+        let queries = rows(Role::Query, Role::QueryBias, Some(Role::QueryNorm), true);
+        let mix = |(position, queries): (usize, &Vec<Vec<f64>>)| {
+            let mixed = attend(layer, position, queries, &keys, &values);
+            self.post(
+                self.linear(&mixed, Role::AttentionOutput, Role::AttentionOutputBias),
+                Role::MixerPostNorm,
+            )
+        };
+        queries.iter().enumerate().map(mix).collect()
+    }
+
+    fn head(&self, layer: &Attention, x: &[f64], norm: Option<Role>, position: Option<usize>) -> Vec<f64> {
         let mut x = x.to_vec();
         if let Some(weight) = norm.and_then(|norm| self.get(norm)) {
             let root = (mean(x.iter().map(|x| x * x)) + f64::from(self.config.norm_epsilon)).sqrt();
@@ -123,7 +138,7 @@ impl Oracle<'_> {
         x
     }
 
-    fn ffn(&self, layer: &LayerConfig, x: &[f64]) -> Vec<f64> {
+    fn ffn(&self, layer: &Dense, x: &[f64]) -> Vec<f64> {
         let f = |x: f64| match layer.activation {
             ActivationFunction::Silu => x / (1.0 + (-x).exp()),
             ActivationFunction::Gelu => 0.5 * x * (1.0 + erf(x / 2f64.sqrt())),
@@ -147,7 +162,8 @@ impl Oracle<'_> {
 
     /// A product, and a bias where there is one.
     fn linear(&self, x: &[f64], weight: Role, bias: Role) -> Vec<f64> {
-        self.inputs.borrow_mut().push((TensorId { role: weight, layer: self.layer }, x.to_vec()));
+        let id = TensorId { role: weight, layer: self.layer, expert: None };
+        self.inputs.borrow_mut().push((id, x.to_vec()));
         let rows = self.get(weight).unwrap().chunks(x.len());
         let product: Vec<f64> = rows.map(|row| row.iter().zip(x).map(|(w, x)| w * x).sum()).collect();
         self.get(bias).map_or(product.clone(), |bias| sum(&product, bias))
@@ -164,7 +180,7 @@ impl Oracle<'_> {
 }
 
 fn attend(
-    layer: &LayerConfig,
+    layer: &Attention,
     position: usize,
     queries: &[Vec<f64>],
     keys: &[Vec<Vec<f64>>],
@@ -172,15 +188,16 @@ fn attend(
 ) -> Vec<f64> {
     let mut mixed = Vec::new();
     for (head, query) in queries.iter().enumerate() {
-        let kv_head = head / (layer.heads / layer.kv_heads);
+        let shared = layer.query_heads.iter().enumerate().flat_map(|(kv_head, &count)| vec![kv_head; count]);
+        let kv_head = { shared }.nth(head).unwrap();
         let seen: Vec<usize> =
             (0..=position).filter(|p| layer.window.is_none_or(|window| position - p < window)).collect();
         let mut scores: Vec<f64> = seen
             .iter()
             .map(|&p| {
                 let dot: f64 = query.iter().zip(&keys[p][kv_head]).map(|(q, k)| q * k).sum();
-                let score = dot * f64::from(layer.attention_scale);
-                layer.attention_softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+                let score = dot * f64::from(layer.scale);
+                layer.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
             })
             .collect();
         let largest = scores.iter().copied().fold(f64::MIN, f64::max);

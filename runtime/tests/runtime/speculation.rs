@@ -1,7 +1,7 @@
 //! Speculation: the text is the text without it.
 
 use crate::generation::{CHAIN, EOS, chain, outcome, session, stops};
-use crate::support::{Plan, is_emulated, llama};
+use crate::support::{Plan, attention, is_emulated, llama};
 use pith_format::Encoding;
 use pith_runtime::{
     Distribution, Draft, DraftModel, Drafter, GenerateOptions, KvType, Ledger, Lookup, Model, Outcome, Phase,
@@ -109,7 +109,7 @@ fn a_small_batch_gives_the_bits_of_single_steps() {
     for encoding in Encoding::ALL {
         let mut plan = llama();
         plan.encoding = *encoding;
-        plan.config.layers[1].window = Some(9);
+        attention(&mut plan.config.layers[1]).window = Some(9);
         let model = plan.build().open();
         for kernels in pith_kernels::available() {
             // The reference takes its time, and computes every token by itself.

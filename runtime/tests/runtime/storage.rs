@@ -9,7 +9,7 @@ use std::sync::Arc;
 fn built() -> Built {
     let mut plan = llama();
     plan.encoding = Encoding::Q4;
-    plan.roles.push(Role::HeadRest);
+    plan.roles.push(Role::HeadResidual);
     plan.build()
 }
 

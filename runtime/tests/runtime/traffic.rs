@@ -1,7 +1,7 @@
 //! Counted bytes are the directory's bytes.
 
 use crate::logits::session;
-use crate::support::{is_emulated, llama, tokens};
+use crate::support::{attention, is_emulated, llama, tokens};
 use pith_format::{Encoding, NormKind, Role, TensorId};
 use pith_runtime::{KvType, Traffic};
 
@@ -35,6 +35,7 @@ fn a_decoded_token_streams_exactly_the_directorys_tensors() {
             untied.config.norm = NormKind::Layer;
             untied.config.layers[1].parallel = true;
             untied.without.extend([TensorId::layer(Role::FfnNorm, 1), TensorId::layer(Role::FfnNormBias, 1)]);
+            attention(&mut untied.config.layers[0]).qk_norm = true;
             untied.roles = Role::ALL.iter().copied().filter(|&role| role != Role::Tokenizer).collect();
             let model = untied.build().open();
             let mut session = session(&model, KvType::F16, threads, 8);
@@ -43,7 +44,7 @@ fn a_decoded_token_streams_exactly_the_directorys_tensors() {
             assert_eq!(session.last_traffic().weight_bytes, expected, "{encoding}");
             assert_eq!(model.streamed_bytes(), expected);
             let block =
-                |role| model.index().matrix(model.bytes(), TensorId::model(role)).unwrap().block_bytes();
+                |role| model.index().matrix(model.bytes(), TensorId::model(role)).unwrap().look_up_bytes(3);
             // Its head is in two parts, and its embedding is not the head.
             let looked_up = block(Role::TokenEmbedding) + block(Role::PositionEmbedding);
             assert_eq!(session.last_traffic().embedding_bytes, looked_up as u64);
@@ -67,7 +68,7 @@ fn a_prompt_streams_layers_once_a_chunk_and_the_head_once() {
 #[test]
 fn the_cache_counts_rows_read_and_written() {
     let mut plan = llama();
-    plan.config.layers[1].window = Some(3);
+    attention(&mut plan.config.layers[1]).window = Some(3);
     let model = plan.build().open();
     // Keys and values, two heads, 12 dimensions.
     for (kv_type, row_bytes) in [(KvType::F32, 48), (KvType::F16, 24), (KvType::Q8, 14), (KvType::Q4, 18)] {
@@ -87,7 +88,7 @@ fn the_cache_counts_rows_read_and_written() {
 #[test]
 fn a_long_prompt_reads_the_cache_once_a_block_of_tokens() {
     let mut plan = llama();
-    plan.config.layers[1].window = Some(3);
+    attention(&mut plan.config.layers[1]).window = Some(3);
     let model = plan.build().open();
     let position_bytes = 2 * 2 * 24;
     let mut session = session(&model, KvType::F16, 1, 64);

@@ -1,8 +1,9 @@
 //! Small random models, written through the format's own writer.
 
 use pith_format::{
-    ActivationFunction, Encoding, Kind, LayerConfig, Metadata, ModelConfig, NormKind, Provenance, Role,
-    RopeTable, Scope, SourceRecord, TILE_ROWS, TensorId, TensorPlan, Writer, encode_block,
+    ActivationFunction, Attention, Dense, Encoding, FeedForward, Kind, Layer, Metadata, Mixer, ModelConfig,
+    NormKind, Provenance, Role, RopeTable, Scope, SourceRecord, TILE_ROWS, TensorId, TensorPlan, Writer,
+    encode_block,
 };
 use pith_runtime::{Model, RuntimeError};
 use std::collections::HashMap;
@@ -10,15 +11,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// What every model has.
+/// What every model has, as far as its layers have a place for it.
 const REQUIRED: &[Role] = &[
     Role::TokenEmbedding,
-    Role::AttentionNorm,
+    Role::MixerNorm,
     Role::Query,
+    Role::QueryNorm,
+    Role::KeyNorm,
     Role::Key,
     Role::Value,
     Role::AttentionOutput,
     Role::FfnNorm,
+    Role::Gate,
     Role::Up,
     Role::Down,
     Role::OutputNorm,
@@ -52,19 +56,42 @@ pub fn is_emulated() -> bool {
     std::env::var_os("PITH_QEMU_CPU").is_some()
 }
 
-pub fn layer() -> LayerConfig {
-    LayerConfig {
-        heads: 4,
-        kv_heads: 2,
+pub fn layer() -> Layer {
+    let attention = Attention {
+        query_heads: vec![2; 2],
         head_dim: 12,
-        ffn_len: 168,
-        activation: ActivationFunction::Silu,
-        attention_scale: 0.29,
-        attention_softcap: None,
+        scale: 0.29,
+        softcap: None,
+        qk_norm: false,
         window: None,
         rope: Some(0),
-        parallel: false,
+    };
+    let dense = Dense { len: 168, activation: ActivationFunction::Silu };
+    Layer { mixer: Mixer::Attention(attention), feed_forward: FeedForward::Gated(dense), parallel: false }
+}
+
+/// The attention of a layer of these plans.
+#[allow(dead_code, reason = "each test binary uses its part")]
+pub fn attention(layer: &mut Layer) -> &mut Attention {
+    match &mut layer.mixer {
+        Mixer::Attention(attention) => attention,
+        other => panic!("a mixer of kind {}", other.kind()),
     }
+}
+
+/// The feed-forward block of a layer of these plans.
+#[allow(dead_code, reason = "each test binary uses its part")]
+pub fn dense(layer: &mut Layer) -> &mut Dense {
+    match &mut layer.feed_forward {
+        FeedForward::Gated(dense) | FeedForward::Plain(dense) => dense,
+        other => panic!("a feed-forward block of kind {}", other.kind()),
+    }
+}
+
+/// Takes the gate out of a layer.
+#[allow(dead_code, reason = "each test binary uses its part")]
+pub fn ungate(layer: &mut Layer) {
+    layer.feed_forward = FeedForward::Plain(*dense(layer));
 }
 
 /// Three layers in Llama's manner.
@@ -96,7 +123,7 @@ pub fn llama() -> Plan {
             rope: vec![table(12, 10000.0, 1.0), table(8, 100.0, 1.25)],
             layers: vec![layer(); 3],
         },
-        roles: vec![Role::Gate],
+        roles: Vec::new(),
         without: Vec::new(),
         encoding: Encoding::F32,
         tokenizer: None,
@@ -159,10 +186,11 @@ impl Plan {
             ids.extend(of(Scope::Layer).map(|role| TensorId::layer(role, index)));
         }
         ids.extend(of(Scope::Model).filter(|role| role.tag() >= 10).map(TensorId::model));
+        ids.retain(|id| id.role == Role::Tokenizer || id.shape(&self.config).is_some());
         ids.retain(|id| !self.without.contains(id));
         ids.into_iter()
             .map(|id| {
-                let shape = id.role.shape(&self.config, id.layer.unwrap_or(0));
+                let shape = id.shape(&self.config);
                 let (rows, cols) = shape.unwrap_or_else(|| (self.tokenizer.as_ref().unwrap().len(), 1));
                 let encoding = (id.role.kind() == Kind::Matrix).then_some(self.encoding);
                 TensorPlan { id, encoding, rows, cols }

@@ -5,6 +5,7 @@ use pith_format::{ActivationFunction, NormKind};
 use super::config::Config;
 use super::family::{Family, ROTARY, Translation};
 use super::keys::Keys;
+use super::layers::attentions;
 use super::sandwich::{
     GGUF_SANDWICH_NORMS, SANDWICH_ENDS, SANDWICH_NORMS, set_default_windows, set_gguf_scales,
     set_huggingface_scales,
@@ -46,9 +47,7 @@ fn huggingface(config: &Config<'_>, translation: &mut Translation) -> Result<(),
         Ok::<_, CheckpointError>(if config.has(key) { config.number(&[key])? } else { Some(default) })
     };
     let score_cap = cap("attn_logit_softcapping", DEFAULT_SCORE_CAP)?;
-    for layer in &mut model.layers {
-        layer.attention_softcap = score_cap.map(|cap| cap as f32);
-    }
+    attentions(model).for_each(|attention| attention.softcap = score_cap.map(|cap| cap as f32));
     model.logit_softcap = cap("final_logit_softcapping", DEFAULT_LOGIT_CAP)?.map(|cap| cap as f32);
     let sliding = sliding_layers(config, model.layers.len(), |index| index % 2 == 0)?;
     set_default_windows(config, model, &sliding)
@@ -58,9 +57,7 @@ fn gguf(keys: &Keys<'_>, translation: &mut Translation) -> Result<(), Checkpoint
     let model = &mut translation.model;
     set_gguf_scales(keys, model, GGUF_LARGEST_LAYERS)?;
     let score_cap = keys.number("attn_logit_softcapping")?.unwrap_or(DEFAULT_SCORE_CAP);
-    for layer in &mut model.layers {
-        layer.attention_softcap = Some(score_cap as f32);
-    }
+    attentions(model).for_each(|attention| attention.softcap = Some(score_cap as f32));
     model.logit_softcap = Some(keys.number("final_logit_softcapping")?.unwrap_or(DEFAULT_LOGIT_CAP) as f32);
     keys.set_windows(model, |index| index % 2 == 0)
 }

@@ -7,6 +7,7 @@ use super::config::Config;
 use super::family::{Family, ROTARY, Rotary, Translation};
 use super::huggingface::rope_table;
 use super::keys::Keys;
+use super::layers::{attentions, first_heads};
 use super::rope::{self, Scaling};
 use super::rule::{Rule, rule};
 use super::sandwich::{
@@ -57,13 +58,13 @@ fn huggingface(config: &Config<'_>, translation: &mut Translation) -> Result<(),
     let period = config.count(&["sliding_window_pattern", "_sliding_window_pattern"])?.unwrap_or(PERIOD);
     let sliding = sliding_layers(config, model.layers.len(), |index| !(index + 1).is_multiple_of(period))?;
     set_default_windows(config, model, &sliding)?;
-    let head_dim = model.layers[0].head_dim;
+    let (head_dim, _) = first_heads(model);
     let local =
         rope_table(config, "sliding_attention", &["rope_local_base_freq"], ROTARY, head_dim, warnings)?;
     model.rope.push(local);
-    for (layer, slides) in model.layers.iter_mut().zip(sliding) {
-        layer.attention_softcap = score_cap.map(|cap| cap as f32);
-        layer.rope = Some(usize::from(slides));
+    for (attention, slides) in attentions(model).zip(sliding) {
+        attention.softcap = score_cap.map(|cap| cap as f32);
+        attention.rope = Some(usize::from(slides));
     }
     Ok(())
 }
@@ -75,8 +76,6 @@ fn gguf(keys: &Keys<'_>, translation: &mut Translation) -> Result<(), Checkpoint
     keys.set_windows(model, |index| !(index + 1).is_multiple_of(PERIOD))?;
     let base = keys.number("rope.freq_base_swa")?.unwrap_or(ROTARY.base);
     model.rope.push(rope::table(base, model.rope[0].dim, &Scaling::None));
-    for layer in &mut model.layers {
-        layer.rope = Some(usize::from(layer.window.is_some()));
-    }
+    attentions(model).for_each(|attention| attention.rope = Some(usize::from(attention.window.is_some())));
     Ok(())
 }

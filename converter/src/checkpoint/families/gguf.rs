@@ -1,9 +1,10 @@
 //! From GGUF keys to a [`ModelConfig`]: what families have in common.
 
-use pith_format::{LayerConfig, ModelConfig, NormKind, RopeTable};
+use pith_format::{ModelConfig, NormKind, RopeTable};
 
 use super::family::{Family, Rotary, Translation};
 use super::keys::Keys;
+use super::layers::Dimensions;
 use super::rope::{self, Scaling};
 use crate::checkpoint::CheckpointError;
 
@@ -31,18 +32,15 @@ pub(super) fn translate(
         NormKind::Rms => "attention.layer_norm_rms_epsilon",
         NormKind::Layer => "attention.layer_norm_epsilon",
     };
-    let layer = LayerConfig {
+    let dimensions = Dimensions {
         heads,
         kv_heads: keys.count("attention.head_count_kv")?.unwrap_or(heads),
         head_dim,
-        ffn_len: keys.required_count("feed_forward_length")?,
+        inner_len: keys.required_count("feed_forward_length")?,
         activation: family.activation,
-        attention_scale: (head_dim as f64).powf(-0.5) as f32,
-        attention_softcap: None,
-        window: None,
-        rope: family.rope.map(|_| 0),
-        parallel: false,
     };
+    let layer = dimensions.layer(family.gguf_tensors, family.rope.is_some());
+    let layer = layer.map_err(|expected| keys.error("attention.head_count_kv", expected))?;
     let model = ModelConfig {
         name: String::new(),
         family: family.name.into(),

@@ -4,6 +4,7 @@ use pith_format::{ActivationFunction, NormKind, Role};
 
 use super::config::Config;
 use super::family::{Family, Translation};
+use super::layers::attentions;
 use super::rule::{Rows, Rule, rule};
 use crate::checkpoint::CheckpointError;
 
@@ -29,8 +30,8 @@ pub(super) const FAMILY: Family = Family {
 const TENSORS: &[Rule] = &[
     rule(Role::TokenEmbedding, "transformer.wte.weight"),
     rule(Role::PositionEmbedding, "transformer.wpe.weight"),
-    rule(Role::AttentionNorm, "transformer.h.{}.ln_1.weight"),
-    rule(Role::AttentionNormBias, "transformer.h.{}.ln_1.bias"),
+    rule(Role::MixerNorm, "transformer.h.{}.ln_1.weight"),
+    rule(Role::MixerNormBias, "transformer.h.{}.ln_1.bias"),
     rule(Role::Query, "transformer.h.{}.attn.c_attn.weight").rows(Rows::Stacked(0)).transposed(),
     rule(Role::Key, "transformer.h.{}.attn.c_attn.weight").rows(Rows::Stacked(1)).transposed(),
     rule(Role::Value, "transformer.h.{}.attn.c_attn.weight").rows(Rows::Stacked(2)).transposed(),
@@ -54,8 +55,8 @@ const TENSORS: &[Rule] = &[
 const GGUF_TENSORS: &[Rule] = &[
     rule(Role::TokenEmbedding, "token_embd.weight"),
     rule(Role::PositionEmbedding, "position_embd.weight"),
-    rule(Role::AttentionNorm, "blk.{}.attn_norm.weight"),
-    rule(Role::AttentionNormBias, "blk.{}.attn_norm.bias"),
+    rule(Role::MixerNorm, "blk.{}.attn_norm.weight"),
+    rule(Role::MixerNormBias, "blk.{}.attn_norm.bias"),
     rule(Role::Query, "blk.{}.attn_qkv.weight").rows(Rows::Stacked(0)),
     rule(Role::Key, "blk.{}.attn_qkv.weight").rows(Rows::Stacked(1)),
     rule(Role::Value, "blk.{}.attn_qkv.weight").rows(Rows::Stacked(2)),
@@ -78,9 +79,9 @@ const GGUF_TENSORS: &[Rule] = &[
 fn huggingface(config: &Config<'_>, translation: &mut Translation) -> Result<(), CheckpointError> {
     let scaled = config.flag("scale_attn_weights", true)?;
     let by_depth = config.flag("scale_attn_by_inverse_layer_idx", false)?;
-    for (index, layer) in translation.model.layers.iter_mut().enumerate() {
-        let scale = if scaled { (layer.head_dim as f64).powf(-0.5) } else { 1.0 };
-        layer.attention_scale = (if by_depth { scale / (index + 1) as f64 } else { scale }) as f32;
+    for (index, attention) in attentions(&mut translation.model).enumerate() {
+        let scale = if scaled { (attention.head_dim as f64).powf(-0.5) } else { 1.0 };
+        attention.scale = (if by_depth { scale / (index + 1) as f64 } else { scale }) as f32;
     }
     Ok(())
 }

@@ -29,8 +29,8 @@ pub(super) const FAMILY: Family = Family {
 
 const TENSORS: &[Rule] = &[
     rule(Role::TokenEmbedding, "gpt_neox.embed_in.weight"),
-    rule(Role::AttentionNorm, "gpt_neox.layers.{}.input_layernorm.weight"),
-    rule(Role::AttentionNormBias, "gpt_neox.layers.{}.input_layernorm.bias"),
+    rule(Role::MixerNorm, "gpt_neox.layers.{}.input_layernorm.weight"),
+    rule(Role::MixerNormBias, "gpt_neox.layers.{}.input_layernorm.bias"),
     rule(Role::Query, "gpt_neox.layers.{}.attention.query_key_value.weight").rows(Rows::StackedPerHead(0)),
     rule(Role::Key, "gpt_neox.layers.{}.attention.query_key_value.weight").rows(Rows::StackedPerHead(1)),
     rule(Role::Value, "gpt_neox.layers.{}.attention.query_key_value.weight").rows(Rows::StackedPerHead(2)),
@@ -59,8 +59,8 @@ const TENSORS: &[Rule] = &[
 /// GGUF writers stack queries, keys and values of all heads.
 const GGUF_TENSORS: &[Rule] = &[
     rule(Role::TokenEmbedding, "token_embd.weight"),
-    rule(Role::AttentionNorm, "blk.{}.attn_norm.weight"),
-    rule(Role::AttentionNormBias, "blk.{}.attn_norm.bias"),
+    rule(Role::MixerNorm, "blk.{}.attn_norm.weight"),
+    rule(Role::MixerNormBias, "blk.{}.attn_norm.bias"),
     rule(Role::Query, "blk.{}.attn_qkv.weight").rows(Rows::Stacked(0)),
     rule(Role::Key, "blk.{}.attn_qkv.weight").rows(Rows::Stacked(1)),
     rule(Role::Value, "blk.{}.attn_qkv.weight").rows(Rows::Stacked(2)),

@@ -1,9 +1,10 @@
 //! From `config.json` to a [`ModelConfig`]: what families have in common.
 
-use pith_format::{LayerConfig, ModelConfig, RopeTable};
+use pith_format::{ModelConfig, RopeTable};
 
 use super::config::Config;
 use super::family::{Family, Rotary, Translation};
+use super::layers::Dimensions;
 use super::rope::{self, Scaling};
 use super::windows::{FULL, SLIDING};
 use crate::checkpoint::CheckpointError;
@@ -28,23 +29,20 @@ pub(super) fn translate(
         return Err(config.error("num_hidden_layers", format!("at most {LAYER_LIMIT}")));
     }
     let head_dim = config.count(&["head_dim"])?.or(family.head_dim).unwrap_or((hidden_len / heads).max(1));
-    let layer = LayerConfig {
+    let dimensions = Dimensions {
         heads,
         kv_heads,
         head_dim,
-        ffn_len: match config.count(&["intermediate_size", "n_inner"])? {
-            Some(ffn_len) => ffn_len,
+        inner_len: match config.count(&["intermediate_size", "n_inner"])? {
+            Some(inner_len) => inner_len,
             None if config.has("n_embd") => 4 * hidden_len,
             None => return Err(config.error("intermediate_size", "a whole number")),
         },
         activation: config
             .activation(&["hidden_activation", "hidden_act", "activation_function"], family.activation)?,
-        attention_scale: (head_dim as f64).powf(-0.5) as f32,
-        attention_softcap: None,
-        window: None,
-        rope: family.rope.map(|_| 0),
-        parallel: false,
     };
+    let layer = dimensions.layer(family.tensors, family.rope.is_some());
+    let layer = layer.map_err(|expected| config.error("num_key_value_heads", expected))?;
     let epsilon = config.number(&["rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"])?;
     let model = ModelConfig {
         name: String::new(),

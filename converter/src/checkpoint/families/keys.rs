@@ -2,6 +2,7 @@
 
 use pith_format::ModelConfig;
 
+use super::layers::attentions;
 use crate::checkpoint::gguf::FromGguf;
 use crate::checkpoint::{Checkpoint, CheckpointError, GgufMetadata};
 
@@ -70,8 +71,8 @@ impl<'a> Keys<'a> {
             (Ok(None), _) => (0..layer_count).map(default).collect(),
             _ => return Err(self.error(key, format!("a number or a list of {layer_count} flags"))),
         };
-        for (layer, slides) in model.layers.iter_mut().zip(sliding) {
-            layer.window = slides.then_some(window);
+        for (attention, slides) in attentions(model).zip(sliding) {
+            attention.window = slides.then_some(window);
         }
         Ok(())
     }
@@ -79,7 +80,7 @@ impl<'a> Keys<'a> {
     /// Takes the scale of scores from the file, where it has one.
     pub(super) fn set_attention_scale(&self, model: &mut ModelConfig) -> Result<(), CheckpointError> {
         if let Some(scale) = self.number("attention.scale")?.filter(|&scale| scale != 0.0) {
-            model.layers.iter_mut().for_each(|layer| layer.attention_scale = scale as f32);
+            attentions(model).for_each(|attention| attention.scale = scale as f32);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use pith_format::{ActivationFunction, NormKind};
 
 use super::config::Config;
 use super::family::{Family, ROTARY, Translation};
+use super::layers::attentions;
 use super::tables::{ATTENTION, ENDS, GATED, NORMS};
 use crate::checkpoint::CheckpointError;
 
@@ -32,8 +33,6 @@ pub(super) const FAMILY: Family = Family {
 fn huggingface(config: &Config<'_>, translation: &mut Translation) -> Result<(), CheckpointError> {
     let default = (!config.has("sliding_window")).then_some(DEFAULT_WINDOW);
     let window = config.count(&["sliding_window"])?.or(default);
-    for layer in &mut translation.model.layers {
-        layer.window = window;
-    }
+    attentions(&mut translation.model).for_each(|attention| attention.window = window);
     Ok(())
 }

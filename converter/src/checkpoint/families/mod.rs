@@ -14,6 +14,7 @@ mod gpt2;
 mod gpt_neox;
 mod huggingface;
 mod keys;
+mod layers;
 mod llama;
 mod mistral;
 mod original;

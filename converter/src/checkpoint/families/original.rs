@@ -1,6 +1,6 @@
 //! From a file's model back to the checkpoint that it could have been: names by the family's table, and a `config.json`.
 
-use pith_format::{ActivationFunction, Kind, ModelConfig, RopeTable, TensorId};
+use pith_format::{ActivationFunction, Kind, Layer, ModelConfig, RopeTable, TensorId};
 use serde_json::{Map, Value, json};
 
 use super::binding::{Binding, file_order};
@@ -24,7 +24,7 @@ pub(crate) fn original_bindings(
     let mut bindings = Vec::new();
     for id in file_order(model.layers.len()).filter(|&id| id.role.kind() != Kind::Bytes && has(id)) {
         let Some(rule) = rules(family).find(|rule| rule.role == id.role) else { continue };
-        let shape = id.role.shape(model, id.layer.unwrap_or(0));
+        let shape = id.shape(model);
         let (rows, cols) = shape.expect("a table has roles with shapes only");
         bindings.push(Binding {
             id,
@@ -52,22 +52,26 @@ pub(crate) fn original_config(
         let known = RECONSTRUCTED.join(", ");
         return Err(unknown(model, format!("configurations are put together for {known}")));
     }
-    let layer = &model.layers[0];
-    let windows: Vec<_> = model.layers.iter().map(|layer| layer.window).collect();
+    let first = model.layers.first().and_then(|layer| Some((layer.attention()?, layer.dense()?)));
+    let Some((attention, dense)) = first else {
+        return Err(unknown(model, "its first layer lacks attention or a feed-forward block".into()));
+    };
+    let all = || model.layers.iter().map(Layer::attention);
+    let windows: Vec<_> = all().map(|attention| attention.and_then(|attention| attention.window)).collect();
     let window = windows.iter().flatten().next();
     let mut config = json!({
         "architectures": [family.classes[0]],
         "model_type": family.model_types[0],
         "vocab_size": model.vocab_len,
         "hidden_size": model.hidden_len,
-        "intermediate_size": layer.ffn_len,
+        "intermediate_size": dense.len,
         "num_hidden_layers": model.layers.len(),
-        "num_attention_heads": layer.heads,
-        "num_key_value_heads": layer.kv_heads,
-        "head_dim": layer.head_dim,
+        "num_attention_heads": attention.heads(),
+        "num_key_value_heads": attention.kv_heads(),
+        "head_dim": attention.head_dim,
         "max_position_embeddings": model.context_len,
         "rms_norm_eps": shortest(model.norm_epsilon),
-        "hidden_act": match layer.activation {
+        "hidden_act": match dense.activation {
             ActivationFunction::Silu => "silu",
             ActivationFunction::Gelu => "gelu",
             ActivationFunction::GeluTanh => "gelu_pytorch_tanh",
@@ -92,7 +96,8 @@ pub(crate) fn original_config(
         map.insert("max_window_layers".into(), json!(0));
     }
     if family.name == "smollm3" {
-        let turned = model.layers.iter().map(|layer| u8::from(layer.rope.is_some()));
+        let turned =
+            all().map(|attention| u8::from(attention.is_some_and(|attention| attention.rope.is_some())));
         map.insert("no_rope_layers".into(), turned.collect());
     }
     check(family, &config, model)?;

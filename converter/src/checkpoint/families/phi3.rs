@@ -5,6 +5,7 @@ use pith_format::{ActivationFunction, NormKind, Role};
 use super::config::Config;
 use super::family::{Family, ROTARY, Translation};
 use super::keys::Keys;
+use super::layers::attentions;
 use super::rule::{Rows, Rule, rule};
 use super::tables::{ENDS, GGUF_ENDS, GGUF_NORMS, NORMS};
 use crate::checkpoint::CheckpointError;
@@ -50,9 +51,7 @@ const GGUF_FUSED: &[Rule] = &[
 
 fn huggingface(config: &Config<'_>, translation: &mut Translation) -> Result<(), CheckpointError> {
     let window = config.count(&["sliding_window"])?;
-    for layer in &mut translation.model.layers {
-        layer.window = window;
-    }
+    attentions(&mut translation.model).for_each(|attention| attention.window = window);
     Ok(())
 }
 

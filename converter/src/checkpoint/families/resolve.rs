@@ -164,8 +164,7 @@ impl<'a> Sources<'a> {
                 Ok(None)
             };
         };
-        let (rows, cols) =
-            id.role.shape(model, id.layer.unwrap_or(0)).expect("a table has roles with shapes only");
+        let (rows, cols) = id.shape(model).expect("a table has roles that its family's layers have");
         let (source_rows, row_map) = rule.row_map(model, id);
         let expected = match (id.role.kind(), rule.transposed) {
             (Kind::Matrix, false) => vec![source_rows, cols],

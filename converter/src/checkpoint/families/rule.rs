@@ -92,18 +92,19 @@ impl Rule {
     /// How many rows the source must have, and which of them make the role.
     pub(crate) fn row_map(&self, model: &ModelConfig, id: TensorId) -> (usize, RowMap) {
         let layer = &model.layers[id.layer.unwrap_or(0)];
-        let rows = |role: Role| role.shape(model, id.layer.unwrap_or(0)).map_or(0, |(rows, _)| rows);
+        let head_dim = layer.attention().map_or(1, |attention| attention.head_dim);
+        let rows = |role: Role| TensorId { role, ..id }.shape(model).map_or(0, |(rows, _)| rows);
         let (query, key) = (rows(Role::Query), rows(Role::Key));
         match self.rows {
             Rows::All => (rows(self.role), RowMap::From(0)),
             Rows::Stacked(part) => (query + 2 * key, RowMap::From([0, query, query + key][part])),
-            Rows::StackedPerHead(part) => (3 * query, RowMap::PerHead { head_dim: layer.head_dim, part }),
-            Rows::Half(part) => (2 * layer.ffn_len, RowMap::From(part * layer.ffn_len)),
+            Rows::StackedPerHead(part) => (3 * query, RowMap::PerHead { head_dim, part }),
+            Rows::Half(part) => (2 * rows(self.role), RowMap::From(part * rows(self.role))),
             Rows::Paired => {
                 // Where a layer has no rope the order is that of the layers that have.
-                let table = layer.rope.unwrap_or(0);
-                let rotated = model.rope.get(table).map_or(layer.head_dim, |table| table.dim);
-                (rows(self.role), RowMap::Paired { head_dim: layer.head_dim, rotated })
+                let table = layer.attention().and_then(|attention| attention.rope).unwrap_or(0);
+                let rotated = model.rope.get(table).map_or(head_dim, |table| table.dim);
+                (rows(self.role), RowMap::Paired { head_dim, rotated })
             }
         }
     }

@@ -5,6 +5,7 @@ use pith_format::{ModelConfig, Role};
 
 use super::config::Config;
 use super::keys::Keys;
+use super::layers::{attentions, first_heads};
 use super::rule::{Rule, rule};
 use super::windows::set_windows;
 use crate::checkpoint::CheckpointError;
@@ -22,16 +23,16 @@ pub(super) const SANDWICH_ENDS: &[Rule] = &[
 
 /// Norms before and after attention and the feed-forward block.
 pub(super) const SANDWICH_NORMS: &[Rule] = &[
-    rule(Role::AttentionNorm, "model.layers.{}.input_layernorm.weight").plus_one(),
-    rule(Role::AttentionPostNorm, "model.layers.{}.post_attention_layernorm.weight").plus_one(),
+    rule(Role::MixerNorm, "model.layers.{}.input_layernorm.weight").plus_one(),
+    rule(Role::MixerPostNorm, "model.layers.{}.post_attention_layernorm.weight").plus_one(),
     rule(Role::FfnNorm, "model.layers.{}.pre_feedforward_layernorm.weight").plus_one(),
     rule(Role::FfnPostNorm, "model.layers.{}.post_feedforward_layernorm.weight").plus_one(),
 ];
 
 /// GGUF writers add the one.
 pub(super) const GGUF_SANDWICH_NORMS: &[Rule] = &[
-    rule(Role::AttentionNorm, "blk.{}.attn_norm.weight"),
-    rule(Role::AttentionPostNorm, "blk.{}.post_attention_norm.weight"),
+    rule(Role::MixerNorm, "blk.{}.attn_norm.weight"),
+    rule(Role::MixerPostNorm, "blk.{}.post_attention_norm.weight"),
     rule(Role::FfnNorm, "blk.{}.ffn_norm.weight"),
     rule(Role::FfnPostNorm, "blk.{}.post_ffw_norm.weight"),
 ];
@@ -48,9 +49,7 @@ pub(super) fn set_huggingface_scales(
 
 fn set_scales(model: &mut ModelConfig, query_scalar: f64) {
     model.embedding_scale = (model.hidden_len as f64).sqrt() as f32;
-    for layer in &mut model.layers {
-        layer.attention_scale = query_scalar.powf(-0.5) as f32;
-    }
+    attentions(model).for_each(|attention| attention.scale = query_scalar.powf(-0.5) as f32);
 }
 
 /// [`set_windows`] with the default window where the key is missing.
@@ -69,9 +68,9 @@ pub(super) fn set_gguf_scales(
     model: &mut ModelConfig,
     largest_layers: usize,
 ) -> Result<(), CheckpointError> {
-    let layer = &model.layers[0];
+    let (head_dim, heads) = first_heads(model);
     let largest = model.layers.len() == largest_layers;
-    let scalar = if largest { model.hidden_len / layer.heads } else { layer.head_dim };
+    let scalar = if largest { model.hidden_len / heads } else { head_dim };
     set_scales(model, scalar as f64);
     keys.set_attention_scale(model)
 }

@@ -5,6 +5,7 @@ use pith_format::{ActivationFunction, ModelConfig, NormKind};
 use super::config::Config;
 use super::family::{Family, ROTARY, Translation};
 use super::keys::Keys;
+use super::layers::attentions;
 use super::tables::{
     ATTENTION, ATTENTION_BIASES, ENDS, GATED, GATED_BIASES, GGUF_ATTENTION, GGUF_ENDS, GGUF_GATED,
     GGUF_GATED_BIASES, GGUF_NORMS, GGUF_PAIRED, NORMS,
@@ -62,7 +63,7 @@ fn periodic(layer_count: usize, period: usize) -> Vec<bool> {
 }
 
 fn set_rope(model: &mut ModelConfig, turned: &[bool]) {
-    for (layer, turned) in model.layers.iter_mut().zip(turned) {
-        layer.rope = turned.then_some(0);
+    for (attention, turned) in attentions(model).zip(turned) {
+        attention.rope = turned.then_some(0);
     }
 }

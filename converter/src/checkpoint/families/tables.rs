@@ -12,7 +12,7 @@ pub(super) const ENDS: &[Rule] = &[
 ];
 
 pub(super) const NORMS: &[Rule] = &[
-    rule(Role::AttentionNorm, "model.layers.{}.input_layernorm.weight"),
+    rule(Role::MixerNorm, "model.layers.{}.input_layernorm.weight"),
     rule(Role::FfnNorm, "model.layers.{}.post_attention_layernorm.weight"),
 ];
 
@@ -49,7 +49,7 @@ pub(super) const GGUF_ENDS: &[Rule] = &[
 ];
 
 pub(super) const GGUF_NORMS: &[Rule] =
-    &[rule(Role::AttentionNorm, "blk.{}.attn_norm.weight"), rule(Role::FfnNorm, "blk.{}.ffn_norm.weight")];
+    &[rule(Role::MixerNorm, "blk.{}.attn_norm.weight"), rule(Role::FfnNorm, "blk.{}.ffn_norm.weight")];
 
 /// Queries and keys of the families that ggml turns in pairs of neighbours.
 pub(super) const GGUF_PAIRED: &[Rule] = &[

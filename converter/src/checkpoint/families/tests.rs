@@ -31,8 +31,12 @@ fn message(model_type: &str, over: Value) -> String {
     translate(model_type, over).unwrap_err().to_string()
 }
 
+fn first(model: &ModelConfig) -> &pith_format::Attention {
+    model.layers[0].attention().unwrap()
+}
+
 fn windows(model: &ModelConfig) -> Vec<usize> {
-    model.layers.iter().map(|layer| layer.window.unwrap_or(0)).collect()
+    model.layers.iter().map(|layer| layer.attention().unwrap().window.unwrap_or(0)).collect()
 }
 
 fn assert_close(found: &[f32], expected: &[f64]) {
@@ -185,7 +189,10 @@ fn windows_are_where_the_family_has_them() {
 
 #[test]
 fn layers_without_positions_are_those_marked_zero() {
-    let rope = |over| model("smollm3", over).layers.iter().map(|layer| layer.rope).collect::<Vec<_>>();
+    let rope = |over| {
+        let layers = model("smollm3", over).layers;
+        layers.iter().map(|layer| layer.attention().unwrap().rope).collect::<Vec<_>>()
+    };
     assert_eq!(rope(json!({})), [Some(0), Some(0), Some(0), None]);
     assert_eq!(rope(json!({"no_rope_layer_interval": 2})), [Some(0), None, Some(0), None]);
     assert_eq!(rope(json!({"no_rope_layers": [0, 1, 1, 0]})), [None, Some(0), Some(0), None]);
@@ -195,16 +202,16 @@ fn layers_without_positions_are_those_marked_zero() {
 #[test]
 fn gemma_scales_and_caps() {
     let gemma2 = model("gemma2", json!({"query_pre_attn_scalar": 16, "head_dim": 32}));
-    assert_eq!((gemma2.embedding_scale, gemma2.layers[0].attention_scale), (8.0, 0.25));
-    assert_eq!((gemma2.layers[0].attention_softcap, gemma2.logit_softcap), (Some(50.0), Some(30.0)));
+    assert_eq!((gemma2.embedding_scale, first(&gemma2).scale), (8.0, 0.25));
+    assert_eq!((first(&gemma2).softcap, gemma2.logit_softcap), (Some(50.0), Some(30.0)));
     assert!(gemma2.tied_head);
     let uncapped = model("gemma2", json!({"attn_logit_softcapping": null, "final_logit_softcapping": null}));
-    assert_eq!((uncapped.layers[0].attention_softcap, uncapped.logit_softcap), (None, None));
+    assert_eq!((first(&uncapped).softcap, uncapped.logit_softcap), (None, None));
     let gemma3 = model("gemma3_text", json!({"num_hidden_layers": 7}));
-    assert_eq!((gemma3.layers[0].head_dim, gemma3.layers[0].attention_softcap), (256, None));
-    let tables: Vec<_> = gemma3.layers.iter().map(|layer| layer.rope.unwrap()).collect();
+    assert_eq!((first(&gemma3).head_dim, first(&gemma3).softcap), (256, None));
+    let tables: Vec<_> = gemma3.layers.iter().map(|layer| layer.attention().unwrap().rope.unwrap()).collect();
     assert_eq!(tables, [1, 1, 1, 1, 1, 0, 1]);
-    assert_eq!(gemma3.layers[0].activation, ActivationFunction::GeluTanh);
+    assert_eq!(gemma3.layers[0].dense().unwrap().activation, ActivationFunction::GeluTanh);
 }
 
 #[test]
@@ -214,10 +221,11 @@ fn gpt2_goes_by_its_own_keys() {
         "max_position_embeddings": null, "intermediate_size": null, "layer_norm_epsilon": 1e-3,
         "scale_attn_by_inverse_layer_idx": true, "bos_token_id": 50256, "eos_token_id": [50256, 3]});
     let Translation { model, warnings } = translate("gpt2", config).unwrap();
-    let layer = &model.layers[1];
-    assert_eq!((model.context_len, layer.ffn_len, layer.kv_heads, layer.head_dim), (72, 192, 4, 12));
-    assert!(model.rope.is_empty() && layer.rope.is_none() && model.tied_head);
-    assert_close(&[layer.attention_scale], &[12f64.powf(-0.5) / 2.0]);
+    let (attention, dense) = (model.layers[1].attention().unwrap(), model.layers[1].dense().unwrap());
+    assert_eq!((model.context_len, dense.len), (72, 192));
+    assert_eq!((attention.kv_heads(), attention.head_dim), (4, 12));
+    assert!(model.rope.is_empty() && attention.rope.is_none() && model.tied_head);
+    assert_close(&[attention.scale], &[12f64.powf(-0.5) / 2.0]);
     assert_eq!((model.bos, model.eos, model.norm_epsilon), (None, vec![3], 1e-3));
     assert_eq!(warnings.len(), 2, "{warnings:?}");
 }

@@ -3,6 +3,7 @@
 use pith_format::ModelConfig;
 
 use super::config::Config;
+use super::layers::attentions;
 use crate::checkpoint::CheckpointError;
 
 /// First layer that slides where `max_window_layers` is missing: the default of `transformers`.
@@ -40,9 +41,9 @@ pub(super) fn set_windows(
     sliding: &[bool],
     window: Option<usize>,
 ) -> Result<(), CheckpointError> {
-    for (layer, _) in model.layers.iter_mut().zip(sliding).filter(|(_, slides)| **slides) {
+    for (attention, _) in attentions(model).zip(sliding).filter(|(_, slides)| **slides) {
         let window = window.ok_or_else(|| config.error("sliding_window", "a number, since layers slide"))?;
-        layer.window = Some(window);
+        attention.window = Some(window);
     }
     Ok(())
 }

@@ -1,0 +1,81 @@
+//! What a decoded token reads of a tensor: the one place that says so. The runtime's counter, the sums over a
+//! directory, a placement's plan and a search's budget all agree with it.
+
+use crate::config::ModelConfig;
+use crate::role::{Role, TensorId};
+use std::ops::AddAssign;
+
+/// Bytes that one decoded token reads of a tensor, or of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// Multiplied with: every token reads them, from the first to the last.
+    pub streamed: u64,
+    /// Looked up: the blocks of 16 rows that the token's rows lie in.
+    pub looked_up: u64,
+}
+
+impl Reads {
+    /// Both.
+    pub fn bytes(self) -> u64 {
+        self.streamed + self.looked_up
+    }
+}
+
+impl AddAssign for Reads {
+    fn add_assign(&mut self, other: Self) {
+        self.streamed += other.streamed;
+        self.looked_up += other.looked_up;
+    }
+}
+
+impl TensorId {
+    /// What a decoded token reads of this tensor, which takes `bytes` and whose blocks of 16 rows take `block_bytes`
+    /// each (the mean where they differ).
+    ///
+    /// All of it, but for: the tokenizer, of which it reads nothing; embeddings, of which it reads a block, and all of
+    /// it where it is the head too; an expert's tensors, of which it reads the share that experts are chosen with.
+    pub fn reads(self, model: &ModelConfig, bytes: u64, block_bytes: u64) -> Reads {
+        let tied = model.tied_head;
+        match self.role {
+            Role::Tokenizer => Reads::default(),
+            Role::PositionEmbedding => Reads { streamed: 0, looked_up: block_bytes },
+            Role::TokenEmbedding => Reads { streamed: if tied { bytes } else { 0 }, looked_up: block_bytes },
+            Role::HeadResidual => Reads { streamed: bytes, looked_up: if tied { block_bytes } else { 0 } },
+            _ => Reads { streamed: self.share(model, bytes), looked_up: 0 },
+        }
+    }
+
+    /// The part of `bytes` that is of experts which a token goes through, on average.
+    fn share(self, model: &ModelConfig, bytes: u64) -> u64 {
+        let layer = self.expert.and_then(|_| self.layer).and_then(|index| model.layers.get(index));
+        let Some(experts) = layer.and_then(|layer| layer.experts()) else { return bytes };
+        let share = u128::from(bytes) * experts.per_token as u128;
+        share.div_ceil(experts.count as u128) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::tiny;
+    use crate::layer::tests::every_kind;
+
+    #[test]
+    fn a_token_reads_what_it_uses() {
+        let model = ModelConfig { layers: every_kind(), ..tiny() };
+        let untied = ModelConfig { tied_head: false, ..model.clone() };
+        let reads = |id: TensorId, model: &ModelConfig| {
+            let Reads { streamed, looked_up } = id.reads(model, 1000, 10);
+            (streamed, looked_up)
+        };
+        assert_eq!(reads(TensorId::model(Role::Tokenizer), &model), (0, 0));
+        assert_eq!(reads(TensorId::model(Role::TokenEmbedding), &model), (1000, 10));
+        assert_eq!(reads(TensorId::model(Role::TokenEmbedding), &untied), (0, 10));
+        assert_eq!(reads(TensorId::model(Role::HeadResidual), &model), (1000, 10));
+        assert_eq!(reads(TensorId::model(Role::HeadResidual), &untied), (1000, 0));
+        assert_eq!(reads(TensorId::model(Role::PositionEmbedding), &model), (0, 10));
+        assert_eq!(reads(TensorId::layer(Role::Up, 0), &model), (1000, 0));
+        // Two of four experts.
+        assert_eq!(reads(TensorId::expert(Role::Up, 2, 1), &model), (500, 0));
+    }
+}
