@@ -19,7 +19,7 @@ fn built() -> Built {
     let mut plan = llama();
     plan.encoding = Encoding::Q8;
     plan.config.hidden_len = 96;
-    plan.config.layers.iter_mut().for_each(|layer| layer.ffn_len = 800);
+    plan.config.layers.iter_mut().for_each(|layer| support::dense(layer).len = 800);
     plan.build()
 }
 
