@@ -17,7 +17,11 @@ pub struct Bar {
 impl Bar {
     /// A bar that shows nothing yet, and nothing ever where it is `hidden`.
     pub fn new(hidden: bool) -> Self {
-        Self { bar: if hidden { ProgressBar::hidden() } else { ProgressBar::no_length() }, hidden, name: None }
+        Self {
+            bar: if hidden { ProgressBar::hidden() } else { ProgressBar::no_length() },
+            hidden,
+            name: None,
+        }
     }
 
     /// A bar that shows `name`, such as a file's, and not the names of steps.

@@ -297,12 +297,7 @@ impl<'a, 's> Call<'a, 's> {
     }
 
     /// `x += attention(norm(x))`
-    fn attention(
-        &mut self,
-        layer_index: usize,
-        weights: &Attention,
-        buffers: &mut Buffers,
-    ) {
+    fn attention(&mut self, layer_index: usize, weights: &Attention, buffers: &mut Buffers) {
         let Buffers { x, shared, operand, row, .. } = buffers;
         let x = &mut x[..self.tokens * self.model.config().hidden_len];
         let form = self.form(&[&weights.query, &weights.key, &weights.value]);

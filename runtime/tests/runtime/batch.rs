@@ -11,7 +11,7 @@ const VOCAB_LEN: usize = 301;
 fn plan(encoding: Encoding) -> Plan {
     let mut plan = llama();
     plan.encoding = encoding;
-    plan.config.layers[1].window = Some(9);
+    crate::support::attention(&mut plan.config.layers[1]).window = Some(9);
     plan
 }
 
