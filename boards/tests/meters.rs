@@ -50,6 +50,29 @@ fn until(found: &mut Found, holds: impl Fn(&Result<Joules, String>) -> bool) -> 
     }
 }
 
+/// A sensor of constant power shows it. However late the machine runs this thread or the sensor's,
+/// the bounds hold: time is read before and after each figure, and a figure that a late sample cost
+/// is asked for again.
+fn assert_watts(found: &mut Found, watts: f64) {
+    for _ in 0..100 {
+        until(found, Result::is_ok).unwrap();
+        let begin = Instant::now();
+        let before = found.meter.energy();
+        let begin = [begin, Instant::now()];
+        std::thread::sleep(3 * found.period.max(Duration::from_millis(50)));
+        let end = Instant::now();
+        let after = found.meter.energy();
+        let end = [end, Instant::now()];
+        let (Ok(Joules(before)), Ok(Joules(after))) = (before, after) else { continue };
+        let least = watts * (end[0] - begin[1]).as_secs_f64();
+        let most = watts * (end[1] - begin[0]).as_secs_f64();
+        let joules = after - before;
+        assert!(0.99 * least <= joules && joules <= 1.01 * most, "{joules} J, {least} J to {most} J");
+        return;
+    }
+    panic!("no figure in 100 attempts");
+}
+
 /// The output of a Pi 5's command under a load of `watts`, shared out over its twelve rails.
 fn pmic(watts: f64) -> String {
     let rails = [
@@ -121,12 +144,7 @@ fn a_pi_5_is_metered_through_its_command() {
     let found = named(&mut all, "pmic");
     assert_eq!((found.meter.scope(), found.meter.kind()), (Scope::Rail, Kind::Measured));
     assert!(found.note.as_ref().unwrap().contains("NVMe"));
-    until(found, Result::is_ok).unwrap();
-    let (started, Joules(before)) = (Instant::now(), found.meter.energy().unwrap());
-    std::thread::sleep(Duration::from_millis(700));
-    let Joules(after) = found.meter.energy().unwrap();
-    let watts = (after - before) / started.elapsed().as_secs_f64();
-    assert!((watts - 5.0).abs() < 0.05, "{watts} W");
+    assert_watts(found, 5.0);
 
     // It breaks: figures are missing, with the reason, and come back when it does.
     tree.write("pmic.txt", "error=1 error_msg=\"Command not registered\"\n");
@@ -221,22 +239,6 @@ fn two_sockets_have_a_domain_of_memory_each() {
     );
 }
 
-#[cfg(unix)]
-#[test]
-fn a_closed_rapl_names_the_command_that_opens_it() {
-    use std::os::unix::fs::PermissionsExt;
-    let tree =
-        Tree::new(&[(&format!("{PACKAGE}/name"), "package-0\n"), (&format!("{PACKAGE}/energy_uj"), "5\n")]);
-    let path = tree.root().join(PACKAGE).join("energy_uj");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-    let all = discover(tree.root());
-    if fs::read(&path).is_ok() {
-        println!("skipped: the superuser may read everything");
-        return;
-    }
-    assert!(all.found.is_empty() && all.unusable[0].reason.contains("sudo chmod a+r"), "{:?}", all.unusable);
-}
-
 #[test]
 fn monitors_of_rails_are_known_by_name_and_label() {
     let jetson = "sys/class/hwmon/hwmon3";
@@ -285,12 +287,7 @@ fn monitors_of_rails_are_known_by_name_and_label() {
     assert_eq!(named(&mut all, "ina226 1").period, Duration::from_millis(35));
     let board = named(&mut all, "ina3221 VDD_IN");
     assert_eq!(board.meter.scope(), Scope::Board);
-    until(board, Result::is_ok).unwrap();
-    let (started, Joules(before)) = (Instant::now(), board.meter.energy().unwrap());
-    std::thread::sleep(Duration::from_millis(300));
-    let Joules(after) = board.meter.energy().unwrap();
-    let watts = (after - before) / started.elapsed().as_secs_f64();
-    assert!((watts - 6.0).abs() < 0.06, "{watts} W");
+    assert_watts(board, 6.0);
     assert_eq!(named(&mut all, "ina3221 VDD_CPU_GPU_CV").meter.scope(), Scope::Rail);
 
     let energy = named(&mut all, "amd_energy Esocket0");
@@ -299,7 +296,7 @@ fn monitors_of_rails_are_known_by_name_and_label() {
     assert_eq!(energy.meter.energy().unwrap(), Joules(before + 2.5));
     tree.write("sys/class/hwmon/hwmon8/energy1_input", "9000000000000000\n");
     let reason = energy.meter.energy().unwrap_err().reason;
-    assert!(reason.contains("rose by 8999999996.5 J in 0."), "{reason}");
+    assert!(reason.contains("rose by 8999999996.5 J in "), "{reason}");
     tree.write("sys/class/hwmon/hwmon8/energy1_input", "9000000001000000\n");
     assert_eq!(energy.meter.energy().unwrap(), Joules(before + 3.5), "and goes on without the leap");
     tree.write("sys/class/hwmon/hwmon8/energy1_input", "10\n");
@@ -321,11 +318,7 @@ fn a_laptop_on_battery_is_metered_until_it_is_plugged_in() {
     assert_eq!((all.found.len(), all.unusable.len()), (1, 0));
     let found = named(&mut all, "battery BAT0");
     assert_eq!(found.meter.scope(), Scope::Board);
-    until(found, Result::is_ok).unwrap();
-    let (started, Joules(before)) = (Instant::now(), found.meter.energy().unwrap());
-    std::thread::sleep(Duration::from_millis(300));
-    let Joules(after) = found.meter.energy().unwrap();
-    assert!(((after - before) / started.elapsed().as_secs_f64() - 8.0).abs() < 0.08);
+    assert_watts(found, 8.0);
     tree.write(&format!("{battery}/status"), "Charging\n");
     let reason = until(found, Result::is_err).unwrap_err();
     assert!(reason.contains("Charging"), "{reason}");

@@ -1,27 +1,22 @@
-//! Real checkpoints and vocabularies, where the folder of shared data is at hand.
+//! Real checkpoints and vocabularies. Ignored by default: they need the folder of shared data.
 
 use std::path::PathBuf;
 
 use pith_converter::checkpoint::{Checkpoint, SourceKind, SourceType, TokenizerSource};
 
-/// A file of the shared data, `None` with a line printed where it is absent.
-fn shared(name: &str) -> Option<PathBuf> {
+/// A file or folder below `PITH_SHARED`, or below a folder `shared` beside the repository. Panics
+/// where it is absent.
+fn shared(path: &str) -> PathBuf {
     let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared"));
-    let path = std::env::var_os("PITH_SHARED").map_or_else(beside, PathBuf::from).join(name);
-    if !path.exists() {
-        println!("skipped: {} is absent", path.display());
-        return None;
-    }
-    Some(path)
+    let found = std::env::var_os("PITH_SHARED").map_or_else(beside, PathBuf::from).join(path);
+    assert!(found.exists(), "{} is absent; PITH_SHARED names the folder of the data", found.display());
+    found
 }
 
 #[test]
+#[ignore = "needs models/stories260K of the shared data"]
 fn stories260k_holds_the_same_in_both_forms() {
-    let (Some(folder), Some(file)) =
-        (shared("models/stories260K"), shared("models/stories260K/stories260K-f32.gguf"))
-    else {
-        return;
-    };
+    let (folder, file) = (shared("models/stories260K"), shared("models/stories260K/stories260K-f32.gguf"));
     let (folder, file) = (Checkpoint::open(&folder).unwrap(), Checkpoint::open(&file).unwrap());
     assert_eq!((folder.kind(), file.kind()), (SourceKind::HuggingFace, SourceKind::Gguf));
     assert_eq!(folder.tensors().len(), file.tensors().len());
@@ -44,10 +39,9 @@ fn stories260k_holds_the_same_in_both_forms() {
 }
 
 #[test]
+#[ignore = "needs models/atlas of the shared data"]
 fn atlas_in_f16_is_atlas_in_bf16_rounded() {
-    let (Some(folder), Some(file)) = (shared("models/atlas"), shared("models/atlas/atlas-f16.gguf")) else {
-        return;
-    };
+    let (folder, file) = (shared("models/atlas"), shared("models/atlas/atlas-f16.gguf"));
     let (folder, file) = (Checkpoint::open(&folder).unwrap(), Checkpoint::open(&file).unwrap());
     let name = "model.layers.3.mlp.up_proj.weight";
     assert_eq!(folder.tensor(name).unwrap().dtype, SourceType::Bf16);
@@ -58,9 +52,10 @@ fn atlas_in_f16_is_atlas_in_bf16_rounded() {
 }
 
 #[test]
+#[ignore = "needs data/tokenizers of the shared data"]
 fn vocabulary_files_open() {
     for (name, tokens) in [("gpt2/ggml-vocab-gpt-2", 50_257), ("llama-spm/ggml-vocab-llama-spm", 32_000)] {
-        let Some(path) = shared(&format!("data/tokenizers/{name}.gguf")) else { continue };
+        let path = shared(&format!("data/tokenizers/{name}.gguf"));
         let checkpoint = Checkpoint::open(&path).unwrap();
         assert_eq!(checkpoint.tensors().len(), 0);
         let metadata = checkpoint.metadata().unwrap();

@@ -19,19 +19,16 @@ pub fn wren() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/wren")
 }
 
-/// A file or folder of the public data that some tests want: below `PITH_SHARED`, or a folder `shared` beside the
-/// repository. Prints a line and gives `None` where it is absent.
-pub fn shared(path: &str) -> Option<PathBuf> {
+/// A file or folder of the public data that ignored tests need: below `PITH_SHARED`, or a folder
+/// `shared` beside the repository. Panics where it is absent.
+pub fn shared(path: &str) -> PathBuf {
     let root = match std::env::var_os("PITH_SHARED") {
         Some(root) => PathBuf::from(root),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
     };
     let found = root.join(path);
-    if found.exists() {
-        return Some(found);
-    }
-    println!("skipped: {} is not there", found.display());
-    None
+    assert!(found.exists(), "{} is absent; PITH_SHARED names the folder of the data", found.display());
+    found
 }
 
 /// Whether every instruction is emulated (`.ci/qemu-runner` says so): tests that compute much do less then.

@@ -5,7 +5,7 @@ use pith_converter::statistics::{CalibrationText, Site, Statistics, StatisticsOp
 use pith_converter::{Quantizer, Rounder};
 use pith_format::{Encoding, Kind, Matrix, Role, TensorId};
 use pith_runtime::SessionOptions;
-use pith_tests::{convert_all, is_emulated, shared, wren};
+use pith_tests::{convert_all, shared, wren};
 use std::path::Path;
 
 /// Calibrates with `tokens` of `text` and compares on every matrix that reads something.
@@ -60,16 +60,13 @@ fn values(matrix: &Matrix<'_>) -> Vec<f32> {
 
 #[test]
 fn gptq_costs_no_more_than_nearest() {
-    if is_emulated() {
-        println!("skipped: too much to emulate");
-        return;
-    }
     gptq_costs_no_more(&wren(), &wren().join("heldout.txt"), 2048, &[Encoding::Q4NL, Encoding::Q2]);
 }
 
 #[test]
+#[ignore = "needs models/atlas of the shared data"]
 fn gptq_costs_no_more_than_nearest_on_atlas() {
-    let Some(atlas) = shared("models/atlas").filter(|_| !is_emulated()) else { return };
+    let atlas = shared("models/atlas");
     let encodings = [Encoding::Q4NL, Encoding::Q3, Encoding::Q2];
     gptq_costs_no_more(&atlas, &atlas.join("calibration.txt"), 4096, &encodings);
 }

@@ -1,8 +1,9 @@
-//! stories260K, a real model of 260K parameters, from both of its sources. Skipped where it is absent.
+//! stories260K, a real model of 260K parameters, from both of its sources. Ignored by default: the
+//! tests need the folder of shared data.
 
 use pith_format::Encoding;
 use pith_runtime::Model;
-use pith_tests::{Greedy, all_logits, convert_all, difference, exact_session, is_emulated, shared};
+use pith_tests::{Greedy, all_logits, convert_all, difference, exact_session, shared};
 use std::sync::Arc;
 
 fn greedy() -> Greedy {
@@ -10,10 +11,11 @@ fn greedy() -> Greedy {
 }
 
 #[test]
+#[ignore = "needs models/stories260K of the shared data"]
 fn greedy_text_is_that_of_transformers() {
     let expected = greedy();
     for source in ["models/stories260K", "models/stories260K/stories260K-f32.gguf"] {
-        let Some(source) = shared(source) else { return };
+        let source = shared(source);
         let model = convert_all(&source, Encoding::F32).open();
         let tokenizer = model.tokenizer().unwrap();
         assert_eq!(tokenizer.encode(&expected.prompt, true).unwrap(), expected.prompt_ids);
@@ -32,12 +34,9 @@ fn greedy_text_is_that_of_transformers() {
 }
 
 #[test]
+#[ignore = "needs models/stories260K of the shared data"]
 fn both_sources_give_the_same_logits() {
-    let (Some(folder), Some(gguf)) =
-        (shared("models/stories260K"), shared("models/stories260K/stories260K-f32.gguf"))
-    else {
-        return;
-    };
+    let (folder, gguf) = (shared("models/stories260K"), shared("models/stories260K/stories260K-f32.gguf"));
     let tokens = [&greedy().prompt_ids[..], &greedy().ids[..]].concat();
     let logits = |source| {
         let model = convert_all(source, Encoding::F32).open();
@@ -48,16 +47,9 @@ fn both_sources_give_the_same_logits() {
 }
 
 #[test]
+#[ignore = "needs models/stories260K and data/text of the shared data"]
 fn rounding_costs_no_more_perplexity_than_it_must() {
-    let (Some(source), Some(text)) =
-        (shared("models/stories260K"), shared("data/text/tinystories_valid_part.txt"))
-    else {
-        return;
-    };
-    if is_emulated() {
-        println!("skipped: a hundred thousand tokens take too long where every instruction is emulated");
-        return;
-    }
+    let (source, text) = (shared("models/stories260K"), shared("data/text/tinystories_valid_part.txt"));
     let text = std::fs::read(text).unwrap();
     let text = String::from_utf8_lossy(&text[..64 << 10]);
     let of = |encoding| {

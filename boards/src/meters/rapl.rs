@@ -110,17 +110,17 @@ struct Unwrapped {
 impl Counter {
     fn open(zone: &Path) -> Result<Self, String> {
         let path = zone.join("energy_uj");
-        let last_uj = sysfs::count(&path).map_err(|reason| {
-            // One command for all of them, and not one for each.
-            reason.split("; allow").next().map_or(reason.clone(), |begin| match reason.contains("; allow") {
-                true => format!(
-                    "{begin}; allow it until the next start with: sudo chmod a+r /sys/class/powercap/*/energy_uj"
-                ),
-                false => reason.clone(),
-            })
-        })?;
+        let last_uj = sysfs::count(&path).map_err(for_all_zones)?;
         let range_uj = sysfs::count(&zone.join("max_energy_range_uj")).ok().filter(|&range| range > 0);
         Ok(Self { path, unwrapped: Unwrapped { range_uj, last_uj, joules: 0.0 } })
+    }
+}
+
+/// One command that opens the counters of all zones, and not one for each.
+fn for_all_zones(reason: String) -> String {
+    match reason.split_once("sudo chmod a+r ") {
+        Some((begin, _)) => format!("{begin}sudo chmod a+r /sys/class/powercap/*/energy_uj"),
+        None => reason,
     }
 }
 
@@ -178,6 +178,17 @@ impl Meter for Rapl {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn a_closed_counter_names_the_command_that_opens_all() {
+        let path = Path::new("/sys/class/powercap/intel-rapl:0/energy_uj");
+        let closed = for_all_zones(sysfs::refusal(path, &Error::from(ErrorKind::PermissionDenied)));
+        assert!(closed.starts_with("/sys/class/powercap/intel-rapl:0/energy_uj may not be read"), "{closed}");
+        assert!(closed.ends_with("with: sudo chmod a+r /sys/class/powercap/*/energy_uj"), "{closed}");
+        let gone = sysfs::refusal(path, &Error::from(ErrorKind::NotFound));
+        assert_eq!(for_all_zones(gone.clone()), gone);
+    }
 
     #[test]
     fn a_counter_that_comes_round_gives_the_energy_of_the_load() {

@@ -1,18 +1,25 @@
 //! Numbers and names in small files of the system.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// The text of a file without the white space around it.
 pub(crate) fn text(path: &Path) -> Result<String, String> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text.trim().to_string()),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            let path = path.display();
-            Err(format!("{path} may not be read; allow it until the next start with: sudo chmod a+r {path}"))
+        Err(error) => Err(refusal(path, &error)),
+    }
+}
+
+/// Why a file was not read, and the command that opens a closed one.
+pub(crate) fn refusal(path: &Path, error: &Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            format!("{path} may not be read; allow it until the next start with: sudo chmod a+r {path}")
         }
-        Err(error) => Err(format!("{}: {error}", path.display())),
+        _ => format!("{path}: {error}"),
     }
 }
 

@@ -6,19 +6,17 @@ use pith_tokenizer::Tokenizer;
 use pith_tokenizer::source::GgufVocab;
 use serde_json::Value;
 
-/// The folder of public data; `None`, with a line that says so, where it is absent.
+/// A file or folder of the public data that ignored tests need: below `PITH_SHARED`, or a folder
+/// `shared` beside the repository. Panics where it is absent.
 #[allow(dead_code)]
-pub fn shared(path: &str) -> Option<PathBuf> {
+pub fn shared(path: &str) -> PathBuf {
     let root = match std::env::var_os("PITH_SHARED") {
         Some(root) => PathBuf::from(root),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
     };
-    let path = root.join(path);
-    if !path.exists() {
-        println!("skipped: {} is absent", path.display());
-        return None;
-    }
-    Some(path)
+    let found = root.join(path);
+    assert!(found.exists(), "{} is absent; PITH_SHARED names the folder of the data", found.display());
+    found
 }
 
 /// Compares a tokenizer, and its copy through a blob, with a golden file of `oracle.py`.
