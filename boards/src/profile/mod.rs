@@ -3,12 +3,14 @@
 mod check;
 mod detect;
 mod evidence;
+mod expectation;
 mod library;
 mod presence;
 mod schema;
 
 pub use detect::{Detection, Origin};
 pub use evidence::{Evidence, Found};
+pub use expectation::Expectation;
 pub use library::Library;
 pub use presence::{Presence, SensorState};
 pub use schema::{

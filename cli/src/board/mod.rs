@@ -6,9 +6,7 @@ use crate::machine::detect;
 use crate::output;
 use calibrate::{CalibrateArgs, calibrate};
 use clap::{Args, Subcommand, ValueHint};
-use pith_boards::profile::{
-    Bandwidth, Detection, Evidence, Origin, Presence, Profile, SensorKind, SensorState,
-};
+use pith_boards::profile::{Detection, Evidence, Expectation, Origin, Presence, SensorKind, SensorState};
 use pith_boards::{
     CacheKind, Choice, CoreClass, Cores, Heat, Machine, Wanted, available_memory_below, cpu_list,
 };
@@ -194,20 +192,12 @@ impl Survey {
 
     /// What the profile says beforehand, each with its source.
     fn expectations(&self, page: &mut Page) {
-        let Profile { memory, bandwidth, throttle, counters, .. } = &self.detection.profile;
-        if let Some(memory) = memory {
-            let most =
-                memory.theoretical_gb_per_s.map_or(String::new(), |rate| format!(", {rate} GB/s in theory"));
-            page.line("expected", format!("memory {}{most} [{}]", memory.kind, memory.source));
+        let profile = &self.detection.profile;
+        for Expectation { text, source } in profile.expectations() {
+            page.line("expected", format!("{text} [{source}]"));
         }
-        for figure in bandwidth {
-            page.line("expected", format!("{} [{}]", describe_bandwidth(figure), figure.source));
-        }
-        for point in throttle {
-            page.line("expected", format!("at {} °C {} [{}]", point.celsius, point.effect, point.source));
-        }
-        for counter in counters {
-            page.line("counter", format!("{}: {} [{}]", counter.name, counter.counts, counter.source));
+        for Expectation { text, source } in profile.counter_expectations() {
+            page.line("counter", format!("{text} [{source}]"));
         }
     }
 
@@ -299,18 +289,6 @@ fn describe_class(class: &CoreClass, mixed: bool, cores: &Cores) -> String {
         text += if class.big { ", big" } else { ", small" };
     }
     text
-}
-
-fn describe_bandwidth(figure: &Bandwidth) -> String {
-    let [low, high] = figure.gb_per_s;
-    let rate = if low == high { format!("{low} GB/s") } else { format!("{low} to {high} GB/s") };
-    let threads = match figure.threads {
-        Some(1) => " on 1 thread".into(),
-        Some(threads) => format!(" on {threads} threads"),
-        None => String::new(),
-    };
-    let cores = figure.cores.as_ref().map_or(String::new(), |cores| format!(" of {cores}"));
-    format!("{rate}{threads}{cores}: {}", figure.test)
 }
 
 fn sensor_name(sensor: &SensorState) -> String {
