@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pith_format::Encoding;
-use pith_runtime::{Model, SessionOptions};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::ConvertError;
@@ -14,7 +13,8 @@ use crate::pipeline::{ConvertOptions, convert};
 use crate::recipe::{Recipe, Transform};
 use crate::report::{Progress, Report};
 use crate::statistics::{
-    CalibrationProgress, CalibrationText, Statistics, StatisticsError, StatisticsOptions, TextOptions,
+    CalibrationProgress, CalibrationText, Model, SessionOptions, Statistics, StatisticsError,
+    StatisticsOptions, TextOptions,
 };
 
 /// Hears how far each step is.

@@ -30,7 +30,7 @@ pub enum ConvertError {
     Statistics(#[from] StatisticsError),
     /// A pass cannot do what the recipe asks of it.
     #[error(transparent)]
-    Pass(#[from] PassError),
+    Pass(PassError),
     /// Rounding would take more memory than it may.
     #[error(
         "rounding takes {need_bytes} bytes at once, {limit_bytes} are to be had: allow so many, or do without gptq and \
@@ -69,4 +69,13 @@ pub enum ConvertError {
     /// A weight that the type of an export does not hold.
     #[error("tensor {tensor:?}, of {id}: {value} is beyond {dtype}; export with --dtype f32")]
     ExportRange { tensor: String, id: TensorId, value: f32, dtype: &'static str },
+}
+
+impl From<PassError> for ConvertError {
+    fn from(error: PassError) -> Self {
+        match error {
+            PassError::Interrupted => Self::Interrupted,
+            error => Self::Pass(error),
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! GPTQ beside the algorithm as it was published, in f64 and with nothing clever.
 
 use half::f16;
-use pith_converter::passes::gptq::{Feedback, FeedbackError, Order};
+use pith_converter::passes::gptq::{Feedback, FeedbackError};
 use pith_converter::passes::hqq::hqq;
 use pith_converter::passes::nearest::nearest;
 use pith_converter::passes::{Rounded, output_error};
@@ -89,9 +89,12 @@ fn inverse_factor(gram: &[f32], cols: usize, damping: f64) -> Vec<f64> {
 /// One row as the paper has it, beside what was found: the first column where the levels differ, with how near its weight was
 /// to the middle between two levels (in steps), and how many groups up to there chose the scale that was found. A scale that
 /// nearly ties serves as well, and the found one is taken.
+///
+/// Weights under the mask become zero, as in SparseGPT: the others see the error of that as of any rounding.
 fn published(
     encoding: Encoding,
     row: &[f32],
+    mask: &[bool],
     factor: &[f64],
     found: (&[i8], &[f16]),
 ) -> (Option<(usize, f64)>, usize) {
@@ -104,13 +107,14 @@ fn published(
             let group = j..(j + grouped.group_cols).min(cols);
             let importance: Vec<f64> = group.clone().map(|k| 1.0 / factor[k * cols + k].powi(2)).collect();
             let narrow = |values: &[f64]| -> Vec<f32> { values.iter().map(|&value| value as f32).collect() };
+            let free = free(&w[group.clone()], &mask[group.clone()], factor, j, cols);
             let cost = |scale: f16| -> f64 {
                 let scale = f64::from(scale.to_f32());
                 let error = |weight: f64| weight - scale * f64::from(nearest.level((weight / scale) as f32));
-                let terms = w[group.clone()].iter().zip(&importance);
+                let terms = free.iter().zip(&importance);
                 terms.map(|(&w, importance)| importance * error(w).powi(2)).sum()
             };
-            let own = fit(&grouped, &narrow(&w[group.clone()]), Some(&narrow(&importance)));
+            let own = fit(&grouped, &narrow(&free), Some(&narrow(&importance)));
             let found = found.1[j / grouped.group_cols];
             same += usize::from(own == found);
             // Candidates that tie are then fitted, each to its own levels.
@@ -118,7 +122,7 @@ fn published(
             scale = f64::from(found.to_f32());
         }
         let x = w[j] / scale;
-        let level = nearest.level(x as f32);
+        let level = if mask[j] { 0.0 } else { nearest.level(x as f32) };
         if level as i8 != found.0[j] {
             let middles =
                 grouped.levels.windows(2).map(|pair| (f64::from(pair[0]) + f64::from(pair[1])) / 2.0);
@@ -133,21 +137,54 @@ fn published(
     (None, same)
 }
 
+/// The weights of a group that begins at column `first`, as they would be if those under the mask became zero and the
+/// others were not rounded.
+fn free(weights: &[f64], mask: &[bool], factor: &[f64], first: usize, cols: usize) -> Vec<f64> {
+    let mut free = weights.to_vec();
+    for at in (0..free.len()).filter(|&at| mask[at]) {
+        let row = &factor[(first + at) * cols + first..][..free.len()];
+        let error = free[at] / row[at];
+        free[at] = 0.0;
+        free[at + 1..].iter_mut().zip(&row[at + 1..]).for_each(|(free, factor)| *free -= error * factor);
+    }
+    free
+}
+
 #[test]
 fn gptq_is_the_published_algorithm() {
+    gptq_is_published(|_| false);
+}
+
+#[test]
+fn masked_gptq_is_the_published_algorithm() {
+    gptq_is_published(|at| at * 2654435761 % 1009 < 504);
+}
+
+fn gptq_is_published(is_masked: impl Fn(usize) -> bool) {
     let (rows, cols) = (24, 256);
     let mut random = Random(3);
     let gram = gram(cols, 700, &mut random);
     let weights = weights(rows, cols, &mut random);
     let factor = inverse_factor(&gram, cols, 0.01);
-    let feedback = Feedback::new(&gram, cols, 0.01, Order::Natural, None).unwrap();
-    for encoding in ROUNDED.into_iter().filter(|encoding| encoding.grouped().unwrap().factors.is_empty()) {
-        let groups = cols / encoding.grouped().unwrap().group_cols;
-        let found = feedback.round(encoding, &weights);
+    let feedback = Feedback::new(&gram, cols, 0.01, None).unwrap();
+    let mask: Vec<bool> = (0..rows * cols).map(is_masked).collect();
+    let any = mask.contains(&true);
+    for encoding in ROUNDED {
+        let grouped = encoding.grouped().unwrap();
+        if !grouped.factors.is_empty() || any && !grouped.levels.contains(&0) {
+            continue;
+        }
+        let groups = cols / grouped.group_cols;
+        let found = feedback.round(encoding, &weights, any.then_some(&mask));
+        let mut zeros = found.values(cols).into_iter().zip(&mask);
+        assert!(zeros.all(|(value, &masked)| !masked || value == 0.0), "{encoding}");
         let (mut whole, mut scales) = (0, 0);
         for row in 0..rows {
             let found = (&found.levels[row * cols..][..cols], &found.scales[row * groups..][..groups]);
-            let (first, same) = published(encoding, &weights[row * cols..][..cols], &factor, found);
+            let (first, same) = {
+                let (weights, mask) = (&weights[row * cols..][..cols], &mask[row * cols..][..cols]);
+                published(encoding, weights, mask, &factor, found)
+            };
             scales += same;
             whole += usize::from(first.is_none());
             // From a weight that f32 and f64 see on two sides of a middle on, a row goes its own way.
@@ -171,16 +208,13 @@ fn gptq_costs_less_than_the_nearest_levels() {
     let gram = gram(cols, 900, &mut random);
     let weights = weights(rows, cols, &mut random);
     let diagonal: Vec<f32> = (0..cols).map(|i| gram[i * cols + i]).collect();
-    let feedback = Feedback::new(&gram, cols, 0.01, Order::Natural, None).unwrap();
-    let ordered = Feedback::new(&gram, cols, 0.01, Order::Activation, None).unwrap();
+    let feedback = Feedback::new(&gram, cols, 0.01, None).unwrap();
     let cost = |rounded: &Rounded| output_error(&weights, &rounded.values(cols), cols, &gram);
     for encoding in ROUNDED {
         let plain = cost(&nearest(encoding, &weights, cols, None));
         let weighted = cost(&nearest(encoding, &weights, cols, Some(&diagonal)));
-        let [natural, ordered] =
-            [&feedback, &ordered].map(|feedback| cost(&feedback.round(encoding, &weights)));
-        assert!(natural < plain && natural < weighted, "{encoding}: {natural}, nearest {plain}, {weighted}");
-        assert!(ordered < plain, "{encoding}: in order of activations {ordered}, nearest {plain}");
+        let gptq = cost(&feedback.round(encoding, &weights, None));
+        assert!(gptq < plain && gptq < weighted, "{encoding}: {gptq}, nearest {plain}, {weighted}");
     }
 }
 
@@ -191,12 +225,12 @@ fn tiles_hold_what_was_rounded() {
     let mut random = Random(5);
     let gram = gram(cols, 300, &mut random);
     let weights = weights(rows, cols, &mut random);
-    let feedback = Feedback::new(&gram, cols, 0.01, Order::Natural, None).unwrap();
+    let feedback = Feedback::new(&gram, cols, 0.01, None).unwrap();
     for encoding in ROUNDED {
         let ways = [
             nearest(encoding, &weights, cols, None),
             hqq(encoding, &weights, cols),
-            feedback.round(encoding, &weights),
+            feedback.round(encoding, &weights, None),
         ];
         for rounded in ways {
             let mut bytes = vec![0xff; rounded.bytes()];
@@ -221,15 +255,15 @@ fn shifted_weights_suit_the_inputs_that_there_are() {
     let times = |factor: f32| -> Vec<f32> { dense.iter().map(|value| factor * value).collect() };
     let (gram, cross) = (times(0.81), times(0.09));
     let weights = weights(rows, cols, &mut random);
-    let plain = Feedback::new(&gram, cols, 1e-6, Order::Natural, None).unwrap();
-    let shifted = Feedback::new(&gram, cols, 1e-6, Order::Natural, Some(&cross)).unwrap();
+    let plain = Feedback::new(&gram, cols, 1e-6, None).unwrap();
+    let shifted = Feedback::new(&gram, cols, 1e-6, Some(&cross)).unwrap();
     let size = |rounded: Rounded| -> f64 {
         let values = rounded.values(cols);
         weights.iter().zip(&values).map(|(w, v)| f64::from(w * v)).sum::<f64>()
             / weights.iter().map(|w| f64::from(w * w)).sum::<f64>()
     };
     let (one, other) =
-        (size(plain.round(Encoding::Q6, &weights)), size(shifted.round(Encoding::Q6, &weights)));
+        (size(plain.round(Encoding::Q6, &weights, None)), size(shifted.round(Encoding::Q6, &weights, None)));
     assert!((one - 1.0).abs() < 0.01, "{one}");
     // 0.3 of the way to 1 / 0.9.
     assert!((other - (1.0 + 0.3 / 9.0)).abs() < 0.01, "{other}");
@@ -237,8 +271,7 @@ fn shifted_weights_suit_the_inputs_that_there_are() {
 
 #[test]
 fn hessians_that_cannot_be_factored_are_named() {
-    let feedback =
-        |gram: &[f32]| Feedback::new(gram, 2, 0.01, Order::Natural, None).map(|feedback| feedback.damping());
+    let feedback = |gram: &[f32]| Feedback::new(gram, 2, 0.01, None).map(|feedback| feedback.damping());
     assert!(matches!(feedback(&[1.0, 0.0, 0.0, f32::NAN]), Err(FeedbackError::Diagonal { column: 1, .. })));
     assert!(matches!(feedback(&[0.0; 4]), Err(FeedbackError::Diagonal { column: 0, .. })));
     assert!(matches!(feedback(&[1.0, 9.0, 9.0, 1.0]), Err(FeedbackError::Singular { .. })));

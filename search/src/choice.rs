@@ -42,7 +42,7 @@ impl Choice {
     /// The matrix as it becomes.
     pub(crate) fn tiles(
         self,
-        rounder: &mut Rounder<'_>,
+        rounder: &Rounder<'_>,
         id: TensorId,
         quantizer: Quantizer,
     ) -> Result<Vec<u8>, ConvertError> {

@@ -141,7 +141,7 @@ pub fn search(
     let tokens = calibration.info().tokens as f64;
     let calibrating = calibrating.elapsed().as_secs_f64().max(tokens * seconds_per_token);
 
-    let rounder = Rounder::new(&dense, &calibration)?;
+    let rounder = Rounder::new(dense.index(), dense.bytes(), &calibration)?;
     // Another calibration makes others.
     let made_of = format!("{model_checksum} {}", calibration.info().tokens_checksum);
     let folder = options.work.join(format!("tiles-{:016x}", xxhash_rust::xxh3::xxh3_64(made_of.as_bytes())));

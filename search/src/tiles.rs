@@ -43,7 +43,7 @@ impl<'a> Tiles<'a> {
             }
             _ => {}
         }
-        let tiles = what.tiles(&mut self.rounder, of.id, of.quantizer)?;
+        let tiles = what.tiles(&self.rounder, of.id, of.quantizer)?;
         // A search may be killed at any time.
         replace(&path, &tiles, ReplaceOptions::FORCE)?;
         Ok(tiles.into())
@@ -53,7 +53,7 @@ impl<'a> Tiles<'a> {
     pub fn time(&mut self, tensor: usize, choice: usize) -> Result<Duration, SearchError> {
         let (of, what) = (&self.space.tensors()[tensor], self.space.choices()[choice]);
         let started = Instant::now();
-        what.tiles(&mut self.rounder, of.id, of.quantizer)?;
+        what.tiles(&self.rounder, of.id, of.quantizer)?;
         Ok(started.elapsed())
     }
 

@@ -19,7 +19,7 @@ fn gptq_costs_no_more(source: &Path, text: &Path, tokens: usize, encodings: &[En
     let path = dense.folder.path().join("calibration.safetensors");
     Statistics::collect(&model, &text, &options, &path, &()).unwrap();
     let calibration = Statistics::open(&path).unwrap();
-    let mut rounder = Rounder::new(&model, &calibration).unwrap();
+    let rounder = Rounder::new(model.index(), model.bytes(), &calibration).unwrap();
     let ids: Vec<TensorId> = model
         .index()
         .entries()
@@ -34,7 +34,7 @@ fn gptq_costs_no_more(source: &Path, text: &Path, tokens: usize, encodings: &[En
         let gram = calibration.gram(id.layer, site).unwrap().unwrap().to_full();
         let weights = values(&model.index().matrix(model.bytes(), id).unwrap());
         for &encoding in encodings {
-            let mut cost = |quantizer| {
+            let cost = |quantizer| {
                 let tiles = rounder.round(id, encoding, quantizer).unwrap();
                 let matrix = model.index().matrix(model.bytes(), id).unwrap();
                 let (rows, cols) = (matrix.rows(), matrix.cols());

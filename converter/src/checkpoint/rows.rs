@@ -87,3 +87,63 @@ pub(crate) fn survey(checkpoint: &Checkpoint, binding: &Binding) -> Result<Surve
     }
     Ok(survey)
 }
+
+/// The checked values of stored rows, the first of which is `first_row` of the matrix.
+pub(crate) fn decode_rows(
+    binding: &Binding,
+    first_row: usize,
+    stored: &[u8],
+) -> Result<Vec<f32>, CheckpointError> {
+    let (row_bytes, cols) = (binding.row_bytes(), binding.cols);
+    let mut values = vec![0.0f32; stored.len() / row_bytes * cols];
+    let blocks = stored.par_chunks(TILE_ROWS * row_bytes).zip(values.par_chunks_mut(TILE_ROWS * cols));
+    blocks.for_each(|(stored, values)| {
+        binding.dtype.decode(stored, values).expect("the binding's type was seen to be loadable");
+        if binding.offset != 0.0 {
+            values.iter_mut().for_each(|value| *value += binding.offset);
+        }
+    });
+    let Some(at) = values.par_iter().position_first(|value| !value.is_finite()) else { return Ok(values) };
+    let (row, column) = (first_row + at / cols, at % cols);
+    let (tensor, id, value) = (binding.tensor.clone(), binding.id, values[at]);
+    Err(CheckpointError::NotFinite { tensor, id, row, column, value })
+}
+
+/// The checked values of some rows of a matrix. Those of a transposed or packed tensor are gathered from all of it.
+pub(crate) fn load_rows(
+    checkpoint: &Checkpoint,
+    binding: &Binding,
+    rows: Range<usize>,
+) -> Result<Vec<f32>, CheckpointError> {
+    decode_rows(binding, rows.start, &read_rows(checkpoint, binding, rows.clone())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::SourceType;
+    use half::f16;
+    use pith_format::{Role, TensorId};
+
+    #[test]
+    fn a_scale_that_is_no_number_is_named() {
+        let block = |scale: f16| scale.to_le_bytes().into_iter().chain([1; 32]);
+        let mut stored: Vec<u8> = (0..9).flat_map(|_| block(f16::ONE)).collect();
+        // The fourth block begins the second row.
+        stored[3 * 34..][..2].copy_from_slice(&f16::INFINITY.to_le_bytes());
+        let binding = Binding {
+            id: TensorId::layer(Role::Up, 0),
+            tensor: "up".into(),
+            dtype: SourceType::Q8_0,
+            rows: 3,
+            cols: 96,
+            row_map: RowMap::From(0),
+            transposed: false,
+            offset: 0.0,
+            stored_bytes: 0,
+            survey: None,
+        };
+        let error = decode_rows(&binding, 16, &stored).unwrap_err();
+        assert!(matches!(error, CheckpointError::NotFinite { row: 17, column: 0, .. }), "{error}");
+    }
+}

@@ -12,11 +12,13 @@ use std::sync::Arc;
 use faer::{Accum, MatMut, MatRef, Par};
 use pith_format::{Encoding, ModelConfig, Role, TensorId};
 
-use super::PassError;
-use super::change::{Changes, load_rows};
+use super::change::Changes;
 use super::nearest::nearest;
+use super::{Group, Outline, Pass, PassError, PassReport, Planned};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::families::Binding;
+use crate::checkpoint::rows::load_rows;
+use crate::recipe::Transform;
 use crate::report::Progress;
 use crate::statistics::{Site, Statistics};
 
@@ -39,37 +41,70 @@ struct Place {
     behind: &'static [Role],
 }
 
-/// Finds the scales of a model whose matrices get the encodings that `encoding_of` says.
-pub(crate) fn awq(
+/// Scales the columns of matrices and what gives their inputs.
+#[derive(Default)]
+pub(crate) struct Awq {
+    changes: Changes,
+}
+
+impl Pass for Awq {
+    fn name(&self) -> &'static str {
+        Transform::Awq.name()
+    }
+
+    fn prepare(
+        &mut self,
+        checkpoint: &Checkpoint,
+        outline: &Outline,
+        statistics: Option<&Statistics>,
+        progress: &dyn Progress,
+    ) -> Result<(), PassError> {
+        let statistics = statistics.expect("checked with the recipe");
+        if statistics.info().is_pair() {
+            let reason = "the calibration is of a pair of models; give that of one".into();
+            return Err(PassError::Transform { name: self.name(), reason });
+        }
+        self.changes = all_scales(checkpoint, outline, statistics, progress)?;
+        Ok(())
+    }
+
+    fn apply(&self, group: &mut Group, _: Option<&Statistics>) -> Result<PassReport, PassError> {
+        // Members read one input, so all columns were multiplied by the same.
+        let origin = group.members.first().map(|member| member.origin);
+        group.input_scales = origin.and_then(|id| self.changes.col_scales(id)).cloned();
+        Ok(self.changes.apply(group))
+    }
+}
+
+/// Finds the scales of a model whose matrices get the encodings of the outline.
+fn all_scales(
     checkpoint: &Checkpoint,
-    model: &ModelConfig,
-    bindings: &[Binding],
-    calibration: &Statistics,
-    encoding_of: &dyn Fn(TensorId) -> Option<Encoding>,
+    outline: &Outline,
+    statistics: &Statistics,
     progress: &dyn Progress,
 ) -> Result<Changes, PassError> {
-    let find =
-        |layer: usize, role: Role| bindings.iter().find(|binding| binding.id == TensorId::layer(role, layer));
+    let model = &outline.model;
+    let find = |layer: usize, role: Role| outline.find(TensorId::layer(role, layer));
     let mut changes = Changes::default();
     for place in places(model, &|layer, role| find(layer, role).is_some()) {
         if progress.is_interrupted() {
             return Err(PassError::Interrupted);
         }
         progress.tensor(&format!("scales of layer {}", place.layer));
-        let behind: Vec<&Binding> = place.behind.iter().filter_map(|&role| find(place.layer, role)).collect();
+        let behind: Vec<&Planned> = place.behind.iter().filter_map(|&role| find(place.layer, role)).collect();
         // Matrices that are not rounded lose nothing. Where none of a place is, others may round them, mostly to 4 bits.
-        let rounded = behind.iter().filter_map(|&binding| {
-            let encoding = encoding_of(binding.id).filter(|encoding| encoding.grouped().is_some())?;
-            Some((binding, encoding))
+        let rounded = behind.iter().filter_map(|tensor| {
+            let encoding = tensor.encoding.filter(|encoding| encoding.grouped().is_some())?;
+            Some((&tensor.source, encoding))
         });
         let mut rounded: Vec<_> = rounded.collect();
         if rounded.is_empty() {
-            rounded.extend(behind.iter().map(|&binding| (binding, Encoding::Q4)));
+            rounded.extend(behind.iter().map(|tensor| (&tensor.source, Encoding::Q4)));
         }
         // Query heads share the values whose rows are divided.
         let attention = model.layers[place.layer].attention().filter(|_| place.site == Site::Output);
         let heads = attention.map(|attention| (attention.head_dim, attention.query_heads.as_slice()));
-        let Some(scales) = Search::new(checkpoint, calibration, &place, &rounded, heads)?.best() else {
+        let Some(scales) = Search::new(checkpoint, statistics, &place, &rounded, heads)?.best() else {
             continue;
         };
         let narrow = match heads {
@@ -81,8 +116,8 @@ pub(crate) fn awq(
             changes.entry(TensorId::layer(role, place.layer)).row_scales = Some(Arc::clone(&inverse));
         }
         let scales: Arc<[f32]> = scales.into();
-        for binding in behind {
-            changes.entry(binding.id).col_scales = Some(Arc::clone(&scales));
+        for tensor in behind {
+            changes.entry(tensor.id).col_scales = Some(Arc::clone(&scales));
         }
     }
     Ok(changes)
@@ -155,18 +190,18 @@ struct Search {
 impl Search {
     fn new(
         checkpoint: &Checkpoint,
-        calibration: &Statistics,
+        statistics: &Statistics,
         place: &Place,
         rounded: &[(&Binding, Encoding)],
         heads: Option<(usize, &[usize])>,
     ) -> Result<Self, PassError> {
         let (layer, site, id) = (Some(place.layer), place.site, rounded[0].0.id);
-        let (cols, found) = (rounded[0].0.cols, calibration.cols(layer, site)?);
+        let (cols, found) = (rounded[0].0.cols, statistics.cols(layer, site)?);
         if cols != found {
             return Err(PassError::CalibrationCols { id, expected: cols, found });
         }
-        let stats = calibration.stats(layer, site)?;
-        let gram = calibration.gram(layer, site)?.ok_or(PassError::NoHessians { id })?.to_full();
+        let stats = statistics.stats(layer, site)?;
+        let gram = statistics.gram(layer, site)?.ok_or(PassError::NoHessians { id })?.to_full();
         let magnitude = match heads {
             Some((head_dim, query_heads)) => shared(&stats.mean_abs, head_dim, query_heads),
             None => stats.mean_abs,

@@ -1,6 +1,6 @@
 //! Everything that can stop a pass.
 
-use pith_format::TensorId;
+use pith_format::{Encoding, TensorId};
 
 use super::gptq::FeedbackError;
 use crate::checkpoint::CheckpointError;
@@ -31,6 +31,11 @@ pub enum PassError {
     /// A model whose basis cannot be changed so.
     #[error("transform {name}: {reason}")]
     Transform { name: &'static str, reason: String },
+    /// A mask on a matrix whose encoding cannot hold it.
+    #[error(
+        "{id}: some of its weights are to become zero, and {encoding} has no zero; give it another encoding"
+    )]
+    NoZero { id: TensorId, encoding: Encoding },
     /// Someone asked to stop.
     #[error("interrupted; nothing was written")]
     Interrupted,

@@ -19,26 +19,14 @@ use std::ops::Range;
 /// Rows that one thread works on together.
 const BAND_ROWS: usize = 64;
 
-/// In which order columns are rounded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
-    /// From the first to the last.
-    #[default]
-    Natural,
-    /// Those of the largest inputs first (`act_order`); scales are then chosen for the weights as they were.
-    Activation,
-}
-
 /// A Hessian made ready to round with.
 #[derive(Debug)]
 pub struct Feedback {
     cols: usize,
-    /// `U`, row-major and in the order of rounding: row `k` says what the error of column `k` does to those after it.
+    /// `U`, row-major: row `k` says what the error of column `k` does to those after it.
     factor: Vec<f32>,
     /// `D`: what the squared error of a column costs.
     pivots: Vec<f32>,
-    /// The column that is rounded as the `j`-th; empty for the natural order.
-    order: Vec<usize>,
     damping: f64,
     shift: Option<Shift>,
 }
@@ -88,7 +76,6 @@ impl Feedback {
         gram: &[f32],
         cols: usize,
         damping: f64,
-        order: Order,
         cross: Option<&[f32]>,
     ) -> Result<Self, FeedbackError> {
         assert_eq!(gram.len(), cols * cols);
@@ -101,14 +88,10 @@ impl Feedback {
         if mean == 0.0 {
             return Err(FeedbackError::Diagonal { column: 0, value: 0.0 });
         }
-        let mut by_size: Vec<usize> = (0..cols).collect();
-        if order == Order::Activation {
-            by_size.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
-        }
         let mut damping = damping;
         loop {
             // Backwards, so that the lower factor of this is the upper one of H.
-            let at = |index: usize| by_size[cols - 1 - index];
+            let at = |index: usize| cols - 1 - index;
             let damped = Mat::from_fn(cols, cols, |row, col| {
                 let (row, col) = (at(row), at(col));
                 let value = f64::from(gram[row * cols + col]);
@@ -126,7 +109,6 @@ impl Feedback {
                         }
                     });
                     let pivots = (0..cols).map(|j| lower[(cols - 1 - j, cols - 1 - j)].powi(2) as f32);
-                    let order = if order == Order::Natural { Vec::new() } else { by_size.clone() };
                     let shift = cross.map(|cross| {
                         let cross = MatRef::from_row_major_slice(cross, cols, cols);
                         // (C H⁻¹)ᵀ = H⁻¹ Cᵀ, the rows of H being in their order of factoring.
@@ -142,7 +124,7 @@ impl Feedback {
                         Shift { change }
                     });
                     let pivots = pivots.collect();
-                    return Ok(Self { cols, factor, pivots, order, damping, shift });
+                    return Ok(Self { cols, factor, pivots, damping, shift });
                 }
                 Err(_) if damping >= 1.0 => return Err(FeedbackError::Singular { damping }),
                 Err(_) => damping = (damping * 10.0).clamp(1e-6, 1.0),
@@ -162,10 +144,15 @@ impl Feedback {
         cols * cols * (entry + shift)
     }
 
-    /// Rounds `rows × cols` weights.
-    pub fn round(&self, encoding: Encoding, weights: &[f32]) -> Rounded {
+    /// Rounds `rows × cols` weights. Those under the mask become zero, and what that takes from the output the columns after
+    /// them give back as they do for any other error (Frantar and Alistarh, arXiv 2301.00774).
+    ///
+    /// Panics if the mask is not of as many weights, or if it is given for an encoding without a zero.
+    pub fn round(&self, encoding: Encoding, weights: &[f32], mask: Option<&[bool]>) -> Rounded {
         let cols = self.cols;
-        assert!(weights.len().is_multiple_of(cols));
+        assert!(weights.len().is_multiple_of(cols) && mask.is_none_or(|mask| mask.len() == weights.len()));
+        let has_zero = encoding.grouped().is_some_and(|grouped| grouped.levels.contains(&0));
+        assert!(mask.is_none() || has_zero, "{encoding} has no zero");
         let rows = weights.len() / cols;
         let mut out = Rounded::new(encoding, rows, cols);
         if rows == 0 {
@@ -176,15 +163,18 @@ impl Feedback {
         // Encodings without factors have none to share out.
         let mut no_factors: Vec<&mut [i8]> = out.factors.chunks_mut(band(factors)).collect();
         no_factors.resize_with(rows.div_ceil(BAND_ROWS), Default::default);
+        let no_mask = vec![None; rows.div_ceil(BAND_ROWS)];
+        let masks = mask.map_or(no_mask, |mask| mask.chunks(BAND_ROWS * cols).map(Some).collect());
         weights
             .par_chunks(BAND_ROWS * cols)
+            .zip(masks)
             .zip(out.levels.par_chunks_mut(BAND_ROWS * out.stride))
             .zip(out.scales.par_chunks_mut(band(scales)))
             .zip(no_factors.par_iter_mut())
-            .for_each(|(((weights, levels), scales), factors)| {
+            .for_each(|((((weights, mask), levels), scales), factors)| {
                 let shifted = self.shift.as_ref().map(|shift| shift.of(weights, cols));
                 let weights = shifted.as_deref().unwrap_or(weights);
-                Band { feedback: self, encoding, weights, levels, scales, factors }.round();
+                Band { feedback: self, encoding, weights, mask, levels, scales, factors }.round();
             });
         out
     }
@@ -207,6 +197,7 @@ struct Band<'a> {
     feedback: &'a Feedback,
     encoding: Encoding,
     weights: &'a [f32],
+    mask: Option<&'a [bool]>,
     levels: &'a mut [i8],
     scales: &'a mut [half::f16],
     factors: &'a mut [i8],
@@ -216,9 +207,6 @@ impl Band<'_> {
     fn round(mut self) {
         let cols = self.feedback.cols;
         let grouped = self.encoding.grouped().expect("seen when the rows were made");
-        if !self.feedback.order.is_empty() {
-            return self.round_ordered(&grouped);
-        }
         let rows = self.weights.len() / cols;
         let tile_cols = self.encoding.tile_cols();
         let mut errors = vec![0.0f32; rows * cols];
@@ -254,10 +242,13 @@ impl Band<'_> {
     }
 
     /// What weights from column `first` on would be if none of them were rounded: they give back all that they can of what the
-    /// columns before took. `target` is what these ask of each by itself.
-    fn free(&self, first: usize, weights: &[f32], target: &[f32]) -> Vec<f32> {
+    /// columns before took. `target` is what these ask of each by itself; those under the mask are zero in any case.
+    fn free(&self, first: usize, weights: &[f32], target: &[f32], mask: Option<&[bool]>) -> Vec<f32> {
         let mut free = target.to_vec();
         for at in 0..free.len() {
+            if mask.is_some_and(|mask| mask[at]) {
+                free[at] = 0.0;
+            }
             let error = weights[at] - free[at];
             let factor = &self.feedback.factor[(first + at) * self.feedback.cols + first..][..free.len()];
             for (free, factor) in free[at + 1..].iter_mut().zip(&factor[at + 1..]) {
@@ -282,8 +273,9 @@ impl Band<'_> {
         let pivots = &self.feedback.pivots[columns.clone()];
         let nearest = Nearest::new(grouped);
         let weights = &self.weights[row * cols + columns.start..][..target.len()];
+        let mask = self.mask.map(|mask| &mask[row * cols + columns.start..][..target.len()]);
         let shared = (!grouped.factors.is_empty()).then(|| {
-            let free = self.free(columns.start, weights, target);
+            let free = self.free(columns.start, weights, target, mask);
             let fitted = free.chunks(group).zip(pivots.chunks(group));
             let scale =
                 shared_scale(grouped, fitted.map(|(target, pivots)| fit_padded(grouped, target, pivots)));
@@ -294,7 +286,8 @@ impl Band<'_> {
         for start in (0..target.len()).step_by(group) {
             let end = target.len().min(start + group);
             let (index, importance) = ((columns.start + start) / group, &pivots[start..end]);
-            let free = self.free(columns.start + start, &weights[start..end], &target[start..end]);
+            let part = mask.map(|mask| &mask[start..end]);
+            let free = self.free(columns.start + start, &weights[start..end], &target[start..end], part);
             let scale = match shared {
                 None => {
                     let scale = fit_padded(grouped, &free, importance);
@@ -310,7 +303,8 @@ impl Band<'_> {
             };
             let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
             for at in start..end {
-                let level = nearest.level(target[at] * inverse);
+                let is_masked = mask.is_some_and(|mask| mask[at]);
+                let level = if is_masked { 0.0 } else { nearest.level(target[at] * inverse) };
                 self.levels[row * stride + columns.start + at] = level as i8;
                 // What is left of the weight itself, not of the target: the factor's rows are for these.
                 let error = weights[at] - scale * level;
@@ -323,48 +317,6 @@ impl Band<'_> {
             }
         }
         // What pads the row's last group stays at the level it has: no input ever meets it.
-    }
-
-    /// In an order of its own, scales having been chosen for the weights as they are.
-    fn round_ordered(&mut self, grouped: &Grouped) {
-        let feedback = self.feedback;
-        let cols = feedback.cols;
-        let importance: Vec<f32> = {
-            let mut importance = vec![0.0; cols];
-            feedback
-                .order
-                .iter()
-                .zip(&feedback.pivots)
-                .for_each(|(&column, &pivot)| importance[column] = pivot);
-            importance
-        };
-        let rounded = super::nearest::nearest(self.encoding, self.weights, cols, Some(&importance));
-        self.scales.copy_from_slice(&rounded.scales);
-        self.factors.copy_from_slice(&rounded.factors);
-        let nearest = Nearest::new(grouped);
-        let (group, tile_cols) = (grouped.group_cols, self.encoding.tile_cols());
-        let rows = self.weights.len() / cols;
-        let (tiles, stride) = (rounded.stride / tile_cols, rounded.stride);
-        let groups = stride / group;
-        for row in 0..rows {
-            let mut target: Vec<f32> =
-                feedback.order.iter().map(|&column| self.weights[row * cols + column]).collect();
-            for (at, &column) in feedback.order.iter().enumerate() {
-                let scale = match self.factors.get(row * groups + column / group) {
-                    Some(&factor) => {
-                        self.scales[row * tiles + column / tile_cols].to_f32() * f32::from(factor)
-                    }
-                    None => self.scales[row * groups + column / group].to_f32(),
-                };
-                let level = nearest.level(if scale == 0.0 { 0.0 } else { target[at] / scale });
-                self.levels[row * stride + column] = level as i8;
-                let error = self.weights[row * cols + column] - scale * level;
-                let factor = &feedback.factor[at * cols..][..cols];
-                for (target, factor) in target[at + 1..].iter_mut().zip(&factor[at + 1..]) {
-                    *target += error * factor;
-                }
-            }
-        }
     }
 }
 

@@ -7,25 +7,57 @@
 
 use std::sync::Arc;
 
-use pith_format::{ModelConfig, NormKind, Role, TensorId};
+use pith_format::{NormKind, Role, TILE_ROWS, TensorId};
 
-use super::PassError;
 use super::change::Changes;
 use super::rotation::Rotation;
+use super::{Extent, Group, Outline, Pass, PassError, PassReport, Planned};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::families::Binding;
 use crate::checkpoint::rows::read_vector;
+use crate::recipe::Transform;
+use crate::statistics::Statistics;
+
+/// Rotates the weights of a model whose residual stream allows it.
+#[derive(Default)]
+pub(crate) struct Hadamard {
+    changes: Changes,
+    /// The head was the embedding before: it is bytes more.
+    untied: bool,
+}
+
+impl Pass for Hadamard {
+    fn name(&self) -> &'static str {
+        Transform::Hadamard.name()
+    }
+
+    fn reshape(&mut self, checkpoint: &Checkpoint, outline: &mut Outline) -> Result<(), PassError> {
+        self.untied = outline.model.tied_head;
+        self.changes = rotations(checkpoint, outline)?;
+        Ok(())
+    }
+
+    fn extent(&self, id: TensorId) -> Extent {
+        self.changes.extent(id)
+    }
+
+    fn apply(&self, group: &mut Group, _: Option<&Statistics>) -> Result<PassReport, PassError> {
+        let mut report = self.changes.apply(group);
+        for member in group.members.iter().filter(|member| self.untied && member.id.role == Role::Head) {
+            let encoding = member.encoding.expect("the head is a matrix");
+            let tiles = member.cols.div_ceil(encoding.tile_cols()) * member.rows().div_ceil(TILE_ROWS);
+            report.bytes_saved -= (tiles * encoding.tile_bytes()) as i64;
+        }
+        Ok(report)
+    }
+}
 
 /// The rotations of a model. A tied head becomes a matrix of its own: the last norm's weights move into it.
 ///
 /// Fails for models whose residual stream cannot be rotated: those of layer norms, and of norms on what is written to it.
-pub(crate) fn hadamard(
-    checkpoint: &Checkpoint,
-    model: &mut ModelConfig,
-    bindings: &mut Vec<Binding>,
-) -> Result<Changes, PassError> {
-    let refused = |reason: String| Err(PassError::Transform { name: "hadamard", reason });
-    if model.norm == NormKind::Layer {
+fn rotations(checkpoint: &Checkpoint, outline: &mut Outline) -> Result<Changes, PassError> {
+    let refused = |reason: String| Err(PassError::Transform { name: Transform::Hadamard.name(), reason });
+    if outline.model.norm == NormKind::Layer {
         return refused("layer norms take the mean of what they read, which no rotation leaves alone".into());
     }
     let fixed = [
@@ -36,15 +68,16 @@ pub(crate) fn hadamard(
         Role::FfnPostNorm,
         Role::OutputNormBias,
     ];
-    if let Some(binding) = bindings.iter().find(|binding| fixed.contains(&binding.id.role)) {
-        return refused(format!("{} acts on the columns of the residual stream", binding.id));
+    if let Some(tensor) = outline.tensors.iter().find(|tensor| fixed.contains(&tensor.id.role)) {
+        return refused(format!("{} acts on the columns of the residual stream", tensor.id));
     }
-    if model.tied_head {
-        untie(model, bindings);
+    if outline.model.tied_head {
+        untie(outline);
     }
+    let (outline, model) = (&*outline, &outline.model);
     let gain = |id: TensorId| -> Result<Option<Arc<[f32]>>, PassError> {
-        let norm = bindings.iter().find(|binding| binding.id == id);
-        Ok(norm.map(|norm| read_vector(checkpoint, norm).map(Arc::from)).transpose()?)
+        let norm = outline.find(id).map(|norm| read_vector(checkpoint, &norm.source));
+        Ok(norm.transpose()?.map(Arc::from))
     };
     let stream = Arc::new(Rotation::new(model.hidden_len));
     let mut changes = Changes::default();
@@ -96,12 +129,13 @@ pub(crate) fn hadamard(
 }
 
 /// Gives the model a head that is a copy of the embedding.
-fn untie(model: &mut ModelConfig, bindings: &mut Vec<Binding>) {
-    model.tied_head = false;
-    let embedding = bindings.iter().find(|binding| binding.id.role == Role::TokenEmbedding);
-    let embedding = embedding.expect("every model has an embedding").clone();
-    let head = Binding { id: TensorId::model(Role::Head), ..embedding };
+fn untie(outline: &mut Outline) {
+    let embedding = outline.head().clone();
+    outline.model.tied_head = false;
+    let id = TensorId::model(Role::Head);
+    let head = Planned { id, source: Binding { id, ..embedding.source }, ..embedding };
     // In the file's order.
-    let at = bindings.iter().position(|binding| binding.id.role == Role::HeadBias).unwrap_or(bindings.len());
-    bindings.insert(at, head);
+    let tensors = &mut outline.tensors;
+    let at = tensors.iter().position(|tensor| tensor.id.role == Role::HeadBias).unwrap_or(tensors.len());
+    tensors.insert(at, head);
 }

@@ -46,6 +46,14 @@ impl Rounded {
         tiles * self.encoding.tile_bytes()
     }
 
+    /// Makes weights of `rows × cols` zero. The encoding has a level of zero.
+    pub(super) fn clear(&mut self, mask: &[bool], cols: usize) {
+        let rows = self.levels.chunks_exact_mut(self.stride).zip(mask.chunks_exact(cols));
+        let masked =
+            rows.flat_map(|(levels, mask)| levels.iter_mut().zip(mask).filter(|(_, masked)| **masked));
+        masked.for_each(|(level, _)| *level = 0);
+    }
+
     /// The values, `rows × cols`.
     pub fn values(&self, cols: usize) -> Vec<f32> {
         let grouped = self.grouped();

@@ -1,42 +1,46 @@
 //! What a conversion will do, and whether it can: everything that is known before a weight is changed.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use pith_format::{Kind, ModelConfig, Role, TensorId, TensorPlan};
+use pith_format::{Kind, Role, TensorId, TensorPlan};
 
+use super::ConvertOptions;
 use crate::checkpoint::families::{Architecture, Binding};
 use crate::checkpoint::rows::survey;
 use crate::checkpoint::vocabulary::Vocabulary;
 use crate::checkpoint::{Checkpoint, SourceKind, SourceType};
 use crate::error::ConvertError;
-use crate::passes::PassError;
-use crate::passes::carry;
-use crate::passes::change::Changes;
+use crate::identity::identity_of;
+use crate::passes::awq::Awq;
+use crate::passes::carry::{self, Carry};
 use crate::passes::gptq::Feedback;
-use crate::passes::hadamard::hadamard;
-use crate::pipeline::ConvertOptions;
-use crate::recipe::{Quantizer, Recipe, Transform};
+use crate::passes::hadamard::Hadamard;
+use crate::passes::quantize::quantizers;
+use crate::passes::residual::Residual;
+use crate::passes::{Outline, Pass, PassError};
+use crate::recipe::{HeadEncoding, Quantizer, Recipe, Transform};
+use crate::statistics::Statistics;
 
 /// A conversion before it begins.
 pub(crate) struct Prepared {
     pub(crate) checkpoint: Checkpoint,
-    pub(crate) model: ModelConfig,
-    pub(crate) bindings: Vec<Binding>,
+    pub(crate) outline: Outline,
+    /// In the order in which groups go through them.
+    pub(crate) passes: Vec<Box<dyn Pass>>,
     pub(crate) vocabulary: Vocabulary,
     pub(crate) warnings: Vec<String>,
     pub(crate) recipe: Recipe,
-    pub(crate) plan: Vec<TensorPlan>,
-    /// What becomes of tensors, as far as no calibration is needed to tell.
-    pub(crate) changes: Option<Changes>,
-    /// Whether the head was the embedding before.
-    pub(crate) untied: bool,
     /// Bytes of the tensors in the checkpoint.
     pub(crate) source_bytes: u64,
 }
 
 impl Prepared {
-    pub(crate) fn new(source: &Path, options: &ConvertOptions) -> Result<Self, ConvertError> {
+    /// `extra`: passes beside those of the recipe, after its change of basis.
+    pub(crate) fn new(
+        source: &Path,
+        options: &ConvertOptions,
+        extra: Vec<Box<dyn Pass>>,
+    ) -> Result<Self, ConvertError> {
         let checkpoint = Checkpoint::open(source)?;
         let Architecture { mut model, mut bindings, mut warnings } = Architecture::resolve(&checkpoint)?;
         for binding in bindings.iter_mut().filter(|binding| binding.dtype == SourceType::Packed) {
@@ -49,84 +53,98 @@ impl Prepared {
         let vocabulary = Vocabulary::of(&checkpoint, model.vocab_len, &mut warnings)?;
         let source_bytes = bindings.iter().map(Binding::source_bytes).sum();
         check_recipe(&options.recipe, &bindings, options)?;
-        let was_tied = model.tied_head;
-        let changes = rotations(&checkpoint, &options.recipe, &mut model, &mut bindings)?;
-        let head = find(&bindings, head_id(&model));
+        let mut outline = Outline::new(model, bindings);
+        let mut passes: Vec<_> = transform(&options.recipe).into_iter().chain(extra).collect();
+        passes.iter_mut().try_for_each(|pass| pass.reshape(&checkpoint, &mut outline))?;
+        let head = &outline.head().source;
         // What is changed has no codes that could stay.
         let kept = head.kept().filter(|_| options.recipe.transform.is_none());
         let recipe = options.recipe.clone().with_head(kept, head.rows * head.cols);
-        let plan = plan(&model, &bindings, vocabulary.tokenizer.as_deref(), &recipe);
-        match recipe.transform {
-            None => {
-                let encodings: HashMap<_, _> = plan.iter().map(|plan| (plan.id, plan.encoding)).collect();
-                let encoded = bindings
-                    .iter()
-                    .filter_map(|binding| Some((binding, encodings.get(&binding.id).copied()??)));
-                warnings.extend(carry::warnings(encoded));
-            }
-            Some(transform) if bindings.iter().any(|binding| binding.survey.is_some()) => {
-                let name = transform.name();
-                warnings.push(format!(
-                    "the codes of quantized matrices are decoded, changed by {name} and rounded again"
-                ));
-            }
-            Some(_) => {}
-        }
-        let untied = was_tied && !model.tied_head;
-        Ok(Self {
-            checkpoint,
-            model,
-            bindings,
-            vocabulary,
-            warnings,
-            recipe,
-            plan,
-            changes,
-            untied,
-            source_bytes,
-        })
+        choose_encodings(&mut outline, &recipe);
+        warnings.extend(warnings_of(&outline, &recipe));
+        let mut rounding = rounding_passes(&recipe);
+        rounding.iter_mut().try_for_each(|pass| pass.reshape(&checkpoint, &mut outline))?;
+        passes.extend(rounding);
+        Ok(Self { checkpoint, outline, passes, vocabulary, warnings, recipe, source_bytes })
     }
 
-    /// The matrix that gives logits.
-    pub(crate) fn head(&self) -> &Binding {
-        find(&self.bindings, head_id(&self.model))
+    /// The statistics that the options name, which must be of this checkpoint, or of what the recipe makes of it first.
+    pub(crate) fn statistics(
+        &self,
+        options: &ConvertOptions,
+        checksum: &str,
+    ) -> Result<Option<Statistics>, ConvertError> {
+        let Some(path) = &options.calibration else { return Ok(None) };
+        let statistics = Statistics::open(path)?;
+        let changed = self.recipe.transform.filter(|transform| transform.is_calibrated_after());
+        statistics.check_model(&identity_of(checksum, changed))?;
+        Ok(Some(statistics))
     }
 
-    /// What the head's second part is to be.
-    pub(crate) fn rest(&self) -> Option<&TensorPlan> {
-        self.plan.iter().find(|plan| plan.id.role == Role::HeadResidual)
+    /// Everything that the file will hold.
+    pub(crate) fn plan(&self) -> Vec<TensorPlan> {
+        let tokenizer = self.vocabulary.tokenizer.as_deref().map(|blob| TensorPlan {
+            id: TensorId::model(Role::Tokenizer),
+            encoding: None,
+            rows: blob.len(),
+            cols: 1,
+        });
+        tokenizer.into_iter().chain(self.outline.plan()).collect()
     }
 
-    /// Bytes of the checkpoint that a conversion reads; what the head's second part is made of, it reads again.
+    /// Bytes of the checkpoint that a conversion reads; what an added tensor is made of, it reads again.
     pub(crate) fn read_bytes(&self) -> u64 {
-        let tensors: u64 = self.bindings.iter().map(Binding::source_bytes).sum();
-        tensors + self.rest().map_or(0, |_| self.head().source_bytes())
+        self.outline.tensors.iter().map(|tensor| tensor.source.source_bytes()).sum()
+    }
+}
+
+/// The change of basis that the recipe asks for.
+fn transform(recipe: &Recipe) -> Option<Box<dyn Pass>> {
+    Some(match recipe.transform? {
+        Transform::Hadamard => Box::new(Hadamard::default()),
+        Transform::Awq => Box::new(Awq::default()),
+    })
+}
+
+/// What turns weights into levels, the head being decided.
+fn rounding_passes(recipe: &Recipe) -> Vec<Box<dyn Pass>> {
+    let residual = recipe.head.and_then(|HeadEncoding { first, rest }| Some(Residual { first, rest: rest? }));
+    let residual = residual.map(|residual| Box::new(residual) as Box<dyn Pass>);
+    residual.into_iter().chain([Box::new(Carry) as Box<dyn Pass>]).chain(quantizers()).collect()
+}
+
+/// Gives every matrix the encoding and the quantizer that the recipe has for it.
+fn choose_encodings(outline: &mut Outline, recipe: &Recipe) {
+    let tied_head = outline.model.tied_head;
+    for tensor in outline.tensors.iter_mut().filter(|tensor| tensor.is_matrix()) {
+        let encoding = recipe.encoding(tensor.id, tensor.source.kept(), tied_head);
+        tensor.may_carry = tensor.source.is_carried(encoding);
+        tensor.encoding = Some(encoding);
+        tensor.quantizer = Some(recipe.quantizer(tensor.id));
+    }
+}
+
+/// What a person should know of codes that the checkpoint holds.
+fn warnings_of(outline: &Outline, recipe: &Recipe) -> Vec<String> {
+    let encoded = outline.tensors.iter().filter_map(|tensor| Some((&tensor.source, tensor.encoding?)));
+    match recipe.transform {
+        None => carry::warnings(encoded),
+        Some(transform) if outline.tensors.iter().any(|tensor| tensor.source.survey.is_some()) => {
+            let name = transform.name();
+            vec![format!("the codes of quantized matrices are decoded, changed by {name} and rounded again")]
+        }
+        Some(_) => Vec::new(),
     }
 }
 
 /// Fails where [`convert`](crate::convert) would for what the recipe asks of this model. Reads no matrix.
 pub(crate) fn check(source: &Path, options: &ConvertOptions) -> Result<(), ConvertError> {
     let checkpoint = Checkpoint::open(source)?;
-    let Architecture { mut model, mut bindings, .. } = Architecture::resolve(&checkpoint)?;
+    let Architecture { model, bindings, .. } = Architecture::resolve(&checkpoint)?;
     check_recipe(&options.recipe, &bindings, options)?;
-    rotations(&checkpoint, &options.recipe, &mut model, &mut bindings).map(drop)
-}
-
-/// The changes of basis that need no calibration to tell.
-fn rotations(
-    checkpoint: &Checkpoint,
-    recipe: &Recipe,
-    model: &mut ModelConfig,
-    bindings: &mut Vec<Binding>,
-) -> Result<Option<Changes>, ConvertError> {
-    match recipe.transform {
-        Some(Transform::Hadamard) => Ok(Some(hadamard(checkpoint, model, bindings)?)),
-        Some(Transform::Awq) | None => Ok(None),
-    }
-}
-
-fn find(bindings: &[Binding], id: TensorId) -> &Binding {
-    bindings.iter().find(|binding| binding.id == id).expect("every tensor of the plan has a binding")
+    let mut outline = Outline::new(model, bindings);
+    let mut pass = transform(&options.recipe);
+    Ok(pass.iter_mut().try_for_each(|pass| pass.reshape(&checkpoint, &mut outline))?)
 }
 
 /// Every pattern speaks of some matrix, nothing asked for excludes another thing, and there is room for the widest matrix.
@@ -169,39 +187,6 @@ fn check_recipe(recipe: &Recipe, bindings: &[Binding], options: &ConvertOptions)
         }
         _ => Ok(()),
     }
-}
-
-fn plan(
-    model: &ModelConfig,
-    bindings: &[Binding],
-    tokenizer: Option<&[u8]>,
-    recipe: &Recipe,
-) -> Vec<TensorPlan> {
-    let tokenizer = tokenizer.map(|blob| TensorPlan {
-        id: TensorId::model(Role::Tokenizer),
-        encoding: None,
-        rows: blob.len(),
-        cols: 1,
-    });
-    let tensors = bindings.iter().map(|binding| TensorPlan {
-        id: binding.id,
-        encoding: (binding.id.role.kind() == Kind::Matrix)
-            .then(|| recipe.encoding(binding.id, binding.kept(), model.tied_head)),
-        rows: binding.rows,
-        cols: binding.cols,
-    });
-    let rest = recipe.head.and_then(|head| head.rest).map(|rest| TensorPlan {
-        id: TensorId::model(Role::HeadResidual),
-        encoding: Some(rest),
-        rows: model.vocab_len,
-        cols: model.hidden_len,
-    });
-    tokenizer.into_iter().chain(tensors).chain(rest).collect()
-}
-
-/// The matrix that gives logits.
-fn head_id(model: &ModelConfig) -> TensorId {
-    TensorId::model(if model.tied_head { Role::TokenEmbedding } else { Role::Head })
 }
 
 /// What the checkpoint calls itself: `general.name`, otherwise the name of its folder or file.

@@ -31,13 +31,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use pith_runtime::Model;
 use xxhash_rust::xxh3::Xxh3;
 
 pub use collect::{StatisticsOptions, StatisticsReport};
 pub use error::StatisticsError;
 pub use file::StatisticsInfo;
 pub use pith_runtime::Site;
+pub(crate) use pith_runtime::{Model, SessionOptions};
 pub use progress::CalibrationProgress;
 pub use text::{CalibrationText, DEFAULT_GENERATED, DEFAULT_WINDOW, LEAST_TOKENS, TextOptions};
 

@@ -1,0 +1,65 @@
+//! What a pass is.
+
+use pith_format::TensorId;
+
+use super::{Group, Outline, PassError};
+use crate::checkpoint::Checkpoint;
+use crate::report::Progress;
+use crate::statistics::Statistics;
+
+/// How much must be in memory when a pass is applied. What needs less takes less: memory is that of the widest matrix
+/// only where a pass asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Extent {
+    /// Any run of rows.
+    Rows,
+    /// All rows of the matrix.
+    Matrix,
+    /// All matrices that read the same input.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "no recipe prunes hidden units yet; the tests of the pipeline do")
+    )]
+    Group,
+}
+
+/// What a pass did to a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PassReport {
+    /// Members that it changed or rounded.
+    pub(crate) members: usize,
+    /// Weights that it set to zero.
+    pub(crate) zeros: u64,
+    /// Bytes that the file has less; below zero where it has more.
+    pub(crate) bytes_saved: i64,
+}
+
+/// One step between the checkpoint and the file; every group goes through all of them in order.
+pub(crate) trait Pass: Sync {
+    /// Name in the file's provenance.
+    fn name(&self) -> &'static str;
+
+    /// Declares other dimensions, further tensors, or that some are left out: the file is laid out before weights are read.
+    fn reshape(&mut self, _checkpoint: &Checkpoint, _outline: &mut Outline) -> Result<(), PassError> {
+        Ok(())
+    }
+
+    /// Finds what more than one group depends on, once encodings are chosen and before anything is written.
+    fn prepare(
+        &mut self,
+        _checkpoint: &Checkpoint,
+        _outline: &Outline,
+        _statistics: Option<&Statistics>,
+        _progress: &dyn Progress,
+    ) -> Result<(), PassError> {
+        Ok(())
+    }
+
+    /// What must be in memory for this tensor.
+    fn extent(&self, _id: TensorId) -> Extent {
+        Extent::Rows
+    }
+
+    /// Changes the group. Runs of rows of one matrix come one after the other, as do the matrices that read one input.
+    fn apply(&self, group: &mut Group, statistics: Option<&Statistics>) -> Result<PassReport, PassError>;
+}

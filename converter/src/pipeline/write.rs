@@ -1,0 +1,186 @@
+//! Group by group: load, passes in order, encode, write. Memory is that of a band of rows, where no pass needs more.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use pith_format::{PassRecord, Role, TensorId, Writer};
+
+use super::encode::{Deviation, deviation, encode};
+use super::prepare::Prepared;
+use crate::checkpoint::rows::{band_rows, decode_rows, read_rows, read_vector};
+use crate::error::ConvertError;
+use crate::passes::group::place;
+use crate::passes::{Codes, Extent, Group, Member, PassReport, Planned};
+use crate::report::{Progress, TensorReport};
+use crate::statistics::Statistics;
+
+/// What was written, and what each pass did.
+pub(super) struct Written {
+    pub(super) tensors: Vec<TensorReport>,
+    pub(super) passes: Vec<PassRecord>,
+}
+
+/// Writes everything that the outline has, in its order.
+pub(super) fn write_tensors(
+    prepared: &Prepared,
+    statistics: Option<&Statistics>,
+    measure: bool,
+    writer: &mut Writer,
+    progress: &dyn Progress,
+) -> Result<Written, ConvertError> {
+    let mut tensors = Vec::with_capacity(prepared.outline.tensors.len() + 1);
+    if let Some(blob) = &prepared.vocabulary.tokenizer {
+        let (id, bytes) = (TensorId::model(Role::Tokenizer), blob.len() as u64);
+        writer.write(id, blob)?;
+        tensors.push(TensorReport { id, encoding: None, bytes, carried: false, relative_error: None });
+    }
+    let reports = vec![PassReport::default(); prepared.passes.len()];
+    let mut run = Run { prepared, statistics, measure, progress, reports, waiting: HashMap::new() };
+    for planned in &prepared.outline.tensors {
+        progress.tensor(&planned.source.tensor);
+        tensors.push(run.write(planned, writer)?);
+    }
+    let acted = prepared.passes.iter().zip(&run.reports).filter(|(_, report)| report.members > 0);
+    let passes = acted.map(|(pass, report)| PassRecord {
+        name: pass.name().into(),
+        zeros: report.zeros,
+        bytes_saved: report.bytes_saved,
+    });
+    let passes = passes.collect();
+    Ok(Written { tensors, passes })
+}
+
+/// The tiles of some rows of a tensor, or the values of a vector.
+struct Encoded {
+    bytes: Vec<u8>,
+    carried: bool,
+    deviation: Deviation,
+}
+
+/// One conversion under way.
+struct Run<'a> {
+    prepared: &'a Prepared,
+    statistics: Option<&'a Statistics>,
+    measure: bool,
+    progress: &'a dyn Progress,
+    /// What each pass did so far.
+    reports: Vec<PassReport>,
+    /// Tensors that went through the passes with another, until it is their turn in the file.
+    waiting: HashMap<TensorId, Encoded>,
+}
+
+impl Run<'_> {
+    fn write(&mut self, planned: &Planned, writer: &mut Writer) -> Result<TensorReport, ConvertError> {
+        let rows = planned.source.rows;
+        let extent = self.prepared.passes.iter().map(|pass| pass.extent(planned.source.id)).max();
+        let band_rows = match extent {
+            _ if !planned.is_matrix() => rows,
+            None | Some(Extent::Rows) => band_rows(&planned.source),
+            Some(Extent::Matrix) => rows,
+            Some(Extent::Group) => {
+                if !self.waiting.contains_key(&planned.id) {
+                    self.encode_group(planned)?;
+                }
+                rows
+            }
+        };
+        let (mut bytes, mut carried, mut deviation) = (0, false, Deviation::default());
+        for first in (0..rows).step_by(band_rows) {
+            let band = match self.waiting.remove(&planned.id) {
+                Some(encoded) => encoded,
+                None => {
+                    let member = self.load(planned, first..rows.min(first + band_rows))?;
+                    let members = self.apply(planned, vec![member])?;
+                    let member =
+                        members.into_iter().next().expect("no pass takes away a tensor of the outline");
+                    self.encode(member)?
+                }
+            };
+            writer.write(planned.id, &band.bytes)?;
+            bytes += band.bytes.len() as u64;
+            carried |= band.carried;
+            deviation = deviation.add(band.deviation);
+        }
+        let relative_error = (self.measure && planned.is_matrix()).then(|| deviation.relative());
+        Ok(TensorReport { id: planned.id, encoding: planned.encoding, bytes, carried, relative_error })
+    }
+
+    /// All matrices that read what this one reads go through the passes together.
+    fn encode_group(&mut self, first: &Planned) -> Result<(), ConvertError> {
+        let prepared = self.prepared;
+        let outline = &prepared.outline;
+        let input = |planned: &Planned| place(planned.source.id, outline.model.tied_head);
+        let together = |planned: &&Planned| {
+            planned.id == first.id || (input(first).is_some() && input(planned) == input(first))
+        };
+        let members = outline.tensors.iter().filter(together);
+        let members: Result<Vec<_>, _> =
+            members.map(|planned| self.load(planned, 0..planned.source.rows)).collect();
+        for member in self.apply(first, members?)? {
+            let id = member.id;
+            let encoded = self.encode(member)?;
+            self.waiting.insert(id, encoded);
+        }
+        Ok(())
+    }
+
+    /// Some rows of a tensor as the checkpoint has them.
+    fn load(&self, planned: &Planned, rows: Range<usize>) -> Result<Member, ConvertError> {
+        if self.progress.is_interrupted() {
+            return Err(ConvertError::Interrupted);
+        }
+        let (checkpoint, source, first_row) = (&self.prepared.checkpoint, &planned.source, rows.start);
+        let (mut codes, mut weights) = (None, Vec::new());
+        if planned.is_matrix() {
+            let stored = read_rows(checkpoint, source, rows.clone())?;
+            weights = decode_rows(source, first_row, &stored)?;
+            let row_bytes = source.row_bytes();
+            codes = planned.may_carry.then_some(Codes { dtype: source.dtype, row_bytes, bytes: stored });
+        } else {
+            weights.extend(read_vector(checkpoint, source)?);
+        }
+        let before = if first_row == 0 { 0 } else { source.source_bytes_to(first_row) };
+        self.progress.advance(source.source_bytes_to(rows.end) - before);
+        Ok(Member {
+            id: planned.id,
+            origin: source.id,
+            tensor: source.tensor.clone(),
+            encoding: planned.encoding,
+            quantizer: planned.quantizer,
+            first_row,
+            cols: source.cols,
+            weights,
+            mask: None,
+            base: None,
+            codes,
+            levels: None,
+            carried: false,
+        })
+    }
+
+    /// Members of one group after all passes.
+    fn apply(&mut self, planned: &Planned, members: Vec<Member>) -> Result<Vec<Member>, ConvertError> {
+        let input = place(planned.source.id, self.prepared.outline.model.tied_head);
+        let mut group = Group { input, input_scales: None, members };
+        for (pass, total) in self.prepared.passes.iter().zip(&mut self.reports) {
+            let report = pass.apply(&mut group, self.statistics)?;
+            if report.members > 0 {
+                total.members += report.members;
+                total.zeros += report.zeros;
+                total.bytes_saved += report.bytes_saved;
+                group.members.iter().try_for_each(Member::check)?;
+            }
+        }
+        Ok(group.members)
+    }
+
+    fn encode(&self, member: Member) -> Result<Encoded, ConvertError> {
+        let Some(encoding) = member.encoding else {
+            let bytes = member.weights.iter().flat_map(|value| value.to_le_bytes()).collect();
+            return Ok(Encoded { bytes, carried: false, deviation: Deviation::default() });
+        };
+        let bytes = encode(&member, encoding)?;
+        let measured = self.measure.then(|| deviation(&member, encoding, &bytes));
+        Ok(Encoded { bytes, carried: member.carried, deviation: measured.unwrap_or_default() })
+    }
+}
