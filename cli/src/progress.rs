@@ -2,8 +2,7 @@
 
 use crate::interrupt;
 use indicatif::{ProgressBar, ProgressStyle};
-use pith_converter::statistics::CalibrationProgress;
-use pith_search::SearchProgress;
+use pith_format::{Progress, Unit};
 use std::time::Duration;
 
 /// Shows each step of some work.
@@ -61,63 +60,33 @@ impl Drop for Bar {
     }
 }
 
-impl pith_converter::Progress for Bar {
-    fn begin(&self, total_bytes: u64) {
-        self.start("{bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} {wide_msg}", total_bytes);
-    }
-
-    fn tensor(&self, name: &str) {
-        self.bar.set_message(name.to_string());
-    }
-
-    fn advance(&self, bytes: u64) {
-        self.bar.inc(bytes);
-    }
-
-    fn is_interrupted(&self) -> bool {
-        interrupt::pressed()
-    }
-}
-
-impl CalibrationProgress for Bar {
-    fn begin(&self, step: &str, tokens: u64) {
-        self.start("{msg:16} {bar:32} {human_pos}/{human_len} tokens {per_sec} {eta}", tokens);
-        self.bar.set_message(step.to_string());
-    }
-
-    fn advance(&self, tokens: u64) {
-        self.bar.inc(tokens);
-    }
-
-    fn is_interrupted(&self) -> bool {
-        interrupt::pressed()
-    }
-}
-
-impl pith_format::Progress for Bar {
-    fn begin(&self, step: &str, total: u64, _unit: pith_format::Unit) {
-        self.start("{bar:32} {pos}/{len} {eta} {wide_msg}", total);
+impl Progress for Bar {
+    fn begin(&self, step: &str, total: u64, unit: Unit) {
+        let template = match unit {
+            Unit::Bytes => "{bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} {wide_msg}",
+            Unit::Tokens => "{msg:16} {bar:32} {human_pos}/{human_len} tokens {per_sec} {eta}",
+            Unit::Windows | Unit::Items => "{bar:32} {pos}/{len} {eta} {wide_msg}",
+            Unit::Rounds => "{msg:20} {bar:32} {pos}/{len} {eta}",
+        };
+        self.start(template, total);
         self.bar.set_message(self.name.clone().unwrap_or_else(|| step.to_string()));
+    }
+
+    fn item(&self, name: &str) {
+        self.bar.set_message(name.to_string());
     }
 
     fn advance(&self, count: u64) {
         self.bar.inc(count);
     }
-}
 
-impl SearchProgress for Bar {
     fn say(&self, line: &str) {
         if !self.hidden {
             self.bar.suspend(|| eprintln!("{line}"));
         }
     }
 
-    fn begin_step(&self, step: &str, total: u64) {
-        self.start("{msg:20} {bar:32} {pos}/{len} {eta}", total);
-        self.bar.set_message(step.to_string());
-    }
-
-    fn advance_step(&self) {
-        self.bar.inc(1);
+    fn is_interrupted(&self) -> bool {
+        interrupt::pressed()
     }
 }

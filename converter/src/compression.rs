@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pith_format::Encoding;
+use pith_format::{Encoding, Progress};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::ConvertError;
@@ -11,16 +11,10 @@ use crate::identity::{identity, identity_of, recorded};
 use crate::pipeline::prepare::check;
 use crate::pipeline::{ConvertOptions, convert};
 use crate::recipe::{Recipe, Transform};
-use crate::report::{Progress, Report};
+use crate::report::Report;
 use crate::statistics::{
-    CalibrationProgress, CalibrationText, Model, SessionOptions, Statistics, StatisticsError,
-    StatisticsOptions, TextOptions,
+    CalibrationText, Model, SessionOptions, Statistics, StatisticsError, StatisticsOptions, TextOptions,
 };
-
-/// Hears how far each step is.
-pub trait CompressProgress: Progress + CalibrationProgress {}
-
-impl<T: Progress + CalibrationProgress> CompressProgress for T {}
 
 /// What files are made from.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +46,7 @@ impl Compression {
         source: &Path,
         folder: &Path,
         options: CompressOptions,
-        progress: &dyn CompressProgress,
+        progress: &dyn Progress,
     ) -> Result<Self, ConvertError> {
         let checksum = format!("{:032x}", Checkpoint::open(source)?.checksum()?);
         let dense = dense_file(source, folder, &checksum, None, options.memory, progress)?;
@@ -72,11 +66,7 @@ impl Compression {
     }
 
     /// The calibration, with Hessians if asked for.
-    pub fn calibration(
-        &mut self,
-        hessians: bool,
-        progress: &dyn CompressProgress,
-    ) -> Result<PathBuf, ConvertError> {
+    pub fn calibration(&mut self, hessians: bool, progress: &dyn Progress) -> Result<PathBuf, ConvertError> {
         let dense = Arc::clone(&self.dense);
         self.calibration_of(&dense, hessians, progress)
     }
@@ -86,7 +76,7 @@ impl Compression {
         &mut self,
         options: &ConvertOptions,
         output: &Path,
-        progress: &dyn CompressProgress,
+        progress: &dyn Progress,
     ) -> Result<Report, ConvertError> {
         let recipe = &options.recipe;
         let mut options = ConvertOptions { memory: self.options.memory, ..options.clone() };
@@ -119,11 +109,7 @@ impl Compression {
     }
 
     /// The dense model in another basis.
-    fn rotated(
-        &self,
-        transform: Transform,
-        progress: &dyn CompressProgress,
-    ) -> Result<Arc<Model>, ConvertError> {
+    fn rotated(&self, transform: Transform, progress: &dyn Progress) -> Result<Arc<Model>, ConvertError> {
         let (source, folder, memory) = (&self.source, &self.folder, self.options.memory);
         dense_file(source, folder, &self.checksum, Some(transform), memory, progress)
     }
@@ -132,7 +118,7 @@ impl Compression {
         &mut self,
         dense: &Arc<Model>,
         hessians: bool,
-        progress: &dyn CompressProgress,
+        progress: &dyn Progress,
     ) -> Result<PathBuf, ConvertError> {
         let identity = identity(&dense.metadata().provenance);
         let name = dense_name(recorded(&dense.metadata().provenance));
@@ -154,7 +140,7 @@ impl Compression {
         StatisticsOptions { hessians, memory, session, force: true, ..StatisticsOptions::default() }
     }
 
-    fn text(&mut self, progress: &dyn CompressProgress) -> Result<&CalibrationText, ConvertError> {
+    fn text(&mut self, progress: &dyn Progress) -> Result<&CalibrationText, ConvertError> {
         if self.text.is_none() {
             let options = &self.options;
             self.text = Some(match &options.text {
@@ -180,7 +166,7 @@ fn dense_file(
     checksum: &str,
     transform: Option<Transform>,
     memory: Option<u64>,
-    progress: &dyn CompressProgress,
+    progress: &dyn Progress,
 ) -> Result<Arc<Model>, ConvertError> {
     let path = folder.join(format!("{}.pith", dense_name(transform)));
     // Of another checkpoint, or of none that can be read, it is written anew.

@@ -13,9 +13,9 @@ mod report;
 pub mod statistics;
 
 pub use checkpoint::{CheckpointError, load_tokenizer};
-pub use compression::{CompressOptions, CompressProgress, Compression};
+pub use compression::{CompressOptions, Compression};
 pub use error::ConvertError;
 pub use export::{ExportOptions, ExportReport, ExportType, export};
 pub use pipeline::{ConvertOptions, Rounder, SourceSummary, convert, input_files, inspect_source};
 pub use recipe::{HeadEncoding, NAMED as NAMED_RECIPES, Override, Quantizer, Recipe, RecipeError, Transform};
-pub use report::{EncodingTotal, Progress, Report, TensorReport};
+pub use report::{EncodingTotal, Report, TensorReport};

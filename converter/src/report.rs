@@ -1,30 +1,9 @@
-//! What a conversion says while it runs and when it is done.
+//! What a conversion says when it is done.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pith_format::{Encoding, TensorId};
-
-/// Hears how far a conversion is.
-pub trait Progress: Sync {
-    /// So many bytes of the checkpoint will be read.
-    fn begin(&self, total_bytes: u64);
-    /// The tensor called `name` in the checkpoint is next.
-    fn tensor(&self, name: &str);
-    /// So many more bytes are done.
-    fn advance(&self, bytes: u64);
-    /// Whether to stop; asked a few times a tensor.
-    fn is_interrupted(&self) -> bool {
-        false
-    }
-}
-
-/// Hears nothing.
-impl Progress for () {
-    fn begin(&self, _: u64) {}
-    fn tensor(&self, _: &str) {}
-    fn advance(&self, _: u64) {}
-}
 
 /// What was done.
 #[derive(Clone, Debug)]

@@ -2,10 +2,9 @@
 
 use crate::error::SearchError;
 use crate::random::Random;
-use crate::search::SearchProgress;
-use pith_converter::statistics::CalibrationProgress;
 use pith_eval::kl::Reference;
 use pith_eval::{Logits, Scored, Windows};
+use pith_format::Progress;
 use pith_runtime::{LayerRun, Model, RuntimeError, SessionOptions};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -25,7 +24,7 @@ pub(crate) struct Bench<'a> {
     stages: Vec<Reference>,
     options: SessionOptions,
     work: PathBuf,
-    pub progress: &'a dyn SearchProgress,
+    pub progress: &'a dyn Progress,
 }
 
 /// Windows of as many tokens each, evenly from all of a text, in an order of which any beginning is spread over it.
@@ -47,7 +46,7 @@ impl<'a> Bench<'a> {
         stages: &[usize],
         options: SessionOptions,
         work: PathBuf,
-        progress: &'a dyn SearchProgress,
+        progress: &'a dyn Progress,
     ) -> Result<Self, SearchError> {
         let context_len = windows[0].len();
         let options = SessionOptions { context_len: Some(context_len), ..options };
@@ -119,7 +118,7 @@ impl<'a> Walk<'a> {
         let end = layer.min(self.run.model().config().layers.len());
         while self.at < end {
             for hidden in &mut self.hidden {
-                if CalibrationProgress::is_interrupted(self.bench.progress) {
+                if self.bench.progress.is_interrupted() {
                     return Err(SearchError::Interrupted { work: self.bench.work.clone() });
                 }
                 self.run.layer_unheard(self.at, hidden)?;

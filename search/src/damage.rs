@@ -7,6 +7,7 @@ use crate::journal::Journal;
 use crate::knapsack::Point;
 use crate::space::Space;
 use crate::tiles::Tiles;
+use pith_format::Unit;
 
 /// Divergences below this are taken as this: their logarithms are interpolated.
 const LEAST: f64 = 1e-12;
@@ -84,7 +85,7 @@ pub(crate) fn measure(
     let names: Vec<String> = space.choices().iter().map(ToString::to_string).collect();
     let mut table = vec![vec![None; names.len()]; space.tensors().len()];
     let mut walk = None;
-    bench.progress.begin_step("measuring damages", (choices.len() * table.len()) as u64);
+    bench.progress.begin("measuring damages", (choices.len() * table.len()) as u64, Unit::Rounds);
     for (index, tensor) in space.tensors().iter().enumerate() {
         let name = tensor.id.to_string();
         for &choice in choices {
@@ -107,7 +108,7 @@ pub(crate) fn measure(
                 }
             };
             table[index][choice] = Some(kl);
-            bench.progress.advance_step();
+            bench.progress.advance(1);
         }
     }
     let bits: Vec<f64> = space.choices().iter().map(|choice| choice.bits()).collect();

@@ -9,6 +9,7 @@ use crate::journal::Journal;
 use crate::random::Random;
 use crate::space::{Assignment, Space};
 use crate::tiles::Tiles;
+use pith_format::Unit;
 use std::time::Instant;
 
 /// Offspring of a generation.
@@ -70,7 +71,7 @@ impl Evolution<'_, '_, '_> {
         let all = self.bench.window_count();
         let kl = self.divergence(&start, all)?;
         let mut evolved = Evolved { best: start, kl, generations: 0 };
-        self.bench.progress.begin_step("evolving", generations as u64);
+        self.bench.progress.begin("evolving", generations as u64, Unit::Rounds);
         while evolved.generations < generations && Instant::now() < deadline {
             let mut candidates = offspring(&evolved.best, self.space.choices().len(), &mut random, |child| {
                 self.budget.fits(self.space, child, self.refine)
@@ -92,7 +93,7 @@ impl Evolution<'_, '_, '_> {
                 candidates = measured.into_iter().take(kept).map(|(_, candidate)| candidate).collect();
             }
             evolved.generations += 1;
-            self.bench.progress.advance_step();
+            self.bench.progress.advance(1);
         }
         Ok(evolved)
     }

@@ -30,5 +30,5 @@ pub use damage::{Damage, Damages};
 pub use error::SearchError;
 pub use journal::{Journal, Subject};
 pub use outcome::{Outcome, Row};
-pub use search::{DEFAULT_GENERATIONS, SearchOptions, SearchProgress, search};
+pub use search::{DEFAULT_GENERATIONS, SearchOptions, search};
 pub use space::{Assignment, Space, Tensor};

@@ -14,11 +14,11 @@ use crate::plan::{Costs, LEAST_WINDOWS, Plan};
 use crate::space::{Assignment, Space};
 use crate::tiles::Tiles;
 use pith_converter::checkpoint::Checkpoint;
-use pith_converter::statistics::{CalibrationProgress, CalibrationText, Statistics, TextOptions};
+use pith_converter::statistics::{CalibrationText, Statistics, TextOptions};
 use pith_converter::{
-    CompressOptions, Compression, ConvertError, ConvertOptions, Progress, Recipe, Rounder, input_files,
+    CompressOptions, Compression, ConvertError, ConvertOptions, Recipe, Rounder, input_files,
 };
-use pith_format::{ReplaceOptions, move_to};
+use pith_format::{Progress, ReplaceOptions, move_to};
 use pith_runtime::{Model, SessionOptions};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,22 +78,6 @@ pub struct SearchOptions {
     pub force: bool,
 }
 
-/// Hears how far a search is. It is told of conversions and calibrations in their own terms too.
-pub trait SearchProgress: Progress + CalibrationProgress {
-    /// Something a person may want to know now.
-    fn say(&self, line: &str);
-    /// So many measurements or generations begin.
-    fn begin_step(&self, step: &str, total: u64);
-    /// One is done.
-    fn advance_step(&self);
-}
-
-impl SearchProgress for () {
-    fn say(&self, _: &str) {}
-    fn begin_step(&self, _: &str, _: u64) {}
-    fn advance_step(&self) {}
-}
-
 /// Finds a recipe within the budget and writes its file to `output`.
 ///
 /// The file diverges no more, on the search's text, than the best uniform recipe that is no larger: both are written and
@@ -102,7 +86,7 @@ pub fn search(
     source: &Path,
     output: &Path,
     options: &SearchOptions,
-    progress: &dyn SearchProgress,
+    progress: &dyn Progress,
 ) -> Result<Outcome, SearchError> {
     let clock = Clock { started: Instant::now(), seconds: options.hours * 3600.0 };
     check(source, output, options)?;
@@ -136,7 +120,7 @@ pub fn search(
     };
     let mut compression = compression(source, options, calibration_tokens, progress)?;
     let calibrating = Instant::now();
-    let calibration_path = compression.calibration(true, &Hearer(progress))?;
+    let calibration_path = compression.calibration(true, progress)?;
     let calibration = Statistics::open(&calibration_path).map_err(ConvertError::from)?;
     let tokens = calibration.info().tokens as f64;
     let calibrating = calibrating.elapsed().as_secs_f64().max(tokens * seconds_per_token);
@@ -317,7 +301,7 @@ fn compression(
     source: &Path,
     options: &SearchOptions,
     tokens: Option<usize>,
-    progress: &dyn SearchProgress,
+    progress: &dyn Progress,
 ) -> Result<Compression, SearchError> {
     let given = CompressOptions {
         text: Some(options.text.clone()),
@@ -325,7 +309,7 @@ fn compression(
         session: options.session.clone(),
         memory: options.memory,
     };
-    Ok(Compression::new(source, &options.work, given, &Hearer(progress))?)
+    Ok(Compression::new(source, &options.work, given, progress)?)
 }
 
 /// Seconds of a dense pass for a token, logits included.
@@ -333,7 +317,7 @@ fn time_pass(
     dense: &Arc<Model>,
     text: &Text,
     options: &SearchOptions,
-    progress: &dyn SearchProgress,
+    progress: &dyn Progress,
 ) -> Result<f64, SearchError> {
     let window = pick_windows(&text.windows, options.context_len, 1);
     // The first pass reads the file.
@@ -471,7 +455,7 @@ impl Run<'_, '_> {
         assignment: Assignment,
         rival: Rival,
         output: &Path,
-        progress: &dyn SearchProgress,
+        progress: &dyn Progress,
     ) -> Result<Written, SearchError> {
         let found = self.options.work.join(FOUND);
         let other = self.options.work.join(UNIFORM);
@@ -502,11 +486,11 @@ impl Run<'_, '_> {
         compression: &mut Compression,
         assignment: Assignment,
         path: &Path,
-        progress: &dyn SearchProgress,
+        progress: &dyn Progress,
     ) -> Result<Written, SearchError> {
         let recipe: Recipe = self.space.recipe(&assignment, self.options.refine);
         let options = ConvertOptions { recipe, force: true, ..ConvertOptions::default() };
-        let report = compression.write(&options, path, &Hearer(progress))?;
+        let report = compression.write(&options, path, progress)?;
         let kl = self.bench.divergence(Arc::new(Model::open(path)?), self.bench.window_count())?;
         Ok(Written { assignment, file_bytes: report.file_bytes, kl })
     }
@@ -557,39 +541,4 @@ fn uniforms(space: &Space, options: &SearchOptions) -> Vec<(String, Assignment)>
         }
     }
     found
-}
-
-/// Tells the search's listener what conversions and calibrations say.
-struct Hearer<'a>(&'a dyn SearchProgress);
-
-impl Progress for Hearer<'_> {
-    fn begin(&self, total_bytes: u64) {
-        Progress::begin(self.0, total_bytes);
-    }
-
-    fn tensor(&self, name: &str) {
-        self.0.tensor(name);
-    }
-
-    fn advance(&self, bytes: u64) {
-        Progress::advance(self.0, bytes);
-    }
-
-    fn is_interrupted(&self) -> bool {
-        Progress::is_interrupted(self.0)
-    }
-}
-
-impl CalibrationProgress for Hearer<'_> {
-    fn begin(&self, step: &str, tokens: u64) {
-        CalibrationProgress::begin(self.0, step, tokens);
-    }
-
-    fn advance(&self, tokens: u64) {
-        CalibrationProgress::advance(self.0, tokens);
-    }
-
-    fn is_interrupted(&self) -> bool {
-        CalibrationProgress::is_interrupted(self.0)
-    }
 }

@@ -1,16 +1,13 @@
 //! A search over the embedded model, interrupted and not, and what it refuses.
 
 use pith_converter::Recipe;
-use pith_converter::statistics::CalibrationProgress;
-use pith_format::{Encoding, ReplaceError};
+use pith_format::{Encoding, Progress, ReplaceError, Unit};
 use pith_runtime::{Model, SessionOptions};
-use pith_search::{
-    Budget, Choice, EnergyRule, Journal, Outcome, SearchError, SearchOptions, SearchProgress, Space, search,
-};
+use pith_search::{Budget, Choice, EnergyRule, Journal, Outcome, SearchError, SearchOptions, Space, search};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 fn wren() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/wren")
@@ -49,25 +46,23 @@ fn options(folder: &Path, budget: Budget) -> SearchOptions {
 struct Impatient {
     limit: usize,
     steps: AtomicUsize,
+    /// The step counts measurements or generations.
+    counts: AtomicBool,
 }
 
-impl pith_converter::Progress for Impatient {
-    fn begin(&self, _: u64) {}
-    fn tensor(&self, _: &str) {}
-    fn advance(&self, _: u64) {}
-}
+impl Progress for Impatient {
+    fn begin(&self, _: &str, _: u64, unit: Unit) {
+        self.counts.store(unit == Unit::Rounds, Ordering::Relaxed);
+    }
 
-impl CalibrationProgress for Impatient {
+    fn advance(&self, count: u64) {
+        if self.counts.load(Ordering::Relaxed) {
+            self.steps.fetch_add(count as usize, Ordering::Relaxed);
+        }
+    }
+
     fn is_interrupted(&self) -> bool {
         self.steps.load(Ordering::Relaxed) >= self.limit
-    }
-}
-
-impl SearchProgress for Impatient {
-    fn say(&self, _: &str) {}
-    fn begin_step(&self, _: &str, _: u64) {}
-    fn advance_step(&self) {
-        self.steps.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -1,10 +1,9 @@
 //! Calibration: its sums against plain ones in f64, its file, its errors.
 
 use pith_converter::statistics::{
-    CalibrationProgress, CalibrationText, LEAST_TOKENS, Site, Statistics, StatisticsError, StatisticsOptions,
-    TextOptions,
+    CalibrationText, LEAST_TOKENS, Site, Statistics, StatisticsError, StatisticsOptions, TextOptions,
 };
-use pith_format::{Encoding, ReplaceError, Role, TensorId, TensorPlan, Writer};
+use pith_format::{Encoding, Progress, ReplaceError, Role, TensorId, TensorPlan, Writer};
 use pith_runtime::{Inputs, LayerRun, Listener, Model, Session, SessionOptions};
 use pith_tests::{Converted, convert_all, convert_with, golden, is_emulated, shared, wren};
 use std::collections::HashMap;
@@ -314,7 +313,7 @@ fn activations_that_are_not_finite_are_refused_with_their_place() {
 /// Asks to stop after some tokens.
 struct Impatient(AtomicUsize);
 
-impl CalibrationProgress for Impatient {
+impl Progress for Impatient {
     fn advance(&self, _: u64) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }

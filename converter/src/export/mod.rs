@@ -10,7 +10,7 @@ mod tensor;
 
 use std::path::{Path, PathBuf};
 
-use pith_format::{Index, Kind, Metadata, ModelConfig, Role};
+use pith_format::{Index, Kind, Metadata, ModelConfig, Progress, Role, Unit};
 use serde_json::{Value, json};
 
 use crate::checkpoint::families::{Architecture, Binding, original_bindings, original_config};
@@ -18,7 +18,6 @@ use crate::checkpoint::{Checkpoint, SourceKind};
 use crate::error::ConvertError;
 use crate::identity::recorded;
 use crate::passes::PassError;
-use crate::report::Progress;
 use folder::Staging;
 use safetensors::Shards;
 use tensor::Target;
@@ -114,10 +113,11 @@ pub fn export(
     check_bindings(index, &bindings)?;
     let targets = Target::all(&bindings);
     let mut staging = Staging::create(output)?;
-    progress.begin(targets.iter().map(|target| target.bytes(options.dtype)).sum());
+    let total = targets.iter().map(|target| target.bytes(options.dtype)).sum();
+    progress.begin("exporting", total, Unit::Bytes);
     let shards = Shards::plan(&targets, options.dtype, options.shard_bytes);
     shards.write(&mut staging, |target, put| {
-        progress.tensor(target.name());
+        progress.item(target.name());
         target.write(index, bytes, options.dtype, &mut |band: &[u8]| {
             put(band)?;
             progress.advance(band.len() as u64);

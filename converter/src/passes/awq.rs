@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use faer::{Accum, MatMut, MatRef, Par};
-use pith_format::{Encoding, ModelConfig, Role, TensorId};
+use pith_format::{Encoding, ModelConfig, Progress, Role, TensorId};
 
 use super::change::Changes;
 use super::nearest::nearest;
@@ -19,7 +19,6 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::families::Binding;
 use crate::checkpoint::rows::load_rows;
 use crate::recipe::Transform;
-use crate::report::Progress;
 use crate::statistics::{Site, Statistics};
 
 /// Values of `α` that are tried.
@@ -90,7 +89,7 @@ fn all_scales(
         if progress.is_interrupted() {
             return Err(PassError::Interrupted);
         }
-        progress.tensor(&format!("scales of layer {}", place.layer));
+        progress.item(&format!("scales of layer {}", place.layer));
         let behind: Vec<&Planned> = place.behind.iter().filter_map(|&role| find(place.layer, role)).collect();
         // Matrices that are not rounded lose nothing. Where none of a place is, others may round them, mostly to 4 bits.
         let rounded = behind.iter().filter_map(|tensor| {

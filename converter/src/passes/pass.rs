@@ -1,10 +1,9 @@
 //! What a pass is.
 
-use pith_format::TensorId;
+use pith_format::{Progress, TensorId};
 
 use super::{Group, Outline, PassError};
 use crate::checkpoint::Checkpoint;
-use crate::report::Progress;
 use crate::statistics::Statistics;
 
 /// How much must be in memory when a pass is applied. What needs less takes less: memory is that of the widest matrix

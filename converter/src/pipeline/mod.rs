@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pith_format::{
-    Metadata, ModelConfig, PassRecord, Provenance, ReplaceOptions, Replacement, SourceRecord, Writer,
+    Metadata, ModelConfig, PassRecord, Progress, Provenance, ReplaceOptions, Replacement, SourceRecord, Unit,
+    Writer,
 };
 
 use crate::checkpoint::families::Architecture;
@@ -19,7 +20,7 @@ use crate::checkpoint::{Checkpoint, SourceKind};
 use crate::error::ConvertError;
 use crate::passes::Pass;
 use crate::recipe::Recipe;
-use crate::report::{Progress, Report};
+use crate::report::Report;
 use prepare::{Prepared, name_of, path_name};
 use write::{Written, write_tensors};
 
@@ -100,7 +101,7 @@ fn convert_with(
     let checksum = format!("{:032x}", prepared.checkpoint.checksum()?);
     let statistics = prepared.statistics(options, &checksum)?;
     let mut writer = Writer::new(Replacement::create(output, replacing)?, &prepared.plan())?;
-    progress.begin(prepared.read_bytes());
+    progress.begin("converting", prepared.read_bytes(), Unit::Bytes);
     let Prepared { checkpoint, outline, passes, .. } = &mut prepared;
     passes
         .iter_mut()

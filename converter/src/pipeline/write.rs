@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use pith_format::{PassRecord, Role, TensorId, Writer};
+use pith_format::{PassRecord, Progress, Role, TensorId, Writer};
 
 use super::encode::{Deviation, deviation, encode};
 use super::prepare::Prepared;
@@ -11,7 +11,7 @@ use crate::checkpoint::rows::{band_rows, decode_rows, read_rows, read_vector};
 use crate::error::ConvertError;
 use crate::passes::group::place;
 use crate::passes::{Codes, Extent, Group, Member, PassReport, Planned};
-use crate::report::{Progress, TensorReport};
+use crate::report::TensorReport;
 use crate::statistics::Statistics;
 
 /// What was written, and what each pass did.
@@ -37,7 +37,7 @@ pub(super) fn write_tensors(
     let reports = vec![PassReport::default(); prepared.passes.len()];
     let mut run = Run { prepared, statistics, measure, progress, reports, waiting: HashMap::new() };
     for planned in &prepared.outline.tensors {
-        progress.tensor(&planned.source.tensor);
+        progress.item(&planned.source.tensor);
         tensors.push(run.write(planned, writer)?);
     }
     let acted = prepared.passes.iter().zip(&run.reports).filter(|(_, report)| report.members > 0);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pith_format::{Encoding, Kind, ModelConfig, ReplaceOptions, Replacement};
+use pith_format::{Encoding, Kind, ModelConfig, Progress, ReplaceOptions, Replacement, Unit};
 use pith_runtime::{Inputs, LayerRun, Listener, Model, SessionOptions, Site};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -12,7 +12,6 @@ use super::error::StatisticsError;
 use super::file::{StatisticsInfo, Writer, tensor_plan};
 use super::hidden::Hidden;
 use super::moments::{Cross, Moments};
-use super::progress::CalibrationProgress;
 use super::sites::site_name;
 use super::text::{CalibrationText, LEAST_TOKENS};
 use crate::identity::identity;
@@ -59,7 +58,7 @@ pub(super) fn collect(
     text: &CalibrationText,
     options: &StatisticsOptions,
     output: &Path,
-    progress: &dyn CalibrationProgress,
+    progress: &dyn Progress,
 ) -> Result<StatisticsReport, StatisticsError> {
     let started = Instant::now();
     let inputs: Vec<PathBuf> = [Some(model), compressed]
@@ -118,7 +117,7 @@ pub(super) fn collect(
     for layer in layers {
         let step =
             layer.map_or("head".into(), |index| format!("layer {} of {}", index + 1, config.layers.len()));
-        progress.begin(&step, tokens as u64);
+        progress.begin(&step, tokens as u64, Unit::Tokens);
         let mut collector = Collector::new(config, layer, options.hessians, compressed.is_some(), &pool);
         for (sequence, &place) in places.iter().enumerate() {
             if progress.is_interrupted() {

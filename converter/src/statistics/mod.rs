@@ -23,7 +23,6 @@ mod error;
 mod file;
 mod hidden;
 mod moments;
-mod progress;
 mod sites;
 mod text;
 
@@ -31,6 +30,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use pith_format::Progress;
 use xxhash_rust::xxh3::Xxh3;
 
 pub use collect::{StatisticsOptions, StatisticsReport};
@@ -38,7 +38,6 @@ pub use error::StatisticsError;
 pub use file::StatisticsInfo;
 pub use pith_runtime::Site;
 pub(crate) use pith_runtime::{Model, SessionOptions};
-pub use progress::CalibrationProgress;
 pub use text::{CalibrationText, DEFAULT_GENERATED, DEFAULT_WINDOW, LEAST_TOKENS, TextOptions};
 
 use crate::checkpoint::file::SourceFile;
@@ -121,7 +120,7 @@ impl Statistics {
         text: &CalibrationText,
         options: &StatisticsOptions,
         output: &Path,
-        progress: &dyn CalibrationProgress,
+        progress: &dyn Progress,
     ) -> Result<StatisticsReport, StatisticsError> {
         collect::collect(model, None, text, options, output, progress)
     }
@@ -134,7 +133,7 @@ impl Statistics {
         text: &CalibrationText,
         options: &StatisticsOptions,
         output: &Path,
-        progress: &dyn CalibrationProgress,
+        progress: &dyn Progress,
     ) -> Result<StatisticsReport, StatisticsError> {
         collect::collect(dense, Some(compressed), text, options, output, progress)
     }

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pith_format::{Progress, Unit};
 use pith_runtime::{Model, Sampler, SamplerOptions, Session, SessionOptions};
 use serde_json::Value;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::error::StatisticsError;
-use super::progress::CalibrationProgress;
 use crate::checkpoint::file::SourceFile;
 
 /// Fewest tokens of a calibration, and of its last window.
@@ -90,7 +90,7 @@ impl CalibrationText {
         model: &Arc<Model>,
         options: TextOptions,
         session: SessionOptions,
-        progress: &dyn CalibrationProgress,
+        progress: &dyn Progress,
     ) -> Result<Self, StatisticsError> {
         let (window, limit) = options.resolve(model)?;
         let config = model.config();
@@ -107,7 +107,7 @@ impl CalibrationText {
         let options = SessionOptions { context_len: Some(window), two_stage_logits: false, ..session };
         let mut session = Session::new(Arc::clone(model), options)?;
         let mut left = limit.unwrap_or(DEFAULT_GENERATED);
-        progress.begin("writing", left as u64);
+        progress.begin("writing", left as u64, Unit::Tokens);
         let alike = vec![0.0; config.vocab_len];
         let mut sequences = Vec::new();
         while left > 0 {
