@@ -147,7 +147,7 @@ pub enum CheckpointError {
         "{}: tensor {tensor:?} has shape {found:?}, the configuration asks for {expected:?} to make {id}",
         path.display()
     )]
-    SourceShape { path: PathBuf, tensor: String, id: TensorId, expected: Vec<usize>, found: Vec<usize> },
+    SourceShape { path: PathBuf, tensor: String, id: TensorId, expected: Box<[usize]>, found: Box<[usize]> },
     /// A tensor that the family's table knows nothing of: leaving it out would give another model.
     #[error("{}: tensor {tensor:?} has no part in a model of the family {family}", path.display())]
     UnknownTensor { path: PathBuf, tensor: String, family: &'static str },

@@ -172,7 +172,7 @@ impl<'a> Sources<'a> {
             _ => vec![source_rows],
         };
         if found.shape != expected {
-            let (tensor, found) = (name.to_string(), found.shape.clone());
+            let (tensor, expected, found) = (name.to_string(), expected.into(), found.shape.clone().into());
             return Err(CheckpointError::SourceShape { path, tensor, id, expected, found });
         }
         let (tensor, dtype) = (name.to_string(), found.dtype);
