@@ -191,6 +191,41 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_in_a_batch_leaves_every_sequence_as_it_was() {
+        let model = support::llama().build().open();
+        let tokens = support::tokens(15, 301);
+        let faulty: &'static Faulty = Box::leak(Box::default());
+        let engine = Arc::new(Engine::of(faulty, Pool::new(THREADS, false).unwrap()));
+        let open = |count: usize| {
+            let options = SessionOptions { batch: Some(BATCH), ..SessionOptions::default() };
+            let mut session = Session::with_engine(&engine, Arc::clone(&model), options).unwrap();
+            session.prefill(&tokens[..count]).unwrap();
+            session
+        };
+        // More than go together, so that the last pass may fail after others.
+        let mut sessions: Vec<Session> = (1..7).map(open).collect();
+        let step = |sessions: &mut [Session]| {
+            engine.step(&mut sessions.iter_mut().map(|session| (session, 9)).collect::<Vec<_>>())
+        };
+        let expected: Vec<Vec<f32>> = (1..7).map(|count| open(count).step(9).unwrap().to_vec()).collect();
+        faulty.arm(0, false);
+        step(&mut sessions).unwrap();
+        let calls = faulty.disarm();
+        for call in (1..=calls).step_by(7).chain([calls]) {
+            sessions.iter_mut().zip(1..).for_each(|(session, count)| session.truncate(count));
+            faulty.arm(call, false);
+            let error = step(&mut sessions).expect_err("the panic was swallowed");
+            faulty.disarm();
+            assert!(matches!(error, RuntimeError::Panic { .. }), "call {call}: {error}");
+            for (session, count) in sessions.iter().zip(1..) {
+                assert_eq!((session.tokens(), session.logits_position), (&tokens[..count], 0));
+            }
+            step(&mut sessions).unwrap();
+            assert!(sessions.iter().zip(&expected).all(|(session, logits)| session.logits() == logits));
+        }
+    }
+
+    #[test]
     fn a_panic_on_another_thread_is_the_callers_error() {
         let model = support::llama().build().open();
         let tokens = support::tokens(15, 301);

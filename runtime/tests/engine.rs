@@ -1,18 +1,12 @@
-//! Sessions that share an engine. A binary of its own, since it counts the threads of the process.
+//! Sessions that share an engine.
 
 #[path = "support/mod.rs"]
 mod support;
 
 use pith_format::Encoding;
 use pith_runtime::{Engine, EngineOptions, LayerRun, Model, RuntimeError, Session, SessionOptions};
-use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Barrier};
 use support::{Built, llama, tokens};
-
-/// One test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Large enough that threads get work.
 fn built() -> Built {
@@ -41,35 +35,8 @@ fn logits(session: &mut Session, seed: usize) -> Vec<Vec<f32>> {
     all
 }
 
-#[cfg(target_os = "linux")]
-fn threads_of_process() -> usize {
-    std::fs::read_dir("/proc/self/task").unwrap().count()
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_hundred_sessions_share_one_pool() {
-    let _alone = alone();
-    let built = built();
-    let (model, before) = (built.open(), threads_of_process());
-    let engine = engine(3);
-    assert_eq!(threads_of_process(), before + 2);
-    let mut sessions: Vec<Session> = (0..100).map(|_| open(&engine, &model)).collect();
-    let expected = logits(&mut sessions[0], 0);
-    for session in &mut sessions {
-        assert_eq!((session.threads(), Arc::as_ptr(session.engine())), (3, Arc::as_ptr(&engine)));
-        session.prefill(&[1, 2, 3]).unwrap();
-    }
-    println!("{} threads with 100 sessions, {before} before", threads_of_process());
-    assert_eq!(threads_of_process(), before + 2);
-    assert!(logits(&mut sessions[99], 0) == expected);
-    drop((sessions, engine));
-    assert_eq!(threads_of_process(), before);
-}
-
 #[test]
 fn sessions_used_at_once_compute_what_they_compute_alone() {
-    let _alone = alone();
     let built = built();
     let model = built.open();
     for threads in [1, 3] {
@@ -100,7 +67,6 @@ fn cpus_allowed() -> String {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_calling_thread_may_run_wherever_it_might_before() {
-    let _alone = alone();
     let built = built();
     let (model, before) = (built.open(), cpus_allowed());
     // CPU 0 may not be this process's.
@@ -132,7 +98,6 @@ fn the_calling_thread_may_run_wherever_it_might_before() {
 
 #[test]
 fn what_belongs_to_the_engine_is_not_given_to_a_session() {
-    let _alone = alone();
     let built = built();
     let (model, engine) = (built.open(), engine(2));
     let plain = SessionOptions::default;
