@@ -52,8 +52,8 @@ mod tests {
     use super::*;
     use crate::engine::Engine;
     use crate::model::Model;
+    use crate::options::SessionOptions;
     use crate::pool::Pool;
-    use crate::session::SessionOptions;
     use pith_format::Matrix;
     use pith_kernels::{Kernels, Operand, by_name};
     use std::sync::Arc;

@@ -286,3 +286,12 @@ pub enum RuntimeError {
         message: String,
     },
 }
+
+/// An option that must be between 1 and `most`.
+pub(crate) fn at_least_one(option: &'static str, value: usize, most: usize) -> Result<usize, RuntimeError> {
+    if (1..=most).contains(&value) {
+        return Ok(value);
+    }
+    let expected = if most == usize::MAX { "at least 1".into() } else { format!("1 to {most}") };
+    Err(RuntimeError::Option { option, found: value.to_string(), expected })
+}

@@ -1,167 +1,19 @@
 //! The forward pass: one for all families, for one token and for many. What a model does is in its configuration and
 //! in which tensors it has.
 
-use crate::attention::{AttentionBuffers, attend};
+use crate::attention::attend;
+use crate::buffers::{Buffers, areas};
 use crate::cache::LayerCache;
 use crate::error::RuntimeError;
 use crate::exec::Exec;
 use crate::head::Head;
 use crate::layerwise::{Inputs, Listener, Site};
-use crate::memory::{probe, product, zeros};
 use crate::model::{Attention, FeedForward, Layer, Linear, Model, Norm, Vector};
 use crate::rope::Rotation;
+use crate::sequence::{Place, Sequence};
 use pith_format::{ActivationFunction, Dense, Matrix, ModelConfig, NormKind};
 use pith_kernels::{Activations, Form, Kernels, Operand};
-use pith_meter::Traffic;
 use std::ops::Range;
-
-/// Everything a call computes with, for as many tokens as a call may have.
-pub(crate) struct Buffers {
-    /// The residual stream, `tokens × hidden_len`.
-    x: Vec<f32>,
-    /// What a block computes in turn: queries, keys, values and their mix, or gate and up; then what it adds to the
-    /// residual stream. A parallel layer has the first two beside each other.
-    shared: Vec<f32>,
-    /// One token, or one head of it, while it is normalised.
-    row: Vec<f32>,
-    /// What the next matrices read.
-    operand: Activations,
-    /// What the last matrix of a layer reads, where it is packed.
-    inner: Activations,
-}
-
-/// What attention over one sequence computes with.
-pub(crate) struct Place {
-    attention: AttentionBuffers,
-    rotations: Vec<Rotation>,
-}
-
-/// A call's tokens of one sequence, and where its keys and values are.
-pub(crate) struct Sequence<'a> {
-    /// Position of the first token.
-    first: usize,
-    /// Number of tokens.
-    tokens: usize,
-    /// Of the layers from `first_layer` on.
-    caches: &'a mut [LayerCache],
-    first_layer: usize,
-    place: &'a mut Place,
-    /// Keys and values that were read and written.
-    pub traffic: Traffic,
-}
-
-impl Place {
-    /// Room for calls of up to `batch` tokens in a context of `context_len`.
-    pub fn new(
-        config: &ModelConfig,
-        context_len: usize,
-        batch: usize,
-        threads: usize,
-    ) -> Result<Self, RuntimeError> {
-        let rotations = config.rope.iter().map(|table| Rotation::new(table, context_len, batch));
-        Ok(Self {
-            attention: AttentionBuffers::new(config, context_len, batch, threads)?,
-            rotations: rotations.collect::<Result<_, _>>()?,
-        })
-    }
-
-    /// `tokens` tokens from position `first` on.
-    pub fn sequence<'a>(
-        &'a mut self,
-        first: usize,
-        tokens: usize,
-        caches: &'a mut [LayerCache],
-    ) -> Sequence<'a> {
-        Sequence { first, tokens, caches, first_layer: 0, place: self, traffic: Traffic::default() }
-    }
-
-    /// The same for one layer alone.
-    pub fn sequence_of_layer<'a>(
-        &'a mut self,
-        first: usize,
-        tokens: usize,
-        layer_index: usize,
-        cache: &'a mut LayerCache,
-    ) -> Sequence<'a> {
-        let caches = std::slice::from_mut(cache);
-        Sequence { first_layer: layer_index, ..self.sequence(first, tokens, caches) }
-    }
-}
-
-impl Sequence<'_> {
-    fn positions(&self) -> Range<usize> {
-        self.first..self.first + self.tokens
-    }
-}
-
-impl Buffers {
-    /// Room for calls of up to `batch` tokens.
-    pub fn new(config: &ModelConfig, batch: usize) -> Result<Self, RuntimeError> {
-        let what = "the activations";
-        let widths = Widths::of(config);
-        let values = |len: usize| zeros(what, product(&[batch, len]).unwrap_or(usize::MAX));
-        let hidden_len = config.hidden_len;
-        let shared_len = config.layers.iter().map(|layer| {
-            let [attention, ffn] = areas(layer, hidden_len);
-            if layer.parallel { attention + ffn } else { attention.max(ffn) }
-        });
-        let widest = widths.widest(hidden_len);
-        probe(what, Activations::bytes(batch, widest))?;
-        Ok(Self {
-            x: values(hidden_len)?,
-            shared: values(shared_len.max().unwrap_or(0))?,
-            row: vec![0.0; hidden_len.max(widths.head)],
-            operand: Activations::new(batch, widest),
-            inner: Activations::packed(batch, widths.inner),
-        })
-    }
-
-    /// The residual streams of a call's first tokens, `tokens × hidden_len`.
-    pub fn hidden(&mut self, len: usize) -> &mut [f32] {
-        &mut self.x[..len]
-    }
-
-    /// Most values that the results of one product of all matrices with the same operand take, for `batch` tokens.
-    pub fn largest_product(config: &ModelConfig, batch: usize) -> Option<usize> {
-        let rows = config.layers.iter().map(|layer| {
-            let attention = layer.attention().map_or(0, |dims| dims.query_len() + 2 * dims.kv_len());
-            attention.max(2 * layer.dense().map_or(0, |dims| dims.len)).max(config.hidden_len)
-        });
-        product(&[batch, rows.max().unwrap_or(0)])
-    }
-}
-
-/// The largest of each width over a model's layers.
-pub(crate) struct Widths {
-    /// A head.
-    pub head: usize,
-    /// All query heads.
-    pub queries: usize,
-    /// All key heads.
-    pub keys: usize,
-    /// Inside of a feed-forward block.
-    pub inner: usize,
-}
-
-impl Widths {
-    pub fn of(config: &ModelConfig) -> Self {
-        let attention = |len: fn(&pith_format::Attention) -> usize| {
-            config.layers.iter().filter_map(|layer| layer.attention().map(len)).max().unwrap_or(0)
-        };
-        let inner = config.layers.iter().filter_map(|layer| layer.dense().map(|dims| dims.len));
-        Self {
-            head: attention(|dims| dims.head_dim),
-            queries: attention(pith_format::Attention::query_len),
-            keys: attention(pith_format::Attention::kv_len),
-            inner: inner.max().unwrap_or(0),
-        }
-    }
-
-    /// The widest that any matrix reads.
-    pub fn widest(&self, hidden_len: usize) -> usize {
-        hidden_len.max(self.queries).max(self.inner)
-    }
-}
 
 /// One call of the forward pass: some tokens of one sequence, or of several. Matrices see no sequences: only tokens.
 pub(crate) struct Call<'a, 's> {
@@ -522,8 +374,7 @@ impl<'a, 's> Call<'a, 's> {
         let (all, mut start) = (self.tokens, 0);
         for sequence in &mut *self.sequences {
             let (first, tokens, before) = (sequence.first, sequence.tokens, self.exec.traffic);
-            let cache = &mut sequence.caches[layer_index - sequence.first_layer];
-            let Place { attention, rotations } = &mut *sequence.place;
+            let (cache, Place { attention, rotations }) = sequence.of_layer(layer_index);
             let [queries, keys, values, mixed] = heads.each_mut().map(|x| {
                 let len = x.len() / all;
                 &mut x[start * len..(start + tokens) * len]
@@ -624,13 +475,6 @@ fn add_part(bias: Option<&[f32]>, first: usize, x: &mut [f32]) {
     if let Some(bias) = bias {
         add(x, &bias[first..]);
     }
-}
-
-/// Values a token of the attention's part of the shared buffer, and of the feed-forward block's.
-fn areas(layer: &pith_format::Layer, hidden_len: usize) -> [usize; 2] {
-    let attention = layer.attention().map_or(0, |dims| 2 * (dims.query_len() + dims.kv_len()));
-    let inner = layer.dense().map_or(0, |dims| dims.len);
-    [attention.max(hidden_len), (2 * inner).max(hidden_len)]
 }
 
 /// The first values of `data` in parts of these lengths.

@@ -1,15 +1,17 @@
 //! The forward pass one layer at a time: many sequences go through a layer before the next one is touched, so that
 //! memory holds one layer's weights and cache whatever the model, and somebody hears what each matrix reads.
 
+use crate::buffers::{Buffers, Widths};
 use crate::cache::LayerCache;
 use crate::contain::pass;
 use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::exec::Exec;
-use crate::forward::{Buffers, Call, Place, Widths};
+use crate::forward::Call;
 use crate::head::Head;
 use crate::model::Model;
-use crate::session::{Resolved, SessionOptions};
+use crate::options::{Resolved, SessionOptions};
+use crate::sequence::Place;
 use pith_format::{ModelConfig, Role};
 use pith_kernels::{Activations, Operand};
 use std::fmt;

@@ -22,6 +22,8 @@
 extern crate self as pith_runtime;
 
 mod attention;
+mod batch;
+mod buffers;
 mod cache;
 mod chat;
 mod contain;
@@ -39,6 +41,7 @@ mod layerwise;
 mod ledger;
 mod memory;
 mod model;
+mod options;
 mod placement;
 #[allow(unsafe_code)]
 mod pool;
@@ -47,6 +50,7 @@ mod reply;
 mod resolve;
 mod rope;
 mod sampler;
+mod sequence;
 mod session;
 mod snapshot;
 mod speculate;
@@ -65,11 +69,12 @@ pub use head::EXACT_TOKENS;
 pub use layerwise::{Inputs, LayerRun, Listener, Site};
 pub use ledger::{Ledger, Phase, TokenCost, Totals};
 pub use model::Model;
+pub use options::{DEFAULT_BATCH, DEFAULT_CONTEXT_LEN, SessionOptions};
 /// What a [`Ledger`] takes and gives.
 pub use pith_meter::{Conditions, Joules, Kind, Meter, MeterError, Observer, Reading, Scope, Traffic};
 pub use placement::{DiskRate, Part, Placement};
 pub use pool::MAX_THREADS;
 pub use sampler::{Sampler, SamplerOptions};
-pub use session::{DEFAULT_BATCH, DEFAULT_CONTEXT_LEN, Session, SessionOptions};
+pub use session::Session;
 pub use speculate::{DEFAULT_DRAFT_TOKENS, Draft, DraftModel, Drafter, Lookup, NoDrafter};
 pub use storage::ModelBytes;

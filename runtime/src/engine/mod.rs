@@ -1,11 +1,9 @@
 //! Threads and kernels, shared by any number of sessions.
 
 mod lender;
-mod step;
 
-use crate::error::RuntimeError;
+use crate::error::{RuntimeError, at_least_one};
 use crate::pool::{CpuSet, MAX_THREADS, Pool, Visit};
-use crate::session::at_least_one;
 use lender::Lender;
 use pith_kernels::Kernels;
 use std::fmt;

@@ -3,12 +3,12 @@
 mod plan;
 mod stream;
 
+use crate::buffers::Widths;
 use crate::error::RuntimeError;
-use crate::forward::Widths;
 use crate::head::has_stages;
 use crate::memory::product;
 use crate::model::{Model, Stored};
-use crate::session::{Resolved, SessionOptions};
+use crate::options::{Resolved, SessionOptions};
 use pith_format::TILE_ROWS;
 use plan::{Choice, Sizes, place};
 use std::ops::Range;

@@ -1,7 +1,7 @@
 //! One pass over several sequences.
 
-use super::Engine;
 use crate::contain::pass;
+use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::forward::Call;
 use crate::session::Session;
