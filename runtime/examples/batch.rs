@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     println!("{} threads, {}; the median of {ROUNDS} rounds", engine.threads(), engine.kernels());
-    let [medians @ ..] = rates.map(|mut rates| {
+    let medians = rates.map(|mut rates| {
         rates.sort_by(f64::total_cmp);
         rates[ROUNDS / 2]
     });

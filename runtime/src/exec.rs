@@ -3,9 +3,9 @@
 mod fused;
 
 use crate::engine::{Engine, Lent};
-use crate::model::{Norm, Vector};
 use crate::placement::Stream;
 use crate::pool::{MAX_THREADS, Pool};
+use crate::weights::{Norm, Vector};
 use fused::Scratch;
 use pith_format::{Matrix, TILE_ROWS};
 use pith_kernels::{Activations, Form, Kernels, Operand, PACKED_TOKENS, PackedGroup, Part};

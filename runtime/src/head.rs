@@ -5,14 +5,13 @@ use crate::attention::softcap;
 use crate::error::RuntimeError;
 use crate::exec::Exec;
 use crate::memory::{product, zeros};
-use crate::model::{Model, Stored};
+use crate::model::Model;
+use crate::options::{EXACT_TOKENS, has_stages};
 use crate::placement::head_band;
 use crate::pool::MAX_THREADS;
+use crate::weights::Stored;
 use pith_format::{Matrix, TILE_ROWS};
 use pith_kernels::Operand;
-
-/// So many of the most likely tokens get exact logits in [two stages](crate::SessionOptions::two_stage_logits).
-pub const EXACT_TOKENS: usize = 40;
 
 /// A logit of the first part is taken to lie within so many standard errors of the exact one.
 const STANDARD_ERRORS: f32 = 4.0;
@@ -216,11 +215,6 @@ impl Head {
             rows.iter_mut().zip(products).for_each(|(logit, more)| *logit += *more);
         }
     }
-}
-
-/// Whether a model's head has two parts, and so many rows that few of the second need to be read.
-pub(crate) fn has_stages(model: &Model) -> bool {
-    model.head_residual.as_ref().is_some_and(|rest| rest.rows.div_ceil(TILE_ROWS) > 4 * EXACT_TOKENS)
 }
 
 /// The `n`-th largest value, the smallest where there are fewer; reorders them. Negative infinity of none.

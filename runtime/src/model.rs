@@ -3,6 +3,7 @@
 use crate::error::RuntimeError;
 use crate::resolve::{Resolver, Unresolved};
 use crate::storage::{Extent, ModelBytes, Storage, open_file};
+use crate::weights::{Layer, Norm, Stored, Vector};
 use pith_format::{Encoding, FormatError, Index, Matrix, Metadata, ModelConfig, Reads, Role, TensorId};
 use pith_tokenizer::Tokenizer;
 use std::fmt;
@@ -31,99 +32,6 @@ pub struct Model {
     pub(crate) head_bias: Option<Vector>,
     /// What the head's matrix, or the tied embedding, lacks of its weights.
     pub(crate) head_residual: Option<Stored>,
-}
-
-/// Where a matrix lies.
-#[derive(Clone, Debug)]
-pub(crate) struct Stored {
-    pub encoding: Encoding,
-    pub rows: usize,
-    pub cols: usize,
-    /// Bytes of the file.
-    pub range: Range<usize>,
-    /// What is read in their place.
-    pub own: Option<Arc<[u8]>>,
-    /// Where its blocks begin, and the last one ends, where they differ in size.
-    pub blocks: Option<Arc<[u64]>>,
-}
-
-/// A vector, copied out of the file. Only [`Exec`](crate::exec::Exec) looks into it, so that every use is counted.
-#[derive(Debug)]
-pub(crate) struct Vector(Vec<f32>);
-
-/// A matrix and what is added to its product.
-#[derive(Debug)]
-pub(crate) struct Linear {
-    pub weight: Stored,
-    pub bias: Option<Vector>,
-}
-
-/// Weight and bias of a norm; the model says which kind.
-#[derive(Debug)]
-pub(crate) struct Norm {
-    pub weight: Vector,
-    pub bias: Option<Vector>,
-}
-
-/// One layer's weights.
-#[derive(Debug)]
-pub(crate) struct Layer {
-    /// `None` where the layer has no mixer.
-    pub attention: Option<Attention>,
-    /// `None` where the layer has no feed-forward block.
-    pub feed_forward: Option<FeedForward>,
-}
-
-/// The weights of an attention block.
-#[derive(Debug)]
-pub(crate) struct Attention {
-    pub norm: Norm,
-    pub query: Linear,
-    pub key: Linear,
-    pub value: Linear,
-    /// Weights of the norms of query and key heads.
-    pub head_norms: Option<[Vector; 2]>,
-    pub output: Linear,
-    pub post_norm: Option<Norm>,
-}
-
-/// The weights of a feed-forward block.
-#[derive(Debug)]
-pub(crate) struct FeedForward {
-    /// `None` in parallel layers whose block reads what attention reads.
-    pub norm: Option<Norm>,
-    pub gate: Option<Linear>,
-    pub up: Linear,
-    pub down: Linear,
-    pub post_norm: Option<Norm>,
-}
-
-impl Layer {
-    /// Every matrix, in the order of use.
-    fn matrices(&self) -> impl Iterator<Item = &Stored> {
-        let attention = self
-            .attention
-            .iter()
-            .flat_map(|attention| [&attention.query, &attention.key, &attention.value, &attention.output]);
-        let feed_forward =
-            self.feed_forward.iter().flat_map(|block| block.gate.iter().chain([&block.up, &block.down]));
-        attention.chain(feed_forward).map(|linear| &linear.weight)
-    }
-
-    fn matrix(&mut self, role: Role) -> Option<&mut Stored> {
-        let (attention, block) = (self.attention.as_mut(), self.feed_forward.as_mut());
-        let linear = match role {
-            Role::Query => &mut attention?.query,
-            Role::Key => &mut attention?.key,
-            Role::Value => &mut attention?.value,
-            Role::AttentionOutput => &mut attention?.output,
-            Role::Gate => block?.gate.as_mut()?,
-            Role::Up => &mut block?.up,
-            Role::Down => &mut block?.down,
-            _ => return None,
-        };
-        Some(&mut linear.weight)
-    }
 }
 
 impl fmt::Debug for Model {
@@ -370,16 +278,5 @@ impl Model {
             Some(self.head_matrix().range.clone())
         };
         range.into_iter().for_each(|range| self.storage.will_need(range));
-    }
-}
-
-impl Vector {
-    pub fn new(values: Vec<f32>) -> Self {
-        Self(values)
-    }
-
-    /// For [`Exec`](crate::exec::Exec) alone, which counts it.
-    pub fn uncounted(&self) -> &[f32] {
-        &self.0
     }
 }

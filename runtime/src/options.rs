@@ -4,6 +4,7 @@ use crate::cache::KvType;
 use crate::engine::{EngineOptions, kernels};
 use crate::error::{RuntimeError, at_least_one};
 use crate::model::Model;
+use pith_format::TILE_ROWS;
 
 /// Context of a session that asks for none, in tokens, where the model was made for as much.
 pub const DEFAULT_CONTEXT_LEN: usize = 4096;
@@ -11,6 +12,9 @@ pub const DEFAULT_CONTEXT_LEN: usize = 4096;
 /// Prompt tokens that go through the layers together, unless asked otherwise; twice as many with kernels that
 /// [pack](pith_kernels::Kernels::packs) activations, which take less memory where matrices are read by them.
 pub const DEFAULT_BATCH: usize = 128;
+
+/// So many of the most likely tokens get exact logits in [two stages](crate::SessionOptions::two_stage_logits).
+pub const EXACT_TOKENS: usize = 40;
 
 /// What a session is to be like.
 #[derive(Clone, Debug, Default)]
@@ -106,4 +110,9 @@ fn context_len(model: &Model, options: &SessionOptions) -> Result<usize, Runtime
         return Err(RuntimeError::ContextTooLong { context_len, model_context_len });
     }
     Ok(context_len)
+}
+
+/// Whether a model's head has two parts, and so many rows that few of the second need to be read.
+pub(crate) fn has_stages(model: &Model) -> bool {
+    model.head_residual.as_ref().is_some_and(|rest| rest.rows.div_ceil(TILE_ROWS) > 4 * EXACT_TOKENS)
 }

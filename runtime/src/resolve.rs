@@ -1,7 +1,7 @@
 //! From a file's directory to the model's parts: every tensor is looked up once, and every tensor has a use.
 
-use crate::model::{Attention, FeedForward, Layer, Linear, Norm, Stored, Vector};
-use pith_format::{Entry, FormatError, Index, Matrix, Mixer, NormKind, Role, TensorId};
+use crate::weights::{Attention, FeedForward, Layer, Linear, Norm, Stored, Vector};
+use pith_format::{Entry, FormatError, Index, Mixer, NormKind, Role, TensorId};
 use std::collections::HashSet;
 
 /// Why a layer cannot be run.
@@ -160,17 +160,5 @@ impl<'a> Resolver<'a> {
 
     fn id(&self, role: Role) -> TensorId {
         TensorId { role, layer: self.layer, expert: None }
-    }
-}
-
-impl Stored {
-    /// The matrix in the file it was resolved in, or what stands in for it.
-    pub fn of<'a>(&'a self, file: &'a [u8]) -> Matrix<'a> {
-        let bytes = self.own.as_deref().unwrap_or_else(|| &file[self.range.clone()]);
-        let matrix = match &self.blocks {
-            Some(blocks) => Matrix::indexed(self.encoding, self.rows, self.cols, bytes, blocks),
-            None => Matrix::new(self.encoding, self.rows, self.cols, bytes),
-        };
-        matrix.expect("checked when the model was opened")
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates whose modules are looked at.
-const CRATES: &[&str] = &["meter", "converter", "bench", "search", "cli", "xtask"];
+const CRATES: &[&str] = &["meter", "runtime", "converter", "bench", "search", "cli", "xtask"];
 
 /// The modules of one crate by their paths, the root being the empty one.
 struct Crate {

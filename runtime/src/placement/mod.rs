@@ -5,10 +5,10 @@ mod stream;
 
 use crate::buffers::Widths;
 use crate::error::RuntimeError;
-use crate::head::has_stages;
 use crate::memory::product;
-use crate::model::{Model, Stored};
-use crate::options::{Resolved, SessionOptions};
+use crate::model::Model;
+use crate::options::{Resolved, SessionOptions, has_stages};
+use crate::weights::Stored;
 use pith_format::TILE_ROWS;
 use plan::{Choice, Sizes, place};
 use std::ops::Range;

@@ -241,7 +241,7 @@ fn check_file(name: &str, file: &File, extent: Extent) -> Result<(), RuntimeErro
     if metadata.is_dir() {
         return Err(failed(name, "open")(io::ErrorKind::IsADirectory.into()));
     }
-    let end = extent.offset.checked_add(extent.len).unwrap_or(u64::MAX);
+    let end = extent.offset.saturating_add(extent.len);
     if end > metadata.len() {
         let (path, found_bytes) = (name.into(), metadata.len());
         return Err(RuntimeError::FileTooShort { path, expected_bytes: end, found_bytes });
