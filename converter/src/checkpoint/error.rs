@@ -142,12 +142,12 @@ pub enum CheckpointError {
     /// A tensor that the configuration asks for.
     #[error("{} has no tensor {tensor:?}, which would be {id}", path.display())]
     MissingTensor { path: PathBuf, tensor: String, id: TensorId },
-    /// A tensor of another shape than the configuration asks for.
+    /// A tensor of another shape than the configuration asks for; `shapes` are the found one and the expected one.
     #[error(
-        "{}: tensor {tensor:?} has shape {found:?}, the configuration asks for {expected:?} to make {id}",
-        path.display()
+        "{}: tensor {tensor:?} has shape {:?}, the configuration asks for {:?} to make {id}",
+        path.display(), shapes[0], shapes[1]
     )]
-    SourceShape { path: PathBuf, tensor: String, id: TensorId, expected: Box<[usize]>, found: Box<[usize]> },
+    SourceShape { path: PathBuf, tensor: String, id: TensorId, shapes: Box<[Vec<usize>; 2]> },
     /// A tensor that the family's table knows nothing of: leaving it out would give another model.
     #[error("{}: tensor {tensor:?} has no part in a model of the family {family}", path.display())]
     UnknownTensor { path: PathBuf, tensor: String, family: &'static str },

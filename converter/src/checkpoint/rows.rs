@@ -27,7 +27,7 @@ pub(crate) fn read_rows(
         return read_columns(checkpoint, binding, rows);
     }
     if let RowMap::From(start) = binding.row_map {
-        return Ok(checkpoint.raw_rows(&binding.tensor, start + rows.start..start + rows.end)?);
+        return checkpoint.raw_rows(&binding.tensor, start + rows.start..start + rows.end);
     }
     let sources: Vec<usize> = rows.map(|row| binding.row_map.source(row)).collect();
     let first = sources.iter().copied().min().unwrap_or(0);

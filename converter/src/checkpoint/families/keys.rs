@@ -22,7 +22,7 @@ impl<'a> Keys<'a> {
     }
 
     pub(super) fn get<T: FromGguf<'a>>(&self, key: &str) -> Result<Option<T>, CheckpointError> {
-        Ok(self.metadata.get(&format!("{}.{key}", self.prefix))?)
+        self.metadata.get(&format!("{}.{key}", self.prefix))
     }
 
     pub(super) fn error(&self, key: &str, expected: impl Into<String>) -> CheckpointError {

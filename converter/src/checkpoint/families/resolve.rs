@@ -172,16 +172,16 @@ impl<'a> Sources<'a> {
             _ => vec![source_rows],
         };
         if found.shape != expected {
-            let (tensor, expected, found) = (name.to_string(), expected.into(), found.shape.clone().into());
-            return Err(CheckpointError::SourceShape { path, tensor, id, expected, found });
+            let (tensor, shapes) = (name.to_string(), Box::new([found.shape.clone(), expected]));
+            return Err(CheckpointError::SourceShape { path, tensor, id, shapes });
         }
         let (tensor, dtype) = (name.to_string(), found.dtype);
         if !dtype.is_loadable() {
-            return Err(CheckpointError::UnsupportedType { path, tensor, found: dtype }.into());
+            return Err(CheckpointError::UnsupportedType { path, tensor, found: dtype });
         }
         if id.role.kind() == Kind::Matrix && !cols.is_multiple_of(dtype.block_len()) {
             let shape = found.shape.iter().map(|&dim| dim as u64).collect();
-            return Err(CheckpointError::Shape { path, tensor, dtype, shape }.into());
+            return Err(CheckpointError::Shape { path, tensor, dtype, shape });
         }
         let (transposed, offset) = (rule.transposed, rule.offset);
         // Several roles may share the tensor.
