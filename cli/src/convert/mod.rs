@@ -33,8 +33,8 @@ pub struct ConvertArgs {
     /// Encoding of the token embedding [default: q8, or --encoding where that is wider]
     #[arg(long)]
     pub embedding: Option<String>,
-    /// Encoding of the head; two joined by + for one in two parts [default: as the embedding; large ones of 8 bits
-    /// q4-g64+q4, of which decoding reads little more than the first part]
+    /// Encoding of the head; q4-g64+q4 stores a matrix and its residual, for --two-stage-logits [default: as the
+    /// embedding]
     #[arg(long)]
     pub head: Option<String>,
     /// Name of the model in the file [default: the source's]

@@ -13,7 +13,7 @@ pub(crate) struct Residual {
     /// What the head is rounded to.
     pub(crate) first: Encoding,
     /// What its residual is rounded to.
-    pub(crate) rest: Encoding,
+    pub(crate) encoding: Encoding,
 }
 
 impl Pass for Residual {
@@ -27,7 +27,7 @@ impl Pass for Residual {
         // The residual is of the head as it is rounded by its weights alone, which both can be sure of.
         head.quantizer = None;
         let id = TensorId::model(Role::HeadResidual);
-        let residual = Planned { id, encoding: Some(self.rest), ..head.clone() };
+        let residual = Planned { id, encoding: Some(self.encoding), ..head.clone() };
         outline.tensors.push(residual);
         Ok(())
     }
@@ -40,9 +40,9 @@ impl Pass for Residual {
                 None => nearest_values(self.first, member),
             };
             member.base = Some(rounded);
-            let tiles = member.cols.div_ceil(self.rest.tile_cols()) * member.rows().div_ceil(TILE_ROWS);
+            let tiles = member.cols.div_ceil(self.encoding.tile_cols()) * member.rows().div_ceil(TILE_ROWS);
             report.members += 1;
-            report.bytes_saved -= (tiles * self.rest.tile_bytes()) as i64;
+            report.bytes_saved -= (tiles * self.encoding.tile_bytes()) as i64;
         }
         Ok(report)
     }

@@ -59,7 +59,7 @@ impl Prepared {
         let head = &outline.head().source;
         // What is changed has no codes that could stay.
         let kept = head.kept().filter(|_| options.recipe.transform.is_none());
-        let recipe = options.recipe.clone().with_head(kept, head.rows * head.cols);
+        let recipe = options.recipe.clone().with_head(kept);
         choose_encodings(&mut outline, &recipe);
         warnings.extend(warnings_of(&outline, &recipe));
         let mut rounding = rounding_passes(&recipe);
@@ -108,7 +108,7 @@ fn transform(recipe: &Recipe) -> Option<Box<dyn Pass>> {
 
 /// What turns weights into levels, the head being decided.
 fn rounding_passes(recipe: &Recipe) -> Vec<Box<dyn Pass>> {
-    let residual = recipe.head.and_then(|HeadEncoding { first, rest }| Some(Residual { first, rest: rest? }));
+    let residual = recipe.head.and_then(|HeadEncoding { first, residual }| Some(Residual { first, encoding: residual? }));
     let residual = residual.map(|residual| Box::new(residual) as Box<dyn Pass>);
     residual.into_iter().chain([Box::new(Carry) as Box<dyn Pass>]).chain(quantizers()).collect()
 }

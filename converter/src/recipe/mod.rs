@@ -11,18 +11,14 @@ use pith_format::{Encoding, Role, TensorId, UnknownEncoding};
 pub use file::{NAMED, RecipeError};
 pub use transform::Transform;
 
-/// Heads of so many weights are stored in two parts, unless asked otherwise: below that a second stage costs more than
-/// the bytes it saves.
-const SPLIT_FROM: usize = 8 << 20;
-
 /// How a head is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadEncoding {
     /// The matrix, or the first part of two.
     pub first: Encoding,
-    /// What the weights are more than the first part, as a matrix of its own: one token's logits can then come of half
-    /// the bytes, see `SessionOptions::two_stage_logits` of the runtime.
-    pub rest: Option<Encoding>,
+    /// Encoding of the residual matrix, `head − first`, where the head is stored as the sum of two. Only a runtime that
+    /// is asked for approximate logits gains by it, see `SessionOptions::two_stage_logits`.
+    pub residual: Option<Encoding>,
 }
 
 /// How weights become codes.
@@ -68,8 +64,7 @@ pub struct Recipe {
     pub matrices: Encoding,
     /// Embeddings; `None` is [`Recipe::outer`].
     pub embedding: Option<Encoding>,
-    /// The head, and the embedding that serves as one; `None` is `embedding`. Where neither is given and
-    /// [`Recipe::outer`] would be 8 bits, large heads are stored in two parts of 4 bits.
+    /// The head, and the embedding that serves as one; `None` is `embedding`.
     pub head: Option<HeadEncoding>,
     /// Matrices whose type in the source has an encoding of its own (F32, F16, Q4_0, Q8_0) keep it without loss, and
     /// the codes of a quantized checkpoint go into the narrowest encoding that holds them; the encodings above are for
@@ -107,18 +102,12 @@ impl Recipe {
         if self.matrices.bits_per_weight() < 8.0 { Encoding::Q8 } else { self.matrices }
     }
 
-    /// This recipe with the encoding that a head of `weights` values gets by it, the source having it in `kept`.
-    pub(crate) fn with_head(self, kept: Option<Encoding>, weights: usize) -> Self {
-        let head = match (self.head, self.embedding, kept) {
-            (_, _, Some(encoding)) if self.keep => encoding.into(),
-            (Some(head), _, _) => head,
-            (None, Some(embedding), _) => embedding.into(),
-            // Eight bits that are there already are carried over as they are.
-            (None, None, Some(Encoding::Q8)) => self.outer().into(),
-            (None, None, _) if self.outer() == Encoding::Q8 && weights >= SPLIT_FROM => {
-                HeadEncoding { first: Encoding::Q4G64, rest: Some(Encoding::Q4) }
-            }
-            (None, None, _) => self.outer().into(),
+    /// This recipe with the encoding that the head gets by it, the source having it in `kept`.
+    pub(crate) fn with_head(self, kept: Option<Encoding>) -> Self {
+        let head = match (self.head, kept) {
+            (_, Some(encoding)) if self.keep => encoding.into(),
+            (Some(head), _) => head,
+            (None, _) => self.embedding.unwrap_or(self.outer()).into(),
         };
         Self { head: Some(head), ..self }
     }
@@ -197,14 +186,14 @@ impl fmt::Display for Recipe {
 
 impl From<Encoding> for HeadEncoding {
     fn from(first: Encoding) -> Self {
-        Self { first, rest: None }
+        Self { first, residual: None }
     }
 }
 
 impl fmt::Display for HeadEncoding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.rest {
-            Some(rest) => write!(formatter, "{}+{rest}", self.first),
+        match self.residual {
+            Some(residual) => write!(formatter, "{}+{residual}", self.first),
             None => self.first.fmt(formatter),
         }
     }
@@ -216,8 +205,8 @@ impl FromStr for HeadEncoding {
     /// `q8`, or `q4-g64+q4` for two parts.
     fn from_str(text: &str) -> Result<Self, UnknownEncoding> {
         Ok(match text.split_once('+') {
-            Some((first, rest)) => Self { first: first.parse()?, rest: Some(rest.parse()?) },
-            None => Self { first: text.parse()?, rest: None },
+            Some((first, residual)) => Self { first: first.parse()?, residual: Some(residual.parse()?) },
+            None => Self { first: text.parse()?, residual: None },
         })
     }
 }
@@ -248,19 +237,18 @@ mod tests {
     }
 
     #[test]
-    fn large_heads_are_split_unless_someone_says_otherwise() {
-        let head = |recipe: Recipe, kept, weights| recipe.with_head(kept, weights).head.unwrap().to_string();
+    fn heads_are_as_embeddings_unless_someone_says_otherwise() {
+        let head = |recipe: Recipe, kept| recipe.with_head(kept).head.unwrap().to_string();
         let (q4, q8) = (Recipe::default(), Recipe::new(Encoding::Q8));
-        assert_eq!(head(q4.clone(), None, SPLIT_FROM), "q4-g64+q4");
-        assert_eq!(head(q8.clone(), None, SPLIT_FROM), "q4-g64+q4");
-        assert_eq!(head(q4.clone(), None, SPLIT_FROM - 1), "q8");
-        assert_eq!(head(q4.clone(), Some(Encoding::Q8), SPLIT_FROM), "q8");
-        assert_eq!(head(Recipe::new(Encoding::F16), None, SPLIT_FROM), "f16");
-        assert_eq!(head(Recipe { embedding: Some(Encoding::Q8), ..q4.clone() }, None, SPLIT_FROM), "q8");
-        assert_eq!(head(Recipe { keep: true, ..q4.clone() }, Some(Encoding::Q4), SPLIT_FROM), "q4");
-        assert_eq!(head(Recipe { keep: true, ..q4.clone() }, None, SPLIT_FROM), "q4-g64+q4");
+        assert_eq!(head(q4.clone(), None), "q8");
+        assert_eq!(head(q8.clone(), None), "q8");
+        assert_eq!(head(q4.clone(), Some(Encoding::Q4)), "q8");
+        assert_eq!(head(Recipe::new(Encoding::F16), None), "f16");
+        assert_eq!(head(Recipe { embedding: Some(Encoding::Q6), ..q4.clone() }, None), "q6");
+        assert_eq!(head(Recipe { keep: true, ..q4.clone() }, Some(Encoding::Q4)), "q4");
+        assert_eq!(head(Recipe { keep: true, ..q4.clone() }, None), "q8");
         let asked = Recipe { head: Some("Q4+q8".parse().unwrap()), ..q4.clone() };
-        assert_eq!(asked.with_head(None, 1).to_string(), "q4, embedding q8, head q4+q8");
+        assert_eq!(asked.with_head(None).to_string(), "q4, embedding q8, head q4+q8");
         assert!("q4+".parse::<HeadEncoding>().is_err());
     }
 
