@@ -90,7 +90,7 @@ pub struct ShortConvolution {
 ///
 /// For each value head, with state `S: value_dim × key_dim`, decay `α = exp(−exp(A) · softplus(a + dt))` and rate
 /// `β = σ(b)`: `S ← α · S · (I − β k kᵀ) + β v kᵀ`, output `S q`. `q`, `k` and `v` pass a depthwise causal convolution
-/// and SiLU first; `q` and `k` are normalised to length 1, and `q` is scaled by `1 / √key_dim`. Each head's output is
+/// and SiLU first; `q` and `k` are divided by `√(Σ x² + 10⁻⁶)`, and `q` is scaled by `1 / √key_dim`. Each head's output is
 /// normalised by its root mean square and multiplied by `silu(gate · x)`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -47,7 +47,7 @@ impl TensorId {
 
     /// The part of `bytes` that is of experts which a token goes through, on average.
     fn share(self, model: &ModelConfig, bytes: u64) -> u64 {
-        let layer = self.expert.and_then(|_| self.layer).and_then(|index| model.layers.get(index));
+        let layer = self.expert.and(self.layer).and_then(|index| model.layers.get(index));
         let Some(experts) = layer.and_then(|layer| layer.experts()) else { return bytes };
         let share = u128::from(bytes) * experts.per_token as u128;
         share.div_ceil(experts.count as u128) as u64

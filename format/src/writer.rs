@@ -164,9 +164,11 @@ impl Writer {
     /// Places the tensors that follow one whose length was not known before.
     fn lay_out_rest(&mut self) {
         let aligns = alignments(&self.entries);
-        for index in self.next..self.entries.len() {
-            let before = &self.entries[index - 1];
-            self.entries[index].offset = (before.offset + before.bytes).next_multiple_of(aligns[index]);
+        let (done, left) = self.entries.split_at_mut(self.next);
+        let mut end = done.last().map_or(HEADER_BYTES as u64, |entry| entry.offset + entry.bytes);
+        for (entry, align) in left.iter_mut().zip(&aligns[self.next..]) {
+            entry.offset = end.next_multiple_of(*align);
+            end = entry.offset + entry.bytes;
         }
     }
 

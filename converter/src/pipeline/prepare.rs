@@ -108,7 +108,9 @@ fn transform(recipe: &Recipe) -> Option<Box<dyn Pass>> {
 
 /// What turns weights into levels, the head being decided.
 fn rounding_passes(recipe: &Recipe) -> Vec<Box<dyn Pass>> {
-    let residual = recipe.head.and_then(|HeadEncoding { first, residual }| Some(Residual { first, encoding: residual? }));
+    let residual = recipe
+        .head
+        .and_then(|HeadEncoding { first, residual }| Some(Residual { first, encoding: residual? }));
     let residual = residual.map(|residual| Box::new(residual) as Box<dyn Pass>);
     residual.into_iter().chain([Box::new(Carry) as Box<dyn Pass>]).chain(quantizers()).collect()
 }
