@@ -1,4 +1,5 @@
-//! Calibration of a machine's energy model: loads of known size in turns, a meter read around each, a fit.
+//! Calibration of a machine's energy model: loads of known size in turns, a meter read around each,
+//! a fit.
 
 use crate::error::BenchError;
 use crate::protocol::{LEAST_WINDOW, Plan};
@@ -69,8 +70,8 @@ impl Loads for MachineLoads {
 }
 
 impl Load {
-    /// Loads for a machine with so many cores to use: rest, reading with one thread, half of them and
-    /// all, and multiplying with one and all where `multiplies`.
+    /// Loads for a machine with so many cores to use: rest, reading with one thread, half of them
+    /// and all, and multiplying with one and all where `multiplies`.
     pub fn all(threads: usize, multiplies: bool) -> Vec<Self> {
         let mut counts = vec![1, threads.div_ceil(2), threads];
         counts.dedup();
@@ -135,8 +136,8 @@ pub struct Calibration {
 }
 
 impl CalibrationPlan {
-    /// Windows of the length wanted, or else long enough for the meter. An error where the meter gives
-    /// too few values in a window.
+    /// Windows of the length wanted, or else long enough for the meter. An error where the meter
+    /// gives too few values in a window.
     pub fn new(
         found: &Found,
         loads: Vec<Load>,
@@ -164,8 +165,9 @@ impl CalibrationPlan {
         self.window.as_secs_f64() * (self.rounds * self.loads.len()) as f64
     }
 
-    /// Does every load in turns, reads `found` around each, and fits a model. `idle_watts`: watts at rest
-    /// where they are known; they are fitted otherwise. `progress` is told the round and the load.
+    /// Does every load in turns, reads `found` around each, and fits a model. `idle_watts`: watts
+    /// at rest where they are known; they are fitted otherwise. `progress` is told the round and
+    /// the load.
     pub fn run(
         &self,
         found: &mut Found,
@@ -199,8 +201,8 @@ impl CalibrationPlan {
             for load in &self.loads {
                 let label = load.name();
                 progress(round, &label);
-                // A meter tells once that it has missed something; what it missed before this window is
-                // not of it.
+                // A meter tells once that it has missed something; what it missed before this
+                // window is not of it.
                 let before = found.meter.energy().or_else(|_| found.meter.energy());
                 let started = time.now();
                 let Done { bytes, operations } = load.run(machine, time, self.window);

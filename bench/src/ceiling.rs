@@ -22,13 +22,14 @@ pub struct MemoryProbe {
     pub rates: Vec<Ceiling>,
 }
 
-/// The size of a buffer that shows the speed of memory and not of a cache, on the machine below `root`.
+/// The size of a buffer that shows the speed of memory and not of a cache, on the machine below
+/// `root`.
 pub fn probe_bytes(root: &Path) -> Result<usize, BenchError> {
     Ok(buffer_bytes(&Machine::read(root)?, available_memory_below(root)?))
 }
 
-/// Probes this machine's memory with each of the numbers of `threads`; the buffer suits the machine below
-/// `root`.
+/// Probes this machine's memory with each of the numbers of `threads`; the buffer suits the machine
+/// below `root`.
 pub fn probe(root: &Path, threads: impl IntoIterator<Item = usize>) -> Result<MemoryProbe, BenchError> {
     let mut threads: Vec<usize> = threads.into_iter().collect();
     threads.sort_unstable();
@@ -47,8 +48,8 @@ pub fn thread_counts(threads: usize) -> Vec<usize> {
 /// Counters that passed the gate, and the others with their reasons.
 pub type Counters = (Vec<Box<dyn TrafficCounter>>, Vec<Unusable>);
 
-/// The counters of memory traffic of the machine below `root`. To be opened before any thread that they
-/// are to see.
+/// The counters of memory traffic of the machine below `root`. To be opened before any thread that
+/// they are to see.
 pub fn usable_counters(root: &Path) -> Result<Counters, BenchError> {
     let (opened, mut unusable) = counters::open(root);
     let mut usable = Vec::new();

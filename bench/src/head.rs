@@ -1,5 +1,5 @@
-//! The head that a decoded token reads: comparisons of runtimes say it, since it is a fifth of a small
-//! model's bytes and more.
+//! The head that a decoded token reads: comparisons of runtimes say it, since it is a fifth of a
+//! small model's bytes and more.
 
 use pith_format::{Index, Role, TensorId};
 
@@ -13,8 +13,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// The head of a file: its own matrix, or the embedding where the two are tied. `None` where the file
-    /// has neither.
+    /// The head of a file: its own matrix, or the embedding where the two are tied. `None` where
+    /// the file has neither.
     pub fn of(index: &Index) -> Option<Self> {
         let entry = |role| index.entry(TensorId::model(role));
         let first = entry(Role::Head).or_else(|| entry(Role::TokenEmbedding))?;

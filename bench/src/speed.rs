@@ -16,8 +16,8 @@ pub struct Speed {
     pub work: Work,
 }
 
-/// Runs `variant` once to warm up and `runs` times by the clock. `between` is called after each run,
-/// outside the time that counts.
+/// Runs `variant` once to warm up and `runs` times by the clock. `between` is called after each
+/// run, outside the time that counts.
 pub fn speed(
     variant: &mut dyn Variant,
     runs: usize,

@@ -136,8 +136,8 @@ fn a_figure_missed_before_a_window_costs_no_observation_and_one_at_its_end_does(
         let result = plan.run(&mut found, None, &mut machine.clone(), &mut machine, |_, _| ());
         result.map(|result| (result.observations.len(), result.missing))
     };
-    // One figure before all windows, then one at each end of a window; where the first of these fails it is
-    // asked for again. With 2, it is always that one.
+    // One figure before all windows, then one at each end of a window; where the first of these
+    // fails it is asked for again. With 2, it is always that one.
     assert_eq!(observed(2).unwrap(), (6, vec![]));
     // With 0, the third is missed, which ends the first window; later ones begin a window.
     assert_eq!(observed(0).unwrap(), (5, vec!["idle: no sample for a while".to_string()]));

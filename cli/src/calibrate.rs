@@ -33,7 +33,8 @@ pub struct CalibrateArgs {
     /// Most tokens [default: all of --text, 4096 of generated text]
     #[arg(long, value_name = "N")]
     pub tokens: Option<usize>,
-    /// Tokens in each of the windows that the text is cut into [default: 512, or the model's context]
+    /// Tokens in each of the windows that the text is cut into [default: 512, or the model's
+    /// context]
     #[arg(short, long, value_name = "TOKENS")]
     pub context: Option<usize>,
     /// Also keep what GPTQ needs: the mean product of every two input columns
@@ -97,7 +98,8 @@ pub fn calibrate(args: CalibrateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `models/atlas.calibration.safetensors` of `models/atlas`, `models/atlas.pith` and `models/atlas.gguf`.
+/// `models/atlas.calibration.safetensors` of `models/atlas`, `models/atlas.pith` and
+/// `models/atlas.gguf`.
 fn default_output(model: &Path) -> PathBuf {
     // A folder given as `.` has a name too.
     let model =
@@ -108,8 +110,8 @@ fn default_output(model: &Path) -> PathBuf {
     model.with_file_name(format!("{name}.calibration.safetensors"))
 }
 
-/// The model. A checkpoint is converted to a temporary f16 file; its folder is returned where the file has to keep its
-/// name to stay readable.
+/// The model. A checkpoint is converted to a temporary f16 file; its folder is returned where the
+/// file has to keep its name to stay readable.
 fn open(path: &Path, output: &Path, bar: &Bar) -> anyhow::Result<(Option<TempDir>, Arc<Model>)> {
     if !path.is_dir() && path.extension().is_none_or(|extension| extension != "gguf") {
         return Ok((None, Arc::new(Model::open(path)?)));

@@ -123,7 +123,8 @@ impl Conversation<'_> {
         self.session.reset();
     }
 
-    /// How many tokens every prompt begins with, whatever the user says: what the model was told before.
+    /// How many tokens every prompt begins with, whatever the user says: what the model was told
+    /// before.
     fn constant_tokens(&self, args: &ChatArgs) -> anyhow::Result<usize> {
         let system = args.system.iter().map(|text| Message::new("system", text));
         let prompt = |text: &str| -> anyhow::Result<Vec<u32>> {

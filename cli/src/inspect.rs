@@ -24,7 +24,8 @@ pub struct InspectArgs {
     /// Read every byte and compare all checksums
     #[arg(long)]
     pub verify: bool,
-    /// Show which weights fit in memory, which are read from the disk for every token, and the speed to expect
+    /// Show which weights fit in memory, which are read from the disk for every token, and the
+    /// speed to expect
     #[arg(long, conflicts_with_all = ["cpu", "verify"])]
     pub plan: bool,
     #[command(flatten)]

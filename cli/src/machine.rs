@@ -18,7 +18,8 @@ pub fn detect(evidence: &Evidence, wanted: Option<&str>) -> anyhow::Result<Detec
     })
 }
 
-/// The file of this machine's own profile, in the user's folder of profiles. `None` where the environment names none.
+/// The file of this machine's own profile, in the user's folder of profiles. `None` where the
+/// environment names none.
 pub fn own_profile() -> Option<PathBuf> {
     Library::user_folder().map(|folder| folder.join(format!("{OWN_PROFILE}.toml")))
 }

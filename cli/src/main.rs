@@ -1,6 +1,7 @@
 //! The `pith` command: composes the other crates, computes nothing itself.
 //!
-//! Exit codes: 0 done, 1 failed (the reason on standard error), 2 wrong usage, 130 stopped by Ctrl-C.
+//! Exit codes: 0 done, 1 failed (the reason on standard error), 2 wrong usage, 130 stopped by
+//! Ctrl-C.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -33,7 +34,8 @@ use clap_complete::Shell;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-/// Compresses language models and runs them on the CPUs people own, and says what every token costs.
+/// Compresses language models and runs them on the CPUs people own, and says what every token
+/// costs.
 #[derive(Debug, Parser)]
 #[command(
     name = "pith",

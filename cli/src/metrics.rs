@@ -1,4 +1,5 @@
-//! Metrics of a running process: a file that is replaced every few seconds, a port that answers one path.
+//! Metrics of a running process: a file that is replaced every few seconds, a port that answers one
+//! path.
 
 use crate::output;
 use anyhow::Context;
@@ -20,8 +21,8 @@ const MAX_REQUEST_TIME: Duration = Duration::from_secs(2);
 
 type Shared = Arc<Mutex<Metrics>>;
 
-/// Publishes metrics until it is finished or dropped. Nothing here makes the model wait: a thread of its own writes,
-/// and holds the sums only while it copies them.
+/// Publishes metrics until it is finished or dropped. Nothing here makes the model wait: a thread
+/// of its own writes, and holds the sums only while it copies them.
 #[derive(Default)]
 pub struct Publisher {
     file: Option<FileWriter>,
@@ -79,7 +80,8 @@ impl FileWriter {
         let own = path.to_path_buf();
         let work = move || loop {
             match stopped.recv_timeout(PERIOD) {
-                // The last writing says whether it went well; one on the way is made up for by the next.
+                // The last writing says whether it went well; one on the way is made up for by the
+                // next.
                 Err(RecvTimeoutError::Timeout) => drop(write(&own, &metrics)),
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return write(&own, &metrics),
             }

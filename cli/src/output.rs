@@ -176,7 +176,8 @@ pub fn rounded(value: f64, decimals: i32) -> Value {
 /// Writes the head of a NumPy file (format 1.0) for a float32 array of `rows × cols` in C order.
 pub fn write_npy_head(out: &mut impl Write, rows: usize, cols: usize) -> io::Result<()> {
     let mut head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
-    // Magic, version and length take 10 bytes; the data begins on a multiple of 64, behind a line feed.
+    // Magic, version and length take 10 bytes; the data begins on a multiple of 64, behind a line
+    // feed.
     let padded = (10 + head.len() + 1).next_multiple_of(64) - 10;
     head.push_str(&" ".repeat(padded - 1 - head.len()));
     head.push('\n');
@@ -185,14 +186,16 @@ pub fn write_npy_head(out: &mut impl Write, rows: usize, cols: usize) -> io::Res
     out.write_all(head.as_bytes())
 }
 
-/// Replaces a file atomically, without waiting for the disk. What is no ordinary file, a pipe or a device, is written to.
+/// Replaces a file atomically, without waiting for the disk. What is no ordinary file, a pipe or a
+/// device, is written to.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut output = Output::create(path)?;
     output.write_all(bytes)?;
     output.commit_unsynced()
 }
 
-/// A file that is replaced at [`Output::commit_unsynced`], or a pipe or a device that is written to as it is.
+/// A file that is replaced at [`Output::commit_unsynced`], or a pipe or a device that is written to
+/// as it is.
 pub enum Output {
     /// A file that is not seen before it is whole.
     File(Replacement),

@@ -141,7 +141,8 @@ fn prompt(args: &RunArgs) -> anyhow::Result<String> {
     }
 }
 
-/// `\n`, `\t`, `\r`, `\\`, `\"` and `\'` as the characters they stand for; any other backslash stays.
+/// `\n`, `\t`, `\r`, `\\`, `\"` and `\'` as the characters they stand for; any other backslash
+/// stays.
 fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars();

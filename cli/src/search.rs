@@ -23,7 +23,8 @@ pub struct SearchArgs {
     pub model: PathBuf,
     #[command(flatten)]
     pub budget: BudgetArgs,
-    /// Text to calibrate and measure with, plain or .jsonl with a field "text"; keep the text that judges the result out of it
+    /// Text to calibrate and measure with, plain or .jsonl with a field "text"; keep the text that
+    /// judges the result out of it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub text: PathBuf,
     /// Text to measure on [default: a part of --text]
@@ -101,7 +102,8 @@ pub struct BudgetArgs {
     /// The board, by name or from a file [default: this machine's]
     #[arg(long, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
     pub profile: Option<String>,
-    /// How fast the board reads weights, in 10⁹ bytes a second [default: the profile's largest published figure]
+    /// How fast the board reads weights, in 10⁹ bytes a second [default: the profile's largest
+    /// published figure]
     #[arg(long, value_name = "GB/S")]
     pub gb_per_s: Option<f64>,
 }

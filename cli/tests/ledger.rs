@@ -251,7 +251,8 @@ fn what_cannot_be_written_is_said_before_or_after_and_never_stops_the_reply() {
         assert!(!full.status.success() && stderr(&full).contains("/dev/full"), "{}", stderr(&full));
         let path = place.name("full.jsonl");
         stdout(&place.run(&["--ledger", &path]));
-        // In blocks of 512 or 1024 bytes, as the shell has it: more than the first line, less than all.
+        // In blocks of 512 or 1024 bytes, as the shell has it: more than the first line, less than
+        // all.
         let blocks = std::fs::metadata(&path).unwrap().len() * 3 / 8 / 512;
         let limited = Command::new("sh")
             .arg("-c")

@@ -1,4 +1,5 @@
-//! What compressing takes: calibrating, rounding and searching one checkpoint, in seconds and memory.
+//! What compressing takes: calibrating, rounding and searching one checkpoint, in seconds and
+//! memory.
 
 use crate::{document, program};
 use anyhow::Context;
@@ -31,7 +32,8 @@ pub struct CostsArgs {
     /// The pith program, built with --release
     #[arg(long, default_value = "target/release/pith")]
     pith: PathBuf,
-    /// Folder for files, which stay: some three times the checkpoint, and while it searches seven times
+    /// Folder for files, which stay: some three times the checkpoint, and while it searches seven
+    /// times
     #[arg(long, default_value = "target/costs")]
     work: PathBuf,
     /// Page to write the table into

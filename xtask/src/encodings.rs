@@ -1,7 +1,8 @@
-//! What each encoding costs in time: files of one checkpoint, every matrix in one encoding, decoding and reading prompts in turns.
+//! What each encoding costs in time: files of one checkpoint, every matrix in one encoding,
+//! decoding and reading prompts in turns.
 //!
-//! Where memory is the wall, a token costs its bytes: decode is compared in bytes a second, prefill in tokens a second, each
-//! round's figure with the baseline's of the same round.
+//! Where memory is the wall, a token costs its bytes: decode is compared in bytes a second, prefill
+//! in tokens a second, each round's figure with the baseline's of the same round.
 
 use crate::{document, program};
 use anyhow::Context;

@@ -1,4 +1,5 @@
-//! `cargo xtask`: what is measured about Pith and written into `docs/performance.md` and `docs/quality.md`.
+//! `cargo xtask`: what is measured about Pith and written into `docs/performance.md` and
+//! `docs/quality.md`.
 #![forbid(unsafe_code)]
 
 mod costs;

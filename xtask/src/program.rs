@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How often a program's memory is looked at. The system keeps the most there was, so that only a last growth is missed.
+/// How often a program's memory is looked at. The system keeps the most there was, so that only a
+/// last growth is missed.
 const EVERY: Duration = Duration::from_millis(100);
 
 /// What a run printed and took.

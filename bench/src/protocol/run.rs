@@ -8,11 +8,12 @@ use pith_boards::meters::{Found, ModelMeter, PowerLog};
 use pith_meter::{Joules, Kind, Scope, Traffic};
 use std::time::Duration;
 
-/// A window, and a rest, hold at least so many values of the slowest sensor: what is lost at its two ends is then a
-/// hundredth of it at most.
+/// A window, and a rest, hold at least so many values of the slowest sensor: what is lost at its
+/// two ends is then a hundredth of it at most.
 pub const LEAST_PERIODS: f64 = 100.0;
 
-/// Windows that each of the two rests is cut into, so that their spread tells how well the power at rest is known.
+/// Windows that each of the two rests is cut into, so that their spread tells how well the power at
+/// rest is known.
 pub const RESTS: u32 = 5;
 
 /// A window is at least so long where no sensor asks for more.
@@ -96,13 +97,15 @@ pub struct Record {
     pub idle_before: Vec<Window>,
     /// Rest after, in as many.
     pub idle_after: Vec<Window>,
-    /// Names of the variants with their windows. The i-th windows of all variants were taken in turns.
+    /// Names of the variants with their windows. The i-th windows of all variants were taken in
+    /// turns.
     pub variants: Vec<(String, Vec<Window>)>,
 }
 
 impl Plan {
-    /// A plan of `windows` windows, each of the length wanted or else long enough for sensors that give a
-    /// value every one of `periods`; rests as long as a window where no other length is wanted.
+    /// A plan of `windows` windows, each of the length wanted or else long enough for sensors that
+    /// give a value every one of `periods`; rests as long as a window where no other length is
+    /// wanted.
     pub fn for_sensors(
         periods: impl IntoIterator<Item = Duration>,
         windows: usize,
@@ -125,7 +128,8 @@ impl Plan {
 
     /// Measures `variants`.
     ///
-    /// Rest; then every variant warms up; then a window of each, again and again, every other time in reverse order; rest.
+    /// Rest; then every variant warms up; then a window of each, again and again, every other time
+    /// in reverse order; rest.
     pub fn measure(
         &self,
         variants: &mut [&mut dyn Variant],
@@ -187,7 +191,8 @@ pub struct Instruments<'a> {
     pub counters: &'a mut [Box<dyn TrafficCounter>],
     /// The clock.
     pub time: &'a mut dyn Time,
-    /// Says whether the machine was slowed down since it was last asked; `None` where nothing tells.
+    /// Says whether the machine was slowed down since it was last asked; `None` where nothing
+    /// tells.
     pub throttled: &'a mut dyn FnMut() -> Option<bool>,
 }
 
@@ -267,8 +272,8 @@ impl Instruments<'_> {
         Window { start: begin.start, end, work, joules, measured_bytes, throttled }
     }
 
-    /// Figures to count from. A meter tells once that it has missed something; what it missed before a window is not the
-    /// window's, so it is asked again.
+    /// Figures to count from. A meter tells once that it has missed something; what it missed
+    /// before a window is not the window's, so it is asked again.
     fn base_lines(&mut self) -> Vec<Result<Joules, String>> {
         let meters = self.meters.iter_mut().map(|found| &mut found.meter);
         let figures = meters.map(|meter| meter.energy().or_else(|_| meter.energy()));
@@ -302,9 +307,10 @@ struct Begin {
 }
 
 impl Record {
-    /// Adds what a model computes from each window's time, bytes and operations. `operations_per_token`: one a variant; a
-    /// model that has a coefficient for operations gives no figure where they are not known; one that does not tell work
-    /// from rest gives none of the rests.
+    /// Adds what a model computes from each window's time, bytes and operations.
+    /// `operations_per_token`: one a variant; a model that has a coefficient for operations gives
+    /// no figure where they are not known; one that does not tell work from rest gives none of the
+    /// rests.
     pub fn add_model(&mut self, model: &EnergyModel, operations_per_token: &[Option<f64>]) {
         let info =
             MeterInfo { name: "model".into(), scope: model.scope, kind: Kind::Modelled, period_seconds: 0.0 };

@@ -34,12 +34,12 @@ pub struct EnergySummary {
     pub scope: Scope,
     /// Where its figures come from.
     pub kind: Kind,
-    /// Joules for every token, everything that was drawn; `None` where no window has a figure. Without an interval where
-    /// it is modelled: the coefficients have theirs.
+    /// Joules for every token, everything that was drawn; `None` where no window has a figure.
+    /// Without an interval where it is modelled: the coefficients have theirs.
     pub gross_joules_per_token: Option<Interval>,
-    /// Less what the machine draws when it rests. The interval holds how well that is known: from the spread of the rests'
-    /// windows, or half of what the rests before and after differ by, whichever is more. `None` where a rest has no
-    /// figure.
+    /// Less what the machine draws when it rests. The interval holds how well that is known: from
+    /// the spread of the rests' windows, or half of what the rests before and after differ by,
+    /// whichever is more. `None` where a rest has no figure.
     pub net_joules_per_token: Option<Interval>,
     /// Watts at rest, the mean of before and after.
     pub idle_watts: Option<f64>,
@@ -71,8 +71,8 @@ impl Record {
         self.variants.iter().filter_map(|(name, windows)| self.summary(name, windows)).collect()
     }
 
-    /// Joules for every token of each window of a variant by one meter; `None` where a window has no figure. For
-    /// comparisons of variants, pair by pair.
+    /// Joules for every token of each window of a variant by one meter; `None` where a window has
+    /// no figure. For comparisons of variants, pair by pair.
     pub fn joules_per_token(&self, variant: usize, meter: usize) -> Vec<Option<f64>> {
         let windows = self.variants.get(variant).map_or(&[][..], |(_, windows)| windows);
         windows.iter().map(|window| per_token(window, meter)).collect()
@@ -127,7 +127,8 @@ impl Record {
             let of_idle = idle.half_width.unwrap_or(0.0).max(drift.abs() / 2.0) * mean_seconds;
             Some(Interval { half_width: interval.half_width.map(|half| half.hypot(of_idle)), ..interval })
         };
-        // Its windows' spread would be that of the clock; how sure the coefficients are, their own intervals say.
+        // Its windows' spread would be that of the clock; how sure the coefficients are, their own
+        // intervals say.
         let shown = |interval: Interval| match info.kind {
             Kind::Modelled => Interval { half_width: None, ..interval },
             Kind::Measured | Kind::Calibrated => interval,

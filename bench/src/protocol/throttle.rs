@@ -3,7 +3,8 @@
 use pith_boards::Watch;
 use std::path::Path;
 
-/// Watches for a machine that slows itself because of heat or a weak supply: a [`Watch`] that is asked again and again.
+/// Watches for a machine that slows itself because of heat or a weak supply: a [`Watch`] that is
+/// asked again and again.
 pub struct ThrottleWatch(Watch);
 
 impl ThrottleWatch {
@@ -12,8 +13,8 @@ impl ThrottleWatch {
         Self(Watch::begin(root))
     }
 
-    /// Whether the machine is slowed down now or was since the last call, as far as its files tell; `None` where nothing
-    /// does. Flags that a firmware keeps set since its start count once.
+    /// Whether the machine is slowed down now or was since the last call, as far as its files tell;
+    /// `None` where nothing does. Flags that a firmware keeps set since its start count once.
     pub fn throttled(&mut self) -> Option<bool> {
         self.0.finish().throttled
     }

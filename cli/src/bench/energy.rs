@@ -33,7 +33,8 @@ pub struct EnergyArgs {
     /// Length of the rests before and after [default: as --window]
     #[arg(long, value_name = "SECONDS", value_parser = output::parse_seconds, requires = "energy")]
     pub idle: Option<Duration>,
-    /// Log that an external meter writes meanwhile, CSV with time_s and power_w, or voltage_v and current_a
+    /// Log that an external meter writes meanwhile, CSV with time_s and power_w, or voltage_v and
+    /// current_a
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "energy")]
     pub power_log: Option<PathBuf>,
     /// Second since 1970 at which the log's time is 0 [default: its times are seconds since 1970]
@@ -42,8 +43,8 @@ pub struct EnergyArgs {
     /// What the external meter covers
     #[arg(long, value_enum, default_value_t = LogScope::Board, requires = "power_log")]
     pub power_log_scope: LogScope,
-    /// Profile whose energy model is used [default: the one that `pith board calibrate` wrote, or that of the
-    /// profile that fits]
+    /// Profile whose energy model is used [default: the one that `pith board calibrate` wrote, or
+    /// that of the profile that fits]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "energy")]
     pub energy_model: Option<PathBuf>,
     /// Look for sensors and counters in the /proc and /sys below this folder
@@ -154,7 +155,8 @@ fn prepare(args: &BenchArgs, tests: &[Test]) -> anyhow::Result<Vec<Running>> {
     Ok(running)
 }
 
-/// The energy model asked for, or the one of this machine's own profile, or of the profile that fits it.
+/// The energy model asked for, or the one of this machine's own profile, or of the profile that
+/// fits it.
 fn energy_model(args: &EnergyArgs) -> anyhow::Result<Option<EnergyModel>> {
     match &args.energy_model {
         Some(path) => {
@@ -173,7 +175,8 @@ fn energy_model(args: &EnergyArgs) -> anyhow::Result<Option<EnergyModel>> {
     }
 }
 
-/// A log that has begun and is wrong is better known before measuring than after. It may also begin later.
+/// A log that has begun and is wrong is better known before measuring than after. It may also begin
+/// later.
 fn check_log(path: &Path) -> anyhow::Result<()> {
     let begun = std::fs::read_to_string(path).is_ok_and(|text| text.matches('\n').count() > 2);
     if begun {
@@ -183,7 +186,8 @@ fn check_log(path: &Path) -> anyhow::Result<()> {
 }
 
 fn plan(args: &BenchArgs, meters: &[Found]) -> Plan {
-    // A log that has begun already says how long windows have to be; one that has not is looked at in the end.
+    // A log that has begun already says how long windows have to be; one that has not is looked at
+    // in the end.
     let log = args.energy.power_log.as_ref().and_then(|path| PowerLog::read(path).ok());
     let log = log.map(|log| Duration::from_secs_f64(log.period_seconds()));
     let periods = meters.iter().map(|found| found.period).chain(log);

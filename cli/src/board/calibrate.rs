@@ -20,8 +20,9 @@ use std::time::Duration;
 /// `pith board calibrate`
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
-    /// Fit a table instead of measuring: columns bytes_per_token, tokens_per_s or seconds_per_token, joules_per_token, and
-    /// where known operations_per_token and name. Nothing is saved unless --output says where
+    /// Fit a table instead of measuring: columns bytes_per_token, tokens_per_s or
+    /// seconds_per_token, joules_per_token, and where known operations_per_token and name. Nothing
+    /// is saved unless --output says where
     #[arg(long, value_name = "FILE.csv", value_hint = ValueHint::FilePath, conflicts_with_all = ["meter", "threads", "window"])]
     pub table: Option<PathBuf>,
     /// Watts at rest, if known; otherwise they are fitted
@@ -53,8 +54,8 @@ pub struct CalibrateArgs {
     pub json: bool,
 }
 
-/// Measures what this machine costs, or fits a table. `shipped`: the model of energy of the board's profile, which stays
-/// where there is nothing to calibrate by.
+/// Measures what this machine costs, or fits a table. `shipped`: the model of energy of the board's
+/// profile, which stays where there is nothing to calibrate by.
 pub fn calibrate(args: CalibrateArgs, shipped: Option<EnergyModel>) -> anyhow::Result<()> {
     anyhow::ensure!(args.rounds > 0, "--rounds is 0, expected at least 1");
     if let Some(threads) = args.threads {

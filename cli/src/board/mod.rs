@@ -34,7 +34,8 @@ pub struct BoardArgs {
 /// Subcommands of `pith board`
 #[derive(Debug, Subcommand)]
 pub enum BoardCommand {
-    /// Measure memory speed, idle power, and the energy of a byte and an operation; save them as this machine's profile
+    /// Measure memory speed, idle power, and the energy of a byte and an operation; save them as
+    /// this machine's profile
     Calibrate(CalibrateArgs),
 }
 

@@ -21,8 +21,8 @@ pub struct ConvertArgs {
     /// File to write
     #[arg(value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
-    /// Encoding of the weight matrices: f32, f16, q8, q6, q5, q4, q4-g64, q4-nl, q3, q2, ternary, or keep (the
-    /// source's own, of a GGUF or a quantized checkpoint, where Pith has it)
+    /// Encoding of the weight matrices: f32, f16, q8, q6, q5, q4, q4-g64, q4-nl, q3, q2, ternary,
+    /// or keep (the source's own, of a GGUF or a quantized checkpoint, where Pith has it)
     #[arg(short, long, default_value = "q4")]
     pub encoding: String,
     /// Recipe: balanced, small, tiny, or a TOML file
@@ -33,8 +33,8 @@ pub struct ConvertArgs {
     /// Encoding of the token embedding [default: q8, or --encoding where that is wider]
     #[arg(long)]
     pub embedding: Option<String>,
-    /// Encoding of the head; q4-g64+q4 stores a matrix and its residual, for --two-stage-logits [default: as the
-    /// embedding]
+    /// Encoding of the head; q4-g64+q4 stores a matrix and its residual, for --two-stage-logits
+    /// [default: as the embedding]
     #[arg(long)]
     pub head: Option<String>,
     /// Name of the model in the file [default: the source's]

@@ -1,4 +1,5 @@
-//! Conversion with calibration: collect statistics, round with them, compare the result with the dense model.
+//! Conversion with calibration: collect statistics, round with them, compare the result with the
+//! dense model.
 
 use crate::interrupt;
 use crate::options::session::{CoreArgs, MemoryArgs};
@@ -50,10 +51,12 @@ pub struct QuantizeArgs {
     /// Transform merged into the weights before rounding [default: the recipe's; without one, none]
     #[arg(long, value_enum)]
     pub transform: Option<TransformArg>,
-    /// Statistics that `pith calibrate` wrote for this checkpoint [default: calibrate now if the quantizer needs it]
+    /// Statistics that `pith calibrate` wrote for this checkpoint [default: calibrate now if the
+    /// quantizer needs it]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub calibration: Option<PathBuf>,
-    /// Text to calibrate with, plain or .jsonl with a field "text" [default: text that the model generates]
+    /// Text to calibrate with, plain or .jsonl with a field "text" [default: text that the model
+    /// generates]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub text: Option<PathBuf>,
     /// Most tokens of --text
@@ -101,7 +104,8 @@ impl QuantizeArgs {
     }
 }
 
-/// Calibrates where that is needed, converts and compares. The file gets its name when all of that is done.
+/// Calibrates where that is needed, converts and compares. The file gets its name when all of that
+/// is done.
 pub fn write(
     source: &Path,
     output: &Path,

@@ -30,7 +30,8 @@ pub struct KlArgs {
     /// The text, UTF-8
     #[arg(long, required_unless_present = "reference", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub text: Option<PathBuf>,
-    /// Compare with the original's outputs in this file, written by --save-reference, instead of running it
+    /// Compare with the original's outputs in this file, written by --save-reference, instead of
+    /// running it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub reference: Option<PathBuf>,
     /// Save the original's outputs for further comparisons
@@ -45,8 +46,8 @@ pub struct KlArgs {
     /// Begin windows without the model's beginning-of-text token
     #[arg(long, conflicts_with = "reference")]
     pub no_bos: bool,
-    /// Logits kept at each position; all other tokens count as one [default: the whole vocabulary up to 2048
-    /// tokens, otherwise 256]
+    /// Logits kept at each position; all other tokens count as one [default: the whole vocabulary
+    /// up to 2048 tokens, otherwise 256]
     #[arg(long, value_name = "N", conflicts_with = "reference")]
     pub keep: Option<usize>,
     /// Print JSON

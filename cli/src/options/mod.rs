@@ -1,4 +1,5 @@
-//! Options that several commands share: one file a group, with what the group leads to. None names a command.
+//! Options that several commands share: one file a group, with what the group leads to. None names
+//! a command.
 
 pub mod prompt_cache;
 pub mod recording;

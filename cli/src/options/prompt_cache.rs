@@ -19,8 +19,8 @@ pub struct PromptCacheArgs {
 }
 
 impl PromptCacheArgs {
-    /// Restores the part of `prompt` that the file holds; a file that does not exist yet holds none. Returns how many
-    /// tokens of the prompt the session has.
+    /// Restores the part of `prompt` that the file holds; a file that does not exist yet holds
+    /// none. Returns how many tokens of the prompt the session has.
     pub fn restore(&self, session: &mut Session, prompt: &[u32]) -> anyhow::Result<usize> {
         match &self.session {
             Some(path) if self.session_ro || path.exists() => Ok(session.restore_common(path, prompt)?),
@@ -28,7 +28,8 @@ impl PromptCacheArgs {
         }
     }
 
-    /// Saves the prompt's `prompt_len` tokens after they were computed, unless all of them were `restored`.
+    /// Saves the prompt's `prompt_len` tokens after they were computed, unless all of them were
+    /// `restored`.
     pub fn save_prompt(&self, session: &Session, prompt_len: usize, restored: usize) -> anyhow::Result<()> {
         match &self.session {
             Some(path) if !self.session_ro && !self.session_all && restored < prompt_len => {

@@ -1,4 +1,5 @@
-//! Options of what a run writes down: the ledger's file and metrics, and the meters that are read for them.
+//! Options of what a run writes down: the ledger's file and metrics, and the meters that are read
+//! for them.
 
 use crate::machine::{detect, report_unusable};
 use crate::metrics::{self, Publisher};
@@ -19,7 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Where a run's costs go.
 #[derive(Debug, Args)]
 pub struct LedgerArgs {
-    /// Write a line for every token as it is decoded: time, bytes moved, joules, the machine's state
+    /// Write a line for every token as it is decoded: time, bytes moved, joules, the machine's
+    /// state
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ledger: Option<PathBuf>,
     /// Form of the --ledger file [default: csv if its name ends in .csv, otherwise jsonl]
@@ -28,7 +30,8 @@ pub struct LedgerArgs {
     /// Keep sums as Prometheus text in this file, for node_exporter's textfile collector
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub metrics: Option<PathBuf>,
-    /// Serve sums as Prometheus text at http://ADDRESS/metrics; a port alone listens on the loopback interface
+    /// Serve sums as Prometheus text at http://ADDRESS/metrics; a port alone listens on the
+    /// loopback interface
     #[arg(long, value_name = "ADDRESS", value_parser = metrics::parse_address)]
     pub metrics_listen: Option<SocketAddr>,
 }
@@ -67,8 +70,8 @@ pub struct Instruments {
 }
 
 impl Instruments {
-    /// What this machine has, for a session of so many threads. What cannot be found out is missing; without a meter
-    /// energy is modelled, where the machine's profile has a model.
+    /// What this machine has, for a session of so many threads. What cannot be found out is
+    /// missing; without a meter energy is modelled, where the machine's profile has a model.
     pub fn detect(threads: usize) -> Self {
         let root = Path::new("/");
         let mut machine = Machine::detect().ok().map(|machine| MachineRecord {
@@ -193,7 +196,8 @@ impl Recording {
     }
 }
 
-/// A ledger's file, or what it could not be written for. A disk that fills up ends the file and not the reply.
+/// A ledger's file, or what it could not be written for. A disk that fills up ends the file and not
+/// the reply.
 type SharedWriter = Arc<Mutex<Result<LedgerWriter<File>, io::Error>>>;
 
 fn writer(path: &Path, format: Option<FormatArg>, header: &Header) -> anyhow::Result<SharedWriter> {

@@ -1,4 +1,5 @@
-//! Options of a reply: drafted tokens, and a full context; and what is said of a reply that was written.
+//! Options of a reply: drafted tokens, and a full context; and what is said of a reply that was
+//! written.
 
 use super::session::{SessionArgs, open_model};
 use crate::output::{bytes, rounded};
@@ -15,12 +16,12 @@ use std::sync::Arc;
 /// How a reply is drafted, and what it does in a full context.
 #[derive(Debug, Args)]
 pub struct ReplyArgs {
-    /// Draft the tokens that followed the same words earlier, and check several in one pass: the same text, faster
-    /// where text is copied
+    /// Draft the tokens that followed the same words earlier, and check several in one pass: the
+    /// same text, faster where text is copied
     #[arg(long, conflicts_with = "draft", help_heading = "Speculation")]
     pub lookup: bool,
-    /// Draft with a smaller model of the same vocabulary, and check several tokens in one pass: the same text with
-    /// --greedy, text of the same distribution otherwise
+    /// Draft with a smaller model of the same vocabulary, and check several tokens in one pass: the
+    /// same text with --greedy, text of the same distribution otherwise
     #[arg(
         long,
         visible_alias = "model-draft",
@@ -41,8 +42,8 @@ pub struct ReplyArgs {
     /// What happens when the context is full
     #[arg(long, value_enum, default_value_t = FullArg::Stop, value_name = "WHAT")]
     pub context_full: FullArg,
-    /// Tokens at the beginning that a shift keeps [default: the tokenizer's own; in a chat, all before the first
-    /// message]
+    /// Tokens at the beginning that a shift keeps [default: the tokenizer's own; in a chat, all
+    /// before the first message]
     #[arg(long, value_name = "N")]
     pub keep: Option<usize>,
 }
@@ -52,7 +53,8 @@ pub struct ReplyArgs {
 pub enum FullArg {
     /// The reply ends
     Stop,
-    /// Keep the first tokens (--keep), drop half of the others, compute the rest again in its new place
+    /// Keep the first tokens (--keep), drop half of the others, compute the rest again in its new
+    /// place
     Shift,
 }
 
@@ -92,8 +94,8 @@ impl ReplyArgs {
     }
 }
 
-/// Lines for the prompt and the reply, in tokens per second and bytes per token, for what was drafted, and for what
-/// slowed the machine down.
+/// Lines for the prompt and the reply, in tokens per second and bytes per token, for what was
+/// drafted, and for what slowed the machine down.
 pub fn statistics(outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> String {
     let line = |name: &str, phase: Phase| {
         let totals = ledger.totals(phase);

@@ -38,8 +38,9 @@ pub struct SamplerArgs {
 /// How logits are computed.
 #[derive(Debug, Args)]
 pub struct HeadArgs {
-    /// Approximate the logits: of a head stored in two parts, read the second part for the 40 most likely tokens only.
-    /// Decoding is faster, and the probabilities of the other tokens are wrong [default: exact logits]
+    /// Approximate the logits: of a head stored in two parts, read the second part for the 40 most
+    /// likely tokens only. Decoding is faster, and the probabilities of the other tokens are wrong
+    /// [default: exact logits]
     #[arg(long)]
     pub two_stage_logits: bool,
 }
@@ -62,7 +63,8 @@ impl SamplerArgs {
         Ok(Sampler::new(options)?)
     }
 
-    /// Whether logits are computed in two stages. An error where the sampler reads logits that these leave rough.
+    /// Whether logits are computed in two stages. An error where the sampler reads logits that
+    /// these leave rough.
     pub fn two_stage_logits(&self) -> anyhow::Result<bool> {
         let reads_few = self.greedy || self.temperature == 0.0 || (1..=EXACT_TOKENS).contains(&self.top_k);
         anyhow::ensure!(

@@ -1,5 +1,5 @@
-//! Options of a session, and the session they lead to. Each option is defined once, in the smallest group that some
-//! command takes alone.
+//! Options of a session, and the session they lead to. Each option is defined once, in the smallest
+//! group that some command takes alone.
 
 use crate::{output, placement};
 use anyhow::Context;
@@ -36,7 +36,8 @@ pub struct PassArgs {
     /// Lock the weights in memory
     #[arg(long)]
     pub mlock: bool,
-    /// Read the file into memory, in large pages, instead of mapping it: faster, but not shared with other processes
+    /// Read the file into memory, in large pages, instead of mapping it: faster, but not shared
+    /// with other processes
     #[arg(long, visible_alias = "no-mmap", conflicts_with = "memory")]
     pub huge_pages: bool,
 }
@@ -81,8 +82,8 @@ pub struct CacheArgs {
 /// A limit of memory.
 #[derive(Clone, Debug, Args)]
 pub struct MemoryArgs {
-    /// Most memory to use, as in 600M or 2GiB; weights beyond it are read from the disk again for every pass [default:
-    /// what is available]
+    /// Most memory to use, as in 600M or 2GiB; weights beyond it are read from the disk again for
+    /// every pass [default: what is available]
     #[arg(id = "memory", long = "memory", value_name = "SIZE", value_parser = output::parse_bytes)]
     pub bytes: Option<u64>,
 }
@@ -120,15 +121,16 @@ impl From<KvArg> for KvType {
 }
 
 impl MemoryArgs {
-    /// The limit given, or what is available; a system that does not tell, or tells nonsense, sets none.
+    /// The limit given, or what is available; a system that does not tell, or tells nonsense, sets
+    /// none.
     pub fn limit(&self) -> Option<u64> {
         self.bytes.or_else(|| pith_boards::available_memory().ok().flatten())
     }
 }
 
 impl PlaceArgs {
-    /// Threads and CPUs for the wish and the machine. A system that tells nonsense of its cores gets as many threads as
-    /// the runtime finds.
+    /// Threads and CPUs for the wish and the machine. A system that tells nonsense of its cores
+    /// gets as many threads as the runtime finds.
     pub fn choose(&self, threads: Option<usize>) -> anyhow::Result<Choice> {
         let wanted = Wanted { threads, cpus: self.cpus.as_ref().map(|list| &list.0[..]) };
         let chosen = match Cores::read(Path::new("/")) {
@@ -181,7 +183,8 @@ impl SessionArgs {
 
     /// Opens a file and a session.
     ///
-    /// Where no limit is given, the available memory is one; where that is too little for any plan, there is none.
+    /// Where no limit is given, the available memory is one; where that is too little for any plan,
+    /// there is none.
     pub fn open_with(&self, path: &Path, two_stage_logits: bool) -> anyhow::Result<(Arc<Model>, Session)> {
         // The cores are read before the file, which may take long to load.
         let options = self.options(two_stage_logits)?;

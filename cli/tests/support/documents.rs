@@ -102,7 +102,8 @@ pub fn subcommand<'a>(command: &'a clap::Command, words: &'a [String]) -> (&'a c
     }
 }
 
-/// What is wrong with a span such as `pith bench --energy`, which may leave out what a command requires.
+/// What is wrong with a span such as `pith bench --energy`, which may leave out what a command
+/// requires.
 pub fn problem(command: &clap::Command, words: &[String]) -> Option<String> {
     let (inner, rest) = subcommand(command, words);
     let named =

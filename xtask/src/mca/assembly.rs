@@ -76,7 +76,8 @@ impl Function {
     }
 }
 
-/// Reads the functions of a file of aarch64 assembly, as `rustc -Z verbose-asm` writes it with line tables.
+/// Reads the functions of a file of aarch64 assembly, as `rustc -Z verbose-asm` writes it with line
+/// tables.
 pub fn functions(text: &str) -> Vec<Function> {
     let mut list: Vec<Function> = Vec::new();
     for line in text.lines() {

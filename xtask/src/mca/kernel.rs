@@ -21,7 +21,8 @@ pub struct Kernel {
     pub loaded_bytes: usize,
     /// Stores and loads of vectors on the stack.
     pub spills: usize,
-    /// `ext`, which the compiler puts before a multiplication of upper halves that it does not know.
+    /// `ext`, which the compiler puts before a multiplication of upper halves that it does not
+    /// know.
     pub extracts: usize,
     /// Conversions to f32 in the loop; none where the scales wait outside.
     pub conversions: usize,
@@ -34,7 +35,8 @@ pub fn kernels(functions: &[Function], sources: &mut Sources) -> Vec<Kernel> {
     functions.iter().flat_map(|function| of_function(function, sources)).collect()
 }
 
-/// Of the kernels of one encoding the one for a single token: of the loops in its own function the longest.
+/// Of the kernels of one encoding the one for a single token: of the loops in its own function the
+/// longest.
 pub fn mat_vec<'a>(kernels: &'a [Kernel], name: &str, encoding: &str) -> Option<&'a Kernel> {
     let of = |kernel: &&Kernel| kernel.one_token && kernel.kernels == name && kernel.encoding == encoding;
     kernels.iter().filter(of).max_by_key(|kernel| kernel.products)
@@ -130,8 +132,9 @@ impl Sources {
         Self { files: HashMap::new(), root: root.into() }
     }
 
-    /// The encoding that a chain of calls belongs to: by the heads of the items that it goes through, else by the
-    /// types in the symbol, else by the names of the files. `None` for what is no product with weights.
+    /// The encoding that a chain of calls belongs to: by the heads of the items that it goes
+    /// through, else by the types in the symbol, else by the names of the files. `None` for what is
+    /// no product with weights.
     fn encoding(&mut self, chain: &[Place], symbol: &str) -> Option<&'static str> {
         let own: Vec<&Place> = chain.iter().filter(|place| place.file.contains("kernels/src/")).collect();
         let stem = |place: &Place| place.file.rsplit('/').next().unwrap_or_default().replace(".rs", "");
@@ -181,7 +184,8 @@ fn named(text: &str) -> Option<&'static str> {
     (found.len() == 1).then(|| found[0])
 }
 
-/// The encoding whose type a mangled symbol holds: each name stands behind the count of its letters, `5Q4G64`.
+/// The encoding whose type a mangled symbol holds: each name stands behind the count of its
+/// letters, `5Q4G64`.
 fn of_type(symbol: &str) -> Option<&'static str> {
     let name = |encoding: &str| match encoding {
         "ternary" => "Ternary".to_string(),

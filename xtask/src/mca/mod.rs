@@ -221,7 +221,8 @@ mod tests {
             .collect();
         let text = render(&rows, &found, "LLVM version 1");
         assert!(text.contains("| Raspberry Pi 4 | `neon` | q4-g64 | – | – | – | – | – | – |"), "{text}");
-        // 4 cores of 1.8 GHz take 57.6e9 weights a second; 4 GB/s are 7.11e9 of 4.5 bits, or 3.76e9 of 8.5.
+        // 4 cores of 1.8 GHz take 57.6e9 weights a second; 4 GB/s are 7.11e9 of 4.5 bits, or 3.76e9
+        // of 8.5.
         assert!(text.contains("| q4 | 8.00 | 8.1 × |") && text.contains("| q8 | 8.00 | 15.3 × |"), "{text}");
         assert!(text.contains("Of all 2 inner loops") && text.contains("**Modelled**"), "{text}");
         assert!(!text.contains("not counted"), "{text}");

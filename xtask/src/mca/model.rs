@@ -42,7 +42,8 @@ pub const BOARDS: [Board; 2] = [
     },
 ];
 
-/// Bytes of one weight with its share of the scales, as the format says. Panics where it has no such encoding.
+/// Bytes of one weight with its share of the scales, as the format says. Panics where it has no
+/// such encoding.
 pub fn bytes_per_weight(encoding: &str) -> f64 {
     let encoding: Encoding = encoding.parse().expect("what is modelled is an encoding");
     encoding.bits_per_weight() / 8.0

@@ -64,7 +64,8 @@ pub fn measure(args: &QualityArgs, tools: &Path) -> anyhow::Result<Vec<Row>> {
     TYPES.iter().map(one).collect()
 }
 
-/// What a run of llama-perplexity says, its last figures among it: of small models it can end before they are written.
+/// What a run of llama-perplexity says, its last figures among it: of small models it can end
+/// before they are written.
 fn whole(mut judge: impl FnMut() -> anyhow::Result<(String, String)>) -> anyhow::Result<String> {
     for _ in 0..ATTEMPTS {
         let (out, errors) = judge()?;

@@ -1,9 +1,9 @@
-//! What quantization costs in knowledge: Pith's recipes beside llama.cpp's types, on one model, calibration text and held-out
-//! text.
+//! What quantization costs in knowledge: Pith's recipes beside llama.cpp's types, on one model,
+//! calibration text and held-out text.
 //!
-//! Both tools cut the held-out text into the same windows and score the second half of each, so that their mean KL
-//! divergences compare. llama.cpp's value at a number of bits is read off the lower convex hull of its types, straight in
-//! bits and in the logarithm of the divergence.
+//! Both tools cut the held-out text into the same windows and score the second half of each, so
+//! that their mean KL divergences compare. llama.cpp's value at a number of bits is read off the
+//! lower convex hull of its types, straight in bits and in the logarithm of the divergence.
 
 mod hull;
 mod llama;

@@ -1,7 +1,9 @@
-//! A random checkpoint as a GGUF file of f16, which Pith's converter and the rivals' quantizers read alike.
+//! A random checkpoint as a GGUF file of f16, which Pith's converter and the rivals' quantizers
+//! read alike.
 //!
-//! Weights have mean 0 and deviation 0.02. They are drawn in the file's own order, so the rows of query and key need
-//! no permutation: the file means what GGUF's readers take it to mean, Pith among them.
+//! Weights have mean 0 and deviation 0.02. They are drawn in the file's own order, so the rows of
+//! query and key need no permutation: the file means what GGUF's readers take it to mean, Pith
+//! among them.
 
 use super::gguf::Metadata;
 use super::shape::{HEAD_DIM, Shape, Tensor};
@@ -142,7 +144,8 @@ mod tests {
         let values: Vec<f64> = (0..1 << 16).map(|_| f64::from(draw.normal())).collect();
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let variance = values.iter().map(|value| value * value).sum::<f64>() / values.len() as f64;
-        // Five standard errors of a mean of 65536, and of a variance whose values have a kurtosis below 3.
+        // Five standard errors of a mean of 65536, and of a variance whose values have a kurtosis
+        // below 3.
         assert!(mean.abs() < 5.0 / 256.0, "{mean}");
         assert!((variance - 1.0).abs() < 5.0 * 2f64.sqrt() / 256.0, "{variance}");
     }

@@ -69,7 +69,8 @@ impl Dialect {
         Ok(args)
     }
 
-    /// Settings that can be the fastest: flash attention or not, the model mapped or loaded, repacked or not.
+    /// Settings that can be the fastest: flash attention or not, the model mapped or loaded,
+    /// repacked or not.
     pub fn settings(&self) -> Vec<String> {
         let [off, on] = if self.words { ["-fa off", "-fa on"] } else { ["-fa 0", "-fa 1"] };
         if self.run_time_repack {

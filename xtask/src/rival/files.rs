@@ -18,15 +18,16 @@ const SPARE_BYTES: u64 = 256 << 20;
 pub struct Pairing {
     /// An encoding of `pith convert`.
     pub encoding: String,
-    /// Types of `llama-quantize`. Prefill, which no memory bounds, is measured with whichever is the fastest.
+    /// Types of `llama-quantize`. Prefill, which no memory bounds, is measured with whichever is
+    /// the fastest.
     pub formats: Vec<String>,
     /// So many of the first have the same bits a body weight: the ones for decoding.
     pub same_bits: usize,
 }
 
 impl Pairing {
-    /// `NAME` with the formats known for it, or `NAME=FORMAT,FORMAT`; formats of the same bits as the first are behind
-    /// it with a `/` between, `NAME=FORMAT/FORMAT,FORMAT`.
+    /// `NAME` with the formats known for it, or `NAME=FORMAT,FORMAT`; formats of the same bits as
+    /// the first are behind it with a `/` between, `NAME=FORMAT/FORMAT,FORMAT`.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let (encoding, formats) = match text.split_once('=') {
             Some(_) => name_and_rest(text, "--encodings")?,
@@ -58,8 +59,8 @@ pub struct Files {
 }
 
 impl Files {
-    /// Makes what is missing: the checkpoint and the rivals' files once, Pith's anew, since its converter may have
-    /// changed. `pure` files have embedding and head in the layers' encoding.
+    /// Makes what is missing: the checkpoint and the rivals' files once, Pith's anew, since its
+    /// converter may have changed. `pure` files have embedding and head in the layers' encoding.
     pub fn prepare(
         work: &Path,
         shape: &'static Shape,

@@ -1,5 +1,5 @@
-//! The head that a tool reads for a token's logits: a part of every comparison, since heads of large
-//! vocabularies are a third of a small model's bytes.
+//! The head that a tool reads for a token's logits: a part of every comparison, since heads of
+//! large vocabularies are a third of a small model's bytes.
 
 use anyhow::Context;
 use serde::Serialize;
@@ -58,8 +58,8 @@ struct Tensor {
     offset: u64,
 }
 
-/// The head of a GGUF file, with which llama.cpp and its kin compute exact logits: `output.weight`, or the
-/// embedding where the two are tied. Its bits follow from the place of the tensor behind it.
+/// The head of a GGUF file, with which llama.cpp and its kin compute exact logits: `output.weight`,
+/// or the embedding where the two are tied. Its bits follow from the place of the tensor behind it.
 pub fn of_gguf(path: &Path) -> anyhow::Result<Head> {
     let place = || path.display().to_string();
     let file = File::open(path).with_context(place)?;

@@ -29,8 +29,8 @@ impl Moment {
         })
     }
 
-    /// Processors that others kept busy since then, on average: 0.5 is half of one. Time that the host of a virtual
-    /// machine took away counts.
+    /// Processors that others kept busy since then, on average: 0.5 is half of one. Time that the
+    /// host of a virtual machine took away counts.
     pub fn foreign_cores(&self) -> anyhow::Result<f64> {
         let now = Self::now()?;
         let seconds = (now.at - self.at).as_secs_f64();

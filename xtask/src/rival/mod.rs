@@ -42,14 +42,15 @@ pub struct RivalArgs {
     /// A rival's llama-bench; may be repeated. llama-quantize is looked for beside it
     #[arg(long, value_name = "[NAME=]PATH", required = true)]
     llama_bench: Vec<String>,
-    /// Further arguments of a tool in place of the known ones; repeated for one tool, the fastest set is measured
+    /// Further arguments of a tool in place of the known ones; repeated for one tool, the fastest
+    /// set is measured
     #[arg(long, value_name = "NAME=ARGUMENTS", allow_hyphen_values = true)]
     args: Vec<String>,
     /// Models
     #[arg(long, value_delimiter = ',', default_value = "135m,0.5b,1.2b")]
     shapes: Vec<String>,
-    /// Pith's encodings; the rivals' are known or given as q4=Q4_0,IQ4_XS (then repeat the option): the first, or several
-    /// with / between, for decoding, all for prompts
+    /// Pith's encodings; the rivals' are known or given as q4=Q4_0,IQ4_XS (then repeat the option):
+    /// the first, or several with / between, for decoding, all for prompts
     #[arg(long, default_values = ["q4", "q8"], value_name = "NAME[=FORMATS]")]
     encodings: Vec<String>,
     /// Embedding and head in the layers' encoding too, as by llama-quantize's option of this name

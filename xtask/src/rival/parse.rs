@@ -10,7 +10,8 @@ use serde_json::Value;
 pub struct Reading {
     /// Tokens a second.
     pub tokens_per_s: f64,
-    /// `llama-bench`: bytes of the model's tensors. `pith bench`: counted bytes of one token, keys and values included.
+    /// `llama-bench`: bytes of the model's tensors. `pith bench`: counted bytes of one token, keys
+    /// and values included.
     pub bytes: f64,
     /// `pith bench` says which head it read.
     pub head: Option<Head>,

@@ -77,8 +77,9 @@ impl<'a> Bench<'a> {
         cells
     }
 
-    /// The fastest candidate of each tool in each cell, tried with the greatest number of threads. One that fails is
-    /// told and left out; a tool of which none runs is an error. Disturbed tries count only where there are no others.
+    /// The fastest candidate of each tool in each cell, tried with the greatest number of threads.
+    /// One that fails is told and left out; a tool of which none runs is an error. Disturbed tries
+    /// count only where there are no others.
     pub fn choose(&mut self, cells: &[Cell<'_>], tries: usize) -> anyhow::Result<Vec<Vec<Candidate>>> {
         let most = cells.iter().map(|cell| cell.threads).max().unwrap_or_default();
         let mut known: Vec<(String, Test, Vec<Candidate>)> = Vec::new();
@@ -126,7 +127,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Runs every tool once in every cell; a disturbed run is repeated. Who begins changes from round to round.
+    /// Runs every tool once in every cell; a disturbed run is repeated. Who begins changes from
+    /// round to round.
     pub fn round(
         &mut self,
         cells: &[Cell<'_>],

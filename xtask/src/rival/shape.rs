@@ -132,8 +132,8 @@ impl Shape {
         list
     }
 
-    /// Weights that every prompt token is multiplied with: the matrices of the layers. The head works for the last
-    /// token of a prompt alone.
+    /// Weights that every prompt token is multiplied with: the matrices of the layers. The head
+    /// works for the last token of a prompt alone.
     pub fn body_weights(&self) -> u64 {
         let matrices = self.tensors().into_iter().filter(|tensor| tensor.name.starts_with("blk."));
         matrices.filter(|tensor| !tensor.is_vector()).map(|tensor| (tensor.rows * tensor.cols) as u64).sum()

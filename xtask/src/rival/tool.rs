@@ -23,7 +23,8 @@ pub struct Tool {
 /// Name of our own tool.
 pub const PITH: &str = "pith";
 
-/// Pith first, then the rivals as given: `PATH` or `NAME=PATH`. `args` are `NAME=ARGUMENTS`, several for alternatives.
+/// Pith first, then the rivals as given: `PATH` or `NAME=PATH`. `args` are `NAME=ARGUMENTS`,
+/// several for alternatives.
 pub fn tools(
     pith: PathBuf,
     benches: &[String],

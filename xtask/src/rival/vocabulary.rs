@@ -40,7 +40,8 @@ impl Vocabulary {
     }
 }
 
-/// The letter that stands for each byte in a byte-level vocabulary: itself where it prints, else one from U+0100 on.
+/// The letter that stands for each byte in a byte-level vocabulary: itself where it prints, else
+/// one from U+0100 on.
 fn byte_letters() -> [char; 256] {
     let mut next = 0x100;
     std::array::from_fn(|byte| match byte {
