@@ -6,7 +6,7 @@ use crate::placement;
 use clap::{Args, ValueHint};
 use pith_boards::{CacheKind, Machine};
 use pith_format::{Entry, Kind, Layer, ModelConfig};
-use pith_runtime::{Placement, SessionOptions};
+use pith_runtime::{ModelFile, Placement, SessionOptions};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -66,14 +66,15 @@ fn is_checkpoint(path: &Path) -> bool {
 }
 
 fn inspect_file(path: &Path, verify: bool) -> anyhow::Result<(String, Value)> {
-    let model = open_model(path)?;
-    let index = model.index();
+    let file = ModelFile::open(path)?;
+    let index = file.index();
+    let streamed_bytes = index.total_reads().streamed;
     let mut verified = 0;
     if verify {
         let place = |error| anyhow::Error::new(error).context(format!("{} is damaged", path.display()));
-        index.verify(model.bytes(), |part| verified += part.bytes).map_err(place)?;
+        index.verify(file.bytes(), |part| verified += part.bytes).map_err(place)?;
     }
-    let metadata = model.metadata();
+    let metadata = index.metadata();
     let mut table = Table::new(&["tensor", "encoding", "shape", "bytes", "offset", "checksum"]);
     for entry in index.entries() {
         table.push(vec![
@@ -90,7 +91,10 @@ fn inspect_file(path: &Path, verify: bool) -> anyhow::Result<(String, Value)> {
     let _ = writeln!(text, "recipe     {}", metadata.provenance.recipe);
     let _ = writeln!(text, "source     {} ({}), {}", source.name, source.kind, metadata.provenance.converter);
     let _ = writeln!(text, "file       {}", output::bytes(index.file_bytes()));
-    let _ = writeln!(text, "per token  {} of weights when decoding\n", output::bytes(model.streamed_bytes()));
+    if let Some(reason) = file.not_run() {
+        let _ = writeln!(text, "not run    {reason}");
+    }
+    let _ = writeln!(text, "per token  {} of weights when decoding\n", output::bytes(streamed_bytes));
     text.push_str(&table.render(TableFormat::Table));
     if verify {
         let _ = writeln!(text, "verified   {}: every checksum holds", output::bytes(verified));
@@ -99,7 +103,8 @@ fn inspect_file(path: &Path, verify: bool) -> anyhow::Result<(String, Value)> {
     let json = json!({
         "file": path.display().to_string(),
         "file_bytes": index.file_bytes(),
-        "decode_weight_bytes": model.streamed_bytes(),
+        "decode_weight_bytes": streamed_bytes,
+        "not_run": file.not_run().map(ToString::to_string),
         "verified_bytes": verify.then_some(verified),
         "metadata": serde_json::to_value(metadata)?,
         "tensors": tensors,

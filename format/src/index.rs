@@ -129,6 +129,13 @@ impl Index {
         Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
     }
 
+    /// What a decoded token reads of all tensors.
+    pub fn total_reads(&self) -> Reads {
+        let mut reads = Reads::default();
+        self.entries.iter().for_each(|entry| reads += self.reads(entry));
+        reads
+    }
+
     /// Reads every byte: each tensor against its checksum, each gap for zeros. `report` hears of what is sound.
     pub fn verify(&self, file: &[u8], mut report: impl FnMut(Verified)) -> Result<(), FormatError> {
         assert_eq!(file.len() as u64, self.header.file_bytes, "not the file that was parsed");

@@ -42,6 +42,7 @@ mod ledger;
 mod listener;
 mod memory;
 mod model;
+mod model_file;
 mod options;
 mod placement;
 #[allow(unsafe_code)]
@@ -71,6 +72,7 @@ pub use layerwise::LayerRun;
 pub use ledger::{Ledger, Phase, TokenCost, Totals};
 pub use listener::{Inputs, Listener, Site};
 pub use model::Model;
+pub use model_file::ModelFile;
 pub use options::{DEFAULT_BATCH, DEFAULT_CONTEXT_LEN, EXACT_TOKENS, SessionOptions};
 /// What a [`Ledger`] takes and gives.
 pub use pith_meter::{Conditions, Joules, Kind, Meter, MeterError, Observer, Reading, Scope, Traffic};

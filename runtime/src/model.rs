@@ -4,7 +4,7 @@ use crate::error::RuntimeError;
 use crate::resolve::{Resolver, Unresolved};
 use crate::storage::{Extent, ModelBytes, Storage, open_file};
 use crate::weights::{Layer, Norm, Stored, Vector};
-use pith_format::{Encoding, FormatError, Index, Matrix, Metadata, ModelConfig, Reads, Role, TensorId};
+use pith_format::{Encoding, FormatError, Index, Matrix, Metadata, ModelConfig, Role, TensorId};
 use pith_tokenizer::Tokenizer;
 use std::fmt;
 use std::fs::File;
@@ -218,19 +218,12 @@ impl Model {
     /// embeddings that are only looked up. With [two-stage logits](crate::SessionOptions::two_stage_logits) a token
     /// streams a small part of [`Role::HeadResidual`] only.
     pub fn streamed_bytes(&self) -> u64 {
-        self.reads().streamed
+        self.index.total_reads().streamed
     }
 
     /// Bytes of embedding that a token looks up: the blocks of 16 rows that its rows lie in.
     pub fn looked_up_bytes(&self) -> u64 {
-        self.reads().looked_up
-    }
-
-    /// What a decoded token reads of the file.
-    fn reads(&self) -> Reads {
-        let mut reads = Reads::default();
-        self.index.entries().iter().for_each(|entry| reads += self.index.reads(entry));
-        reads
+        self.index.total_reads().looked_up
     }
 
     /// Where the file's bytes are.

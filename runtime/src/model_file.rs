@@ -1,0 +1,49 @@
+//! A file that is looked at rather than run.
+
+use crate::error::RuntimeError;
+use crate::model::Model;
+use crate::storage::{Storage, open_file};
+use pith_format::Index;
+use std::path::Path;
+
+/// A `.pith` file, mapped, with its index checked. Unlike a [`Model`] it may hold layers of kinds that this runtime does
+/// not run: it can be inspected and verified all the same.
+pub struct ModelFile {
+    storage: Storage,
+    index: Index,
+    not_run: Option<RuntimeError>,
+}
+
+impl ModelFile {
+    /// Maps a file and checks header, metadata, block index and directory, and, as [`Model::open`] does, that no tensor
+    /// is missing or without a use, as far as this runtime knows the kinds of the layers.
+    ///
+    /// The file must stay as it is, see [`Model::open`].
+    pub fn open(path: &Path) -> Result<Self, RuntimeError> {
+        let not_run = match Model::open(path) {
+            Ok(_) => None,
+            Err(error @ RuntimeError::LayerKind { .. }) => Some(error),
+            Err(error) => return Err(error),
+        };
+        let (name, (file, extent)) = (path.display().to_string(), open_file(path)?);
+        let storage = Storage::open(&name, file, extent)?;
+        let index =
+            Index::parse(&storage).map_err(|source| RuntimeError::Format { path: name, source })?;
+        Ok(Self { storage, index, not_run })
+    }
+
+    /// The file's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.storage
+    }
+
+    /// Configuration and directory.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Why this runtime does not run it, if it does not: [`RuntimeError::LayerKind`].
+    pub fn not_run(&self) -> Option<&RuntimeError> {
+        self.not_run.as_ref()
+    }
+}
