@@ -27,8 +27,7 @@ impl ModelFile {
         };
         let (name, (file, extent)) = (path.display().to_string(), open_file(path)?);
         let storage = Storage::open(&name, file, extent)?;
-        let index =
-            Index::parse(&storage).map_err(|source| RuntimeError::Format { path: name, source })?;
+        let index = Index::parse(&storage).map_err(|source| RuntimeError::Format { path: name, source })?;
         Ok(Self { storage, index, not_run })
     }
 
