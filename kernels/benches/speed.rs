@@ -1,7 +1,8 @@
-//! How fast each kernel reads weights and multiplies: `cargo bench -p pith-kernels [-- KERNEL…]`.
+//! Read and multiply rate of each kernel: `cargo bench -p pith-kernels [-- KERNEL…]`.
 //!
-//! Prints the median of several samples and, behind it, the slowest and the fastest: on a busy machine they tell how
-//! much the median is worth. One thread; on Unix the time is the thread's own, without what others took of the CPU.
+//! Prints the median of several samples, then the slowest and the fastest: their spread shows how
+//! far the median can be trusted on a busy machine. One thread. On Unix the clock is the thread's
+//! CPU time, so other processes do not count.
 
 use half::f16;
 use pith_format::{ActivationFunction, Encoding, Matrix};
@@ -16,7 +17,7 @@ const L2_BYTES: usize = 512 << 10;
 const DRAM_BYTES: usize = 64 << 20;
 const TOKENS: usize = 128;
 const SAMPLES: usize = 9;
-/// A sample repeats its work until it takes this long.
+/// Minimum duration of a sample: its work repeats until then.
 const SAMPLE_TIME: Duration = Duration::from_millis(5);
 
 fn main() {
@@ -61,14 +62,14 @@ fn main() {
     }
 }
 
-/// Positions of the attention that is timed, query heads that share a key head, and key heads whose keys and values are
-/// more than caches hold.
+/// Attention's shape: cached positions, prompt tokens, query heads that share a key head, and key
+/// heads enough for their keys and values to exceed the caches.
 const CONTEXT: usize = 2048;
 const PROMPT: usize = 512;
 const GROUP: usize = 4;
 const FAR_HEADS: usize = 128;
 
-/// Attention as a session asks for it, over one head's keys and values, `CONTEXT` of them.
+/// Attention as a session calls it, over the `CONTEXT` keys and values of one head.
 fn attend(
     kernel: &dyn Kernels,
     (keys, values): (KvRows<'_>, KvRows<'_>),
@@ -110,7 +111,7 @@ fn f16_rows(rows: &[f16]) -> KvRows<'_> {
     KvRows::F16 { head_dim: HEAD_DIM, rows }
 }
 
-/// Floating-point operations a nanosecond of a prompt from position 0 on.
+/// Floating-point operations per nanosecond for a prompt that starts at position 0.
 fn prompt_rate(kernel: &dyn Kernels) -> String {
     let (keys, values) = (halves(PROMPT * HEAD_DIM), halves(PROMPT * HEAD_DIM));
     let queries: Vec<f32> = (0..PROMPT * GROUP * HEAD_DIM).map(|i| (i as f32).sin()).collect();
@@ -127,7 +128,8 @@ fn prompt_rate(kernel: &dyn Kernels) -> String {
     })
 }
 
-/// Bytes of keys and values a nanosecond for `tokens` tokens at the end of the context, over the caches of `heads`.
+/// Bytes of keys and values per nanosecond for `tokens` tokens at the end of the context, over
+/// `heads` key heads.
 fn token_rate(kernel: &dyn Kernels, heads: usize, tokens: usize) -> String {
     let head_len = CONTEXT * HEAD_DIM;
     let (keys, values) = (halves(heads * head_len), halves(heads * head_len));
@@ -143,7 +145,7 @@ fn token_rate(kernel: &dyn Kernels, heads: usize, tokens: usize) -> String {
     })
 }
 
-/// Tiles that begin at a cache line, as in a mapped file.
+/// Tiles aligned to a cache line, as in a mapped file.
 struct Weights {
     rows: usize,
     buffer: Vec<u8>,
@@ -158,7 +160,7 @@ impl Weights {
     }
 }
 
-/// Tiles of about `bytes` in all, one random tile repeated.
+/// About `bytes` of weights: one random tile repeated.
 fn weights(encoding: Encoding, bytes: usize) -> Weights {
     let mut state = 1u32;
     let values: Vec<f32> = (0..16 * encoding.tile_cols())
@@ -209,7 +211,7 @@ fn mat_mul_rate(kernel: &dyn Kernels, encoding: Encoding) -> String {
 
 type Work = Box<dyn Fn(&dyn Kernels)>;
 
-/// Name, values worked on, the work.
+/// Name, number of values, work.
 fn vector_works() -> Vec<(&'static str, usize, Work)> {
     let x: Vec<f32> = (0..COLS).map(|i| (i as f32).sin()).collect();
     let mut works: Vec<(&'static str, usize, Work)> = Vec::new();
@@ -313,7 +315,7 @@ impl Cache {
     }
 }
 
-/// Time this thread has spent so far.
+/// CPU time of this thread so far.
 #[cfg(unix)]
 fn now() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -330,7 +332,7 @@ fn now() -> Duration {
     START.get_or_init(std::time::Instant::now).elapsed()
 }
 
-/// `amount` per nanosecond (so GB/s of bytes): the median, slowest and fastest of several samples.
+/// `amount` per nanosecond (GB/s for bytes): median, slowest and fastest of several samples.
 fn rate(amount: f64, mut work: impl FnMut()) -> String {
     let mut repetitions = 1u32;
     let mut sample = |repetitions: u32| {

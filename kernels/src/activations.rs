@@ -1,5 +1,4 @@
-//! What a matrix is multiplied with: activations as floats and, rounded once for all matrices that read them, as
-//! int8.
+//! Activations of a matrix product: f32, and int8 rounded once for all matrices that read them.
 
 use crate::Kernels;
 use pith_format::Matrix;
@@ -11,15 +10,17 @@ pub const ACTIVATION_GROUP: usize = 32;
 /// Tokens whose rounded activations are packed together for products of many tokens.
 pub const PACKED_TOKENS: usize = 6;
 
-/// From this many tokens on activations are packed.
+/// Fewest tokens for which activations are packed.
 pub const MIN_PACKED: usize = crate::FEW_TOKENS;
 
-/// One group of [`PACKED_TOKENS`] tokens, in the order in which a kernel reads it: for every four columns one word a
-/// token, its bytes `code + 128`, the first column lowest; then the bits of one scale a token. Tokens that are missing
-/// are zeros of scale 0.
+/// One group of columns of [`PACKED_TOKENS`] tokens, in a kernel's reading order.
+///
+/// First, for every four columns, one word per token: bytes `code + 128`, first column lowest. Then
+/// the bits of one scale per token. Missing tokens are zeros of scale 0.
 pub type PackedGroup = [u32; PACKED_TOKENS * (ACTIVATION_GROUP / 4 + 1)];
 
-/// `cols` and the zeros behind it that let a kernel read whole tiles of any encoding.
+/// Length of a token of `cols` values with the zeros behind it, so that kernels read whole tiles of
+/// any encoding.
 pub fn padded_len(cols: usize) -> usize {
     cols.next_multiple_of(MAX_TILE_COLS)
 }
@@ -36,19 +37,19 @@ pub struct Activations {
     scales: Vec<f32>,
     sums: Vec<i32>,
     packed: Vec<PackedGroup>,
-    /// Groups of `packed` that belong to what was last set: all or none.
+    /// Groups of `packed` in use: all or none.
     packed_len: usize,
-    /// What was last set.
+    /// Form of the activations last set.
     form: Form,
 }
 
-/// What there is of activations.
+/// Form in which activations are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Floats and codes; for many tokens also packed, where the kernels [pack](Kernels::packs).
+    /// Floats and codes; also packed, for many tokens and kernels that [pack](Kernels::packs).
     Whole,
-    /// Packed alone, where they can be packed: enough for matrices of encodings of which kernels
-    /// [say so](Kernels::reads_packed).
+    /// Packed alone, where packing applies. Enough for matrices whose encoding the kernels [read
+    /// packed](Kernels::reads_packed).
     Packed,
 }
 
@@ -57,22 +58,24 @@ pub enum Form {
 pub struct Operand<'a> {
     tokens: usize,
     cols: usize,
-    /// `tokens × stride`. Empty, like codes, scales and sums, where there are packed activations alone.
+    /// `tokens × stride`. Empty, like codes, scales and sums, where only packed activations are
+    /// held.
     pub floats: &'a [f32],
     /// `tokens × stride`: `x ≈ scale · code`.
     pub codes: &'a [i8],
     /// `tokens × stride / 32`.
     pub scales: &'a [f32],
-    /// `tokens × stride / 32`: the sum of each group's codes, which an encoding with unsigned codes subtracts.
+    /// `tokens × stride / 32`: sum of each group's codes. Encodings with unsigned codes use it to
+    /// subtract their offset.
     pub sums: &'a [i32],
     /// `tokens / PACKED_TOKENS`, rounded up, times `stride / 32`; or empty.
     pub packed: &'a [PackedGroup],
 }
 
-/// Some tokens of [`Activations`], to be filled.
+/// A range of tokens of [`Activations`] to fill.
 #[derive(Debug)]
 pub struct Part<'a> {
-    /// The first of its tokens.
+    /// Index of its first token.
     pub first: usize,
     cols: usize,
     floats: &'a mut [f32],
@@ -84,7 +87,7 @@ pub struct Part<'a> {
 }
 
 impl Activations {
-    /// Room for `max_tokens` of up to `max_cols` values.
+    /// Allocates for up to `max_tokens` tokens of up to `max_cols` values.
     pub fn new(max_tokens: usize, max_cols: usize) -> Self {
         let len = max_tokens * padded_len(max_cols);
         let groups = len / ACTIVATION_GROUP;
@@ -97,7 +100,8 @@ impl Activations {
         }
     }
 
-    /// Room for packed activations alone, of up to `max_tokens` of up to `max_cols` values.
+    /// Allocates packed activations alone, for up to `max_tokens` tokens of up to `max_cols`
+    /// values.
     pub fn packed(max_tokens: usize, max_cols: usize) -> Self {
         let packed = match max_tokens {
             ..MIN_PACKED => 0,
@@ -121,13 +125,13 @@ impl Activations {
         let groups = max_tokens.checked_mul(padded_len(max_cols))? / ACTIVATION_GROUP;
         let rounded =
             ACTIVATION_GROUP * (size_of::<f32>() + size_of::<i8>()) + size_of::<f32>() + size_of::<i32>();
-        // At most one token short of a whole pack twice over.
+        // Rounding up to whole packs less than doubles the tokens.
         let packed = size_of::<PackedGroup>().div_ceil(PACKED_TOKENS) * 2;
         groups.checked_mul(rounded + packed)
     }
 
-    /// Takes `tokens × cols` values through `write`, which fills one padded-free token at a time, then rounds them:
-    /// [whole](Form::Whole).
+    /// Fills `tokens × cols` values through `write`, one token at a time without its padding, then
+    /// rounds them to the [whole](Form::Whole) form.
     ///
     /// Panics if they do not fit.
     pub fn set(
@@ -143,8 +147,8 @@ impl Activations {
         self.operand()
     }
 
-    /// What is to become `tokens × cols` activations, a few tokens at a time, each of which must be [set](Part::set):
-    /// by several threads if there are many.
+    /// Splits `tokens × cols` activations into parts of a few tokens. The caller must
+    /// [set](Part::set) every part; several threads may share them where there are many.
     ///
     /// Panics if they do not fit.
     pub fn parts(
@@ -180,8 +184,9 @@ impl Activations {
         })
     }
 
-    /// The packed groups of what is to become `tokens × cols` activations, packed alone: pack by pack, those of
-    /// [`padded_len`] columns each. All that have columns below `cols` must be set, by [`pack_rows`].
+    /// The packed groups of `tokens × cols` activations, packed alone: pack after pack,
+    /// [`padded_len`] columns each. The caller must set every group that has columns below `cols`,
+    /// with [`pack_rows`].
     ///
     /// Panics if they do not fit, or are too few to be packed.
     pub fn packed_mut(&mut self, tokens: usize, cols: usize) -> &mut [PackedGroup] {
@@ -191,7 +196,7 @@ impl Activations {
         &mut self.packed[..len]
     }
 
-    /// What was last set.
+    /// The activations last set.
     pub fn operand(&self) -> Operand<'_> {
         let len = match self.form {
             Form::Whole => self.tokens * padded_len(self.cols),
@@ -210,7 +215,7 @@ impl Activations {
 }
 
 impl Part<'_> {
-    /// Takes the values of every token through `write`, which gets the token's number, then rounds them.
+    /// Fills every token through `write`, which gets the token's number, then rounds them.
     pub fn set(&mut self, kernels: &dyn Kernels, mut write: impl FnMut(usize, &mut [f32])) {
         let stride = padded_len(self.cols);
         let groups = stride / ACTIVATION_GROUP;
@@ -219,7 +224,8 @@ impl Part<'_> {
             self.packed.fill(NO_TOKENS);
         }
         for token in 0..tokens {
-            // All tokens in turn in the place of the first, while it is in the nearest cache, if nobody reads it there.
+            // In packed form nothing reads the floats and codes later: all tokens reuse the first
+            // one's place, which stays in the L1 cache.
             let place = if self.form == Form::Whole { token } else { 0 };
             let floats = &mut self.floats[place * stride..][..stride];
             write(self.first + token, &mut floats[..self.cols]);
@@ -243,11 +249,11 @@ const NO_TOKENS: PackedGroup = {
     group
 };
 
-/// Columns that are rounded together.
+/// Columns rounded together.
 const PACKED_COLS: usize = 8 * ACTIVATION_GROUP;
 
-/// Rounds and packs some columns of up to [`PACKED_TOKENS`] tokens: `rows` is `tokens × cols`, and `packed` gets zeros behind
-/// the last column.
+/// Rounds and packs some columns of up to [`PACKED_TOKENS`] tokens. `rows` is `tokens × cols`;
+/// `packed` gets zeros behind the last column.
 pub fn pack_rows(kernels: &dyn Kernels, rows: &[f32], cols: usize, packed: &mut [PackedGroup]) {
     assert!(rows.len() <= PACKED_TOKENS * cols && cols <= packed.len() * ACTIVATION_GROUP);
     if rows.len() < PACKED_TOKENS * cols {
@@ -273,7 +279,7 @@ pub fn pack_rows(kernels: &dyn Kernels, rows: &[f32], cols: usize, packed: &mut 
     }
 }
 
-/// Puts the codes and scales of one token into its place in packed groups.
+/// Writes the codes and scales of one token to its place in packed groups.
 fn pack(codes: &[i8], scales: &[f32], token: usize, packed: &mut [PackedGroup]) {
     let groups = codes.as_chunks::<ACTIVATION_GROUP>().0.iter().zip(scales);
     for ((codes, scale), packed) in groups.zip(packed) {
@@ -286,12 +292,12 @@ fn pack(codes: &[i8], scales: &[f32], token: usize, packed: &mut [PackedGroup]) 
 }
 
 impl<'a> Operand<'a> {
-    /// Tokens.
+    /// Number of tokens.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// What there is of it.
+    /// Form that is held.
     pub fn form(&self) -> Form {
         match self.floats.is_empty() && !self.packed.is_empty() {
             true => Form::Packed,
@@ -299,19 +305,21 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// Values of a token, padding left out.
+    /// Values of a token, without padding.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// Panics unless the product of `w` with this fits `y`, one slice of rows a token.
+    /// Panics unless the product of `w` with these activations fits `y`, one slice of rows per
+    /// token.
     pub(crate) fn assert_product(&self, w: Matrix<'_>, y: &[&mut [f32]]) {
         assert_eq!((w.cols(), y.len()), (self.cols, self.tokens), "columns and tokens");
         assert!(y.iter().all(|y| y.len() == w.rows()), "rows of every token");
         self.assert_whole();
     }
 
-    /// Panics unless every slice has the length that the shape asks for: the slices are public, and kernels rely on it.
+    /// Panics unless every slice has the length its shape asks for. The slices are public, and
+    /// kernels rely on their lengths.
     pub(crate) fn assert_whole(&self) {
         let len = match self.form() {
             Form::Whole => self.tokens * self.stride(),
@@ -329,7 +337,7 @@ impl<'a> Operand<'a> {
         padded_len(self.cols)
     }
 
-    /// One token of it.
+    /// One token of the view.
     pub fn token(&self, index: usize) -> Operand<'a> {
         let (stride, groups) = (self.stride(), self.stride() / ACTIVATION_GROUP);
         Operand {

@@ -1,11 +1,13 @@
 //! Attention of the query heads that share a key head, over a run of positions.
 //!
-//! A run ends in *records*, one a query: `Σ w·value`, the exponent `m` all weights were scaled by, and `Σ w`, with
-//! `w = 2^(score · log₂ e − m)`. Records over different runs add up, so runs can be worked on by different
-//! threads, and a long prompt never holds more than one run's scores.
+//! A run ends in *records*, one per query: `Σ w·value`, the exponent `m` subtracted from all
+//! weights, and `Σ w`, with `w = 2^(score · log₂ e − m)`. Records of different runs can be added,
+//! so different threads can work on different runs, and a long prompt never holds the scores of
+//! more than one run.
 //!
-//! What a query gets does not depend on the queries that are worked on with it, [`Attention::few`] aside: sums go position by position (dimension
-//! by dimension in a score), and what is beyond a query's sight adds zeros.
+//! A query's result does not depend on the other queries of the call; only [`Attention::few`] may
+//! change its last bits. Sums go position by position (in a score, dimension by dimension), and
+//! positions that the query does not see add zeros.
 
 use crate::KvRows;
 use std::ops::Range;
@@ -13,20 +15,21 @@ use std::ops::Range;
 /// Most positions of a run.
 pub const ATTENTION_SPAN: usize = 256;
 
-/// Queries worked on together: what tokens × query heads of a key head should come to in a call of many tokens.
+/// Queries worked on together. In a call of many tokens, aim at this for tokens × query heads per
+/// key head.
 pub const ATTENTION_QUERIES: usize = 48;
 
-/// Floats of a record beside the mix: the exponent and the sum of the weights, in this order behind it.
+/// Floats of a record behind the mix: the exponent, then the sum of the weights.
 pub const ATTENTION_TAIL: usize = 2;
 
-/// Positions that are widened together.
+/// Positions widened together.
 pub(crate) const TILE: usize = 64;
 
 /// Queries that share the load of a key or value.
 pub(crate) const ROWS: usize = 6;
 
-/// `2^r` for `|r| ≤ ½` to `2⁻²⁵`, highest power first: the polynomial of least relative error among those that are 1
-/// at 0.
+/// `2^r` for `|r| ≤ ½` to `2⁻²⁵`, highest power first: the polynomial of least relative error among
+/// those equal to 1 at 0.
 pub(crate) const EXP2_COEFFICIENTS: [f32; 7] = [
     0.000_153_533_7,
     0.001_339_887_7,
@@ -37,10 +40,11 @@ pub(crate) const EXP2_COEFFICIENTS: [f32; 7] = [
     1.0,
 ];
 
-/// Floats of a cache line: where parts of the scratch begin, and what rows are padded to.
+/// Floats of a cache line: parts of the scratch begin at a line, and rows are padded to whole
+/// lines.
 const LINE: usize = 16;
 
-/// What meets in one call of [`Kernels::attention`](crate::Kernels::attention).
+/// Inputs of one call of [`Kernels::attention`](crate::Kernels::attention).
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
     /// Keys of the positions `start …`.
@@ -49,26 +53,27 @@ pub struct Attention<'a> {
     pub values: KvRows<'a>,
     /// Position of the first key.
     pub start: usize,
-    /// `group × head_dim` queries at the beginning of every `stride`, one stride a token.
+    /// `group × head_dim` queries at the beginning of each `stride` floats, one stride per token.
     pub queries: &'a [f32],
-    /// Floats from a token's queries to the next one's.
+    /// Floats from one token's queries to the next one's.
     pub stride: usize,
     /// Query heads that share the key head.
     pub group: usize,
-    /// Position of the first token: it sees positions up to its own, the next token one more.
+    /// Position of the first token. It sees positions up to its own; each later token sees one
+    /// more.
     pub first: usize,
     /// Number of tokens.
     pub tokens: usize,
-    /// Positions that a token sees, its own included.
+    /// Number of positions a token sees, its own included.
     pub window: usize,
     /// `score = scale · query · key`
     pub scale: f32,
     /// `score ← cap · tanh(score / cap)`
     pub softcap: Option<f32>,
-    /// Whether the call has few tokens: keys and values may then be read where they lie, since bringing them into another
-    /// form would take longer than what is computed with them. A record's last bits may depend on it.
+    /// Whether the call has few tokens. Keys and values may then be read in place, since converting
+    /// them would take longer than the arithmetic. The last bits of a record may depend on it.
     pub few: bool,
-    /// Keys that will be needed next, in the same form: they may be fetched meanwhile.
+    /// Keys needed next, in the same form: the kernel may prefetch them.
     pub next: Option<KvRows<'a>>,
 }
 
@@ -78,7 +83,7 @@ impl<'a> Attention<'a> {
         self.keys.head_dim() + ATTENTION_TAIL
     }
 
-    /// The positions that a token sees, counted from the first key.
+    /// Positions that a token sees, relative to the first key.
     pub fn visible(&self, token: usize) -> Range<usize> {
         let end = self.first + token + 1;
         let in_run = |position: usize| position.saturating_sub(self.start).min(self.keys.positions());
@@ -99,21 +104,21 @@ impl<'a> Attention<'a> {
     }
 }
 
-/// What a thread needs for [`Kernels::attention`](crate::Kernels::attention).
+/// Buffers of one thread for [`Kernels::attention`](crate::Kernels::attention).
 pub struct AttentionScratch {
     head_dim: usize,
     buffer: Vec<f32>,
-    /// Where the buffer's first cache line begins.
+    /// Start of the buffer's first cache line.
     start: usize,
 }
 
 /// The parts of a scratch.
 pub(crate) struct Parts<'a> {
-    /// One row a query.
+    /// One row per query.
     pub scores: &'a mut [[f32; ATTENTION_SPAN]],
     /// `head_dim × TILE` keys or `TILE × padded` values.
     pub tile: &'a mut [f32],
-    /// Queries in sixes: `head_dim × ROWS` each.
+    /// Queries in groups of six: `head_dim × ROWS` each.
     pub queries: &'a mut [[f32; ROWS]],
     /// Mixes, padded to whole cache lines.
     pub mixed: &'a mut [f32],
@@ -122,7 +127,7 @@ pub(crate) struct Parts<'a> {
 }
 
 impl AttentionScratch {
-    /// For heads of up to `head_dim` dimensions.
+    /// Allocates for heads of up to `head_dim` dimensions.
     pub fn new(head_dim: usize) -> Self {
         let buffer = vec![0.0; Self::len(head_dim) + LINE];
         let start = buffer.as_ptr().align_offset(64).min(LINE);
@@ -154,18 +159,22 @@ impl AttentionScratch {
     }
 }
 
-/// The inner loops of one instruction set. Up to [`ROWS`] queries at a time, rows of the scratch.
+/// The inner loops of one instruction set, for up to [`ROWS`] queries at a time: rows of the
+/// scratch.
 pub(crate) trait Tiles: Copy {
-    /// These rows are needed soon.
+    /// Prefetches rows that are needed soon.
     fn announce(self, rows: KvRows<'_>, positions: Range<usize>);
 
-    /// Dimension by dimension, the keys of `positions` (at most [`TILE`]), zeros behind them.
+    /// Transposes the keys of `positions` (at most [`TILE`]): one row per dimension, zeros behind
+    /// the last position.
     fn transpose(self, keys: KvRows<'_>, positions: Range<usize>, out: &mut [[f32; TILE]]);
 
-    /// The values of `positions`, `padded` each; what is behind a row's end is left as it is.
+    /// Widens the values of `positions`, `padded` floats each; floats behind a row's end keep their
+    /// content.
     fn widen(self, values: KvRows<'_>, positions: Range<usize>, padded: usize, out: &mut [f32]);
 
-    /// `out[q][start + p] = Σ_d queries[d][q] · keys[d][p]` for the first `count` of `keys`' positions or more.
+    /// `out[q][start + p] = Σ_d queries[d][q] · keys[d][p]` for at least the first `count`
+    /// positions of `keys`.
     fn scores(
         self,
         queries: &[[f32; ROWS]],
@@ -175,10 +184,11 @@ pub(crate) trait Tiles: Copy {
         out: &mut [[f32; ATTENTION_SPAN]],
     );
 
-    /// `x ← 2^(x − m)` within `visible` and 0 elsewhere, `m` the largest there; gives `m` and the sum. With a cap, `x`
-    /// is `cap · tanh(x / cap)` of what is found, all of it in units of ln 2.
+    /// `x ← 2^(x − m)` within `visible` and 0 elsewhere; returns `m`, the largest `x` within it,
+    /// and the sum. With a cap, `cap · tanh(x / cap)` replaces `x` first, in units of ln 2.
     ///
-    /// `turn`: what the first position is apart from a multiple of all vector lengths; sums do not depend on it.
+    /// `turn`: offset of the first position from a multiple of all vector lengths. It makes sums
+    /// independent of where a run starts.
     fn powers(self, x: &mut [f32], visible: Range<usize>, softcap: Option<f32>, turn: usize) -> (f32, f32);
 
     /// `mixed[q][d] += Σ_p weights[q][start + p] · values[p][d]`
@@ -195,12 +205,12 @@ pub(crate) trait Tiles: Copy {
     fn blend(self, total: &mut [f32], a: f32, part: &[f32], b: f32);
 }
 
-/// The inner loops of one instruction set for few tokens, which read keys and values where they lie. Up to [`ROWS`]
-/// queries at a time.
+/// The inner loops of one instruction set for few tokens, which read keys and values in place. Up
+/// to [`ROWS`] queries at a time.
 pub(crate) trait Rows: Tiles {
-    /// `out[q][start + p] = Σ_d queries[q][d] · keys[p][d]`; `queries` is row after row. What is behind the last
-    /// position up to the next multiple of 16 may be anything. Meanwhile the rows `ahead` are fetched, which are
-    /// needed soon.
+    /// `out[q][start + p] = Σ_d queries[q][d] · keys[p][d]`; `queries` is row after row. Values
+    /// behind the last position, up to the next multiple of 16, are unspecified. Meanwhile
+    /// prefetches the rows `ahead`, which are needed soon.
     fn row_scores(
         self,
         queries: &[f32],
@@ -210,8 +220,8 @@ pub(crate) trait Rows: Tiles {
         out: &mut [[f32; ATTENTION_SPAN]],
     );
 
-    /// `mixed[q][d] += Σ_p weights[q][start + p] · values[p][d]`; the weights are no longer needed then. Meanwhile the
-    /// rows `ahead` are fetched.
+    /// `mixed[q][d] += Σ_p weights[q][start + p] · values[p][d]`; may overwrite the weights.
+    /// Meanwhile prefetches the rows `ahead`.
     fn row_mix(
         self,
         weights: &mut [[f32; ATTENTION_SPAN]],
@@ -222,7 +232,8 @@ pub(crate) trait Rows: Tiles {
     );
 }
 
-/// [`Kernels::attention`](crate::Kernels::attention) in tiles.
+/// [`Kernels::attention`](crate::Kernels::attention) with keys and values widened into the
+/// scratch.
 pub(crate) fn attention<T: Tiles>(
     tiles: T,
     task: &Attention<'_>,
@@ -252,7 +263,8 @@ pub(crate) fn attention<T: Tiles>(
     in_steps(tiles, task, scratch, records, pack, score, mix);
 }
 
-/// [`Kernels::attention`](crate::Kernels::attention) where keys and values lie; `head_dim` is a multiple of 16.
+/// [`Kernels::attention`](crate::Kernels::attention) that reads keys and values in place;
+/// `head_dim` is a multiple of 16.
 pub(crate) fn attention_in_rows<'a, T: Rows>(
     rows: T,
     task: &Attention<'a>,
@@ -281,8 +293,9 @@ pub(crate) fn attention_in_rows<'a, T: Rows>(
     in_steps(rows, task, scratch, records, pack_rows, score, mix);
 }
 
-/// Attention of as many queries at a time as the scratch has room for. `pack` brings them into the scratch; `score` and
-/// `mix` work on some positions, whose scores begin at the second argument, for so many queries.
+/// Attention in steps of as many queries as the scratch holds. `pack` copies them into the scratch.
+/// `score` and `mix` handle a range of positions, whose scores begin at the second argument, for
+/// the given number of queries.
 fn in_steps<T: Tiles>(
     tiles: T,
     task: &Attention<'_>,
@@ -328,7 +341,7 @@ fn in_steps<T: Tiles>(
     }
 }
 
-/// Queries in sixes, dimension by dimension, times the scale and log₂ e.
+/// Queries in groups of six, dimension by dimension, times the scale and log₂ e.
 fn pack(task: &Attention<'_>, first: usize, count: usize, out: &mut [[f32; ROWS]]) {
     let (head_dim, scale) = (task.keys.head_dim(), task.scale * std::f32::consts::LOG2_E);
     for index in 0..count {
@@ -351,7 +364,8 @@ fn pack_rows(task: &Attention<'_>, first: usize, count: usize, out: &mut [[f32; 
     }
 }
 
-/// Adds the records of `parts` to those of `total`. `blend(total, a, part, b)`: `total = a · total + b · part`.
+/// Adds the records of `parts` to those of `total`. `blend(total, a, part, b)`:
+/// `total = a · total + b · part`.
 pub(crate) fn merge(
     head_dim: usize,
     parts: &[f32],
@@ -365,7 +379,7 @@ pub(crate) fn merge(
     }
 }
 
-/// Adds a mix with this exponent and sum of weights to a record.
+/// Adds a mix with this exponent and this sum of weights to a record.
 pub(crate) fn add(
     record: &mut [f32],
     mixed: &[f32],
@@ -375,7 +389,7 @@ pub(crate) fn add(
 ) {
     let (total, [total_exponent, total_sum]) =
         record.split_last_chunk_mut().expect("a record is longer than its tail");
-    // Nothing was in sight, here or so far.
+    // No position was visible, here or so far.
     if sum == 0.0 {
         return;
     }
@@ -385,7 +399,7 @@ pub(crate) fn add(
         return;
     }
     let largest = total_exponent.max(exponent);
-    // One of the two is 2⁰.
+    // One of the two factors is 2⁰.
     let factor = |exponent: f32| if exponent == largest { 1.0 } else { (exponent - largest).exp2() };
     let (a, b) = (factor(*total_exponent), factor(exponent));
     blend(total, a, mixed, b);

@@ -1,33 +1,33 @@
-//! The walk over a matrix that every instruction set shares: row blocks outside, so that a block's weights stay in
-//! the nearest cache while all tokens pass over them.
+//! The loop over a matrix that all instruction sets share. Row blocks are the outer loop, so that a
+//! block's weights stay in the L1 cache while all tokens pass over them.
 
 use crate::FEW_TOKENS;
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use pith_format::{Matrix, TILE_ROWS};
 
-/// One block's results: `[token][row]`.
+/// Results of one block: `[token][row]`.
 pub type Sums<const N: usize> = [[f32; TILE_ROWS]; N];
 
 /// The inner loop of one encoding on one instruction set.
 pub trait Block {
-    /// Most tokens worked on together: 1, 2, 4 or 8, what the registers hold.
+    /// Most tokens worked on together: 1, 2, 4 or 8, as many as the registers hold.
     const TOKENS: usize;
 
-    /// Most tokens worked on together whose sums have the bits that each would have alone; no more are where there
-    /// are fewer than [`FEW_TOKENS`].
+    /// Most tokens worked on together whose sums have the same bits as each token alone. It is the
+    /// limit in calls of fewer than [`FEW_TOKENS`] tokens.
     const ALIKE: usize = Self::TOKENS;
 
-    /// `Σ_c w[r,c] · x[t,c]` for the 16 rows of `block` (whole tiles) and the `N` tokens of `x`, each padded to whole
-    /// tiles.
+    /// `Σ_c w[r,c] · x[t,c]` for the 16 rows of `block` (whole tiles) and the `N` tokens of `x`,
+    /// each padded to whole tiles.
     fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N>;
 }
 
-/// [`Kernels::mat_vec`](crate::Kernels::mat_vec) by `block`.
+/// [`Kernels::mat_vec`](crate::Kernels::mat_vec) with `block` as inner loop.
 pub fn mat_vec(block: impl Block, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
     mat_mul(block, w, x, &mut [y]);
 }
 
-/// [`Kernels::mat_mul`](crate::Kernels::mat_mul) by `block`.
+/// [`Kernels::mat_mul`](crate::Kernels::mat_mul) with `block` as inner loop.
 pub fn mat_mul<B: Block>(block: B, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
     let tokens = x.tokens();
     x.assert_product(w, y);
@@ -46,7 +46,7 @@ pub fn mat_mul<B: Block>(block: B, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut 
     }
 }
 
-/// Tokens `first .. first + N` times one block; returns `N`.
+/// Multiplies one block with tokens `first .. first + N`; returns `N`.
 fn one<B: Block, const N: usize>(
     block: &B,
     w: Matrix<'_>,
@@ -65,7 +65,7 @@ fn one<B: Block, const N: usize>(
     N
 }
 
-/// The rounded activations of one token, group by group.
+/// Rounded activations of one token, group by group.
 #[derive(Clone, Copy)]
 pub struct Groups<'a> {
     /// Codes of each group.

@@ -1,4 +1,4 @@
-//! What the kernels must know of the encodings of integers, and the one table of these.
+//! Properties of the integer encodings that kernels use, and the one table of these encodings.
 
 use pith_format::TILE_ROWS;
 use pith_format::encoding::{
@@ -7,25 +7,25 @@ use pith_format::encoding::{
 
 use crate::activations::ACTIVATION_GROUP;
 
-/// A tile of levels that are integers of at most 8 bits, and of scales behind them.
+/// A tile of integer levels of at most 8 bits, followed by scales.
 pub trait Coded: Tile {
-    /// A level and `1 << OFFSET_BITS` is an unsigned code.
+    /// A level + `1 << OFFSET_BITS` is an unsigned code.
     const OFFSET_BITS: u32;
 
-    /// What is known of it.
+    /// The format's description of groups.
     const KNOWN: Grouped = match Self::GROUPED {
         Some(grouped) => grouped,
         None => panic!("an encoding of floats"),
     };
 
-    /// A level times `1 << ROOM_BITS` fits 8 bits with a sign; ternary has an unused code of 2.
+    /// A level times `1 << ROOM_BITS` fits a signed byte; ternary has an unused code of 2.
     const ROOM_BITS: u32 = 7 - if Self::OFFSET_BITS == 0 { 1 } else { Self::OFFSET_BITS };
 
-    /// So many products in pairs can be added in 16 bits: of unsigned codes and int8 from −127 on, and of levels and
-    /// unsigned bytes. A group has 8 of them; those of 8 bits have none.
+    /// Number of pairs of products whose sum fits 16 bits: products of unsigned codes and int8 from
+    /// −127 on, or of levels and unsigned bytes. A group has 8 pairs; for 8-bit codes none fits.
     const PAIRS: usize = if Self::OFFSET_BITS < 3 { 8 } else { 64 >> Self::OFFSET_BITS };
 
-    /// The unsigned codes of up to 16 levels, again and again.
+    /// Unsigned codes of up to 16 levels, repeated to fill the table.
     const TABLE: [u8; 16] = {
         let (levels, mut table, mut index) = (Self::KNOWN.levels, [0; 16], 0);
         while index < 16 {
@@ -35,7 +35,7 @@ pub trait Coded: Tile {
         table
     };
 
-    /// The factors, by their nibbles; nothing where there are none.
+    /// Factors by nibble; zeros where the encoding has none.
     const FACTORS: [f32; 16] = {
         let (factors, mut table, mut index) = (Self::KNOWN.factors, [0.0; 16], 0);
         while index < factors.len() {
@@ -45,10 +45,10 @@ pub trait Coded: Tile {
         table
     };
 
-    /// Whether a group's scale is that of the tile times a factor.
+    /// Whether a group's scale is the tile's scale times a factor.
     const HAS_FACTORS: bool = !Self::KNOWN.factors.is_empty();
 
-    /// Where the scales begin.
+    /// Offset of the scales in the tile.
     const SCALES: usize = {
         let groups = Self::COLS / Self::KNOWN.group_cols;
         Self::BYTES
@@ -58,29 +58,29 @@ pub trait Coded: Tile {
             }
     };
 
-    /// The f16 scales of a group of 32 columns; where there are factors, before these.
+    /// f16 scales of a group of 32 columns; where there are factors, scales before multiplication.
     #[inline(always)]
     fn halves(tile: &[u8], group: usize) -> &[u8; 2 * TILE_ROWS] {
         let index = if Self::HAS_FACTORS { 0 } else { group * ACTIVATION_GROUP / Self::KNOWN.group_cols };
         &tile[Self::SCALES..].as_chunks().0[index]
     }
 
-    /// Bytes whose low nibbles say the factors of a group of even number, and the high ones those of an odd one.
+    /// Factors of a pair of groups: low nibbles for the even group, high nibbles for the odd one.
     #[inline(always)]
     fn factor_bytes(tile: &[u8], group: usize) -> &[u8; TILE_ROWS] {
         &tile[Self::SCALES + 2 * TILE_ROWS..].as_chunks().0[group / 2]
     }
 }
 
-/// The table: encoding, tile, bits of its offset. [`with_tile!`] goes through it.
+/// The table: encoding, tile, bits of its offset. [`with_tile!`] matches over it.
 macro_rules! coded {
     ($dollar:tt $($encoding:ident $tile:ident $offset:literal,)*) => {
         $(impl Coded for $tile {
             const OFFSET_BITS: u32 = $offset;
         })*
 
-        /// `with_tile!(encoding, E => value, else other)`: the value, `E` being the tile of the encoding, if that is
-        /// one of integers.
+        /// `with_tile!(encoding, E => value, else other)`: for an integer encoding `value`, where
+        /// `E` is its tile type; otherwise `other`.
         macro_rules! with_tile {
             ($dollar encoding:expr, $dollar name:ident => $dollar value:expr, else $dollar other:expr) => {
                 match $dollar encoding {

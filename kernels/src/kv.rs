@@ -1,15 +1,15 @@
-//! Keys or values of one head, as the cache holds them.
+//! Keys or values of one head, in the cache's storage types.
 
 use half::f16;
 use std::ops::Range;
 
-/// Values of a row of [`KvRows::Q4`] that share a scale.
+/// Values of a row of [`KvRows::Q4`] that share one scale.
 pub const KV4_GROUP: usize = 32;
 
 /// Bytes of a group's codes.
 pub const KV4_BYTES: usize = KV4_GROUP / 2;
 
-/// What the codes of [`KvRows::Q4`] stand for.
+/// Levels that the codes of [`KvRows::Q4`] stand for.
 pub const KV4_LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// The levels as floats.
@@ -23,7 +23,7 @@ pub(crate) const KV4_FLOATS: [f32; 16] = {
     floats
 };
 
-/// `positions × head_dim`, one row a position.
+/// `positions × head_dim`, one row per position.
 #[derive(Clone, Copy, Debug)]
 pub enum KvRows<'a> {
     /// 32-bit floats.
@@ -40,25 +40,26 @@ pub enum KvRows<'a> {
         /// All rows.
         rows: &'a [f16],
     },
-    /// Bytes with one scale a row: `value = scale · code`.
+    /// Bytes with one scale per row: `value = scale · code`.
     Q8 {
         /// Width of a row.
         head_dim: usize,
         /// All rows.
         codes: &'a [i8],
-        /// One a row.
+        /// One per row.
         scales: &'a [f16],
     },
-    /// Codes of 4 bits, groups of [`KV4_GROUP`] values with one scale each: `value = scale · KV4_LEVELS[code]`.
+    /// 4-bit codes in groups of [`KV4_GROUP`] values with one scale each:
+    /// `value = scale · KV4_LEVELS[code]`.
     ///
-    /// Byte `i` of a group's [`KV4_BYTES`] holds value `i` in its low bits and value `i + 16` in its high ones. The
-    /// last group of a row is whole too: nobody looks at what is behind `head_dim`.
+    /// Byte `i` of a group's [`KV4_BYTES`] holds value `i` in its low bits and value `i + 16` in
+    /// its high bits. A row's last group is whole; codes behind `head_dim` are ignored.
     Q4 {
         /// Width of a row.
         head_dim: usize,
         /// All rows, each in whole groups.
         codes: &'a [u8],
-        /// One a group.
+        /// One per group.
         scales: &'a [f16],
     },
 }
@@ -74,7 +75,7 @@ impl<'a> KvRows<'a> {
         }
     }
 
-    /// Rows.
+    /// Number of rows.
     pub fn positions(&self) -> usize {
         match *self {
             KvRows::F32 { head_dim, rows } => rows.len() / head_dim,
@@ -84,7 +85,7 @@ impl<'a> KvRows<'a> {
         }
     }
 
-    /// Some of the rows.
+    /// A range of rows.
     pub fn slice(&self, positions: Range<usize>) -> KvRows<'a> {
         let span = positions.start * self.head_dim()..positions.end * self.head_dim();
         match *self {

@@ -1,18 +1,19 @@
-//! Products of many tokens: a panel of weight rows becomes signed bytes once and is multiplied with all tokens while it
-//! is in the nearest cache.
+//! Products of many tokens: a panel of weight rows is expanded once to signed bytes and multiplied
+//! with all tokens while it is in the L1 cache.
 //!
-//! A panel is a few blocks of 16 rows × up to [`MAX_COLS`] columns, whatever the encoding. What is in it suits the
-//! multiplication of the instruction set:
+//! A panel is a few blocks of 16 rows × up to [`MAX_COLS`] columns, in any encoding. Its content
+//! depends on the instruction set:
 //!
-//! With `vpdpbusd` one inner loop serves all encodings ([`PanelGroup`]). Codes are rounded anew, to 8 bits with one scale
-//! a row, so that a sum over 32 columns needs one factor, its activations' scale, and not a product of two. For 4-bit
-//! weights that is a third of a percent of the error they have already.
+//! With `vpdpbusd` one inner loop serves all encodings ([`PanelGroup`]). Codes are rounded again,
+//! to 8 bits with one scale per row. A sum over 32 columns then needs one factor, the scale of its
+//! activations, instead of a product of two. For 4-bit weights this adds a third of a percent to
+//! the error they already have.
 //!
-//! Without it sums of 8-bit products outgrow 16 bits at once, those of smaller levels do not: these levels and their
-//! scales stay what they are.
+//! Without `vpdpbusd`, sums of 8-bit products overflow 16 bits at once; sums of smaller levels do
+//! not. These levels and their scales stay as they are.
 //!
-//! The inner loop reads packed activations, whose bytes are 128 too large, and so starts its sums at `−128 · Σ codes`
-//! of the row.
+//! The inner loop reads packed activations, whose bytes are 128 too large. Its sums therefore start
+//! at `−128 · Σ codes` of the row.
 
 use crate::activations::{ACTIVATION_GROUP, Operand, PACKED_TOKENS, PackedGroup};
 use crate::coded::Coded;
@@ -25,7 +26,8 @@ pub const MAX_COLS: usize = 1024;
 /// Most groups of 32 columns in a panel.
 const MAX_GROUPS: usize = MAX_COLS / ACTIVATION_GROUP;
 
-/// Packs of tokens that pass over a panel: their sums wait in the second-level cache for the rows' other columns.
+/// Packs of tokens that pass over a panel. Their sums wait in the L2 cache for the rows' other
+/// columns.
 const PACKS: usize = 86;
 
 /// Four columns of 16 rows.
@@ -35,7 +37,7 @@ pub type Line = [u8; 64];
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub struct PanelGroup<const B: usize> {
-    /// Signed codes of every four columns, block by block.
+    /// Signed codes, four columns per line, block by block.
     pub lines: [[Line; B]; 8],
     /// `−128 · Σ codes` of every row.
     pub starts: [[i32; TILE_ROWS]; B],
@@ -46,30 +48,30 @@ impl<const B: usize> PanelGroup<B> {
     pub const ZEROS: Self = Self { lines: [[[0; 64]; B]; 8], starts: [[0; TILE_ROWS]; B] };
 }
 
-/// One scale a row.
+/// One scale per row.
 pub type Scales<const B: usize> = [[f32; TILE_ROWS]; B];
 
-/// `[token][block]`: results of a panel.
+/// Results of a panel: `[token][block]`.
 pub type Sums<const B: usize> = [[[f32; TILE_ROWS]; B]; PACKED_TOKENS];
 
-/// An instruction set's part: `B` blocks to a panel.
+/// The part of one instruction set, with `B` blocks per panel.
 pub trait Panel<const B: usize, E: Coded> {
     /// 32 columns of a panel.
     type Group: Copy;
     /// Zeros.
     const ZEROS: Self::Group;
-    /// Columns of a panel at most: what leaves room in the nearest cache for the activations that pass by. A multiple of
-    /// all tiles' columns up to [`MAX_COLS`].
+    /// Most columns of a panel: leaves room in the L1 cache for the passing activations. A multiple
+    /// of all tiles' columns up to [`MAX_COLS`].
     const COLS: usize = MAX_COLS;
 
-    /// Writes the tiles of one block into its place in a panel, and the scales of its rows, where they have but one. The
-    /// last tile may have more groups than the panel.
+    /// Expands the tiles of one block to its place in a panel and, where rows have a single scale,
+    /// writes the scales of its rows. The last tile may have more groups than the panel.
     fn expand(&self, tiles: &[u8], block: usize, panel: &mut [Self::Group], scales: &mut [f32; TILE_ROWS]);
 
-    /// Fetches `bytes` from memory while something else is computed.
+    /// Prefetches `bytes` during other computation.
     fn prefetch(&self, bytes: &[u8]);
 
-    /// `sums[t][b][r] += Σ w · x[t]`, or `=` where `fresh`; `panel` and `x` are of one length.
+    /// `sums[t][b][r] += Σ w · x[t]`, or `=` where `fresh`; `panel` and `x` have equal lengths.
     fn add(
         &self,
         panel: &[Self::Group],
@@ -94,7 +96,7 @@ pub fn mat_mul<const B: usize, E: Coded, P: Panel<B, E>>(
     }
 }
 
-/// Up to [`PACKS`] packs of tokens.
+/// Multiplies up to [`PACKS`] packs of tokens.
 fn multiply<const B: usize, E: Coded, P: Panel<B, E>>(
     kernel: &P,
     w: Matrix<'_>,
@@ -103,7 +105,7 @@ fn multiply<const B: usize, E: Coded, P: Panel<B, E>>(
 ) {
     let tile_count = w.cols().div_ceil(E::COLS);
     let (mut panel, mut scales) = ([P::ZEROS; MAX_GROUPS], [[0.0; TILE_ROWS]; B]);
-    // Panels of a row are about as wide as each other.
+    // All panels of a row have about the same width.
     let tiles_a_panel = tile_count.div_ceil(w.cols().div_ceil(P::COLS));
     let groups_a_tile = E::COLS / ACTIVATION_GROUP;
     let used_groups = w.cols().div_ceil(ACTIVATION_GROUP);
@@ -125,7 +127,7 @@ fn multiply<const B: usize, E: Coded, P: Panel<B, E>>(
     for first_block in (0..w.block_count()).step_by(B) {
         for first_tile in (0..tile_count).step_by(tiles_a_panel) {
             let tiles = first_tile..tile_count.min(first_tile + tiles_a_panel);
-            // What pads the last tile is left out.
+            // Excludes the padding of the last tile.
             let groups = tiles.start * groups_a_tile..used_groups.min(tiles.end * groups_a_tile);
             let panel = &mut panel[..groups.len()];
             for (block, bytes) in tiles_of(first_block, first_tile).into_iter().enumerate() {
@@ -133,7 +135,8 @@ fn multiply<const B: usize, E: Coded, P: Panel<B, E>>(
                     kernel.expand(bytes, block, panel, &mut scales[block]);
                 }
             }
-            // While the tokens pass over this panel, the next one comes from memory: all tokens share out its lines.
+            // While the tokens pass over this panel, they prefetch the next one; each pack fetches
+            // a share of its lines.
             let ahead = match tiles.end < tile_count {
                 true => tiles_of(first_block, tiles.end),
                 false => tiles_of(first_block + B, 0),
@@ -155,7 +158,7 @@ fn multiply<const B: usize, E: Coded, P: Panel<B, E>>(
     }
 }
 
-/// Copies what both have room for, mostly all rows of a panel, a length that the compiler then knows.
+/// Copies the common length. Mostly that is all rows of a panel, a length known to the compiler.
 #[inline(always)]
 fn copy<const B: usize>(from: &[f32], to: &mut [f32]) {
     let count = from.len().min(to.len());

@@ -1,6 +1,6 @@
-//! The path that runs everywhere: tiles decoded to floats by their encoding, vectors through `wide`.
+//! The path that runs everywhere: each encoding decodes its tiles to floats; vectors use `wide`.
 //!
-//! Any encoding of the table runs here, since only [`Encoding::decode`] is asked of it.
+//! It runs every encoding of the table, since it needs only [`Encoding::decode`].
 
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::attention::{ATTENTION_QUERIES, add};
@@ -11,7 +11,7 @@ use pith_format::encoding::MAX_TILE_COLS;
 use pith_format::{ActivationFunction, Encoding, Matrix, Operation, TILE_ROWS};
 use wide::f32x8;
 
-/// The provided bodies of [`Kernels`], and nothing else.
+/// Kernels that keep every provided body of [`Kernels`].
 pub struct Portable;
 
 impl Kernels for Portable {
@@ -20,10 +20,10 @@ impl Kernels for Portable {
     }
 }
 
-/// Positions or tokens worked on together, so that buffers stay on the stack.
+/// Positions or tokens worked on together; bounded so that buffers stay on the stack.
 const CHUNK: usize = 64;
 
-/// Dimensions of a cached row worked on together, for the same reason.
+/// Dimensions of a cached row worked on together, with the same bound.
 const ROW_CHUNK: usize = 128;
 
 /// See [`Kernels::mat_vec`].
@@ -59,7 +59,7 @@ fn add_block(
 ) {
     let encoding = w.encoding();
     let block = w.block(block_index);
-    // A line of floats is a column of the block: nothing to decode.
+    // A line of floats is a column of the block and needs no decoding.
     match encoding {
         Encoding::F32 => return add_columns(block.as_chunks().0, floats_of_f32, x, tokens, sums),
         Encoding::F16 => return add_columns(block.as_chunks().0, floats_of_f16, x, tokens, sums),
@@ -81,7 +81,7 @@ fn add_block(
     }
 }
 
-/// [`add_block`] of columns one after the other, `BYTES` each.
+/// [`add_block`] for encodings stored column after column, `BYTES` each.
 fn add_columns<const BYTES: usize>(
     lines: &[[u8; BYTES]],
     widen: impl Fn(&[u8; BYTES]) -> [f32; TILE_ROWS],
@@ -112,7 +112,7 @@ fn floats_of_f16(line: &[u8; 2 * TILE_ROWS]) -> [f32; TILE_ROWS] {
     out
 }
 
-/// The activations of one token from column `start` on, as `operation` sees them.
+/// Activations of one token from column `start` on, in the form that `operation` multiplies.
 fn load_operand(operation: Operation, x: Operand<'_>, start: usize, values: &mut [f32]) {
     match operation {
         Operation::Float => values.copy_from_slice(&x.floats[start..start + values.len()]),
@@ -144,7 +144,8 @@ pub fn quantize(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32
             continue;
         }
         let inverse = 1.0 / *scale;
-        // |x · inverse| < 2²²: adding 1.5 · 2²³ leaves no bits below 1, rounded as every f32 is, ties to even.
+        // |x · inverse| < 2²²: adding 1.5 · 2²³ leaves no bits below 1 and rounds ties to even, as
+        // f32 does.
         const WHOLE: f32 = 12_582_912.0;
         for (code, x) in codes.iter_mut().zip(x) {
             *code = (x * inverse + WHOLE - WHOLE) as i8;
@@ -203,7 +204,7 @@ pub fn softmax(x: &mut [f32]) {
     }
 }
 
-/// `x ← e^(x − max x)`; gives the largest and the sum.
+/// `x ← e^(x − max x)`; returns the maximum and the sum.
 fn powers(x: &mut [f32]) -> (f32, f32) {
     let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     map(x, |x| (x - f32x8::splat(largest)).exp());
@@ -242,7 +243,8 @@ pub const ERFC_COEFFICIENTS: [f32; 10] = [
     -1.265_512_2,
 ];
 
-/// `½·erfc(z/√2)` for `z ≥ 0`, to one ε however small it is: `t·exp(−z²/2 + p(t))`, `t = 1/(1 + z/√8)`.
+/// `½·erfc(z/√2)` for `z ≥ 0`, to one ε even where it is tiny: `t·exp(−z²/2 + p(t))`,
+/// `t = 1/(1 + z/√8)`.
 fn lower_tail(z: f32x8) -> f32x8 {
     let t = f32x8::splat(1.0) / (f32x8::splat(1.0) + z * f32x8::splat(0.353_553_4));
     let p = ERFC_COEFFICIENTS.iter().fold(f32x8::ZERO, |p, &coefficient| p * t + f32x8::splat(coefficient));
@@ -286,7 +288,7 @@ pub fn mix(weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
     }
 }
 
-/// See [`Kernels::attention`]. Token by token: the scores and mixes of `kernels`.
+/// See [`Kernels::attention`]. Works token by token, with the scores and mixes of `kernels`.
 pub fn attention<K: Kernels + ?Sized>(
     kernels: &K,
     task: &Attention<'_>,

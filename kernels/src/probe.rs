@@ -1,4 +1,4 @@
-//! What this CPU and its memory give at most: the ceilings that measured speeds are held against.
+//! Ceilings of this CPU and its memory, for comparison with measured speeds.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -7,37 +7,38 @@ use std::time::{Duration, Instant};
 #[cfg(target_arch = "x86_64")]
 use crate::{avx2, avx512};
 
-/// 64 bytes, as memory moves them.
+/// 64 bytes: the unit of memory transfers.
 pub(crate) type Line = [u8; 64];
 
-/// Lines that a thread reads of each stream before it looks at the clock.
+/// Lines that a thread reads of each stream between two looks at the clock.
 const CHUNK_LINES: usize = 1 << 12;
-/// Streams a thread reads at once.
+/// Numbers of streams to try: streams are read at once by each thread.
 const STREAMS: [usize; 4] = [1, 2, 4, 8];
 
 /// A way to read memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadPattern {
-    /// Places in which each thread reads forward at the same time.
+    /// Places from which each thread reads forward at the same time.
     pub streams: usize,
-    /// Whether every line is asked for 4 KiB ahead.
+    /// Whether every line is prefetched 4 KiB ahead.
     pub prefetch: bool,
 }
 
-/// A buffer far larger than the caches, to read again and again.
+/// A buffer far larger than the caches, for repeated reading.
 pub struct ReadProbe {
     lines: Vec<Line>,
 }
 
 impl ReadProbe {
-    /// A buffer of about `bytes`, written once so that its pages exist; at least 64 KiB.
+    /// Allocates about `bytes`, at least 64 KiB, and writes them once so that the pages exist.
     pub fn new(bytes: usize) -> Self {
         let count = (bytes / size_of::<Line>()).max(1024);
         Self { lines: vec![[1; 64]; count] }
     }
 
-    /// Bytes a second that `threads` threads read together, with the best of the patterns; each pattern reads for
-    /// its share of `duration`, every thread its own part of the buffer. No threads count as one.
+    /// Bytes per second that `threads` threads read together, with the best pattern. Each pattern
+    /// gets an equal share of `duration`; every thread reads its own part of the buffer. 0 threads
+    /// count as one.
     pub fn bytes_per_s(&self, threads: usize, duration: Duration) -> (f64, ReadPattern) {
         let patterns = STREAMS
             .into_iter()
@@ -56,27 +57,28 @@ impl ReadProbe {
     }
 }
 
-/// The multiply instruction of int8 that this CPU has, and what it gives.
+/// The CPU's int8 multiply instruction and its peak rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peak {
-    /// The instruction.
+    /// Name of the instruction.
     pub instruction: &'static str,
-    /// Multiplications and additions a second, all threads together.
+    /// Multiplications and additions per second, all threads together.
     pub ops_per_s: f64,
 }
 
-/// What `threads` threads reach together in a loop of int8 multiply-adds on registers alone. `None` where this crate
-/// has no such loop for the CPU.
+/// Peak rate of `threads` threads together in a loop of int8 multiply-adds on registers alone.
+/// `None` where this crate has no such loop for the CPU.
 pub fn int8_peak(threads: usize, duration: Duration) -> Option<Peak> {
     let (instruction, run) = multiply_loop()?;
     let ops_per_s = together(threads.max(1), duration, |_| move || 2 * run(TURNS));
     Some(Peak { instruction, ops_per_s })
 }
 
-/// Turns of a multiply loop between two looks at the clock.
+/// Iterations of a multiply loop between two looks at the clock.
 const TURNS: u64 = 20_000;
 
-/// An instruction and a loop of some turns of it, which returns the multiplications it did.
+/// An instruction, and a loop of the given number of iterations that returns the count of its
+/// multiplications.
 pub(crate) type MultiplyLoop = (&'static str, fn(u64) -> u64);
 
 fn multiply_loop() -> Option<MultiplyLoop> {
@@ -95,8 +97,8 @@ fn multiply_loop() -> Option<MultiplyLoop> {
     None
 }
 
-/// Runs the work that `work(thread)` makes on every thread for `duration`; returns the sum of what the work returned, a
-/// second from the first thread's start to the last one's end.
+/// Runs `work(thread)` repeatedly on every thread for `duration`. Returns the sum of the results
+/// per second, from the first thread's start to the last one's end.
 fn together<W: FnMut() -> u64>(threads: usize, duration: Duration, work: impl Fn(usize) -> W + Sync) -> f64 {
     let barrier = Barrier::new(threads);
     let run = |thread: usize| {
@@ -123,7 +125,8 @@ fn together<W: FnMut() -> u64>(threads: usize, duration: Duration, work: impl Fn
     done as f64 / (ended - started).as_secs_f64().max(f64::MIN_POSITIVE)
 }
 
-/// Reads one chunk of every stream a call, round and round; returns the bytes.
+/// A function that reads the next chunk of every stream, round and round, and returns the bytes
+/// read.
 fn read_chunks(part: &[Line], pattern: ReadPattern) -> impl FnMut() -> u64 {
     let stream = (part.len() / pattern.streams).max(1);
     let streams: Vec<&[Line]> = part.chunks_exact(stream).take(pattern.streams).collect();
@@ -138,7 +141,7 @@ fn read_chunks(part: &[Line], pattern: ReadPattern) -> impl FnMut() -> u64 {
     }
 }
 
-/// The bits of all lines, by the widest loads there are. Streams are of one length.
+/// All lines or'ed together, read by the widest loads available. Streams have equal lengths.
 fn read(streams: &[&[Line]], prefetch: bool) -> u64 {
     match *streams {
         [a] => read_all([a], prefetch),

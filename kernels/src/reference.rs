@@ -1,11 +1,11 @@
-//! The operations as their formulas, in f64. Never optimised: the other kernels are tested against this.
+//! The operations as formulas, in f64. Never optimised: the other kernels are tested against this.
 
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::attention::ATTENTION_TAIL;
 use crate::{Attention, AttentionScratch, Kernels, KvRows};
 use pith_format::{ActivationFunction, Matrix, Operation};
 
-/// Kernels that only ever are right.
+/// Kernels written for correctness alone.
 pub struct Reference;
 
 impl Kernels for Reference {
@@ -93,7 +93,7 @@ fn add_records(record_len: usize, parts: &[f32], total: &mut [f32]) {
     }
 }
 
-/// Two records as one: both scaled by the larger of their exponents.
+/// Sum of two records: both scaled to the larger of their exponents.
 fn sum_of_records(a: &[f64], b: &[f64]) -> Vec<f64> {
     let head_dim = a.len() - ATTENTION_TAIL;
     if a[head_dim + 1] == 0.0 || b[head_dim + 1] == 0.0 {
@@ -113,7 +113,7 @@ fn narrow(from: &[f64], to: &mut [f32]) {
     }
 }
 
-/// The activations of one token as its operation sees them.
+/// Activations of one token in the form that its operation multiplies.
 pub fn operand_values(operation: Operation, x: Operand<'_>) -> Vec<f64> {
     match operation {
         Operation::Float => x.floats[..x.cols()].iter().map(|&value| f64::from(value)).collect(),
@@ -202,9 +202,9 @@ pub fn softmax(x: &[f32]) -> Vec<f64> {
 pub fn activation(function: ActivationFunction, x: f64) -> f64 {
     match function {
         ActivationFunction::Silu => x / (1.0 + (-x).exp()),
-        // Φ(x) = ½·erfc(−x/√2), which loses nothing where it is close to 0.
+        // Φ(x) = ½·erfc(−x/√2) keeps its precision where it is close to 0.
         ActivationFunction::Gelu => 0.5 * x * erfc(-x / std::f64::consts::SQRT_2),
-        // ½(1 + tanh u) = 1 / (1 + e^(−2u)), for the same reason.
+        // ½(1 + tanh u) = 1 / (1 + e^(−2u)) keeps it too.
         ActivationFunction::GeluTanh => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
             x / (1.0 + (-2.0 * inner).exp())
@@ -212,8 +212,8 @@ pub fn activation(function: ActivationFunction, x: f64) -> f64 {
     }
 }
 
-/// The complement of the error function, relative error about 1e-14: the Taylor series of erf below 1.5, a continued
-/// fraction beyond.
+/// Complementary error function, relative error about 1e-14: the Taylor series of erf below 1.5, a
+/// continued fraction beyond.
 pub fn erfc(x: f64) -> f64 {
     let magnitude = x.abs();
     let complement = if magnitude < 1.5 {
@@ -259,7 +259,7 @@ pub fn mix(weights: &[f32], values: KvRows<'_>) -> Vec<f64> {
         .collect()
 }
 
-/// The scores of one query head of `task`, for the positions that its token sees.
+/// Scores of one query head of `task`, for the positions that its token sees.
 pub fn attention_scores(task: &Attention<'_>, token: usize, head: usize) -> Vec<f64> {
     let query = &task.token(token)[head * task.keys.head_dim()..][..task.keys.head_dim()];
     let scores = scores(query, task.keys.slice(task.visible(token)), task.scale);
@@ -270,7 +270,7 @@ pub fn attention_scores(task: &Attention<'_>, token: usize, head: usize) -> Vec<
     scores.into_iter().map(capped).collect()
 }
 
-/// The records of [`Kernels::attention`], over a run of any length.
+/// Records of [`Kernels::attention`], over a run of any length.
 pub fn attention(task: &Attention<'_>) -> Vec<f64> {
     let mut records = Vec::new();
     for (token, head) in (0..task.tokens).flat_map(|token| (0..task.group).map(move |head| (token, head))) {

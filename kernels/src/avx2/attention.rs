@@ -1,5 +1,5 @@
-//! Attention in tiles of registers of 8 floats: scores for 16 positions, mixes for 16 dimensions, six queries each, so
-//! that 12 sums hide the latency of the addition and eight loads feed 12 products.
+//! Attention in micro-tiles of registers of 8 floats: six queries × 16 positions of scores, or × 16
+//! dimensions of mixes. The 12 sums hide the latency of additions; eight loads feed 12 products.
 
 use super::memory::{
     fetch, load_codes, load_floats, load_halves, max_lanes, padded, store_floats, sum_lanes,
@@ -115,7 +115,8 @@ fn widen(values: KvRows<'_>, padded: usize, out: &mut [f32]) {
     }
 }
 
-/// For one type of number: up to 8 rows to one column of 8 lanes each dimension, and a row to a padded one.
+/// For one number type: transposes up to 8 rows to 8 lanes per dimension, and widens a row to a
+/// padded one.
 macro_rules! widening {
     ($transpose:ident, $widen:ident, $value:ty, $zero:expr, $load:ident) => {
         #[target_feature(enable = "avx2,fma,f16c")]
@@ -169,7 +170,7 @@ widening!(transpose_f32, widen_f32, f32, 0.0, load_floats);
 widening!(transpose_f16, widen_f16, f16, f16::ZERO, load_halves);
 widening!(transpose_q8, widen_q8, i8, 0, load_codes);
 
-/// 8 rows of 8 as 8 columns.
+/// Transposes 8 × 8.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub fn transposed(rows: [__m256; 8]) -> [__m256; 8] {
@@ -219,13 +220,13 @@ fn scores_of<const Q: usize>(
     count: usize,
     out: &mut [[f32; ATTENTION_SPAN]],
 ) {
-    // What is behind the last position is out of everyone's sight, and there is room for it.
+    // No query sees positions behind the last one, and the buffer has room for them.
     for first in (0..count).step_by(16) {
         score_lines::<Q, 2>(queries, keys, first, start, out);
     }
 }
 
-/// The scores of `Q` queries for `W` lines of positions.
+/// Scores of `Q` queries for `W` lines of positions.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn score_lines<const Q: usize, const W: usize>(
@@ -279,7 +280,7 @@ fn mix_of<const Q: usize>(
     }
 }
 
-/// The mixes of `Q` queries in `W` lines of dimensions.
+/// Mixes of `Q` queries in `W` lines of dimensions.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn mix_lines<const Q: usize, const W: usize>(
@@ -363,12 +364,13 @@ fn capped(x: __m256, cap: f32) -> __m256 {
     _mm256_mul_ps(_mm256_set1_ps(cap * std::f32::consts::LOG2_E), _mm256_sub_ps(one, quotient))
 }
 
-/// `2^x` to about one ε: `x = n + r`, a polynomial in `r` that is 1 at 0, and `2^n` in two halves, so that results
-/// beyond f32 become ∞ and those below it 0. NaN stays NaN.
+/// `2^x` to about one ε: `x = n + r`, a polynomial in `r` that is 1 at 0, and `2^n` in two halves,
+/// so that results above f32 become ∞ and those below it 0. NaN stays NaN.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn exp2(x: __m256) -> __m256 {
-    // Beyond these the result is 0 or ∞ anyway; the bound comes first, so that NaN passes.
+    // Beyond these bounds the result is 0 or ∞ anyway. The bound is the first operand, so that NaN
+    // passes.
     let x = _mm256_min_ps(_mm256_set1_ps(130.0), _mm256_max_ps(_mm256_set1_ps(-160.0), x));
     let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
     let r = _mm256_sub_ps(x, n);

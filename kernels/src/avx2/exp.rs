@@ -1,4 +1,4 @@
-//! The exponential and what is made of it: softmax and the non-linearities.
+//! The exponential, and softmax and the non-linearities built on it.
 
 use super::memory::{load_floats, max_lanes, padded, store_floats, sum_lanes};
 use pith_format::ActivationFunction;
@@ -51,7 +51,7 @@ pub fn activate_gated(function: ActivationFunction, gate: &mut [f32], up: &[f32]
     store_rest(_mm256_mul_ps(last, load_floats(&padded(up_rest, 0.0))), rest);
 }
 
-/// Stores the first values, as many as `to` takes.
+/// Stores the first values, as many as `to` holds.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store_rest(from: __m256, to: &mut [f32]) {
@@ -76,7 +76,7 @@ fn apply(function: ActivationFunction, x: __m256) -> __m256 {
             // x · Φ(x): Φ(−|x|) = ½·erfc(|x|/√2), Φ(|x|) = 1 − that.
             let tail = lower_tail(_mm256_andnot_ps(_mm256_set1_ps(-0.0), x));
             let body = _mm256_sub_ps(_mm256_set1_ps(1.0), tail);
-            // The sign bit of x chooses.
+            // Selects by the sign bit of x.
             _mm256_mul_ps(x, _mm256_blendv_ps(body, tail, x))
         }
     }
@@ -89,8 +89,8 @@ fn quotient(x: __m256, power: __m256) -> __m256 {
     _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0), exp(power)))
 }
 
-/// `½·erfc(z/√2)` for `z ≥ 0`, to one ε however small it is: `t·exp(−z²/2 + p(t))`, `t = 1/(1 + z/√8)`, with the
-/// polynomial of Numerical Recipes' `erfcc`.
+/// `½·erfc(z/√2)` for `z ≥ 0`, to one ε even where it is tiny: `t·exp(−z²/2 + p(t))`,
+/// `t = 1/(1 + z/√8)`, with the polynomial of Numerical Recipes' `erfcc`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn lower_tail(z: __m256) -> __m256 {
@@ -104,19 +104,20 @@ fn lower_tail(z: __m256) -> __m256 {
     _mm256_mul_ps(_mm256_mul_ps(t, _mm256_set1_ps(0.5)), exp(power))
 }
 
-/// `e^x` to about 1.5 ε: `x = n·ln 2 + r`, a polynomial in `r`, and `2^n` in two halves, so that results beyond f32
-/// become ∞ and those below it round into the subnormals. NaN stays NaN.
+/// `e^x` to about 1.5 ε: `x = n·ln 2 + r`, a polynomial in `r`, and `2^n` in two halves, so that
+/// results above f32 become ∞ and those below it round to subnormals. NaN stays NaN.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn exp(x: __m256) -> __m256 {
-    // Beyond these the result is 0 or ∞ anyway; the bound comes first, so that NaN passes.
+    // Beyond these bounds the result is 0 or ∞ anyway. The bound is the first operand, so that NaN
+    // passes.
     let x = _mm256_min_ps(_mm256_set1_ps(89.0), _mm256_max_ps(_mm256_set1_ps(-105.0), x));
     let n = _mm256_mul_ps(x, _mm256_set1_ps(std::f32::consts::LOG2_E));
     let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(n);
-    // ln 2 in two parts, the first short enough that n times it is exact.
+    // ln 2 in two parts. The first is short enough for n times it to be exact.
     let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693_359_4), x);
     let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.121_944_4e-4), r);
-    // The Taylor series: |r| ≤ ½·ln 2, so the first term left out is below 2⁻²⁷.
+    // Taylor series: |r| ≤ ½·ln 2, so the first omitted term is below 2⁻²⁷.
     let mut p = _mm256_set1_ps(1.0 / 5040.0);
     for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(coefficient));

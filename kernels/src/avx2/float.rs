@@ -69,7 +69,8 @@ fn mat_mul_f16<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     joined(sums)
 }
 
-/// A single token needs several sums to hide the latency of the addition, four tokens are enough by themselves.
+/// One token needs several sums to hide the latency of additions; four tokens hide it by
+/// themselves.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn add_column<const N: usize>(

@@ -1,4 +1,4 @@
-//! Keys and values in 4 bits: a code's level out of a table of bytes, which fits a register.
+//! Keys and values in 4 bits: codes are looked up in a table of byte levels, which fits a register.
 
 use super::attention::transposed;
 use super::memory::{load_kv4, load_levels, store_floats, widen_half};
@@ -7,7 +7,7 @@ use crate::{KV4_BYTES, KV4_GROUP, KV4_LEVELS};
 use half::f16;
 use std::arch::x86_64::*;
 
-/// Up to 8 rows to one column of 8 lanes each dimension.
+/// Transposes up to 8 rows to 8 lanes per dimension.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn transpose(codes: &[u8], scales: &[f16], start: usize, out: &mut [[f32; TILE]]) {
     let groups = out.len().div_ceil(KV4_GROUP);
@@ -28,7 +28,7 @@ pub fn transpose(codes: &[u8], scales: &[f16], start: usize, out: &mut [[f32; TI
     }
 }
 
-/// A row to a padded one.
+/// Widens a row to a padded one.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn widen(codes: &[u8], scales: &[f16], out: &mut [f32]) {
@@ -41,7 +41,7 @@ pub fn widen(codes: &[u8], scales: &[f16], out: &mut [f32]) {
     }
 }
 
-/// The values of a group.
+/// Values of a group.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn group(codes: &[u8; KV4_BYTES], scale: f32) -> [__m256; 4] {

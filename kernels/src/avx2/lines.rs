@@ -1,7 +1,9 @@
-//! Codes as `vpmaddubsw` and `vpdpbusd` want their weights, unsigned: half a line is a register of 8 rows × 4 columns.
+//! Unsigned codes, the form that `vpmaddubsw` and `vpdpbusd` multiply: half a line is a register of
+//! 8 rows × 4 columns.
 //!
-//! The codes of a plane come to their place by shifts of 16 bits. What else a shift brings along is masked away, or is in
-//! bits that `vpshufb` does not look at: it takes the lowest four if the highest is 0.
+//! Shifts of 16 bits move the codes of a plane into place. The other bits that a shift moves along
+//! are masked away, or are ignored by `vpshufb`, which reads the lowest four bits if the highest is
+//! 0.
 
 use super::Avx2;
 use super::memory::{broadcast_table, halves, load_bytes, load_floats, load_half_bytes, load_nibbles};
@@ -11,13 +13,13 @@ use pith_format::encoding::{
 };
 use std::arch::x86_64::*;
 
-/// An encoding whose codes can be brought into registers.
+/// An encoding whose codes this module loads into registers.
 pub trait Lines: Coded {
-    /// Columns `4 · four ..` of a group of 32, the first or the second 8 rows: levels and `1 << OFFSET_BITS`.
+    /// Columns `4 · four ..` of a group of 32, first or second 8 rows: level + `1 << OFFSET_BITS`.
     fn line(_: Avx2, tile: &[u8], group: usize, four: usize, side: usize) -> __m256i;
 }
 
-/// What the levels of a group of 32 columns are multiplied with, for the first or the second 8 rows.
+/// Scales of the levels of a group of 32 columns, for the first or the second 8 rows.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn scales<E: Coded>(tile: &[u8], group: usize, side: usize) -> __m256 {
@@ -25,7 +27,8 @@ pub fn scales<E: Coded>(tile: &[u8], group: usize, side: usize) -> __m256 {
     if !E::HAS_FACTORS {
         return scales;
     }
-    // The permutation looks at the three lowest bits alone; the fourth, moved to the sign, chooses the table.
+    // The permutation reads only the three lowest bits; the fourth, shifted to the sign, selects
+    // the table.
     let nibbles = load_nibbles(&halves(E::factor_bytes(tile, group))[side]);
     let nibbles = if odd(group) == 1 { _mm256_srli_epi32::<4>(nibbles) } else { nibbles };
     let tables = halves(&E::FACTORS).each_ref().map(|table| load_floats(table));
@@ -40,7 +43,7 @@ fn odd(group: usize) -> i32 {
     (group % 2) as i32
 }
 
-/// Shifts to the left within 16 bits.
+/// Shifts left within 16 bits, right for negative `bits`.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn moved(line: __m256i, bits: i32) -> __m256i {
@@ -57,7 +60,7 @@ fn masked(line: __m256i, mask: u8) -> __m256i {
     _mm256_and_si256(line, _mm256_set1_epi8(mask.cast_signed()))
 }
 
-/// The codes of levels, `indices` being their numbers.
+/// Unsigned codes of the levels numbered `indices`.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn looked_up<E: Coded>(indices: __m256i) -> __m256i {
@@ -71,21 +74,21 @@ fn load(tile: &[u8], index: usize, side: usize) -> __m256i {
     load_bytes(&tile.as_chunks().0[2 * index + side])
 }
 
-/// Half of line `index` of a half of a plane of `bits` bits, whose first line is `at`.
+/// Half of line `index` of a half of a plane of `bits` bits whose first line is `at`.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn plane(tile: &[u8], at: usize, bits: usize, group: usize, index: usize, side: usize) -> __m256i {
     load(tile, at + group / 2 * 2 * bits + index, side)
 }
 
-/// 4 bits.
+/// 4-bit codes.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn nibbles(tile: &[u8], group: usize, four: usize, side: usize) -> __m256i {
     masked(moved(plane(tile, 0, 4, group, four, side), -4 * odd(group)), 15)
 }
 
-/// 4 bits, and above them those of a plane of `BITS`.
+/// 4-bit codes with those of a plane of `BITS` bits above them.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn with_high_plane<const BITS: usize>(tile: &[u8], group: usize, four: usize, side: usize) -> __m256i {
@@ -94,7 +97,8 @@ fn with_high_plane<const BITS: usize>(tile: &[u8], group: usize, four: usize, si
     _mm256_or_si256(nibbles(tile, group, four, side), masked(high, ((1 << BITS) - 1) << 4))
 }
 
-/// Half a line of 2-bit codes in the low nibbles for the first group of a half, in the high ones for the second.
+/// Half a line of 2-bit codes: in the low nibbles for a half's first group, in the high nibbles for
+/// its second.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn pairs(tile: &[u8], group: usize, four: usize, side: usize) -> __m256i {
@@ -119,7 +123,8 @@ fn q4nl(tile: &[u8], group: usize, four: usize, side: usize) -> __m256i {
     looked_up::<Q4NLTile>(nibbles(tile, group, four, side))
 }
 
-/// A line's high bits are those of fours `l + 4k`, at bit `l / 2 + 2k`: two steps of `k` fill the nibbles of both groups.
+/// A line's high bits belong to fours `l + 4k`, at bit `l / 2 + 2k`: two steps of `k` fill the
+/// nibbles of both groups.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn q3(tile: &[u8], group: usize, four: usize, side: usize) -> __m256i {

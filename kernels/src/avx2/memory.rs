@@ -1,11 +1,12 @@
-//! Loads and stores of whole registers, made safe by the types of what they read and write.
+//! Loads and stores of whole registers. Argument types fix the length accessed, which makes them
+//! safe.
 
 use crate::KvRows;
 use half::f16;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// Asks for `bytes` from memory, for the second-level cache.
+/// Prefetches `bytes` into the L2 cache.
 pub fn prefetch(bytes: &[u8]) {
     for line in bytes.chunks(64) {
         // SAFETY: a hint, which reads nothing.
@@ -13,17 +14,17 @@ pub fn prefetch(bytes: &[u8]) {
     }
 }
 
-/// How far ahead of a tile memory is asked for, in bytes.
+/// Prefetch distance ahead of a tile, in bytes.
 const AHEAD: usize = 4096;
 
-/// Asks for what lies a page behind `tile`, where the stream of a matrix goes on: the CPU's own prefetching keeps fewer
-/// lines under way.
+/// Prefetches the part of the matrix one page behind `tile`. The hardware prefetcher keeps fewer
+/// lines in flight.
 #[inline(always)]
 pub fn prefetch_ahead(tile: &[u8]) {
     prefetch_behind(tile, AHEAD);
 }
 
-/// Asks for what lies `distance` bytes behind the beginning of `tile`, as many bytes.
+/// Prefetches as many bytes as `tile` has, `distance` bytes behind its beginning.
 #[inline(always)]
 pub fn prefetch_behind(tile: &[u8], distance: usize) {
     for line in tile.chunks(64) {
@@ -78,7 +79,7 @@ pub fn load_codes(codes: &[i8; 8]) -> __m256 {
     _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(codes.as_ptr().cast()) }))
 }
 
-/// 16 levels, one a byte.
+/// 16 levels, one byte each.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub fn load_levels(levels: &[i8; 16]) -> __m128i {
@@ -130,7 +131,7 @@ pub fn store_bytes(from: __m256i, to: &mut [u8; 32]) {
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
 }
 
-/// 8 i32, one a row.
+/// 8 i32, one per row.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub fn load_integers(rows: &[i32; 8]) -> __m256i {
@@ -138,7 +139,7 @@ pub fn load_integers(rows: &[i32; 8]) -> __m256i {
     unsafe { _mm256_loadu_si256(rows.as_ptr().cast()) }
 }
 
-/// 8 bytes, one a row, as integers of 32 bits.
+/// 8 bytes, one per row, as 32-bit integers.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub fn load_nibbles(bytes: &[u8; 8]) -> __m256i {
@@ -161,8 +162,8 @@ pub fn store_integers(from: __m256i, to: &mut [i32; 8]) {
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
 }
 
-/// `sum` as it is, through an instruction that is none: the compiler would else reorder additions of 16 bits until the
-/// sums of all tokens no longer fit the registers.
+/// `sum` unchanged, through empty inline assembly. Otherwise the compiler reorders 16-bit additions
+/// until the sums of all tokens no longer fit the registers.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub fn in_turn(mut sum: __m256i) -> __m256i {
@@ -171,19 +172,19 @@ pub fn in_turn(mut sum: __m256i) -> __m256i {
     sum
 }
 
-/// The halves of a line or of 16 numbers: 8 rows each.
+/// Halves of a line or of 16 numbers: 8 rows each.
 #[inline(always)]
 pub fn halves<T, const N: usize, const HALF: usize>(whole: &[T; N]) -> &[[T; HALF]; 2] {
     whole.as_chunks().0.first_chunk().expect("twice a half")
 }
 
-/// The same, to write to.
+/// [`halves`] to write to.
 #[inline(always)]
 pub fn halves_mut<T, const N: usize, const HALF: usize>(whole: &mut [T; N]) -> &mut [[T; HALF]; 2] {
     whole.as_chunks_mut().0.first_chunk_mut().expect("twice a half")
 }
 
-/// Up to 7 values and `fill` behind them.
+/// Up to 7 values, then `fill`.
 #[inline]
 pub fn padded<T: Copy>(rest: &[T], fill: T) -> [T; 8] {
     let mut out = [fill; 8];
@@ -207,7 +208,7 @@ pub fn max_lanes(x: __m256) -> f32 {
     _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
 }
 
-/// Brings rows to the second-level cache.
+/// Prefetches rows into the L2 cache.
 pub fn fetch(rows: KvRows<'_>) {
     match rows {
         KvRows::F32 { rows, .. } => fetch_slice(rows),
@@ -222,8 +223,8 @@ pub fn fetch(rows: KvRows<'_>) {
 
 fn fetch_slice<T>(values: &[T]) {
     for line in values.iter().step_by(64 / size_of::<T>()) {
-        // SAFETY: a prefetch is a hint: whatever the address, it neither faults nor changes anything; SSE is part of
-        // x86-64.
+        // SAFETY: a prefetch is a hint: whatever the address, it neither faults nor changes
+        // anything; SSE is part of x86-64.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast()) }
     }
 }

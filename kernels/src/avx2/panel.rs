@@ -1,12 +1,14 @@
-//! Panels of levels below 8 bits with `vpmaddubsw`: 16 rows, tiles of 16 rows × 3 tokens, whose integer and float sums take
-//! 12 registers.
+//! Panels of levels below 8 bits with `vpmaddubsw`: 16 rows, micro-tiles of 16 rows × 3 tokens,
+//! whose integer and float sums take 12 registers.
 //!
-//! Levels and scales are those of the encoding. A product of an activation's byte, at most 255, with a level of 4 bits is at
-//! most 255 · 8 in size, two of them fit i16, and eight such pairs as well: 32 columns are summed in i16 and widened once.
-//! The sums start at `−128 · Σ levels`; what wraps around on the way to a sum of at most 127 · 8 · 16 wraps back. Larger
-//! levels are widened after fewer [pairs](crate::coded::Coded::PAIRS), and their sums start in i32.
+//! Levels and scales are the encoding's own. A product of an activation byte (at most 255) and a
+//! 4-bit level is at most 255 · 8 in size. Two of them fit i16, and so do eight such pairs: 32
+//! columns are summed in i16 and widened once. The sums start at `−128 · Σ levels`. They may wrap
+//! around on the way; the final sum of at most 127 · 8 · 16 fits, so it wraps back. Larger levels
+//! are widened after fewer [pairs](crate::coded::Coded::PAIRS), and their sums start in i32.
 //!
-//! Two products of 8 bits outgrow i16 by themselves: there a panel gains nothing over [blocks](super::q8).
+//! Two 8-bit products overflow i16 by themselves: there a panel gains nothing over
+//! [blocks](super::q8).
 
 use super::Avx2;
 use super::lines::{Lines, scales};
@@ -18,16 +20,17 @@ use crate::panels::{Line, Panel, Scales, Sums};
 use pith_format::TILE_ROWS;
 use std::arch::x86_64::*;
 
-/// Tokens of a tile.
+/// Tokens of a micro-tile.
 const TOKENS: usize = PACKED_TOKENS / 2;
 
 /// 32 columns of a panel.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub struct Group {
-    /// Signed codes of every four columns.
+    /// Signed codes, four columns per line.
     lines: [Line; 8],
-    /// `−128 · Σ codes` of every row in i32; or, where 8 pairs fit, of its even and its odd pairs of columns in i16.
+    /// `−128 · Σ codes` of every row in i32; where 8 pairs fit, of its even and its odd pairs of
+    /// columns in i16.
     starts: Line,
     scales: [f32; TILE_ROWS],
 }
@@ -105,7 +108,7 @@ fn add<E: Lines, const FIRST: usize>(panel: &[Group], x: &[PackedGroup], fresh: 
     }
 }
 
-/// Sums of a group for three tokens: all 8 pairs fit i16.
+/// Sums of a group for three tokens where all 8 pairs fit i16.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn sums_of_8<const FIRST: usize>(group: &Group, words: &[[u32; PACKED_TOKENS]]) -> [[__m256i; 2]; TOKENS] {
@@ -123,7 +126,7 @@ fn sums_of_8<const FIRST: usize>(group: &Group, words: &[[u32; PACKED_TOKENS]]) 
     pairs.map(|pairs| pairs.map(|pairs| _mm256_madd_epi16(pairs, ones)))
 }
 
-/// Sums of a group for three tokens: some pairs fit i16.
+/// Sums of a group for three tokens where fewer pairs fit i16.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn sums_of_fewer<E: Lines, const FIRST: usize>(

@@ -1,4 +1,4 @@
-//! Encodings in bit planes with `vpmaddubsw`: as many pairs of products are added in 16 bits as fit there.
+//! Encodings in bit planes with `vpmaddubsw`: sums as many pairs of products in 16 bits as fit.
 
 use super::Avx2;
 use super::lines::{Lines, scales};
@@ -47,7 +47,7 @@ fn multiply<E: Lines, const N: usize>(kernel: Avx2, block: &[u8], x: [Operand<'_
     store_all(sums)
 }
 
-/// Group `2 · half + ODD` of a tile whose `first` group that is in `x`.
+/// Adds group `2 · half + ODD` of a tile whose `first` group has this index in `x`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn add_group<E: Lines, const N: usize, const ODD: usize>(

@@ -1,4 +1,4 @@
-//! Ceilings: int8 multiply-adds on registers, reads of whole lines.
+//! Ceilings: int8 multiply-adds on registers, reads of whole cache lines.
 
 use super::Avx2;
 use super::memory::load_bytes;
@@ -6,9 +6,9 @@ use crate::probe::{Line, MultiplyLoop};
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
-/// Chains that hide the latency of a multiplication.
+/// Independent chains, enough to hide the latency of a multiplication.
 const CHAINS: usize = 12;
-/// How far ahead a line is asked for.
+/// Prefetch distance.
 const AHEAD_BYTES: usize = 4096;
 
 /// The instruction and its loop, if this CPU has it.
@@ -35,7 +35,8 @@ fn multiply_vnni(turns: u64) -> u64 {
     turns * CHAINS as u64 * 32
 }
 
-/// Each product feeds the next, so that none can be left out; their sums are what a kernel pays beside.
+/// Each product feeds the next, so that the compiler can drop none. The sums are part of a kernel's
+/// cost.
 #[target_feature(enable = "avx2")]
 fn multiply(turns: u64) -> u64 {
     let x = black_box(_mm256_set1_epi8(-5));
@@ -49,7 +50,7 @@ fn multiply(turns: u64) -> u64 {
     turns * CHAINS as u64 * 32
 }
 
-/// Asks for the line [`AHEAD_BYTES`] behind this one.
+/// Prefetches the line [`AHEAD_BYTES`] behind this one.
 #[inline]
 #[target_feature(enable = "sse")]
 pub fn prefetch(line: &Line) {
@@ -57,7 +58,7 @@ pub fn prefetch(line: &Line) {
     _mm_prefetch::<_MM_HINT_T0>(ahead)
 }
 
-/// The bits of all lines, or'ed to 8 bytes.
+/// All lines or'ed together, folded to 8 bytes.
 pub fn read<const K: usize, const AHEAD: bool>(_: Avx2, streams: [&[Line]; K]) -> u64 {
     // SAFETY: a value of `Avx2` exists only where `detect` found the feature.
     unsafe { read_lines::<K, AHEAD>(streams) }

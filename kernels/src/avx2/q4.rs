@@ -1,7 +1,8 @@
 //! Q4 and Q4G64 with `vpmaddubsw`: 576 and 1088 bytes a tile, both made of two groups of lines.
 //!
-//! The nibbles are unsigned codes 0..=15, so `Σ (code − 8)·a = Σ code·a − 8·Σa`. One `vpmaddubsw` gives i16 sums of two
-//! products; a group of 32 columns adds eight of them: at most 8 · 2 · 15 · 128 = 30720, which i16 holds.
+//! The nibbles are unsigned codes 0..=15, so `Σ (code − 8)·a = Σ code·a − 8·Σa`. One `vpmaddubsw`
+//! gives i16 sums of two products; a group of 32 columns adds eight of them: at most 8 · 2 · 15 ·
+//! 128 = 30720, which i16 holds.
 
 use super::Avx2;
 use super::memory::{broadcast, load_bytes, load_half_bytes, prefetch_ahead, store_floats};
@@ -34,7 +35,7 @@ impl Block for Q4G64 {
     }
 }
 
-/// Both halves of a group of 32 columns meet the same activation group: one integer sum, one scale.
+/// Both halves of a group of 32 columns share an activation group: one integer sum, one scale.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn mat_mul_q4_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let tiles = block.as_chunks::<576>().0;
@@ -69,7 +70,8 @@ fn mat_mul_q4_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     store_all(sums)
 }
 
-/// The halves of a group of 64 columns meet two activation groups: an integer sum and a scale for each.
+/// The halves of a group of 64 columns meet two activation groups: one integer sum and one scale
+/// for each.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn mat_mul_q4g64_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let tiles = block.as_chunks::<1088>().0;
@@ -118,7 +120,7 @@ fn add_group(sum: &mut __m256, pairs: __m256i, scale: __m256, x: Groups<'_>, gro
     *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, *sum);
 }
 
-/// The low and the high codes.
+/// Low and high codes.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub fn nibbles(line: __m256i) -> (__m256i, __m256i) {
@@ -126,7 +128,7 @@ pub fn nibbles(line: __m256i) -> (__m256i, __m256i) {
     (_mm256_and_si256(line, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(line), mask))
 }
 
-/// What was summed in registers, as floats.
+/// Register sums as floats.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub fn store_all<const N: usize>(sums: [[__m256; 2]; N]) -> Sums<N> {

@@ -1,7 +1,7 @@
-//! Q8 with `vpmaddubsw`, which wants one unsigned factor: `w·a = |w| · (a with the sign of w)`.
+//! Q8 with `vpmaddubsw`, which needs one unsigned factor: `w·a = |w| · (a with the sign of w)`.
 //!
-//! `|−128|` is 128 as an unsigned byte, and two products are at most 2 · 128 · 127 = 32512 since rounded activations
-//! are at least −127: i16 holds that, but no more, so each pair is widened at once.
+//! `|−128|` is 128 as an unsigned byte. Rounded activations are at least −127, so two products are
+//! at most 2 · 128 · 127 = 32512. i16 holds that and no more: each pair is widened at once.
 
 use super::Avx2;
 use super::memory::{broadcast, load_bytes, load_half_bytes, prefetch_ahead};

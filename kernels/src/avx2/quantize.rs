@@ -4,7 +4,8 @@ use super::memory::{load_floats, max_lanes, store_codes};
 use crate::activations::ACTIVATION_GROUP;
 use std::arch::x86_64::*;
 
-/// See [`Kernels::quantize`](crate::Kernels::quantize). `vcvtps2dq` rounds ties to even, as asked.
+/// See [`Kernels::quantize`](crate::Kernels::quantize). `vcvtps2dq` rounds ties to even, as
+/// required.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn quantize(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
     assert_eq!(x.len(), codes.len());
@@ -35,7 +36,7 @@ fn quantize_group(x: &[f32; ACTIVATION_GROUP], codes: &mut [i8; ACTIVATION_GROUP
         *whole = _mm256_cvtps_epi32(_mm256_mul_ps(load_floats(quarter), inverse));
     }
     let [a, b, c, d] = whole;
-    // Packing works within 128-bit lanes: the last step puts the blocks of four back in order.
+    // Packing works within 128-bit lanes; the last step restores the order of the blocks of four.
     let packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
     let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     store_codes(_mm256_permutevar8x32_epi32(packed, order), codes);

@@ -1,5 +1,5 @@
-//! Attention in tiles of registers of 16 floats: scores for 64 positions, mixes for 64 dimensions, six queries each,
-//! so that 24 sums hide the latency of the addition and ten loads feed 24 products.
+//! Attention in micro-tiles of registers of 16 floats: six queries × 64 positions of scores, or ×
+//! 64 dimensions of mixes. The 24 sums hide the latency of additions; ten loads feed 24 products.
 
 use super::memory::{load, load_codes, load_f16, store};
 use super::{Avx512, kv4};
@@ -61,7 +61,7 @@ impl Tiles for Avx512 {
     }
 }
 
-/// Up to 15 values and zeros behind them.
+/// Up to 15 values, then zeros.
 fn padded_line<T: Copy>(rest: &[T], zero: T) -> [T; 16] {
     let mut out = [zero; 16];
     out[..rest.len()].copy_from_slice(rest);
@@ -121,7 +121,8 @@ fn widen(values: KvRows<'_>, padded: usize, out: &mut [f32]) {
     }
 }
 
-/// For one type of number: up to 16 rows to one column of 16 lanes each dimension, and a row to a padded one.
+/// For one number type: transposes up to 16 rows to 16 lanes per dimension, and widens a row to a
+/// padded one.
 macro_rules! widening {
     ($transpose:ident, $widen:ident, $value:ty, $zero:expr, $load:ident) => {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -175,7 +176,7 @@ widening!(transpose_f32, widen_f32, f32, 0.0, load);
 widening!(transpose_f16, widen_f16, f16, f16::ZERO, load_f16);
 widening!(transpose_q8, widen_q8, i8, 0, load_codes);
 
-/// 16 rows of 16 as 16 columns.
+/// Transposes 16 × 16.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn transposed(rows: [__m512; 16]) -> [__m512; 16] {
@@ -234,7 +235,7 @@ fn scores_of<const Q: usize>(
     count: usize,
     out: &mut [[f32; ATTENTION_SPAN]],
 ) {
-    // What is behind the last position is out of everyone's sight, and there is room for it.
+    // No query sees positions behind the last one, and the buffer has room for them.
     if count > TILE / 2 {
         return score_lines::<Q, 4>(queries, keys, 0, start, out);
     }
@@ -243,7 +244,7 @@ fn scores_of<const Q: usize>(
     }
 }
 
-/// The scores of `Q` queries for `W` lines of positions.
+/// Scores of `Q` queries for `W` lines of positions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn score_lines<const Q: usize, const W: usize>(
@@ -302,7 +303,7 @@ fn mix_of<const Q: usize>(
     }
 }
 
-/// The mixes of `Q` queries in `W` lines of dimensions.
+/// Mixes of `Q` queries in `W` lines of dimensions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn mix_lines<const Q: usize, const W: usize>(
@@ -345,7 +346,7 @@ fn mix_lines<const Q: usize, const W: usize>(
 fn powers(x: &mut [f32], visible: Range<usize>, softcap: Option<f32>, turn: usize) -> (f32, f32) {
     let lines = x.as_chunks_mut::<16>().0;
     let seen = visible.start / 16..visible.end.div_ceil(16);
-    // Lanes of the first and the last line may be out of sight.
+    // Lanes of the first and the last line may lie outside the visible range.
     let mask = |index: usize| -> __mmask16 {
         if index > seen.start && index + 1 < seen.end {
             return !0;
@@ -393,7 +394,8 @@ fn capped(x: __m512, cap: f32) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn exp2(x: __m512) -> __m512 {
-    // Beyond these the result is 0 or ∞ anyway; the bound comes first, so that NaN passes.
+    // Beyond these bounds the result is 0 or ∞ anyway. The bound is the first operand, so that NaN
+    // passes.
     let x = _mm512_min_ps(_mm512_set1_ps(130.0), _mm512_max_ps(_mm512_set1_ps(-160.0), x));
     let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
     let r = _mm512_sub_ps(x, n);

@@ -1,10 +1,11 @@
-//! The gated activation: x · sigmoid(x) times another value, 16 at a time.
+//! The gated activation `x · sigmoid(x) · y`, 16 values at a time.
 
 use super::memory::{load, store};
 use std::arch::x86_64::*;
 
-/// See [`Kernels::activate_gated`](crate::Kernels::activate_gated) with [`Silu`](pith_format::ActivationFunction::Silu).
-/// Gives back what is left behind the last 16 values.
+/// See [`Kernels::activate_gated`](crate::Kernels::activate_gated) with
+/// [`Silu`](pith_format::ActivationFunction::Silu). Returns the values left over behind the last
+/// whole 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub fn silu_gated<'a>(gate: &'a mut [f32], up: &'a [f32]) -> (&'a mut [f32], &'a [f32]) {
     assert_eq!(gate.len(), up.len());
@@ -23,14 +24,15 @@ pub fn silu_gated<'a>(gate: &'a mut [f32], up: &'a [f32]) -> (&'a mut [f32], &'a
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,fma")]
 fn exp(x: __m512) -> __m512 {
-    // Beyond these the result is 0 or ∞ anyway; the bound comes first, so that NaN passes.
+    // Beyond these bounds the result is 0 or ∞ anyway. The bound is the first operand, so that NaN
+    // passes.
     let x = _mm512_min_ps(_mm512_set1_ps(89.0), _mm512_max_ps(_mm512_set1_ps(-105.0), x));
     let n = _mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E));
     let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(n);
-    // ln 2 in two parts, the first short enough that n times it is exact.
+    // ln 2 in two parts. The first is short enough for n times it to be exact.
     let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693_359_4), x);
     let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.121_944_4e-4), r);
-    // The Taylor series: |r| ≤ ½·ln 2, so the first term left out is below 2⁻²⁷.
+    // Taylor series: |r| ≤ ½·ln 2, so the first omitted term is below 2⁻²⁷.
     let mut p = _mm512_set1_ps(1.0 / 5040.0);
     for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(coefficient));

@@ -1,5 +1,5 @@
-//! Products of a few tokens, as in verifying a draft: 32 rows at a time, so that an activation that was fetched meets
-//! two lines of weights. Every token gets the bits that it has alone.
+//! Products of a few tokens, for example to verify a draft: 32 rows at a time, so that each loaded
+//! activation serves two lines of weights. Every token gets the same bits as alone.
 
 use super::Avx512;
 use super::lines::{Lines, scales};
@@ -11,7 +11,7 @@ use pith_format::{Matrix, TILE_ROWS};
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
-/// Most tokens at a time: integer and float sums of 32 rows then take 24 registers.
+/// Most tokens at a time: the integer and float sums of 32 rows then take 24 registers.
 const TOKENS: usize = 6;
 
 /// See [`Kernels::mat_mul`](crate::Kernels::mat_mul).
@@ -31,7 +31,7 @@ pub fn mat_mul<E: Lines>(kernel: Avx512, w: Matrix<'_>, x: Operand<'_>, y: &mut 
     }
 }
 
-/// Two blocks, or the last one, for the `N` tokens from `first` on.
+/// Multiplies pairs of blocks, then a last single one, with the `N` tokens from `first` on.
 fn multiply<E: Lines, const N: usize>(
     kernel: Avx512,
     w: Matrix<'_>,
@@ -72,7 +72,7 @@ fn add<E: Lines, const B: usize, const N: usize>(
     let mut floats = [[_mm512_setzero_ps(); N]; B];
     for tile_index in 0..group_count.div_ceil(groups_a_tile) {
         let tiles = blocks.map(|block| &block[tile_index * tile_bytes..][..tile_bytes]);
-        // The blocks that come next.
+        // Prefetches the next blocks.
         for (tile, block) in tiles.iter().zip(blocks) {
             prefetch_behind(tile, B * block.len());
         }

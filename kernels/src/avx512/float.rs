@@ -65,7 +65,7 @@ fn mat_mul_f16<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     joined(sums)
 }
 
-/// A single token needs four sums to hide the latency of the addition, eight tokens are enough by themselves.
+/// One token needs four sums to hide the latency of additions; eight tokens hide it by themselves.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn add_column<const N: usize>(

@@ -1,5 +1,6 @@
-//! Keys and values in 4 bits. The levels fit one register: a lane's code picks its level there, so that a group of 32
-//! values takes two of `vpermps`, and its scale goes to the levels beforehand. Any 16 levels cost the same.
+//! Keys and values in 4 bits. One register holds the levels, multiplied by a group's scale
+//! beforehand, and each lane's code selects its level: a group of 32 values takes two `vpermps`.
+//! Any 16 levels cost the same.
 
 use super::attention::transposed;
 use super::memory::{load, load_nibbles, store};
@@ -12,25 +13,25 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::arch::x86_64::*;
 
-/// Groups of a row that may be read where they lie.
+/// Most groups of a row that is read in place.
 const MOST_GROUPS: usize = 8;
 
-/// Whether rows this wide are read where they lie.
+/// Whether rows of this width are read in place.
 pub fn in_rows(head_dim: usize) -> bool {
     head_dim <= MOST_GROUPS * KV4_GROUP
 }
 
-/// The values of a group.
+/// Values of a group.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn group(codes: &[u8; KV4_BYTES], scale: f32) -> [__m512; 2] {
     let codes = load_nibbles(codes);
     let levels = _mm512_mul_ps(load(&KV4_FLOATS), _mm512_set1_ps(scale));
-    // The permutation looks at four bits alone.
+    // The permutation reads only four bits.
     [_mm512_permutexvar_ps(codes, levels), _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(codes), levels)]
 }
 
-/// Up to 16 rows to one column of 16 lanes each dimension.
+/// Transposes up to 16 rows to 16 lanes per dimension.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub fn transpose(codes: &[u8], scales: &[f16], start: usize, out: &mut [[f32; TILE]]) {
     let groups = out.len().div_ceil(KV4_GROUP);
@@ -49,7 +50,7 @@ pub fn transpose(codes: &[u8], scales: &[f16], start: usize, out: &mut [[f32; TI
     }
 }
 
-/// A row to a padded one.
+/// Widens a row to a padded one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub fn widen(codes: &[u8], scales: &[f16], out: &mut [f32]) {
@@ -62,7 +63,8 @@ pub fn widen(codes: &[u8], scales: &[f16], out: &mut [f32]) {
     }
 }
 
-/// See [`Rows::row_scores`](crate::attention::Rows::row_scores). `rows` are their codes and scales.
+/// See [`Rows::row_scores`](crate::attention::Rows::row_scores). `rows` are the codes and scales of
+/// the keys.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub fn scores(
     queries: &[f32],
@@ -104,7 +106,7 @@ fn scores_of<const Q: usize>(
     for first in (0..positions).step_by(16) {
         let mut quads = [[_mm512_setzero_ps(); 4]; Q];
         for quad in 0..4 {
-            // Behind the last row it is taken again: nobody looks at what comes of it.
+            // Rows behind the last repeat it; their scores are unspecified.
             let row = |index: usize| {
                 let first = (first + 4 * quad + index).min(positions - 1) * groups;
                 (&codes[first..][..groups], &factors[first..][..groups])
@@ -126,7 +128,7 @@ fn scores_of<const Q: usize>(
 /// Codes of a row, group after group, and their scales.
 type Row<'a> = (&'a [[u8; KV4_BYTES]], &'a [f32]);
 
-/// Lane by lane, the products of `Q` queries with four rows.
+/// Products of `Q` queries with four rows, summed lane by lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn products<const Q: usize>(queries: [&[f32]; Q], rows: [Row<'_>; 4], head_dim: usize) -> [[__m512; 4]; Q] {
@@ -142,7 +144,7 @@ fn products<const Q: usize>(queries: [&[f32]; Q], rows: [Row<'_>; 4], head_dim: 
             }
         }
     }
-    // Rows are multiples of 16: the last group may end at its half.
+    // Row lengths are multiples of 16: the last group may be half a group.
     if KV4_GROUP * whole < head_dim {
         for (row, (codes, factors)) in rows.into_iter().enumerate() {
             let [low, _] = group(&codes[whole], factors[whole]);
@@ -155,7 +157,8 @@ fn products<const Q: usize>(queries: [&[f32]; Q], rows: [Row<'_>; 4], head_dim: 
     sums
 }
 
-/// See [`Rows::row_mix`](crate::attention::Rows::row_mix). `rows` are their codes and scales.
+/// See [`Rows::row_mix`](crate::attention::Rows::row_mix). `rows` are the codes and scales of the
+/// values.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub fn mix(
     weights: &[[f32; ATTENTION_SPAN]],
@@ -202,7 +205,7 @@ fn mix_of<const Q: usize>(
     }
 }
 
-/// The mixes of `Q` queries in `W` lines of dimensions, which begin at the group of `first`.
+/// Mixes of `Q` queries in `W` lines of dimensions, from the group of dimension `first` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn mix_lines<const Q: usize, const W: usize>(

@@ -1,8 +1,9 @@
-//! Codes as `vpdpbusd` wants its weights, unsigned: a line is a register of 16 rows × 4 columns.
+//! Unsigned codes, the form that `vpdpbusd` multiplies: a line is a register of 16 rows × 4
+//! columns.
 //!
-//! The codes of a plane come to their place by rotations, of all lines of a group alike, which a loop over the groups of a
-//! half can share. What else a rotation brings along is masked away, or is in bits that `vpshufb` does not look at: it takes
-//! the lowest four if the highest is 0.
+//! Rotations move the codes of a plane into place. They are the same for all lines of a group, so a
+//! loop over the groups of a half can share them. The other bits that a rotation moves along are
+//! masked away, or are ignored by `vpshufb`, which reads the lowest four bits if the highest is 0.
 
 use super::Avx512;
 use super::memory::{broadcast_table, load_floats_of, load_halves, load_line, load_nibbles};
@@ -12,13 +13,13 @@ use pith_format::encoding::{
 };
 use std::arch::x86_64::*;
 
-/// An encoding whose codes can be brought into registers.
+/// An encoding whose codes this module loads into registers.
 pub trait Lines: Coded {
-    /// Columns `4 · four ..` of a group of 32: levels and `1 << OFFSET_BITS`.
+    /// Columns `4 · four ..` of a group of 32: level + `1 << OFFSET_BITS`.
     fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i;
 }
 
-/// What the levels of a group of 32 columns are multiplied with, row by row.
+/// Scales of the levels of a group of 32 columns, row by row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub fn scales<E: Coded>(tile: &[u8], group: usize) -> __m512 {
@@ -26,7 +27,7 @@ pub fn scales<E: Coded>(tile: &[u8], group: usize) -> __m512 {
     if !E::HAS_FACTORS {
         return scales;
     }
-    // The permutation looks at the four lowest bits alone.
+    // The permutation reads only the four lowest bits.
     let nibbles = load_nibbles(E::factor_bytes(tile, group));
     let nibbles = moved(nibbles, -4 * odd(group));
     _mm512_mul_ps(scales, _mm512_permutexvar_ps(nibbles, load_floats_of(&E::FACTORS)))
@@ -38,21 +39,21 @@ fn odd(group: usize) -> i32 {
     (group % 2) as i32
 }
 
-/// Rotates to the left within 32 bits.
+/// Rotates left within 32 bits.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn moved(line: __m512i, bits: i32) -> __m512i {
     _mm512_rolv_epi32(line, _mm512_set1_epi32(bits & 31))
 }
 
-/// The low or the high nibbles.
+/// Low or high nibbles.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn nibbles(line: &[u8; 64], high: i32) -> __m512i {
     _mm512_and_si512(moved(load_line(line), -4 * high), _mm512_set1_epi8(15))
 }
 
-/// Bits of `a` where `mask` has ones, of `b` where it has zeros.
+/// Bits of `a` where `mask` is 1, of `b` where it is 0.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn select(mask: u8, a: __m512i, b: __m512i) -> __m512i {
@@ -65,20 +66,20 @@ fn masked(line: __m512i, mask: u8) -> __m512i {
     _mm512_and_si512(line, _mm512_set1_epi8(mask.cast_signed()))
 }
 
-/// The codes of levels, `indices` being their numbers.
+/// Unsigned codes of the levels numbered `indices`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn looked_up<E: Coded>(indices: __m512i) -> __m512i {
     _mm512_shuffle_epi8(broadcast_table(&E::TABLE), indices)
 }
 
-/// Line `index` of a half of a plane of `bits` bits, whose first byte is `at`.
+/// Line `index` of a half of a plane of `bits` bits whose first byte is `at`.
 #[inline(always)]
 fn plane(tile: &[u8], at: usize, bits: usize, group: usize, index: usize) -> &[u8; 64] {
     &tile[at..].as_chunks().0[group / 2 * 2 * bits + index]
 }
 
-/// 4 bits, and above them those of a plane of `BITS`.
+/// 4-bit codes with those of a plane of `BITS` bits above them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn with_high_plane<const BITS: usize>(tile: &[u8], group: usize, four: usize) -> __m512i {
@@ -88,7 +89,8 @@ fn with_high_plane<const BITS: usize>(tile: &[u8], group: usize, four: usize) ->
     select(15, low, masked(high, ((1 << BITS) - 1) << 4))
 }
 
-/// A line of 2-bit codes in the low nibbles for the first group of a half, in the high ones for the second.
+/// A line of 2-bit codes: in the low nibbles for a half's first group, in the high nibbles for its
+/// second.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn pairs(tile: &[u8], group: usize, four: usize) -> __m512i {
@@ -119,7 +121,8 @@ fn q4nl(tile: &[u8], group: usize, four: usize) -> __m512i {
     looked_up::<Q4NLTile>(nibbles(plane(tile, 0, 4, group, four), odd(group)))
 }
 
-/// A line's high bits are those of fours `l + 4k`, at bit `l / 2 + 2k`: two steps of `k` fill the nibbles of both groups.
+/// A line's high bits belong to fours `l + 4k`, at bit `l / 2 + 2k`: two steps of `k` fill the
+/// nibbles of both groups.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn q3(tile: &[u8], group: usize, four: usize) -> __m512i {

@@ -1,4 +1,5 @@
-//! Loads and stores of whole registers, made safe by the types of what they read and write.
+//! Loads and stores of whole registers. Argument types fix the length accessed, which makes them
+//! safe.
 
 use crate::blocks::Sums;
 use half::f16;
@@ -20,7 +21,7 @@ pub fn store_line(from: __m512i, to: &mut [u8; 64]) {
     unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), from) }
 }
 
-/// 16 little-endian f32, one a row.
+/// 16 little-endian f32, one per row.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn load_floats(line: &[u8; 64]) -> __m512 {
@@ -28,7 +29,7 @@ pub fn load_floats(line: &[u8; 64]) -> __m512 {
     unsafe { _mm512_loadu_ps(line.as_ptr().cast()) }
 }
 
-/// 16 little-endian f16, one a row, widened.
+/// 16 little-endian f16, one per row, widened.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn load_halves(halves: &[u8; 32]) -> __m512 {
@@ -36,7 +37,7 @@ pub fn load_halves(halves: &[u8; 32]) -> __m512 {
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
 }
 
-/// 16 f32, one a row.
+/// 16 f32, one per row.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn load_floats_of(rows: &[f32; TILE_ROWS]) -> __m512 {
@@ -51,7 +52,7 @@ pub fn store_floats(from: __m512, to: &mut [f32; TILE_ROWS]) {
     unsafe { _mm512_storeu_ps(to.as_mut_ptr(), from) }
 }
 
-/// 16 i32, one a row.
+/// 16 i32, one per row.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn load_integers(rows: &[i32; TILE_ROWS]) -> __m512i {
@@ -74,7 +75,7 @@ pub fn broadcast(codes: &[i8; 4]) -> __m512i {
     _mm512_set1_epi32(unsafe { codes.as_ptr().cast::<i32>().read_unaligned() })
 }
 
-/// 16 bytes, one a row, as integers of 32 bits.
+/// 16 bytes, one per row, as 32-bit integers.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn load_nibbles(bytes: &[u8; TILE_ROWS]) -> __m512i {
@@ -90,7 +91,7 @@ pub fn broadcast_table(table: &[u8; 16]) -> __m512i {
     _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
 }
 
-/// What was summed in registers, as floats.
+/// Register sums as floats.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn store_all<const N: usize>(sums: [__m512; N]) -> Sums<N> {

@@ -1,7 +1,7 @@
-//! x86-64 with AVX-512 F/BW/DQ/VL and VNNI: one 64-byte line of a tile is one register, `vpdpbusd` multiplies it with
-//! four activations and adds each row's four products.
+//! x86-64 with AVX-512 F/BW/DQ/VL and VNNI. A 64-byte line of a tile is one register; `vpdpbusd`
+//! multiplies it with four activations and sums the four products of each row.
 //!
-//! Most vectors go the way of [`avx2`](crate::avx2): they are a small part of a token.
+//! Most vector operations use [`avx2`](crate::avx2): they are a small part of a token's time.
 
 mod attention;
 mod exp;

@@ -1,5 +1,4 @@
-//! One token, 64 columns at a time: what is loaded and moved for the first group of 32 columns
-//! serves the second.
+//! One token, 64 columns at a time: both groups of 32 columns share the loads and rotations.
 
 use super::Avx512;
 use super::lines::{Lines, scales};
@@ -10,7 +9,7 @@ use crate::blocks::{Block, Groups, Sums};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-/// One token at a time, whatever there are.
+/// Multiplies one token at a time, however many there are.
 pub struct One<E>(Avx512, PhantomData<E>);
 
 impl<E> One<E> {

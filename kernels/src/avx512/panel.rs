@@ -1,4 +1,5 @@
-//! Panels of 32 rows with `vpdpbusd`: tiles of 32 rows × 6 tokens, whose integer and float sums take 24 registers.
+//! Panels of 32 rows with `vpdpbusd`: micro-tiles of 32 rows × 6 tokens, whose integer and float
+//! sums take 24 registers.
 
 use super::Avx512;
 use super::lines::{Lines, scales as scales_of};
@@ -15,7 +16,7 @@ pub const BLOCKS: usize = 2;
 impl<E: Lines> Panel<BLOCKS, E> for Avx512 {
     type Group = PanelGroup<BLOCKS>;
     const ZEROS: Self::Group = PanelGroup::ZEROS;
-    /// 27 KB of a cache of 48: with 36 KB the tokens that pass by push lines of it out.
+    /// 27 KB of a 48 KB cache: at 36 KB the passing tokens evict lines of the panel.
     const COLS: usize = 768;
 
     fn expand(
@@ -46,8 +47,8 @@ impl<E: Lines> Panel<BLOCKS, E> for Avx512 {
     }
 }
 
-/// The levels of a row's largest scale become the largest whole numbers that fit; `vpmulhrsw` brings the others to that
-/// scale, rounding to nearest.
+/// Rounds the levels of a row to 8 bits with one scale. Levels with the row's largest scale become
+/// the largest integers that fit; `vpmulhrsw` rescales the others, rounding to nearest.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn expand<E: Lines>(
     kernel: Avx512,
@@ -65,7 +66,8 @@ fn expand<E: Lines>(
         }
     }
     store_floats(_mm512_mul_ps(largest, _mm512_set1_ps(1.0 / (1 << E::ROOM_BITS) as f32)), scales);
-    // Rows of zeros have no scale to be brought to. The products are shifted by 15, one of which the levels have ahead.
+    // Rows of zeros have no scale: their factor is 0. `vpmulhrsw` shifts products right by 15 bits:
+    // the factors supply 14 of them, the levels one.
     let factor = _mm512_div_ps(_mm512_set1_ps(16384.0), largest);
     let factor = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(largest, _mm512_setzero_ps()), factor);
     let (zero, room) = (_mm512_setzero_si512(), _mm_cvtsi32_si128(7 - E::ROOM_BITS as i32));
@@ -73,7 +75,8 @@ fn expand<E: Lines>(
     for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
         for (index, group) in groups.iter_mut().enumerate() {
             let factors = _mm512_cvtps_epi32(_mm512_mul_ps(scales_of::<E>(tile, index), factor));
-            // Twice in every row's four bytes, then four times, for the low and the high half of each lane.
+            // Each factor twice in its row's four bytes, then four times, for the low and the high
+            // half of each lane.
             let factors = _mm512_mask_mov_epi16(factors, 0xaaaa_aaaa, _mm512_slli_epi32::<16>(factors));
             let low = _mm512_unpacklo_epi32(factors, factors);
             let high = _mm512_unpackhi_epi32(factors, factors);
@@ -93,7 +96,7 @@ fn expand<E: Lines>(
     }
 }
 
-/// At most 255 · 128 · 32 in size: exact in i32.
+/// Sums are at most 255 · 128 · 32 in size: exact in i32.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn add(
     panel: &[PanelGroup<BLOCKS>],

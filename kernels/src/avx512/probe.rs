@@ -1,4 +1,4 @@
-//! Ceilings: int8 multiply-adds on registers, reads of whole lines.
+//! Ceilings: int8 multiply-adds on registers, reads of whole cache lines.
 
 use super::Avx512;
 use super::memory::load_line;
@@ -7,7 +7,7 @@ use crate::probe::{Line, MultiplyLoop};
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
-/// Chains that hide the latency of `vpdpbusd`.
+/// Independent chains, enough to hide the latency of `vpdpbusd`.
 const CHAINS: usize = 16;
 
 /// The instruction and its loop, if this CPU has it.
@@ -30,7 +30,7 @@ fn multiply(turns: u64) -> u64 {
     turns * CHAINS as u64 * 64
 }
 
-/// The bits of all lines, or'ed to 8 bytes.
+/// All lines or'ed together, folded to 8 bytes.
 pub fn read<const K: usize, const AHEAD: bool>(_: Avx512, streams: [&[Line]; K]) -> u64 {
     // SAFETY: a value of `Avx512` exists only where `detect` found the features.
     unsafe { read_lines::<K, AHEAD>(streams) }

@@ -1,7 +1,8 @@
-//! Q4 and Q4G64 with `vpdpbusd`: 576 and 1088 bytes a tile, both made of two groups of lines.
+//! Q4 and Q4G64 with `vpdpbusd`: 576 and 1088 bytes per tile, both made of two groups of lines.
 //!
-//! The nibbles are unsigned codes 0..=15, so `Σ (code − 8)·a = Σ code·a − 8·Σa`. The high ones stay where they are
-//! (`b & 0xf0` is 16 times the code) and the sum is shifted once: at most 240 · 128 · 32 in size, exact in i32.
+//! The nibbles are unsigned codes 0..=15, so `Σ (code − 8)·a = Σ code·a − 8·Σa`. High nibbles stay
+//! in place (`b & 0xf0` is 16 times the code), and the sum is shifted once. It is at most 240 · 128
+//! · 32 in size: exact in i32.
 
 use super::Avx512;
 use super::memory::{broadcast, load_halves, load_line, store_all};
@@ -34,7 +35,7 @@ impl Block for Q4G64 {
     }
 }
 
-/// Both halves of a group of 32 columns meet the same activation group: one integer sum, one scale.
+/// Both halves of a group of 32 columns share an activation group: one integer sum, one scale.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn mat_mul_q4_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let tiles = block.as_chunks::<576>().0;
@@ -71,7 +72,8 @@ fn mat_mul_q4_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     store_all(sums)
 }
 
-/// The halves of a group of 64 columns meet two activation groups: an integer sum and a scale for each.
+/// The halves of a group of 64 columns meet two activation groups: one integer sum and one scale
+/// for each.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn mat_mul_q4g64_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let tiles = block.as_chunks::<1088>().0;
@@ -112,7 +114,7 @@ fn mat_mul_q4g64_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N
     store_all(sums)
 }
 
-/// The low codes, and the high ones times 16.
+/// Low codes, and high codes times 16.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn nibbles(line: __m512i) -> (__m512i, __m512i) {

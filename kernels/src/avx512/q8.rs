@@ -1,5 +1,5 @@
-//! Q8 with `vpdpbusd`, whose weights are unsigned: `code ^ 0x80` is `code + 128`, so `Σ code·a = Σ (code + 128)·a −
-//! 128·Σa`. At most 255 · 128 · 32 in size: exact in i32.
+//! Q8 with `vpdpbusd`, whose weights are unsigned: `code ^ 0x80` is `code + 128`, so
+//! `Σ code·a = Σ (code + 128)·a − 128·Σa`. Sums are at most 255 · 128 · 32 in size: exact in i32.
 
 use super::Avx512;
 use super::memory::{broadcast, load_halves, load_line, store_all};
@@ -20,7 +20,7 @@ impl Block for Q8 {
     }
 }
 
-/// Even and odd lines are summed apart: two chains hide the latency of `vpdpbusd` for a single token.
+/// Even and odd lines have separate sums: two chains hide the latency of `vpdpbusd` for one token.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn mat_mul_q8_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let tiles = block.as_chunks::<1088>().0;

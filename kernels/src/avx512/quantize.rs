@@ -4,7 +4,8 @@ use super::memory::load;
 use crate::activations::ACTIVATION_GROUP;
 use std::arch::x86_64::*;
 
-/// See [`Kernels::quantize`](crate::Kernels::quantize). `vcvtps2dq` rounds ties to even, as asked.
+/// See [`Kernels::quantize`](crate::Kernels::quantize). `vcvtps2dq` rounds ties to even, as
+/// required.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub fn quantize(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
     assert_eq!(x.len(), codes.len());

@@ -1,4 +1,4 @@
-//! Attention of few tokens: keys and values are read where they lie, a row of them serving up to six queries.
+//! Attention of few tokens: reads keys and values in place; each row serves up to six queries.
 
 use super::memory::{load, load_codes, load_f16, store};
 use super::{Avx512, kv4};
@@ -77,14 +77,14 @@ fn mix(
     }
 }
 
-/// Fetches four rows from the `first` on, as far as there are some.
+/// Prefetches up to four rows from `first` on.
 #[inline]
 pub fn fetch_rows(rows: KvRows<'_>, first: usize) {
     let end = rows.positions();
     fetch(rows.slice(first.min(end)..(first + 4).min(end)));
 }
 
-/// Multiplies every position's score or weight by the scale of its row.
+/// Multiplies every position's score or weight by its row's scale.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn scale(scales: &[f16], start: usize, out: &mut [[f32; ATTENTION_SPAN]]) {
     let mut factors = [0.0; TILE];
@@ -98,7 +98,7 @@ fn scale(scales: &[f16], start: usize, out: &mut [[f32; ATTENTION_SPAN]]) {
     }
 }
 
-/// For one type of number: scores of up to six queries, and mixes for them.
+/// For one number type: scores and mixes of up to six queries.
 macro_rules! rows_of {
     ($scores:ident, $scores_of:ident, $products:ident, $add_products:ident, $mix:ident, $mix_of:ident, $mix_lines:ident, $value:ty, $load:ident) => {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -139,7 +139,7 @@ macro_rules! rows_of {
             for first in (0..positions).step_by(16) {
                 let mut quads = [[_mm512_setzero_ps(); 4]; Q];
                 for quad in 0..4 {
-                    // Behind the last row it is taken again: nobody looks at what comes of it.
+                    // Rows behind the last repeat it; their scores are unspecified.
                     let row = |index: usize| {
                         &rows[(first + 4 * quad + index).min(positions - 1) * head_dim..][..head_dim]
                     };
@@ -157,7 +157,7 @@ macro_rules! rows_of {
             }
         }
 
-        /// Lane by lane, the products of `Q` queries with four rows.
+        /// Products of `Q` queries with four rows, summed lane by lane.
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
         fn $products<const Q: usize>(queries: [&[f32]; Q], rows: [&[$value]; 4]) -> [[__m512; 4]; Q] {
@@ -239,7 +239,7 @@ macro_rules! rows_of {
             }
         }
 
-        /// The mixes of `Q` queries in `W` lines of dimensions.
+        /// Mixes of `Q` queries in `W` lines of dimensions.
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
         fn $mix_lines<const Q: usize, const W: usize>(
@@ -324,7 +324,7 @@ rows_of!(
     load_codes
 );
 
-/// In every quarter, the sums of that quarter of each of four registers.
+/// Quarter `i` of the result: the sums of quarter `i` of each of the four registers.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn quarter_sums(rows: [__m512; 4]) -> __m512 {
@@ -336,7 +336,7 @@ pub fn quarter_sums(rows: [__m512; 4]) -> __m512 {
     _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high))
 }
 
-/// The sums of the quarters of each register, register after register.
+/// Sums over the quarters of each register, register after register.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn row_sums(quads: [__m512; 4]) -> __m512 {

@@ -1,7 +1,8 @@
-//! x86-64 with AVX2 and the `vpdpbusd` of 256 bits (AVX-VNNI: Alder Lake and its small cores alone, Zen 5): a 64-byte
-//! line of a tile is two registers of 8 rows, each multiplied with four activations and added up by one instruction.
+//! x86-64 with AVX2 and 256-bit `vpdpbusd` (AVX-VNNI: Alder Lake, its small-core derivatives, Zen
+//! 5). A 64-byte line of a tile is two registers of 8 rows; one instruction multiplies each with
+//! four activations and sums the products.
 //!
-//! Only matrices of integers go another way than in [`avx2`](crate::avx2).
+//! Only integer matrices differ from [`avx2`](crate::avx2).
 
 mod panel;
 mod planes;

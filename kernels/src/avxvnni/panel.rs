@@ -1,4 +1,5 @@
-//! Panels of 16 rows with `vpdpbusd`: tiles of 16 rows × 3 tokens, whose integer and float sums take 12 registers.
+//! Panels of 16 rows with `vpdpbusd`: micro-tiles of 16 rows × 3 tokens, whose integer and float
+//! sums take 12 registers.
 
 use super::AvxVnni;
 use crate::activations::{ACTIVATION_GROUP, PACKED_TOKENS, PackedGroup};
@@ -11,7 +12,7 @@ use crate::panels::{Panel, PanelGroup, Scales, Sums};
 use pith_format::TILE_ROWS;
 use std::arch::x86_64::*;
 
-/// Tokens of a tile.
+/// Tokens of a micro-tile.
 const TOKENS: usize = PACKED_TOKENS / 2;
 
 impl<E: Lines> Panel<1, E> for AvxVnni {
@@ -42,8 +43,8 @@ impl<E: Lines> Panel<1, E> for AvxVnni {
     }
 }
 
-/// The levels of a row's largest scale become the largest whole numbers that fit; `vpmulhrsw` brings the others to that
-/// scale, rounding to nearest.
+/// Rounds the levels of a row to 8 bits with one scale. Levels with the row's largest scale become
+/// the largest integers that fit; `vpmulhrsw` rescales the others, rounding to nearest.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 fn expand<E: Lines>(
     kernel: AvxVnni,
@@ -56,7 +57,7 @@ fn expand<E: Lines>(
     }
 }
 
-/// The same for 8 rows.
+/// [`expand`] for 8 rows.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 fn expand_side<E: Lines>(
@@ -76,7 +77,8 @@ fn expand_side<E: Lines>(
         }
     }
     store_floats(_mm256_mul_ps(largest, _mm256_set1_ps(1.0 / (1 << E::ROOM_BITS) as f32)), scales);
-    // Rows of zeros have no scale to be brought to. The products are shifted by 15, one of which the levels have ahead.
+    // Rows of zeros have no scale: their factor is 0. `vpmulhrsw` shifts products right by 15 bits:
+    // the factors supply 14 of them, the levels one.
     let factor = _mm256_div_ps(_mm256_set1_ps(16384.0), largest);
     let factor = _mm256_and_ps(factor, _mm256_cmp_ps::<_CMP_GT_OQ>(largest, _mm256_setzero_ps()));
     let (zero, room) = (_mm256_setzero_si256(), _mm_cvtsi32_si128(7 - E::ROOM_BITS as i32));
@@ -84,7 +86,8 @@ fn expand_side<E: Lines>(
     for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
         for (index, group) in groups.iter_mut().enumerate() {
             let factors = _mm256_cvtps_epi32(_mm256_mul_ps(scales_of::<E>(tile, index, side), factor));
-            // Twice in every row's four bytes, then four times, for the low and the high half of each lane.
+            // Each factor twice in its row's four bytes, then four times, for the low and the high
+            // half of each lane.
             let factors = _mm256_blend_epi16::<0xaa>(factors, _mm256_slli_epi32::<16>(factors));
             let low = _mm256_unpacklo_epi32(factors, factors);
             let high = _mm256_unpackhi_epi32(factors, factors);
@@ -104,7 +107,7 @@ fn expand_side<E: Lines>(
     }
 }
 
-/// Tokens from `first` on. At most 255 · 128 · 32 in size: exact in i32.
+/// Adds tokens from `first` on. Sums are at most 255 · 128 · 32 in size: exact in i32.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 fn add(
     panel: &[PanelGroup<1>],

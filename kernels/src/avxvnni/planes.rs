@@ -47,7 +47,7 @@ fn multiply<E: Lines, const N: usize>(kernel: AvxVnni, block: &[u8], x: [Operand
     store_all(sums)
 }
 
-/// Group `2 · half + ODD` of a tile whose `first` group that is in `x`.
+/// Adds group `2 · half + ODD` of a tile whose `first` group has this index in `x`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 fn add_group<E: Lines, const N: usize, const ODD: usize>(

@@ -1,7 +1,7 @@
-//! Q4 and Q4G64 with `vpdpbusd`: 576 and 1088 bytes a tile, both made of two groups of lines.
+//! Q4 and Q4G64 with `vpdpbusd`: 576 and 1088 bytes per tile, both made of two groups of lines.
 //!
-//! The nibbles are unsigned codes 0..=15, so `Σ (code − 8)·a = Σ code·a − 8·Σa`: at most 15 · 128 · 32 in size, exact in
-//! i32.
+//! The nibbles are unsigned codes 0..=15, so `Σ (code − 8)·a = Σ code·a − 8·Σa`. Sums are at most
+//! 15 · 128 · 32 in size: exact in i32.
 
 use super::AvxVnni;
 use crate::activations::Operand;
@@ -34,7 +34,7 @@ impl Block for Q4G64 {
     }
 }
 
-/// Both halves of a group of 32 columns meet the same activation group: one integer sum, one scale.
+/// Both halves of a group of 32 columns share an activation group: one integer sum, one scale.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 fn mat_mul_q4_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let tiles = block.as_chunks::<576>().0;
@@ -65,7 +65,8 @@ fn mat_mul_q4_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     store_all(sums)
 }
 
-/// The halves of a group of 64 columns meet two activation groups: an integer sum and a scale for each.
+/// The halves of a group of 64 columns meet two activation groups: one integer sum and one scale
+/// for each.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 fn mat_mul_q4g64_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
     let tiles = block.as_chunks::<1088>().0;

@@ -1,5 +1,5 @@
-//! Q8 with `vpdpbusd`, whose weights are unsigned: `code ^ 0x80` is `code + 128`, so `Σ code·a = Σ (code + 128)·a −
-//! 128·Σa`. At most 255 · 128 · 32 in size: exact in i32.
+//! Q8 with `vpdpbusd`, whose weights are unsigned: `code ^ 0x80` is `code + 128`, so
+//! `Σ code·a = Σ (code + 128)·a − 128·Σa`. Sums are at most 255 · 128 · 32 in size: exact in i32.
 
 use super::AvxVnni;
 use crate::activations::Operand;

@@ -1,11 +1,11 @@
-//! Scores and mix: queries against the keys and values of one head, four queries to one read.
+//! Scores and mix: queries against the keys and values of one head, four queries per read.
 
 use super::kv4;
 use super::lanes::*;
 use crate::KvRows;
 use half::f16;
 
-/// Queries that share one read of a key or value; more would not fit the registers.
+/// Queries that share one read of a key or value: as many as the registers hold.
 pub const QUERIES: usize = 4;
 
 /// See [`Kernels::scores`](crate::Kernels::scores).
@@ -32,11 +32,11 @@ pub fn mix(weights: &[f32], values: KvRows<'_>, out: &mut [f32]) {
     }
 }
 
-/// A number of the cache.
+/// A number type of the cache.
 trait Value: Copy {
-    /// Eight of them.
+    /// Widens eight values.
     fn widen(from: &[Self; 8]) -> [F32x4; 2];
-    /// One of them.
+    /// Converts one value.
     fn to_f32(self) -> f32;
 }
 
@@ -77,7 +77,7 @@ impl Value for i8 {
     }
 }
 
-/// `positions × head_dim`; no scales are scales of 1.
+/// `positions × head_dim`; without scales, every scale is 1.
 struct Rows<'a, V> {
     head_dim: usize,
     rows: &'a [V],
@@ -111,14 +111,14 @@ fn score<V: Value>(queries: &[f32], keys: &Rows<'_, V>, scale: f32, out: &mut [f
             4 => score_queries::<V, 4, 4>(queries, keys, scale, out),
             3 => score_queries::<V, 3, 4>(queries, keys, scale, out),
             2 => score_queries::<V, 2, 4>(queries, keys, scale, out),
-            // One query alone: more positions, so that the additions of enough sums overlap.
+            // A single query takes more positions at once, so that enough additions overlap.
             1 => score_queries::<V, 1, 8>(queries, keys, scale, out),
             _ => {}
         }
     }
 }
 
-/// `Q` queries against all keys, `P` keys at a time.
+/// Scores of `Q` queries against all keys, `P` keys at a time.
 #[inline(always)]
 fn score_queries<V: Value, const Q: usize, const P: usize>(
     queries: &[f32],
@@ -148,7 +148,7 @@ fn score_queries<V: Value, const Q: usize, const P: usize>(
     }
 }
 
-/// Every query times every key.
+/// Products of every query with every key.
 #[inline(always)]
 fn dots<V: Value, const Q: usize, const P: usize>(queries: [&[f32]; Q], keys: [&[V]; P]) -> [[f32; P]; Q] {
     let head_dim = keys[0].len();
@@ -176,7 +176,7 @@ fn dots<V: Value, const Q: usize, const P: usize>(queries: [&[f32]; Q], keys: [&
     dots
 }
 
-/// Positions whose values stay in the first-level cache while all dimensions pass.
+/// Positions whose values stay in the L1 cache while all dimensions pass.
 pub const CHUNK: usize = 64;
 
 fn blend<V: Value>(weights: &[f32], values: &Rows<'_, V>, out: &mut [f32]) {

@@ -1,8 +1,8 @@
-//! The encodings in planes: how the codes of a pair of fours come as signed bytes.
+//! Encodings in bit planes: decoding the codes of a pair of fours to signed bytes.
 //!
-//! Q6 and Q5 put planes together and stay above zero: products start from −offset · Σ activations. The others look a
-//! code's level up. With codes of 2 bits a nibble holds two: it is looked up as it is, in a table for its low bits and in
-//! one for its high bits.
+//! Q6 and Q5 combine planes and keep unsigned codes: products start from −offset · Σ activations.
+//! The other encodings look up a code's level. A nibble holds two 2-bit codes; it indexes one table
+//! for its low bits and another for its high bits.
 
 use super::lanes::*;
 use super::planes::{Coded, load, nibbles};
@@ -40,7 +40,7 @@ impl Coded for Q5 {
     }
 }
 
-/// Codes of four bits and `HIGH` more.
+/// Codes of four low bits and `HIGH` high bits.
 #[inline(always)]
 fn together<const HIGH: usize, const PART: usize>(
     tile: &[u8],
@@ -51,7 +51,7 @@ fn together<const HIGH: usize, const PART: usize>(
     let (low, rest) = tile.split_at(1024);
     let high = load::<HIGH>(rest, half, index % (2 * HIGH), q);
     let mask = splat_u8((16 << HIGH) - 1);
-    // The bits of part 0 go up four places, those of part 1 are there.
+    // High bits of part 0 move up four places; those of part 1 are in place.
     let code = |low: U8x16, shift: usize| {
         let high = shift_right(high, shift);
         signed(and(if PART == 0 { put_above(low, high) } else { put_below(high, low) }, mask))
@@ -60,7 +60,7 @@ fn together<const HIGH: usize, const PART: usize>(
     [code(load::<4>(low, half, index, q), shift), code(load::<4>(low, half, index + 4, q), shift + 2)]
 }
 
-/// The levels of a tile, of which there are `COUNT`.
+/// The `COUNT` levels of a tile.
 const fn levels<T: Tile, const COUNT: usize>() -> [i8; COUNT] {
     let known = T::GROUPED.expect("codes have groups").levels;
     let (mut levels, mut index) = ([0; COUNT], 0);
@@ -71,7 +71,8 @@ const fn levels<T: Tile, const COUNT: usize>() -> [i8; COUNT] {
     levels
 }
 
-/// What every nibble stands for, if two bits from `low` on are the low ones of a code, and the bit at `high` the next.
+/// Level of each nibble: the two bits from `low` on are the code's low bits, the bit at `high` its
+/// third.
 const fn table<const COUNT: usize>(levels: [i8; COUNT], low: usize, high: Option<usize>) -> [i8; 16] {
     let (mut table, mut nibble) = ([0; 16], 0);
     while nibble < 16 {
@@ -113,7 +114,7 @@ impl Coded for Q3 {
     #[inline(always)]
     fn pair<const PART: usize>(tile: &[u8], half: usize, index: usize, q: usize) -> [I8x16; 2] {
         const LEVELS: [i8; 8] = levels::<Q3Tile, 8>();
-        // Where the high bits of the pair's codes come to lie in the nibbles, beside the low ones of one code.
+        // For each position of the high bits in the nibbles, beside the low bits of one code.
         const TABLES: [[[i8; 16]; 2]; 2] = [
             [table(LEVELS, 0, Some(2)), table(LEVELS, 2, Some(0))],
             [table(LEVELS, 0, Some(3)), table(LEVELS, 2, Some(1))],
@@ -150,7 +151,7 @@ impl Coded for Q2 {
     }
 }
 
-/// −1, 0 and 1, and 2, which nothing writes.
+/// −1, 0 and 1; code 2 is never written.
 #[derive(Clone, Copy)]
 pub struct Ternary;
 
@@ -167,7 +168,7 @@ impl Coded for Ternary {
     }
 }
 
-/// Levels of the low and of the high half of a part's nibbles.
+/// Levels of the low and the high half of a part's nibbles.
 #[inline(always)]
 fn two_bits<const PART: usize>(
     tables: &[[i8; 16]; 2],

@@ -1,7 +1,8 @@
-//! One row block times one token: what decode spends its time in. One function for each encoding and set, so that
-//! each can be found in the assembly.
+//! One row block times one token, where decode spends its time. Each encoding and set has its own
+//! function, so that it can be found in the assembly.
 //!
-//! Nothing is prefetched: a band is one stream of lines in order, which the cores' own prefetchers follow.
+//! No software prefetch: a band is one stream of lines in order, which the hardware prefetchers
+//! follow.
 
 use super::coded::{Q2, Q3, Q4NL, Q5, Q6, Ternary};
 use super::dot::Sdot;
@@ -11,7 +12,7 @@ use super::q8::Q8;
 use super::tiles::Rows;
 use crate::activations::Operand;
 
-/// An encoding's functions.
+/// The functions of one encoding.
 pub trait One {
     /// For every aarch64 core.
     fn plain(bytes: &[u8], x: Operand<'_>) -> Rows;
@@ -20,7 +21,7 @@ pub trait One {
     fn dotprod(sdot: Sdot, bytes: &[u8], x: Operand<'_>) -> Rows;
 }
 
-/// Declares both functions of each encoding: their name, the encoding's type, a value of it.
+/// Declares both functions of each encoding from their name, the encoding's type and a value of it.
 macro_rules! functions {
     ($($name:ident: $type:ty = |$dot:ident| $value:expr;)*) => {
         /// For every aarch64 core.
@@ -84,7 +85,7 @@ functions! {
     ternary: Planes<Ternary, D> = |dot| Planes(Ternary, dot);
 }
 
-/// Floats, in every set.
+/// Floats, the same in every set.
 pub mod float {
     use super::super::{
         float,

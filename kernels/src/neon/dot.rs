@@ -1,7 +1,8 @@
 //! Sums of int8 products: 16 rows × 32 columns of codes with one group of activations.
 //!
-//! A line holds 4 columns of 16 rows, four bytes a row, so four q-registers hold 4 rows each. `sdot` multiplies and
-//! sums the four bytes of a row in one instruction; [`Smull`](super::smull::Smull) is for cores without it.
+//! A line holds 4 columns of 16 rows, four bytes per row, so four q-registers hold 4 rows each.
+//! `sdot` multiplies and sums the four bytes of a row in one instruction;
+//! [`Smull`](super::smull::Smull) is for cores without it.
 
 use super::decode::One;
 use super::lanes::*;
@@ -9,7 +10,7 @@ use super::tiles::{Rows, TOKENS, map};
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use std::arch::asm;
 
-/// A loop written out: the compiler may leave a short one a loop, with the sums in memory.
+/// An unrolled loop. The compiler may keep a short loop rolled, with the sums in memory.
 macro_rules! written_out {
     ($n:ident: $($value:literal),*; $body:expr) => {
         $({
@@ -20,15 +21,16 @@ macro_rules! written_out {
 }
 pub(super) use written_out;
 
-/// The codes of 16 rows × 32 columns.
+/// Codes of 16 rows × 32 columns.
 pub trait Codes: Copy {
-    /// What codes are above the number that they stand for.
+    /// Code minus the number it stands for.
     const OFFSET: i8;
 
-    /// Rows `4·q..4·q + 4` of columns `4·index..4·index + 4` and of the columns 16 further on; `index, q < 4`.
+    /// Rows `4·q..4·q + 4` of columns `4·index..4·index + 4`, and the same 16 columns further;
+    /// `index, q < 4`.
     fn pair(self, index: usize, q: usize) -> [I8x16; 2];
 
-    /// The numbers that they stand for.
+    /// [`Codes::pair`] as the numbers the codes stand for.
     #[inline(always)]
     fn signed_pair(self, index: usize, q: usize) -> [I8x16; 2] {
         let codes = self.pair(index, q);
@@ -39,15 +41,15 @@ pub trait Codes: Copy {
 /// The activations of 32 columns, −127 ..= 127.
 pub type Group<'a> = &'a [i8; ACTIVATION_GROUP];
 
-/// A way to sum products of int8; a value of it proves that the CPU can.
+/// A way to sum int8 products; a value of it proves that the CPU has the instructions.
 pub trait Dot: Copy + Send + Sync + 'static {
-    /// Tokens for which a line is loaded once.
+    /// Tokens that share one load of a line.
     const TOKENS: usize;
-    /// Tokens up to which the sums of 16 rows fit the registers.
+    /// Most tokens for which the sums of 16 rows fit the registers.
     const WHOLE_TOKENS: usize;
 
-    /// Calls `add(t, n, sums)` with `start[t] + Σ codes · x[t]` of rows `4·q..4·q + 4` for each `q = quads[n]`; codes
-    /// −16 ..= 15.
+    /// Calls `add(t, n, sums)` with `start[t] + Σ codes · x[t]` of rows `4·q..4·q + 4`, for each
+    /// `q = quads[n]`. Codes are −16 ..= 15.
     fn nibbles<const N: usize, const T: usize>(
         self,
         quads: [usize; N],
@@ -57,7 +59,8 @@ pub trait Dot: Copy + Send + Sync + 'static {
         add: impl FnMut(usize, usize, F32x4),
     );
 
-    /// Calls `add(t, n, sums)` with `Σ codes · x[t]` of rows `4·q..4·q + 4` for each `q = quads[n]`; codes −128 ..= 127.
+    /// Calls `add(t, n, sums)` with `Σ codes · x[t]` of rows `4·q..4·q + 4`, for each
+    /// `q = quads[n]`. Codes are −128 ..= 127.
     fn bytes<const N: usize, const T: usize>(
         self,
         quads: [usize; N],
@@ -66,8 +69,8 @@ pub trait Dot: Copy + Send + Sync + 'static {
         add: impl FnMut(usize, usize, F32x4),
     );
 
-    /// Calls `add(t, n, sums)` with `start[t] + Σ codes · x[t]` of rows `4·q..4·q + 4` for each `q = quads[n]`; codes
-    /// −64 ..= 64.
+    /// Calls `add(t, n, sums)` with `start[t] + Σ codes · x[t]` of rows `4·q..4·q + 4`, for each
+    /// `q = quads[n]`. Codes are −64 ..= 64.
     fn levels<const N: usize, const T: usize>(
         self,
         quads: [usize; N],
@@ -83,33 +86,35 @@ pub trait Dot: Copy + Send + Sync + 'static {
 
 /// The instruction `sdot`; made only by [`Sdot::detect`].
 ///
-/// Its sums start from the bits of 1.5 · 2²³, an f32 whose last bit counts 1: a sum below 2²² is added to the number
-/// as it is to the bits, and [`exact`] takes the number off again. That costs half of a conversion.
+/// Its integer sums start from the bits of 1.5 · 2²³, an f32 whose last bit has the value 1. Adding
+/// a sum below 2²² to these bits adds the same to the float, and [`exact`] subtracts the start
+/// again. That costs half of a conversion.
 #[derive(Clone, Copy)]
 pub struct Sdot(());
 
 const BASE: f32 = 12_582_912.0;
 const BASE_BITS: i32 = BASE.to_bits() as i32;
 
-/// The sum of products that started from [`start_of`].
+/// Sum of products as floats, for sums that started from [`start_of`].
 #[inline(always)]
 pub fn exact(sum: I32x4) -> F32x4 {
     sub(float_of_bits(sum), splat(BASE))
 }
 
-/// Sums of nothing. They are loaded, since the ports for loads have time where those for arithmetic have none.
+/// Empty sums. They are loaded from memory, since the load ports have spare time and the arithmetic
+/// ports have none.
 #[inline(always)]
 pub fn start_of<const N: usize>() -> [I32x4; N] {
     again(&const { [[BASE_BITS; 4]; N] }).each_ref().map(load_i32)
 }
 
 impl Sdot {
-    /// Asks the CPU.
+    /// Detects the feature.
     pub fn detect() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("dotprod").then_some(Self(()))
     }
 
-    /// Lanes in their order, or, `CROSSWISE`, 0, 2, 1, 3.
+    /// Takes the lanes in order; with `CROSSWISE` in the order 0, 2, 1, 3.
     #[inline(always)]
     fn sum<const CROSSWISE: bool, const N: usize, const T: usize>(
         self,
@@ -149,7 +154,7 @@ impl Sdot {
             let codes = codes.pair(LANE as usize, q);
             for (half, codes) in codes.into_iter().enumerate() {
                 for (sum, x) in sums.iter_mut().zip(x) {
-                    // Many sums leave no registers for an order of the compiler's own.
+                    // Many sums leave no registers for reordering by the compiler.
                     *sum = match N * T {
                         // SAFETY: `self` exists only where dotprod was detected.
                         6.. => unsafe { sdot_in_turn::<LANE>(*sum, codes, x[half]) },
@@ -174,13 +179,13 @@ pub fn sdot<const LANE: i32>(mut sum: I32x4, a: I8x16, b: I8x16) -> I32x4 {
     sum
 }
 
-/// [`sdot`], in the order of the source: the compiler, which does not know how long it takes, would put products that
-/// wait for each other side by side.
+/// [`sdot`] in source order. The compiler does not know its latency and would put dependent
+/// products side by side.
 #[inline]
 #[target_feature(enable = "dotprod")]
 pub fn sdot_in_turn<const LANE: i32>(mut sum: I32x4, a: I8x16, b: I8x16) -> I32x4 {
-    // SAFETY: an instruction on registers alone, of the feature that this function asks for; not `pure`, so that it
-    // stays in its place.
+    // SAFETY: an instruction on registers alone, of the feature that this function asks for; not
+    // `pure`, so that it stays in its place.
     unsafe {
         asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{lane}]", inout(vreg) sum, in(vreg) a, in(vreg) b,
             lane = const LANE, options(nomem, nostack, preserves_flags));
@@ -224,7 +229,7 @@ impl Dot for Sdot {
         start: [i32; T],
         add: impl FnMut(usize, usize, F32x4),
     ) {
-        // A line of single bits serves lanes 0 and 2, another 1 and 3.
+        // One line of single bits serves lanes 0 and 2, another lanes 1 and 3.
         let start = map(start, |start| splat_i32(BASE_BITS + start));
         self.sum::<true, N, T>(quads, codes, x, start, add);
     }
@@ -238,7 +243,7 @@ impl Dot for Sdot {
 /// 32 activations in two registers.
 pub type Halves = [I8x16; 2];
 
-/// The activations of a group.
+/// Activations of a group.
 #[inline(always)]
 pub fn halves(x: Group<'_>) -> Halves {
     let (halves, _) = x.as_chunks::<16>();

@@ -1,4 +1,4 @@
-//! F32 and F16: four lines a tile, line `k` holding column `k` of 16 rows.
+//! F32 and F16: four lines per tile; line `k` holds column `k` of 16 rows.
 
 use super::decode;
 use super::lanes::*;
@@ -59,8 +59,9 @@ impl Tiles for F16 {
     }
 }
 
-/// `line(tile, k)`: column `k` of a tile. Odd and even columns are summed apart: for one token a single chain of
-/// dependent additions would take longer than its loads, and more tokens add in the same order.
+/// `line(tile, k)` is column `k` of a tile. Odd and even columns have separate sums: for one token
+/// a single chain of dependent additions would take longer than its loads. Several tokens add in
+/// the same order.
 #[inline(always)]
 fn multiply<const BYTES: usize, const N: usize, const T: usize>(
     tiles: &[[u8; BYTES]],

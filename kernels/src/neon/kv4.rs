@@ -1,4 +1,5 @@
-//! Scores and mix over keys and values in 4 bits: a code's level out of a table of bytes, which fits a register.
+//! Scores and mix over 4-bit keys and values: codes are looked up in a table of byte levels, which
+//! fits a register.
 
 use super::attention::{CHUNK, QUERIES};
 use super::lanes::*;
@@ -6,7 +7,7 @@ use crate::{KV4_BYTES, KV4_GROUP, KV4_LEVELS};
 use half::f16;
 use std::ops::Range;
 
-/// Rows of whole groups.
+/// Rows in whole groups.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     head_dim: usize,
@@ -16,7 +17,7 @@ struct Rows<'a> {
     scales: &'a [f16],
 }
 
-/// One of them.
+/// One row.
 #[derive(Clone, Copy)]
 struct Row<'a> {
     codes: &'a [[u8; KV4_BYTES]],
@@ -40,7 +41,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The levels of a group's first and last 16 codes.
+/// Levels of a group's first and last 16 codes.
 #[inline(always)]
 fn levels(codes: &[u8; KV4_BYTES]) -> [I8x16; 2] {
     let (codes, table) = (load_u8(codes), load_i8(&KV4_LEVELS));
@@ -66,12 +67,12 @@ pub fn scores(queries: &[f32], head_dim: usize, codes: &[u8], scales: &[f16], sc
     }
 }
 
-/// `Q` queries against all keys, two keys at a time.
+/// Scores of `Q` queries against all keys, two keys at a time.
 #[inline(always)]
 fn score_queries<const Q: usize>(queries: &[f32], keys: Rows<'_>, scale: f32, out: &mut [f32]) {
     let (head_dim, positions) = (keys.head_dim, keys.positions());
     let queries: [&[f32]; Q] = std::array::from_fn(|q| &queries[q * head_dim..][..head_dim]);
-    // What is behind the last whole group, and zeros behind it.
+    // Values behind the last whole group, then zeros.
     let tails = queries.map(|query| {
         let (mut tail, rest) = ([0.0; KV4_GROUP], query.as_chunks::<KV4_GROUP>().1);
         tail[..rest.len()].copy_from_slice(rest);
@@ -93,7 +94,7 @@ fn score_queries<const Q: usize>(queries: &[f32], keys: Rows<'_>, scale: f32, ou
     }
 }
 
-/// Every query times every key.
+/// Products of every query with every key.
 #[inline(always)]
 fn dots<const Q: usize, const P: usize>(
     queries: [&[f32]; Q],
@@ -104,7 +105,7 @@ fn dots<const Q: usize, const P: usize>(
     let mut sums = [[splat(0.0); P]; Q];
     for group in 0..keys[0].codes.len() {
         for (p, key) in keys.iter().enumerate() {
-            // The products of a group, then its scale.
+            // Products of a group, to be multiplied by its scale.
             let mut products = [splat(0.0); Q];
             for (half, levels) in levels(&key.codes[group]).into_iter().enumerate() {
                 let levels = widen_bytes(levels);

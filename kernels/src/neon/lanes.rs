@@ -1,7 +1,7 @@
 //! NEON's instructions as safe functions.
 //!
-//! The module is compiled only where NEON belongs to the target, so an instruction on values cannot go wrong; loads
-//! and stores take arrays of the width they touch.
+//! The module is compiled only where NEON belongs to the target, so register instructions are
+//! always sound; loads and stores take arrays of the width they access.
 
 use half::f16;
 use std::arch::aarch64::*;
@@ -29,17 +29,17 @@ instructions! {
     div(a: F32x4, b: F32x4) -> F32x4 = vdivq_f32;
     neg(a: F32x4) -> F32x4 = vnegq_f32;
     abs(a: F32x4) -> F32x4 = vabsq_f32;
-    // NaN where either is.
+    // NaN where either is NaN.
     min(a: F32x4, b: F32x4) -> F32x4 = vminq_f32;
     max(a: F32x4, b: F32x4) -> F32x4 = vmaxq_f32;
-    // sum + a · b and sum − a · b, rounded once.
+    // sum + a · b and sum − a · b with one rounding.
     mul_add(sum: F32x4, a: F32x4, b: F32x4) -> F32x4 = vfmaq_f32;
     mul_sub(sum: F32x4, a: F32x4, b: F32x4) -> F32x4 = vfmsq_f32;
     mul_add_scalar(sum: F32x4, a: F32x4, b: f32) -> F32x4 = vfmaq_n_f32;
     mul_scalar(a: F32x4, b: f32) -> F32x4 = vmulq_n_f32;
     add_across(a: F32x4) -> f32 = vaddvq_f32;
     max_across(a: F32x4) -> f32 = vmaxvq_f32;
-    // To the nearest, ties to even, saturating; NaN becomes 0.
+    // To nearest, ties to even, saturating; NaN becomes 0.
     round(a: F32x4) -> I32x4 = vcvtnq_s32_f32;
     to_f32(a: I32x4) -> F32x4 = vcvtq_f32_s32;
     float_of_bits(a: I32x4) -> F32x4 = vreinterpretq_f32_s32;
@@ -52,10 +52,10 @@ instructions! {
     sub_i32(a: I32x4, b: I32x4) -> I32x4 = vsubq_s32;
     halve_i32(a: I32x4) -> I32x4 = vshrq_n_s32::<1>;
     shift_to_exponent(a: I32x4) -> I32x4 = vshlq_n_s32::<23>;
-    // Sums of neighbours: first those of a, then those of b.
+    // Sums of neighbours: those of a, then those of b.
     add_pairs_i32(a: I32x4, b: I32x4) -> I32x4 = vpaddq_s32;
     add_pairs_i16(a: I16x8, b: I16x8) -> I16x8 = vpaddq_s16;
-    // Sums of neighbours; sum + those.
+    // Sums of neighbours; the same added to `sum`.
     pairs_to_i32(a: I16x8) -> I32x4 = vpaddlq_s16;
     add_pairs_to_i32(sum: I32x4, a: I16x8) -> I32x4 = vpadalq_s16;
     add_across_i8(a: I8x16) -> i16 = vaddlvq_s8;
@@ -71,11 +71,11 @@ instructions! {
     right_by_5(a: U8x16) -> U8x16 = vshrq_n_u8::<5>;
     right_by_6(a: U8x16) -> U8x16 = vshrq_n_u8::<6>;
     right_by_7(a: U8x16) -> U8x16 = vshrq_n_u8::<7>;
-    // The low four bits of a, above them those of b.
+    // Low four bits of a, with those of b above them.
     put_above(a: U8x16, b: U8x16) -> U8x16 = vsliq_n_u8::<4>;
-    // The low two bits of a, above them those of b.
+    // Low two bits of a, with those of b above them.
     put_above_two(a: U8x16, b: U8x16) -> U8x16 = vsliq_n_u8::<2>;
-    // The high four bits of a, below them the high ones of b.
+    // High four bits of a, with the high four of b below them.
     put_below(a: U8x16, b: U8x16) -> U8x16 = vsriq_n_u8::<4>;
     // table[index], 0 beyond its end.
     lookup(table: I8x16, index: U8x16) -> I8x16 = vqtbl1q_s8;
@@ -94,7 +94,7 @@ instructions! {
         |a, b| vreinterpretq_s8_s64(vzip1q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
     high_eight(a: I8x16, b: I8x16) -> I8x16 =
         |a, b| vreinterpretq_s8_s64(vzip2q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
-    // Four bytes of a, four of b, in turn: of their first halves, of their last ones.
+    // Four bytes of a and four of b, alternating: from their first halves; from their last halves.
     zip_low_words(a: I8x16, b: I8x16) -> I8x16 = |a, b| bytes_of(vzip1q_s32(words_of(a), words_of(b)));
     zip_high_words(a: I8x16, b: I8x16) -> I8x16 = |a, b| bytes_of(vzip2q_s32(words_of(a), words_of(b)));
 
@@ -142,7 +142,7 @@ fn widen_u16(bits: uint16x8_t) -> [F32x4; 2] {
     [vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)]
 }
 
-/// Each byte shifted to the right by 0 ..= 7, a number that is known where this is compiled into.
+/// Shifts each byte right by 0 ..= 7, a number known at compile time.
 #[inline(always)]
 pub fn shift_right(a: U8x16, bits: usize) -> U8x16 {
     match bits {
@@ -157,7 +157,7 @@ pub fn shift_right(a: U8x16, bits: usize) -> U8x16 {
     }
 }
 
-/// Products of the last eight bytes: the compiler makes two instructions of `vmull_high_s8`.
+/// Products of the last eight bytes. `vmull_high_s8` would compile to two instructions.
 #[inline(always)]
 pub fn mul_high(a: I8x16, b: I8x16) -> I16x8 {
     let product: I16x8;
@@ -195,13 +195,14 @@ pub fn mul_add_lane<const LANE: i32>(sum: F32x4, a: F32x4, b: F32x4) -> F32x4 {
     unsafe { vfmaq_laneq_f32::<LANE>(sum, a, b) }
 }
 
-/// The same reference, of which the compiler does not know that it is the same: what is read through it is read
-/// where it stands, and not kept in registers from before.
+/// The same reference, hidden from the optimiser: values read through it are loaded again instead
+/// of being kept in registers.
 #[inline(always)]
 #[expect(clippy::pointers_in_nomem_asm_block, reason = "the address passes through and is not followed")]
 pub fn again<T>(reference: &T) -> &T {
     let mut address: *const T = reference;
-    // SAFETY: no instruction, and the register keeps its value. Not `pure`: the compiler would do it once for all.
+    // SAFETY: no instruction, and the register keeps its value. Not `pure`: the compiler would do
+    // it once for all.
     unsafe {
         asm!("/* {0} */", inout(reg) address, options(nomem, nostack, preserves_flags));
     }
@@ -217,8 +218,8 @@ pub fn again_bytes(bytes: &[u8]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(again(first), bytes.len()) }
 }
 
-/// The same value, computed here and not later: the compiler would put off what nothing waits for, and hold its parts
-/// in registers.
+/// The same value, computed here and not later: otherwise the compiler postpones the computation
+/// and holds its operands in registers.
 #[inline(always)]
 pub fn settled(mut value: F32x4) -> F32x4 {
     // SAFETY: no instruction, and the register keeps its value.
@@ -228,7 +229,7 @@ pub fn settled(mut value: F32x4) -> F32x4 {
     value
 }
 
-/// Sixteen f16 from a tile, row after row.
+/// Sixteen f16 of a tile, row after row.
 #[inline(always)]
 pub fn widen_sixteen(bytes: &[u8; 32]) -> [F32x4; 4] {
     let [first, second] = [0, 16].map(|at| bytes[at..at + 16].first_chunk().expect("16 bytes"));

@@ -1,20 +1,21 @@
-//! Kernels for aarch64: `neon` for every core, `neon-dotprod` for cores with `sdot`, `neon-i8mm` for those with
-//! `smmla` too.
+//! Kernels for aarch64: `neon` for every core, `neon-dotprod` for cores with `sdot`, `neon-i8mm`
+//! for those with `smmla` too.
 //!
 //! ```text
-//! lanes      instructions as safe functions: the unsafe of this folder lies here and where an instruction is wrapped
-//! sets       the three sets: what the CPU must have, and how each takes a product apart
+//! lanes      instructions as safe functions: holds the unsafe of this folder, except where other
+//!            files wrap an instruction
+//! sets       the three sets: required CPU features, and how each computes a product
 //! dot, smull sums of int8 products: sdot (Cortex-A76 on), or smull and smlal (A53, A72)
 //! tiles      few tokens: walks the row blocks and tokens of a product, whatever the encoding
-//! float, q4, q8   one row block, by encoding; planes, coded: those whose codes lie in bit planes
-//! decode     one row block and one token: a function by encoding and set
-//! panel, panel_sdot, panel_smmla   many tokens: weights expanded once, tiles of 8 rows × 4 tokens
+//! float, q4, q8, planes, coded   one row block, by encoding; the last two for codes in bit planes
+//! decode     one row block and one token: a function per encoding and set
+//! panel, panel_sdot, panel_smmla   many tokens: weights expanded once, micro-tiles of 8 × 4
 //! vector     quantize, softmax, activations
 //! attention  scores and mix over the KV cache
 //! ```
-//! Norms and rope keep their provided bodies: NEON belongs to every aarch64 target, so `wide` and the compiler's
-//! own vectors already use it there. Nothing computes in f16: a sum of products in f16, or a rounding of the activations
-//! to it, would leave the bounds of the contract.
+//! Norms and rope keep their provided bodies: NEON belongs to every aarch64 target, so `wide` and
+//! the compiler's vectors already use it there. Nothing is computed in f16: sums of products in
+//! f16, or activations rounded to it, would exceed the error bounds of [`Kernels`].
 
 mod attention;
 mod coded;
@@ -42,7 +43,7 @@ use planes::Planes;
 use sets::{Dotprod, I8mm, Plain, Set};
 use std::sync::OnceLock;
 
-/// The kernels of this folder that the CPU can run, slowest first.
+/// Kernels of this folder that the CPU can run, slowest first.
 pub fn available() -> Vec<&'static dyn Kernels> {
     static PLAIN: Neon<Plain> = Neon(Plain);
     static DOTPROD: OnceLock<Option<Neon<Dotprod>>> = OnceLock::new();
@@ -57,7 +58,7 @@ pub fn available() -> Vec<&'static dyn Kernels> {
     list
 }
 
-/// NEON with one way to multiply int8.
+/// NEON with one way to multiply int8: its set.
 struct Neon<S>(S);
 
 impl<S: Set> Neon<S> {

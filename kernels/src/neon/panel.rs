@@ -1,12 +1,14 @@
-//! Products with many tokens: the weights of a few row blocks and some hundred columns are brought once into int8,
-//! in the order that the instruction wants, and stay in the first-level cache while all tokens pass.
+//! Products with many tokens. The weights of a few row blocks × some hundred columns are expanded
+//! once to int8, in the instruction's operand order, and stay in the L1 cache while all tokens
+//! pass.
 //!
 //! ```text
-//! panel   2 row blocks × 512 columns, 4 strips of 8 rows
-//! tile    1 strip × 4 tokens: 8 registers of products, 8 of sums
+//! panel        2 row blocks × 512 columns, 4 strips of 8 rows
+//! micro-tile   1 strip × 4 tokens: 8 registers of products, 8 of sums
 //! ```
-//! The products of a group are whole numbers, and groups are added in the order of the columns as for one token
-//! alone: the results are the same to the last bit. Sums wait in `y` from one panel to the next.
+//! The products of a group are integers, and groups are added in column order as for a single
+//! token: the results are the same to the last bit. Partial sums stay in `y` from one panel to the
+//! next.
 
 use super::dot::Codes;
 use super::lanes::F32x4;
@@ -14,35 +16,35 @@ use super::tiles::Tiles;
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use pith_format::{Matrix, TILE_ROWS};
 
-/// Rows that one tile multiplies.
+/// Rows of a micro-tile.
 pub const STRIP_ROWS: usize = 8;
-/// Tokens that one tile multiplies.
+/// Tokens of a micro-tile.
 pub const TILE_TOKENS: usize = 4;
 /// Groups of 32 columns in a panel.
 const GROUPS: usize = 16;
-/// Row blocks in a panel: int8 codes and f32 scales of both take some 20 KB.
+/// Row blocks in a panel: int8 codes and f32 scales of both take about 20 KB.
 const BLOCKS: usize = 2;
 const STRIPS: usize = BLOCKS * STRIPS_IN_BLOCK;
 const STRIPS_IN_BLOCK: usize = TILE_ROWS / STRIP_ROWS;
 
-/// Sums of a tile: `[token][row]`.
+/// Sums of a micro-tile: `[token][row]`.
 pub type Sums = [[f32; STRIP_ROWS]; TILE_TOKENS];
 
-/// Where 16 rows × 32 columns go: 8 rows, and 8 more.
+/// Destination of 16 rows × 32 columns: the first 8 rows, then the other 8.
 pub type Strips<'a, M> = [&'a mut <M as Micro>::Weights; STRIPS_IN_BLOCK];
 
 /// An encoding whose codes fit int8.
 pub trait Grouped: Tiles {
     /// Bytes of a tile.
     const BYTES: usize;
-    /// Groups of 32 columns in a tile; divides the groups of a panel.
+    /// Groups of 32 columns in a tile; divides the group count of a panel.
     const GROUPS: usize;
 
-    /// Brings the `group`-th 32 columns of a tile into `M`'s order.
+    /// Expands the `group`-th 32 columns of a tile to `M`'s order.
     fn expand<M: Micro>(tile: &[u8], group: usize, out: Strips<'_, M>);
 }
 
-/// Some groups of a token.
+/// Consecutive groups of one token.
 #[derive(Clone, Copy)]
 pub struct Columns<'a> {
     /// Codes of each group.
@@ -51,19 +53,19 @@ pub struct Columns<'a> {
     pub scales: &'a [f32],
 }
 
-/// A way to multiply a tile; a value of it proves that the CPU can.
+/// A way to multiply a micro-tile; a value of it proves that the CPU has the instructions.
 pub trait Micro: Copy {
     /// 8 rows × 32 columns.
     type Weights: Copy + Default;
-    /// What it needs to bring tokens into its order.
+    /// Buffer for reordering tokens, per group.
     type Scratch: Copy + Default;
-    /// 4 tokens in its order.
+    /// Four tokens in its order.
     type Tokens<'a>: Copy;
 
-    /// The weights of 16 rows.
+    /// Writes the weights of 16 rows.
     fn weights<C: Codes>(codes: C, scales: [F32x4; 4], out: Strips<'_, Self>);
 
-    /// Four tokens; `scratch` has room for as many groups.
+    /// Reorders four tokens; `scratch` has room for as many groups.
     fn tokens<'a>(x: [Columns<'a>; TILE_TOKENS], scratch: &'a mut [Self::Scratch]) -> Self::Tokens<'a>;
 
     /// `sums[t][r] += Σ_c weights[r,c] · tokens[t,c]`, group by group.
@@ -102,7 +104,7 @@ pub fn mat_mul<E: Grouped, M: Micro>(micro: M, w: Matrix<'_>, x: Operand<'_>, y:
     }
 }
 
-/// Brings whole tiles into the two strips of their block.
+/// Expands whole tiles to the two strips of their block.
 #[inline(always)]
 fn expand<E: Grouped, M: Micro>(tiles: &[u8], strips: &mut [[M::Weights; GROUPS]]) {
     let [first, second] = strips.first_chunk_mut().expect("the strips of a block");
@@ -114,7 +116,7 @@ fn expand<E: Grouped, M: Micro>(tiles: &[u8], strips: &mut [[M::Weights; GROUPS]
     }
 }
 
-/// Some groups of a token; behind the last one that one again, whose results are not kept.
+/// Groups of a token; behind the last token, that token again, with results that are discarded.
 #[inline(always)]
 fn columns(x: Operand<'_>, token: usize, first_group: usize, count: usize) -> Columns<'_> {
     let token = x.token(token.min(x.tokens() - 1));
@@ -122,7 +124,7 @@ fn columns(x: Operand<'_>, token: usize, first_group: usize, count: usize) -> Co
     Columns { codes: &codes[first_group..][..count], scales: &token.scales[first_group..][..count] }
 }
 
-/// What the first tokens of `y` hold for the strip at `row`; zeros behind the last row and token.
+/// Sums in `y` for the first tokens and the strip at `row`; zeros behind the last row and token.
 #[inline(always)]
 fn read(y: &[&mut [f32]], row: usize) -> Sums {
     let mut sums = Sums::default();
@@ -135,7 +137,7 @@ fn read(y: &[&mut [f32]], row: usize) -> Sums {
     sums
 }
 
-/// The way back.
+/// Writes sums back to `y`.
 #[inline(always)]
 fn write(y: &mut [&mut [f32]], row: usize, sums: &Sums) {
     for (sums, y) in sums.iter().zip(y) {

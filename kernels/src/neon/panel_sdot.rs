@@ -1,5 +1,5 @@
-//! Tiles by `sdot`: a register of weights is 4 rows × 4 columns, as in the file; the four bytes of a token that it
-//! meets are a lane.
+//! Micro-tiles by `sdot`. A register of weights is 4 rows × 4 columns, as in the file; it
+//! multiplies a lane, four bytes of one token.
 
 use super::dot::{Codes, Sdot, exact, sdot_in_turn, start_of};
 use super::lanes::*;
@@ -49,7 +49,7 @@ impl Micro for Sdot {
     }
 }
 
-/// Products of a tile: `[token][rows / 4]`.
+/// Products of a micro-tile: `[token][rows / 4]`.
 type Products = [[I32x4; 2]; TILE_TOKENS];
 
 /// See [`Micro::tile`].
@@ -89,7 +89,7 @@ pub fn tile(weights: &[Weights], tokens: [Columns<'_>; TILE_TOKENS], sums: &mut 
     }
 }
 
-/// Four columns, the `LANE`-th four of 16.
+/// Adds the `LANE`-th four of 16 columns.
 #[inline]
 #[target_feature(enable = "dotprod")]
 fn step<const LANE: i32>(products: &mut Products, codes: &[[i8; 16]; 2], x: [I8x16; TILE_TOKENS]) {

@@ -1,4 +1,5 @@
-//! Tiles by `smmla`: two tokens × 8 columns times two rows × 8 columns are four products in one register.
+//! Micro-tiles by `smmla`: two tokens × 8 columns times two rows × 8 columns gives four products in
+//! one register.
 
 use super::dot::{Codes, exact, start_of};
 use super::lanes::*;
@@ -10,9 +11,9 @@ use std::arch::asm;
 #[derive(Clone, Copy, Default)]
 #[repr(align(16))]
 pub struct Weights {
-    /// `[columns / 8][rows / 2]`: 8 columns of a row, 8 of the next.
+    /// `[columns / 8][rows / 2]`: 8 columns of a row, then 8 of the next.
     codes: [[[i8; 16]; 4]; 4],
-    /// `[rows / 2]`: those of two rows, twice.
+    /// `[rows / 2]`: scales of two rows, twice.
     scales: [[f32; 4]; 4],
 }
 
@@ -20,9 +21,9 @@ pub struct Weights {
 #[derive(Clone, Copy, Default)]
 #[repr(align(16))]
 pub struct Group {
-    /// `[columns / 8][tokens / 2]`: 8 columns of a token, 8 of the next.
+    /// `[columns / 8][tokens / 2]`: 8 columns of a token, then 8 of the next.
     codes: [[[i8; 16]; 2]; 4],
-    /// `[tokens / 2]`: each twice.
+    /// `[tokens / 2]`: each scale twice.
     scales: [[f32; 4]; 2],
 }
 

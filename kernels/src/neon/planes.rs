@@ -1,5 +1,5 @@
-//! Encodings whose codes lie in bit planes: tiles of 128 columns, each half of 64 with lines of its own, each half's two
-//! groups of 32 columns in the low and in the high nibbles of the same lines.
+//! Encodings in bit planes. A tile has 128 columns in two halves of 64, each with its own lines. A
+//! half's two groups of 32 columns are the low and the high nibbles of the same lines.
 //!
 //! ```text
 //! plane   lines of a half   bits of four f = 0..8 of a group, in nibble `PART`
@@ -7,7 +7,7 @@
 //! 2       4                 line f mod 4, from 2 · ⌊f / 4⌋
 //! 1       2                 line f mod 2, from ⌊f / 2⌋
 //! ```
-//! Which codes come of that, [`coded`](super::coded) says.
+//! [`coded`](super::coded) turns them into codes.
 
 use super::decode::One;
 use super::dot::{Codes, Dot};
@@ -24,14 +24,14 @@ pub trait Coded: Copy + Send + Sync + 'static {
     type Tile: Tile;
     /// Bits of all planes.
     const BITS: usize;
-    /// What codes are above the number that they stand for.
+    /// Code minus the number it stands for.
     const OFFSET: i8;
-    /// The largest number that [`Coded::pair`] gives, without its sign.
+    /// Largest absolute value that [`Coded::pair`] returns.
     const LARGEST: i32;
-    /// What the format says about groups.
+    /// The format's description of groups.
     const GROUPED: Grouped = <Self::Tile as Tile>::GROUPED.expect("codes have groups");
 
-    /// [`Codes::pair`] of a half's group in nibble `PART`.
+    /// [`Codes::pair`] of the group of a half in nibble `PART`.
     fn pair<const PART: usize>(tile: &[u8], half: usize, index: usize, q: usize) -> [I8x16; 2];
 }
 
@@ -78,7 +78,7 @@ where
             for half in 0..2 {
                 add_group::<E, D, 0, N, T>(self.1, quads, &mut rows, tile, &x, index, half);
                 rows = map(rows, |rows| map(rows, settled));
-                // Read again: kept from above, the bytes would take more registers than there are.
+                // Read again: kept from above, the bytes would need more registers than there are.
                 add_group::<E, D, 1, N, T>(self.1, quads, &mut rows, again_bytes(tile), &x, index, half);
             }
         }
@@ -104,7 +104,7 @@ where
     }
 }
 
-/// Adds the products of 32 columns of tile `index`.
+/// Adds the products of the `PART`-th 32 columns of a half of tile `index`.
 #[inline(always)]
 fn add_group<E: Coded, D: Dot, const PART: usize, const N: usize, const T: usize>(
     dot: D,
@@ -133,7 +133,7 @@ fn add_group<E: Coded, D: Dot, const PART: usize, const N: usize, const T: usize
     }
 }
 
-/// What multiplies the levels of a group. A factor times a scale is exact.
+/// Scales of the levels of a group. The product of a factor and a scale is exact.
 #[inline(always)]
 fn scales<E: Coded, const PART: usize>(tile: &[u8], half: usize) -> [F32x4; 4] {
     let (_, rest) = tile.split_at(256 * E::BITS);
@@ -148,14 +148,14 @@ fn scales<E: Coded, const PART: usize>(tile: &[u8], half: usize) -> [F32x4; 4] {
     std::array::from_fn(|q| mul(scales[q], factors[q]))
 }
 
-/// Four rows of a line of a plane of `BITS` bits, which begins at `plane`.
+/// Four rows of a line of the plane of `BITS` bits that begins at `plane`.
 #[inline(always)]
 pub fn load<const BITS: usize>(plane: &[u8], half: usize, line: usize, q: usize) -> U8x16 {
     let (_, lines) = plane.split_at(128 * BITS * half);
     load_u8(&lines.as_chunks::<16>().0[4 * line + q])
 }
 
-/// The nibbles of a part.
+/// Nibbles of a part.
 #[inline(always)]
 pub fn nibbles<const PART: usize>(bytes: U8x16) -> U8x16 {
     if PART == 0 { and(bytes, splat_u8(15)) } else { shift_right(bytes, 4) }

@@ -1,4 +1,4 @@
-//! Ceilings: int8 multiply-adds on registers, reads of whole lines.
+//! Ceilings: int8 multiply-adds on registers, reads of whole cache lines.
 
 use super::dot::Sdot;
 use super::lanes::*;
@@ -6,12 +6,12 @@ use crate::probe::{Line, MultiplyLoop};
 use std::arch::asm;
 use std::hint::black_box;
 
-/// Chains that hide the latency of a multiplication.
+/// Independent chains, enough to hide the latency of a multiplication.
 const CHAINS: usize = 16;
-/// How far ahead a line is asked for.
+/// Prefetch distance.
 const AHEAD_BYTES: usize = 4096;
 
-/// The fastest instruction of this CPU and its loop.
+/// The CPU's fastest instruction and its loop.
 pub fn multiply_loop() -> MultiplyLoop {
     match Sdot::detect() {
         Some(_) => ("sdot", sdot),
@@ -19,13 +19,14 @@ pub fn multiply_loop() -> MultiplyLoop {
     }
 }
 
-/// Only for CPUs that [`Sdot::detect`] has found to have the instruction.
+/// Only for CPUs on which [`Sdot::detect`] found the instruction.
 fn sdot(turns: u64) -> u64 {
     let (a, b) = (black_box(splat_i32(0x0301_0203)), black_box(splat_i32(0x0501_0205)));
     let mut sums = [splat_i32(0); CHAINS];
     for _ in 0..turns {
         for sum in &mut sums {
-            // SAFETY: an instruction on registers alone; `multiply_loop` hands this function out where it exists.
+            // SAFETY: an instruction on registers alone; `multiply_loop` hands this function out
+            // where it exists.
             unsafe {
                 asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) *sum,
                     in(vreg) a, in(vreg) b, options(pure, nomem, nostack, preserves_flags));
@@ -50,7 +51,7 @@ fn smlal(turns: u64) -> u64 {
     turns * CHAINS as u64 * 8
 }
 
-/// The bits of all lines, or'ed to 8 bytes.
+/// All lines or'ed together, folded to 8 bytes.
 pub fn read<const K: usize, const AHEAD: bool>(streams: [&[Line]; K]) -> u64 {
     let count = streams[0].len();
     let streams = streams.map(|stream| &stream[..count]);
@@ -70,7 +71,7 @@ pub fn read<const K: usize, const AHEAD: bool>(streams: [&[Line]; K]) -> u64 {
     bits.as_flattened().iter().fold(0, |all, bits| all | bits)
 }
 
-/// Asks for the line [`AHEAD_BYTES`] behind this one.
+/// Prefetches the line [`AHEAD_BYTES`] behind this one.
 #[inline(always)]
 fn prefetch(line: &Line) {
     let ahead = line.as_ptr().wrapping_add(AHEAD_BYTES);

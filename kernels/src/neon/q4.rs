@@ -1,6 +1,6 @@
-//! Q4 and Q4G64: a group's first half of columns in the low nibbles of its lines, its second half in the high
-//! nibbles; behind a tile's two groups their f16 scales. `weight = scale · (code − 8)`, so products start from
-//! −8 · Σ activations.
+//! Q4 and Q4G64. The low nibbles of a group's lines are its first half of columns, the high nibbles
+//! its second half; the f16 scales of a tile's two groups follow its lines.
+//! `weight = scale · (code − 8)`, so products start from −8 · Σ activations.
 //!
 //! ```text
 //! Q4     4 lines a group; activations 0..32 meet low and high nibbles of the same lines
@@ -94,7 +94,7 @@ impl<D: Dot> Tiles for Q4G64<D> {
                 let low = Low(&codes[group]);
                 add_group(self.0, quads, &mut rows, low, weight_scales, &x, index, 2 * group);
                 rows = map(rows, |rows| map(rows, settled));
-                // Read again: kept from above, the bytes would take more registers than there are.
+                // Read again: kept from above, the bytes would need more registers than there are.
                 let high = High(again(&codes[group]));
                 add_group(self.0, quads, &mut rows, high, weight_scales, &x, index, 2 * group + 1);
             }

@@ -1,5 +1,5 @@
-//! Q8: 16 lines of signed bytes, line `c` holding columns 4c..4c+4 of 16 rows, then the f16 scales of columns
-//! 0..32 and 32..64.
+//! Q8: 16 lines of signed bytes, then the f16 scales of columns 0..32 and 32..64. Line `c` holds
+//! columns 4c..4c+4 of 16 rows.
 
 use super::dot::{Codes, Dot};
 use super::lanes::*;

@@ -1,4 +1,5 @@
-//! The sets of this folder: how each multiplies a matrix of int8 codes, by the number of tokens.
+//! The sets of this folder: each multiplies a matrix of int8 codes by the method that suits the
+//! token count.
 
 use super::dot::{Dot, Sdot};
 use super::panel::{self, Grouped};
@@ -12,18 +13,19 @@ use std::arch::is_aarch64_feature_detected;
 pub trait Set: Copy + Send + Sync + 'static {
     /// Its name.
     const NAME: &'static str;
-    /// How it sums the products of few tokens.
+    /// Method of summing the products of few tokens.
     type Dot: Dot;
 
-    /// The proof for these sums.
+    /// Proof that the CPU can use this method.
     fn dot(self) -> Self::Dot;
 
-    /// See [`Kernels::mat_mul`](crate::Kernels::mat_mul). A token's results do not depend on how many there are, to
-    /// the last bit.
+    /// See [`Kernels::mat_mul`](crate::Kernels::mat_mul). A token's results do not depend on the
+    /// number of tokens, to the last bit.
     fn mat_mul<E: Grouped>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]);
 }
 
-/// For every aarch64 core. The multiplier is its bottleneck, in 16 bits as in 8, so that panels would gain nothing.
+/// For every aarch64 core. The multiplier is the bottleneck, in 16 bits as in 8, so panels gain
+/// nothing.
 #[derive(Clone, Copy)]
 pub struct Plain;
 
@@ -45,10 +47,10 @@ impl Set for Plain {
 pub struct Dotprod(Sdot);
 
 impl Dotprod {
-    /// Tokens from which a panel pays, by the model of a core like the Cortex-A76.
+    /// Fewest tokens for which a panel pays, by the model of a core like the Cortex-A76.
     const PANEL_TOKENS: usize = 24;
 
-    /// Asks the CPU.
+    /// Detects the feature.
     pub fn detect() -> Option<Self> {
         Sdot::detect().map(Self)
     }
@@ -70,7 +72,7 @@ impl Set for Dotprod {
     }
 }
 
-/// For cores with `smmla` too, which a token alone cannot fill.
+/// For cores with `smmla` too, whose width a single token cannot fill.
 #[derive(Clone, Copy)]
 pub struct I8mm(Sdot, Smmla);
 
@@ -79,10 +81,11 @@ pub struct I8mm(Sdot, Smmla);
 pub struct Smmla(());
 
 impl I8mm {
-    /// Tokens from which a panel pays: sooner than for [`Dotprod`], its tiles taking half the time.
+    /// Fewest tokens for which a panel pays. Lower than for [`Dotprod`], since its micro-tiles take
+    /// half the time.
     const PANEL_TOKENS: usize = 8;
 
-    /// Asks the CPU.
+    /// Detects both features.
     pub fn detect() -> Option<Self> {
         let smmla = is_aarch64_feature_detected!("i8mm").then_some(Smmla(()))?;
         Some(Self(Sdot::detect()?, smmla))
@@ -105,7 +108,7 @@ impl Set for I8mm {
     }
 }
 
-/// [`tiles::mat_mul`], compiled with the instruction that the sums use.
+/// [`tiles::mat_mul`] compiled with the instruction that its sums use.
 fn few_tokens<E: Grouped>(_proof: Sdot, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
     #[target_feature(enable = "dotprod")]
     fn with_dotprod<E: Grouped>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {

@@ -1,4 +1,5 @@
-//! Sums of int8 products for cores without `sdot`: `smull` and `smlal` sum products in 16 bits, where few fit, below 32768:
+//! Sums of int8 products for cores without `sdot`: `smull` and `smlal` sum products in 16 bits,
+//! where few fit, below 32768:
 //! ```text
 //! nibble   8 ·  16 · 127 = 16256, and 32512 for the sum of two lanes
 //! level    4 ·  64 · 127 = 32512; 8 of 6 bits with an offset would not fit
@@ -15,7 +16,7 @@ use crate::activations::Operand;
 #[derive(Clone, Copy)]
 pub struct Smull;
 
-/// 16-bit sums of four rows, four a row: two rows, then the other two.
+/// 16-bit sums of four rows, four per row: two rows, then the other two.
 type Wide = [I16x8; 2];
 
 #[inline(always)]
@@ -28,7 +29,7 @@ fn multiply_add(sums: Wide, codes: I8x16, x: I8x16) -> Wide {
     [mul_add_low(sums[0], codes, x), mul_add_high(sums[1], codes, x)]
 }
 
-/// The pairs of some rows.
+/// Pairs of some rows.
 #[inline(always)]
 fn pairs<const N: usize>(codes: impl Codes, index: usize, quads: [usize; N]) -> [[I8x16; 2]; N] {
     quads.map(|q| codes.pair(index, q))
@@ -106,7 +107,7 @@ impl Smull {
 }
 
 impl Dot for Smull {
-    // The multiplier is the bottleneck: to share loads between tokens gains nothing.
+    // The multiplier is the bottleneck: sharing loads between tokens gains nothing.
     const TOKENS: usize = 1;
     const WHOLE_TOKENS: usize = 1;
 
@@ -164,7 +165,7 @@ impl Dot for Smull {
     ) {
         for token in 0..T {
             let x = halves(x[token]);
-            // A line of single bits serves lanes 0 and 2, another 1 and 3.
+            // One line of single bits serves lanes 0 and 2, another lanes 1 and 3.
             let first = Self::four_products::<0, 2, N>(quads, codes, x);
             let mut sums = first.map(|sums| sums.map(pairs_to_i32));
             let last = Self::four_products::<1, 3, N>(quads, codes, x);

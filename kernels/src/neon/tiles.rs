@@ -1,4 +1,4 @@
-//! Products of a matrix in any encoding with any number of tokens.
+//! Products of a matrix in any encoding and any number of tokens.
 
 use super::dot::Group;
 use super::lanes::*;
@@ -8,21 +8,21 @@ use pith_format::{Matrix, TILE_ROWS};
 /// Sums of 16 rows.
 pub type Rows = [F32x4; 4];
 
-/// Most tokens for which a row block is read once.
+/// Most tokens that share one read of a row block.
 pub const TOKENS: usize = 4;
 
-/// How one block of 16 rows is multiplied.
+/// Multiplication of one block of 16 rows.
 pub trait Tiles: Copy {
-    /// Tokens that one call takes at most, up to [`TOKENS`].
+    /// Most tokens of one call, up to [`TOKENS`].
     const TOKENS: usize;
-    /// Tokens up to which the sums of 16 rows fit the registers.
+    /// Most tokens for which the sums of 16 rows fit the registers.
     const WHOLE_TOKENS: usize;
 
-    /// [`Tiles::block`] of one token, in a function of its own.
+    /// [`Tiles::block`] for one token, as a separate function.
     fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows;
 
-    /// `out[t][n]`: `Σ_c w[r,c] · x[t,c]` of rows `4·q..4·q + 4` for each `q = quads[n]`; `bytes` is one block of the
-    /// encoding that this stands for.
+    /// `out[t][n] = Σ_c w[r,c] · x[t,c]` of rows `4·q..4·q + 4`, for each `q = quads[n]`; `bytes`
+    /// is one block in this encoding.
     fn quads<const N: usize, const T: usize>(
         self,
         bytes: &[u8],
@@ -30,7 +30,7 @@ pub trait Tiles: Copy {
         quads: [usize; N],
     ) -> [[F32x4; N]; T];
 
-    /// All 16 rows, in two passes where their sums do not fit the registers.
+    /// All 16 rows, in two rounds where their sums do not fit the registers.
     #[inline(always)]
     fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
         if T <= Self::WHOLE_TOKENS {
@@ -44,7 +44,8 @@ pub trait Tiles: Copy {
     }
 }
 
-/// See [`Kernels::mat_mul`](crate::Kernels::mat_mul). A block stays in the first-level cache while all tokens pass.
+/// See [`Kernels::mat_mul`](crate::Kernels::mat_mul). A block stays in the L1 cache while all
+/// tokens pass.
 #[inline(always)]
 pub fn mat_mul<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
     let (rows, tokens) = (w.rows(), x.tokens());
@@ -68,7 +69,7 @@ pub fn mat_mul<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut 
     }
 }
 
-/// One block for `T` tokens from `token` on, the first of `out`. Returns `T`.
+/// Multiplies one block with `T` tokens from `token` on, the first of `out`. Returns `T`.
 #[inline(always)]
 fn run<E: Tiles, const T: usize>(
     tiles: E,
@@ -83,7 +84,7 @@ fn run<E: Tiles, const T: usize>(
     write(sums, rows, first_row, out)
 }
 
-/// Writes the rows of a block that the matrix has. Returns `T`.
+/// Writes those rows of a block that the matrix has. Returns `T`.
 #[inline(always)]
 fn write<const T: usize>(sums: [Rows; T], rows: usize, first_row: usize, out: &mut [&mut [f32]]) -> usize {
     let count = TILE_ROWS.min(rows - first_row);
@@ -97,7 +98,7 @@ fn write<const T: usize>(sums: [Rows; T], rows: usize, first_row: usize, out: &m
     T
 }
 
-/// The rounded activations of a token, `G` groups of 32 columns to a tile.
+/// Rounded activations of a token, `G` groups of 32 columns per tile.
 #[derive(Clone, Copy)]
 pub struct Rounded<'a, const G: usize> {
     codes: &'a [[[i8; ACTIVATION_GROUP]; G]],
@@ -106,7 +107,7 @@ pub struct Rounded<'a, const G: usize> {
 }
 
 impl<'a, const G: usize> Rounded<'a, G> {
-    /// The first `tile_count` tiles; tokens are padded to whole tiles of every encoding.
+    /// Views the first `tile_count` tiles; tokens are padded to whole tiles of every encoding.
     #[inline(always)]
     pub fn new(x: Operand<'a>, tile_count: usize) -> Self {
         Self {
@@ -116,19 +117,19 @@ impl<'a, const G: usize> Rounded<'a, G> {
         }
     }
 
-    /// The codes of one group.
+    /// Codes of one group.
     #[inline(always)]
     pub fn codes(&self, tile: usize, group: usize) -> Group<'a> {
         &self.codes[tile][group]
     }
 
-    /// Their scale.
+    /// Scale of one group.
     #[inline(always)]
     pub fn scale(&self, tile: usize, group: usize) -> f32 {
         self.scales[tile][group]
     }
 
-    /// Their sum.
+    /// Sum of one group's codes.
     #[inline(always)]
     pub fn sum(&self, tile: usize, group: usize) -> i32 {
         self.sums[tile][group]
@@ -141,8 +142,8 @@ pub fn add_scaled(rows: &mut F32x4, products: F32x4, weight_scales: F32x4, scale
     *rows = mul_add(*rows, products, mul_scalar(weight_scales, scale));
 }
 
-/// [`array::map`](https://doc.rust-lang.org/std/primitive.array.html#method.map), which the compiler leaves a call
-/// in large loops. `T` is not 0.
+/// [`array::map`](https://doc.rust-lang.org/std/primitive.array.html#method.map), always inlined:
+/// in large loops the compiler leaves the library's a call. `T` is not 0.
 #[inline(always)]
 pub fn map<A: Copy, B: Copy, const T: usize>(values: [A; T], f: impl Fn(A) -> B) -> [B; T] {
     let mut results = [f(values[0]); T];

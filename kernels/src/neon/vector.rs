@@ -4,7 +4,7 @@ use super::lanes::*;
 use crate::activations::ACTIVATION_GROUP;
 use pith_format::ActivationFunction;
 
-/// See [`Kernels::quantize`](crate::Kernels::quantize); the same bits as the reference.
+/// See [`Kernels::quantize`](crate::Kernels::quantize); gives the same bits as the reference.
 pub fn quantize(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
     assert_eq!(x.len(), codes.len());
     assert_eq!((x.len(), x.len()), (scales.len() * ACTIVATION_GROUP, sums.len() * ACTIVATION_GROUP));
@@ -68,9 +68,10 @@ fn gelu_tanh(x: F32x4) -> F32x4 {
     div(x, add(splat(1.0), exp(neg(mul(x, inner)))))
 }
 
-/// `x · Φ(x) = max(x, 0) − |x| · Φ(−|x|)`, and `Φ(−z) = e^(−z²/2) · t · P(t)` with `t = 1 / (1 + 0.3 z)`.
+/// `x · Φ(x) = max(x, 0) − |x| · Φ(−|x|)`, and `Φ(−z) = e^(−z²/2) · t · P(t)` with
+/// `t = 1 / (1 + 0.3 z)`.
 ///
-/// `P` was fitted to the least largest relative error, 3.5e-9, over z = 0 .. 14; beyond, the power is 0.
+/// `P` is a minimax fit: relative error 3.5e-9 over z = 0 .. 14. Beyond that the power is 0.
 #[inline(always)]
 fn gelu(x: F32x4) -> F32x4 {
     const P: [f32; 10] = [
@@ -88,8 +89,9 @@ fn gelu(x: F32x4) -> F32x4 {
     let z = abs(x);
     let t = div(splat(1.0), mul_add_scalar(splat(1.0), z, 0.3));
     let polynomial = P.iter().fold(splat(0.0), |sum, &p| mul_add(splat(p), sum, t));
-    // The square's rounding error, which the power would magnify: e^(−(s + r)/2) ≈ e^(−s/2) · (1 − r/2). A square
-    // that overflows has no such remainder.
+    // Rounding error of the square, which the power would magnify: e^(−(s + r)/2) ≈ e^(−s/2) · (1 −
+    // r/2). Where the square is bounded the power is 0, and the remainder, which means nothing
+    // there, is bounded too.
     let square = min(mul(z, z), splat(1000.0));
     let remainder = min(neg(mul_sub(square, z, z)), splat(1.0));
     let power = exp(mul_scalar(square, -0.5));
@@ -99,11 +101,12 @@ fn gelu(x: F32x4) -> F32x4 {
 
 /// `e^x` to 2 units in the last place; 0 below −104, ∞ above 88.73.
 ///
-/// `x = n·ln 2 + r`, `e^x = 2^n · e^r`, the polynomial fitted to relative error 3.1e-9 for |r| ≤ ln 2 / 2. `2^n` goes in as
-/// two factors, so that results below the smallest normal f32 come out right too.
+/// `x = n·ln 2 + r`, `e^x = 2^n · e^r`; the polynomial is fitted to relative error 3.1e-9 for |r| ≤
+/// ln 2 / 2. `2^n` is applied as two factors, so that results below the smallest normal f32 are
+/// right too.
 #[inline(always)]
 fn exp(x: F32x4) -> F32x4 {
-    // ln 2 as a number of nine bits, whose multiples are exact, and the rest.
+    // ln 2 in two parts: a number of nine bits, whose multiples are exact, and the remainder.
     const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
     const P: [f32; 5] = [0.001_381_439_6, 0.008_368_779, 0.041_668_395, 0.166_665_2, 0.499_999_93];
     let x = min(max(x, splat(-104.0)), splat(89.0));
@@ -122,7 +125,7 @@ fn two_to_the(n: I32x4) -> F32x4 {
     float_of_bits(shift_to_exponent(add_i32(n, splat_i32(127))))
 }
 
-/// Applies `f` to four values at a time, the last ones followed by `padding`.
+/// Applies `f` to four values at a time; the last ones are padded with `padding`.
 #[inline(always)]
 fn map(x: &mut [f32], padding: f32, mut f: impl FnMut(F32x4) -> F32x4) {
     let (quads, rest) = x.as_chunks_mut::<4>();

@@ -9,7 +9,7 @@ use pith_kernels::{
 };
 use std::ops::Range;
 
-/// One cache in every form it can have.
+/// One cache in every storage type.
 struct Cache {
     head_dim: usize,
     f32: Guarded<f32>,
@@ -126,7 +126,7 @@ fn mix_holds() {
     }
 }
 
-/// What a whole call is: tokens at the end of `positions`.
+/// Shape of a whole call: its tokens are the last of `positions`.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     head_dim: usize,
@@ -169,7 +169,7 @@ impl Shape {
             values,
             start: 0,
             queries,
-            // As if there were another key head.
+            // The stride leaves room for a second key head.
             stride: 2 * self.group * self.head_dim,
             group: self.group,
             first: self.positions - self.tokens,
@@ -183,7 +183,7 @@ impl Shape {
     }
 }
 
-/// `task` for some of its tokens, on the run with this index.
+/// `task` restricted to some of its tokens and to the run with this index.
 fn part<'a>(task: &Attention<'a>, tokens: Range<usize>, run: usize) -> Option<Attention<'a>> {
     let seen = task.visible(tokens.start).start..task.visible(tokens.end - 1).end;
     let run = seen.start.max(run * ATTENTION_SPAN)..seen.end.min((run + 1) * ATTENTION_SPAN);
@@ -198,7 +198,7 @@ fn part<'a>(task: &Attention<'a>, tokens: Range<usize>, run: usize) -> Option<At
     })
 }
 
-/// Records of some tokens over all runs, one after the other or merged.
+/// Records of some tokens over all runs, concatenated or merged.
 fn records(kernel: &dyn Kernels, task: &Attention<'_>, tokens: Range<usize>, merged: bool) -> Vec<f32> {
     let mut scratch = AttentionScratch::new(task.keys.head_dim());
     let mut total = vec![0.0; tokens.len() * task.group * task.record_len()];
@@ -215,7 +215,7 @@ fn records(kernel: &dyn Kernels, task: &Attention<'_>, tokens: Range<usize>, mer
     total
 }
 
-/// Queries, as [`Shape::task`] wants them: nothing behind the last token's.
+/// Queries as [`Shape::task`] expects them: the slice ends behind the last token's.
 fn queries(shape: Shape, rng: &mut Rng) -> Guarded<f32> {
     let len = (2 * shape.tokens - 1) * shape.group * shape.head_dim;
     Guarded::from_slice(&rng.floats(len, 3.0))
@@ -248,7 +248,8 @@ fn attention_holds() {
     }
 }
 
-/// What tokens get must not depend on which tokens are computed together, nor on who computes which run.
+/// A token's result must not depend on the tokens computed with it, nor on how runs are divided
+/// among calls.
 #[test]
 fn attention_is_the_same_however_it_is_cut() {
     for (case, shape) in SHAPES.into_iter().enumerate() {

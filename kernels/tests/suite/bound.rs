@@ -1,7 +1,7 @@
-//! How far a kernel may be from `reference`: computed from the inputs, all of it here.
+//! Error bounds of kernels against `reference`, all computed here from the inputs.
 //!
-//! One f32 rounding errs by at most u = ε/2 of its result (or, below the normal numbers, by 2⁻¹⁵⁰); a sum of n
-//! terms in any order, each a few roundings old, errs by at most n·ε·Σ|terms|.
+//! One f32 rounding errs by at most u = ε/2 of its result (below the normal numbers by 2⁻¹⁵⁰). A
+//! sum of n terms in any order, each with a few roundings, errs by at most n·ε·Σ|terms|.
 
 use pith_format::{ActivationFunction, Matrix, Operation};
 use pith_kernels::{Attention, Operand, reference};
@@ -9,25 +9,25 @@ use pith_kernels::{Attention, Operand, reference};
 pub const EPSILON: f64 = f32::EPSILON as f64;
 /// The smallest normal f32.
 pub const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
-/// What an exponential of f32 may be off in units of ε, its argument being exact.
+/// Error of an f32 exponential with an exact argument, in units of ε.
 const EXP_ERROR: f64 = 4.0;
 
-/// A value and how far one may be from it.
+/// An expected value and its error bound.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounded {
     pub value: f64,
     pub error: f64,
 }
 
-/// Distance from an f32 of this size to the next.
+/// Distance from an f32 of this size to the next one.
 fn ulp(value: f64) -> f64 {
     (value.abs() * EPSILON).max(SMALLEST * EPSILON)
 }
 
-/// `Σ terms`, each a product that a kernel may have rounded twice.
+/// `Σ terms`, each a product that a kernel may round twice.
 ///
-/// A scale product that underflows errs by 2⁻¹⁵⁰ and is then multiplied with up to 127 · 128 a column: below
-/// 2⁻¹²⁶ for each.
+/// A product of scales that underflows errs by 2⁻¹⁵⁰ and is then multiplied by up to 127 · 128 per
+/// column: below 2⁻¹²⁶ for each.
 pub fn sum(terms: impl Iterator<Item = f64>) -> Bounded {
     let (mut value, mut magnitude, mut count) = (0.0, 0.0, 0.0);
     for term in terms {
@@ -36,8 +36,8 @@ pub fn sum(terms: impl Iterator<Item = f64>) -> Bounded {
     Bounded { value, error: count * EPSILON * magnitude + ulp(value) + count * SMALLEST }
 }
 
-/// `w · x` for every token and row: `cols · ε · Σ|w·x|`. Packed activations allow the weights of a row to be rounded
-/// again, to steps of at most twice the largest of them by 127.
+/// `w · x` for every token and row: `cols · ε · Σ|w·x|`. With packed activations the kernel may
+/// round the weights of a row again, in steps of at most twice their maximum / 127.
 pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>) -> Vec<Bounded> {
     let mut rows = vec![0.0f32; w.rows() * w.cols()];
     for (index, row) in rows.chunks_exact_mut(w.cols()).enumerate() {
@@ -58,15 +58,17 @@ pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>) -> Vec<Bounded> {
     out
 }
 
-/// The mean of n squares errs by n·ε relatively, its root by half of that; then a quotient and two products.
+/// The mean of n squares has a relative error of n·ε, its root half of that; then a quotient and
+/// two products.
 pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<Bounded> {
     let relative = (x.len() as f64 + 8.0) * EPSILON;
     let expected = reference::rms_norm(x, weight, epsilon);
     expected.into_iter().map(|value| Bounded { value, error: relative * value.abs() + SMALLEST }).collect()
 }
 
-/// With δ the error of x − mean (n·ε·mean|x| from the mean, ε·(|x| + |mean|) from the difference), the deviation
-/// errs by δ + n·ε of itself, and the result by `|w| / deviation · (δ + |x − mean| / deviation · that)`.
+/// Let δ be the error of x − mean: n·ε·mean|x| from the mean, ε·(|x| + |mean|) from the difference.
+/// The deviation errs by δ + n·ε of itself, the result by
+/// `|w| / deviation · (δ + |x − mean| / deviation · that)`.
 pub fn layer_norm(x: &[f32], weight: &[f32], bias: Option<&[f32]>, epsilon: f32) -> Vec<Bounded> {
     let len = x.len() as f64;
     let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / len;
@@ -104,7 +106,8 @@ pub fn rope(x: &[f32], head_dim: usize, cos: &[f32], sin: &[f32]) -> Vec<Bounded
     expected.into_iter().enumerate().map(|(i, value)| Bounded { value, error: error(i) }).collect()
 }
 
-/// `x − max` is rounded, so its power errs by `ε · |x − max|`; the sum of n positive terms by n·ε.
+/// `x − max` is rounded, so its power errs by `ε · |x − max|`; the sum of n positive terms errs by
+/// n·ε.
 pub fn softmax(x: &[f32]) -> Vec<Bounded> {
     let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let expected = reference::softmax(x);
@@ -115,9 +118,10 @@ pub fn softmax(x: &[f32]) -> Vec<Bounded> {
     x.iter().zip(&expected).map(|(&x, &value)| Bounded { value, error: error(x, value) }).collect()
 }
 
-/// A score is a sum of `head_dim` products, a few roundings old, and with a cap off by a few ε of that: with δ the most
-/// that any is off, a weight is off by e^δ, and so is their sum; a power, whose argument is its distance from the largest
-/// score, by that and [`EXP_ERROR`]; sums over n positions by n·ε. `Σ|w·v| / Σw` is what all of this applies to.
+/// A score is a sum of `head_dim` products with a few roundings; a cap adds a few ε of it. Let δ be
+/// the largest error of a score. A weight errs by a factor of e^δ, and so does the sum of the
+/// weights. A power errs by its argument's distance from the largest score and by [`EXP_ERROR`];
+/// sums over n positions err by n·ε. All of this is relative to `Σ|w·v| / Σw`.
 pub fn attention(task: &Attention<'_>) -> Vec<Bounded> {
     let (head_dim, len) = (task.keys.head_dim(), task.record_len());
     let records = reference::attention(task);
@@ -135,7 +139,7 @@ pub fn attention(task: &Attention<'_>) -> Vec<Bounded> {
             sum(products).error
         });
         let cap = task.softcap.map_or(0.0, |cap| 4.0 * EPSILON * f64::from(cap));
-        // In units of log₂ e and back: two more roundings of the score itself.
+        // Conversion to units of log₂ e and back: two more roundings of the score itself.
         let delta = delta.fold(0.0, f64::max) + cap + 4.0 * EPSILON * largest.abs();
         let relative = |score: f64| {
             let distance = (largest - score).min(200.0);
@@ -161,23 +165,24 @@ fn x_len(values: &[f64]) -> f64 {
     values.len() as f64
 }
 
-/// The exponent's argument is a few roundings old (2 units of ε each of its size), the power and the quotient or
-/// products around it add [`EXP_ERROR`] and 4; a power beyond f32 makes the result 0, off by less than `|x| · 2⁻¹²⁶`.
+/// The exponent's argument has a few roundings (2 units of ε of its size). The power adds
+/// [`EXP_ERROR`], the quotient or products around it 4. A power beyond f32 makes the result 0, off
+/// by less than `|x| · 2⁻¹²⁶`.
 pub fn activation(function: ActivationFunction, x: f32) -> Bounded {
     let wide = f64::from(x);
     let value = reference::activation(function, wide);
     let argument = match function {
         ActivationFunction::Silu => wide.abs(),
         ActivationFunction::GeluTanh => 2.0 * 0.7979 * wide.abs() * (1.0 + 0.044715 * wide * wide),
-        // erfc(z) = exp(−z² + p(t)) with |p| < 3, its coefficients good to one ε.
+        // erfc(z) = exp(−z² + p(t)) with |p| < 3 and coefficients good to one ε.
         ActivationFunction::Gelu => wide * wide / 2.0 + 3.0,
     };
-    // Where the power is so far off, the function has long reached 0 or x.
+    // Where the power errs by so much, the function has long reached 0 or x.
     let relative = EPSILON * (2.0 * argument.min(200.0) + EXP_ERROR + 4.0);
     Bounded { value, error: relative * value.abs() + (wide.abs() + 1.0) * SMALLEST }
 }
 
-/// Panics with the place and both values where `found` is further from `expected` than it may be.
+/// Panics with the place and both values where `found` lies outside the bound of `expected`.
 #[track_caller]
 pub fn assert_within(what: &str, found: &[f32], expected: &[Bounded]) {
     assert_eq!(found.len(), expected.len(), "{what}");

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-/// `len` values, the last of which is followed by a page that can be neither read nor written.
+/// `len` values, followed directly by a page that can be neither read nor written.
 pub struct Guarded<T: Copy> {
     base: *mut libc::c_void,
     mapped_bytes: usize,
@@ -29,7 +29,8 @@ impl<T: Copy> Guarded<T> {
         assert_eq!(result, 0, "mprotect: {}", std::io::Error::last_os_error());
         let data = guard.wrapping_byte_sub(data_bytes).cast::<T>();
         assert!(data.is_aligned(), "the size of T is a multiple of its alignment, and pages are aligned");
-        // SAFETY: `data` is aligned and has room for `values` before the guard; the mapping is new, so no overlap.
+        // SAFETY: `data` is aligned and has room for `values` before the guard; the mapping is new,
+        // so no overlap.
         unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), data, values.len()) };
         Self { base, mapped_bytes, data, len: values.len(), owner: PhantomData }
     }
@@ -57,7 +58,8 @@ impl<T: Copy> DerefMut for Guarded<T> {
 
 impl<T: Copy> Drop for Guarded<T> {
     fn drop(&mut self) {
-        // SAFETY: `base` and `mapped_bytes` are the mapping made in `from_slice`, unmapped only here.
+        // SAFETY: `base` and `mapped_bytes` are the mapping made in `from_slice`, unmapped only
+        // here.
         unsafe { libc::munmap(self.base, self.mapped_bytes) };
     }
 }

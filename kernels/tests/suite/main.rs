@@ -1,7 +1,8 @@
-//! What every kernel of [`pith_kernels::available`] must do: the same suite for each, against `reference`.
+//! One suite for every kernel of [`pith_kernels::available`], against `reference`.
 //!
-//! A new instruction set needs no line here. Inputs and outputs end where an unreadable page begins, so that a
-//! load or store beyond them is a crash and not luck; bounds are computed from the inputs in [`bound`].
+//! A new instruction set needs no line here. Inputs and outputs end where an unreadable page
+//! begins, so an access beyond them always crashes. Bounds are computed from the inputs in
+//! [`bound`].
 
 mod attention;
 mod bound;
@@ -15,14 +16,14 @@ mod vectors;
 use guard::Guarded;
 use pith_kernels::{Activations, Kernels, Operand, available, reference::Reference};
 
-/// For what takes long. Where every instruction is emulated (`.ci/qemu-runner` says so), `reference` and `portable`,
-/// which are the same on every machine, are left out.
+/// Kernels for slow tests. Where every instruction is emulated (`.ci/qemu-runner` says so),
+/// `reference` and `portable` are left out: they are the same on every machine.
 pub fn most_kernels() -> Vec<&'static dyn Kernels> {
     let common = if std::env::var_os("PITH_QEMU_CPU").is_some() { 2 } else { 0 };
     available().split_off(common)
 }
 
-/// Activations whose every slice ends at a guard page.
+/// Activations in which every slice ends at a guard page.
 pub struct Inputs {
     shape: Activations,
     floats: Guarded<f32>,

@@ -8,12 +8,12 @@ use pith_format::{Encoding, Matrix, TILE_ROWS};
 use pith_kernels::{FEW_TOKENS, Kernels, Operand, available};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What a matrix is filled with.
+/// Content of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fill {
     /// Codes of every bit pattern, scales of both signs up to 0.1.
     Random,
-    /// Every byte of the codes the same: 0x80 is Q8's −128, 0x00 is Q4's −8.
+    /// All bytes of the codes equal: 0x80 is Q8's −128, 0x00 is Q4's −8.
     Bytes(u8),
     /// Random codes, subnormal scales.
     Tiny,
@@ -41,7 +41,8 @@ impl Fill {
     }
 }
 
-/// The tiles of a `rows × cols` matrix, the padding filled like the rest: a kernel must not trust it.
+/// Tiles of a `rows × cols` matrix. The padding is filled like the values: a kernel must not trust
+/// it.
 fn tiles(encoding: Encoding, rows: usize, cols: usize, fill: Fill, rng: &mut Rng) -> Guarded<u8> {
     let mut bytes = vec![0; encoding.matrix_bytes(rows as u64, cols as u64).unwrap() as usize];
     let len = TILE_ROWS * encoding.tile_cols();
@@ -78,7 +79,7 @@ fn tiles(encoding: Encoding, rows: usize, cols: usize, fill: Fill, rng: &mut Rng
     Guarded::from_slice(&bytes)
 }
 
-/// Activations: random ones whose groups differ in size.
+/// Random activations whose groups differ in size.
 fn random_inputs(tokens: usize, cols: usize, rng: &mut Rng) -> Inputs {
     Inputs::new(tokens, cols, |token, col| rng.float() * 4.0f32.powi(((token + col / 32) % 5) as i32 - 2))
 }
@@ -89,7 +90,7 @@ fn mat_vec(kernel: &dyn Kernels, w: Matrix<'_>, x: Operand<'_>) -> Guarded<f32> 
     y
 }
 
-/// One slice a token.
+/// One slice per token.
 fn rows_of(y: &mut [f32], rows: usize) -> Vec<&mut [f32]> {
     y.chunks_mut(rows).collect()
 }
@@ -147,7 +148,7 @@ fn a_few_tokens_have_the_bits_of_each_alone() {
 
 #[test]
 fn matrices_hold_at_the_extremes() {
-    // ±1 everywhere rounds to ±127 everywhere: the largest sums a kernel can meet.
+    // ±1 everywhere rounds to ±127 everywhere: the largest possible sums.
     type Value = fn(usize, usize) -> f32;
     let inputs: [(&str, Value); 6] = [
         ("zeros", |_, _| 0.0),
@@ -196,7 +197,8 @@ fn mat_mul_holds_and_equals_mat_vecs() {
         (33, 16, 256),
         (12, 49, 1100),
         (20, 16, 2304),
-        // Where a kernel turns to panels, and their edges: 4 tokens, 8 rows, 32 rows, 512 columns.
+        // Sizes at which kernels switch to panels, and panel edges: 4 tokens, 8 rows, 32 rows, 512
+        // columns.
         (7, 9, 65),
         (8, 24, 32),
         (11, 40, 129),
@@ -257,7 +259,7 @@ fn many_tokens_hold_at_the_extremes() {
     }
 }
 
-/// Each kernel of aarch64 adds the same products in the same order, however many tokens there are.
+/// Each aarch64 kernel adds the same products in the same order for any number of tokens.
 #[cfg(target_arch = "aarch64")]
 #[test]
 fn a_token_among_others_has_the_bits_of_one_alone() {
@@ -289,7 +291,7 @@ fn lengths_that_disagree_panic() {
         let w = Matrix::new(encoding, rows, cols, &bytes).unwrap();
         let right = Inputs::new(2, cols, |_, _| 1.0);
         let narrow = Inputs::new(2, cols - 1, |_, _| 1.0);
-        // A view can be put together by hand: what it says must be checked.
+        // A caller can assemble a view by hand, so its lengths must be checked.
         let mut cut = right.operand();
         (cut.floats, cut.codes) = (&cut.floats[1..], &cut.codes[1..]);
         (cut.scales, cut.sums) = (&cut.scales[1..], &cut.sums[1..]);

@@ -2,7 +2,7 @@ use crate::guard::Guarded;
 use crate::rng::Rng;
 use pith_kernels::{ACTIVATION_GROUP, available, reference};
 
-/// Groups whose rounding is easy to get wrong.
+/// Groups with difficult rounding.
 fn groups() -> Vec<(&'static str, Vec<f32>)> {
     let mut rng = Rng::new(11);
     let group = |f: &mut dyn FnMut(usize) -> f32| (0..ACTIVATION_GROUP).map(f).collect::<Vec<f32>>();

@@ -20,7 +20,7 @@ fn the_best_is_the_last() {
     );
 }
 
-/// What the CPU has must be in use.
+/// Every feature of the CPU must be used.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn detected_instruction_sets_are_available() {

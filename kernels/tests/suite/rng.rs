@@ -1,4 +1,4 @@
-//! A small seeded generator (xorshift64*), so that a failure comes back.
+//! A small seeded generator (xorshift64*): failures are reproducible.
 
 use half::f16;
 
@@ -20,12 +20,12 @@ impl Rng {
         (self.bits() >> 56) as u8
     }
 
-    /// From −1 up to 1.
+    /// Uniform between −1 and 1.
     pub fn float(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1u32 << 23) as f32 - 1.0
     }
 
-    /// From −`limit` up to `limit`.
+    /// Uniform between −`limit` and `limit`.
     pub fn floats(&mut self, count: usize, limit: f32) -> Vec<f32> {
         (0..count).map(|_| limit * self.float()).collect()
     }

@@ -96,7 +96,7 @@ fn softmax_holds() {
 const FUNCTIONS: [ActivationFunction; 3] =
     [ActivationFunction::Silu, ActivationFunction::Gelu, ActivationFunction::GeluTanh];
 
-/// Where the functions bend, where their powers leave f32, and the tiniest numbers.
+/// Arguments where the functions bend, where their powers leave f32, and the tiniest numbers.
 fn arguments() -> Vec<f32> {
     let mut x: Vec<f32> = (-1000..=1000).map(|i| i as f32 * 0.1).collect();
     x.extend((-400..=400).map(|i| i as f32 * 0.013));
