@@ -1,4 +1,4 @@
-//! Added tokens: found in the text before the model sees it.
+//! Added tokens, which are found in the text before the model sees it.
 
 use std::sync::LazyLock;
 
@@ -11,35 +11,35 @@ use crate::recipe::Added;
 /// The longest text of an added token; real ones stay below 200 bytes.
 pub(crate) const MAX_ADDED_BYTES: usize = 4096;
 
-/// A stretch of text, or the added token that stands for it.
+/// A stretch of text, or an added token in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part<'a> {
     Text(&'a str),
     Token(u32),
 }
 
-/// Finds one stage's added tokens.
+/// Finds the added tokens of one stage.
 pub(crate) struct Finder {
     automaton: AhoCorasick,
     tokens: Vec<Added>,
 }
 
 impl Finder {
-    /// `patterns[i]` is the text that stands for `tokens[i]`. `None` if there are none.
+    /// `patterns[i]` is the text of `tokens[i]`. `None` if there are no tokens.
     pub fn new(tokens: Vec<Added>, patterns: &[String]) -> Result<Option<Self>, TokenizerError> {
         if tokens.is_empty() {
             return Ok(None);
         }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            // A full table of transitions would cost 1 KiB for each byte of the patterns.
+            // A full transition table would cost 1 KiB per byte of the patterns.
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(patterns)
             .map_err(|error| TokenizerError::malformed("added tokens", error))?;
         Ok(Some(Self { automaton, tokens }))
     }
 
-    /// Splits `text`; special tokens stay text if `keep_special` is false.
+    /// Splits `text`; without `special`, special tokens stay text.
     pub fn split<'a>(&self, text: &'a str, special: bool, mut each: impl FnMut(Part<'a>)) {
         let mut from = 0;
         for found in self.automaton.find_iter(text) {

@@ -12,7 +12,7 @@
 //! 40     recipe: JSON
 //!        for each token a varint: length << 2 | kind
 //!        token text
-//!        for each merge three varints: left, right, zigzag of the result minus the result before it
+//!        for each merge three varints: left, right, zigzag of the result minus the one before
 //!        for each token its score, f32 or f64
 //! ```
 //! Varints have seven bits a byte, the lowest first. Nothing follows the scores.
@@ -220,7 +220,7 @@ impl<'a> Reader<'a> {
         Err(TokenizerError::Field { offset: self.at, what, limit: u64::MAX >> 1, found: u64::MAX })
     }
 
-    /// Refuses a count that the bytes left cannot hold, before anything is allocated for it.
+    /// Refuses a count that the remaining bytes cannot hold, before allocating for it.
     fn room(&self, count: usize, width: usize, what: &'static str) -> Result<(), TokenizerError> {
         self.limit(what, count as u64, ((self.blob.len() - self.at) / width) as u64)
     }
@@ -233,7 +233,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Writes the checksum that the bytes have, for tests that change them.
+/// Writes the checksum of the current bytes, for tests that change them.
 #[cfg(test)]
 pub(crate) fn seal(blob: &mut [u8]) {
     if blob.len() >= HEADER_BYTES {

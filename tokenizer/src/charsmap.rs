@@ -1,7 +1,8 @@
-//! sentencepiece's normalization table, and the two ways of applying it.
+//! sentencepiece's normalization table, and two ways to apply it.
 //!
-//! The table is a double array over UTF-8 bytes (a unit holds a label, an offset and a leaf mark) followed by the
-//! replacements, each ended by a zero byte. Every index into it is checked: it comes from a file.
+//! The table is a double array over UTF-8 bytes (a unit holds a label, an offset and a leaf mark),
+//! followed by the replacements, each ended by a zero byte. Every index is checked, since it comes
+//! from a file.
 
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -9,7 +10,7 @@ use crate::TokenizerError;
 
 const PLACE: &str = "precompiled character map";
 
-/// A checked character map; the empty one maps nothing.
+/// A checked character map; an empty one maps nothing.
 #[derive(Default)]
 pub(crate) struct CharsMap {
     units: Vec<u32>,
@@ -46,7 +47,8 @@ impl CharsMap {
         Ok(Self { units, replacements })
     }
 
-    /// The lengths in bytes and replacements of every key that `text` begins with, shortest first.
+    /// Every key that is a prefix of `text`, shortest first: its length in bytes and its
+    /// replacement.
     fn prefixes<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (usize, &'a str)> {
         let mut position = self.units.first().map(|unit| offset(*unit));
         text.bytes()
@@ -72,7 +74,7 @@ impl CharsMap {
         Some(text.split('\0').next().unwrap_or(text))
     }
 
-    /// Replaces graphemes, then characters: how Hugging Face applies the map.
+    /// Replaces graphemes, then characters, as Hugging Face applies the map.
     pub fn replace_graphemes(&self, text: &str) -> String {
         let mut output = String::with_capacity(text.len());
         for grapheme in text.graphemes(true) {
@@ -92,7 +94,8 @@ impl CharsMap {
         output
     }
 
-    /// The longest key that `text` begins with: its length and replacement; or the first character itself.
+    /// The longest key that is a prefix of `text`: its length and replacement. Without one, the
+    /// first character itself.
     pub fn longest<'a>(&'a self, text: &'a str) -> (usize, &'a str) {
         self.prefixes(text).filter(|(len, _)| text.is_char_boundary(*len)).last().unwrap_or_else(|| {
             let len = text.chars().next().map_or(0, char::len_utf8);
@@ -169,7 +172,7 @@ impl SpmNormalizer {
     }
 }
 
-/// Symbols that stay as they are, by their first byte, longest first.
+/// Symbols that stay unchanged, by first byte, longest first.
 pub(crate) struct Frozen(Vec<Vec<String>>);
 
 impl Frozen {
@@ -192,7 +195,8 @@ impl Frozen {
 mod tests {
     use super::*;
 
-    /// A map of one key, `A` to `b c`: unit 0 leads to the children at 256, the key's leaf lies at 512.
+    /// A map with one key, `A` to `b c`: unit 0 leads to the children at 256, the key's leaf is at
+    /// 512.
     fn map() -> CharsMap {
         let mut units = vec![0u32; 1024];
         units[0] = 256 << 10;

@@ -1,6 +1,6 @@
-//! What can be wrong with a tokenizer, its source, its blob or its input.
+//! Errors of a tokenizer, its source, its blob or its input.
 
-/// Everything that making, opening or using a tokenizer can fail with.
+/// Errors of making, opening or using a tokenizer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
@@ -30,14 +30,14 @@ pub enum TokenizerError {
         /// The checksum of the blob's bytes.
         found: u64,
     },
-    /// A field of the blob is out of its range.
+    /// A field of the blob is out of range.
     #[error("tokenizer blob, byte {offset}: {what} is {found}, at most {limit} fits")]
     Field {
-        /// Where the field begins.
+        /// Offset of the field.
         offset: usize,
         /// The field.
         what: &'static str,
-        /// The largest value that would be sound.
+        /// The largest valid value.
         limit: u64,
         /// The value found.
         found: u64,
@@ -45,27 +45,27 @@ pub enum TokenizerError {
     /// The blob ends inside a field.
     #[error("tokenizer blob, byte {offset}: it ends inside {what}")]
     Truncated {
-        /// Where the field begins.
+        /// Offset of the field.
         offset: usize,
         /// The field.
         what: &'static str,
     },
-    /// A source (or the recipe in a blob) is not what its format says.
+    /// A source, or the recipe in a blob, breaks its format.
     #[error("{place}: {reason}")]
     Malformed {
-        /// The file or the part of it.
+        /// The file, or the part of it.
         place: &'static str,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// A component that this crate does not have.
+    /// A component that this crate does not support.
     #[error("{place}: `{found}` is not supported, only {supported}")]
     Unsupported {
-        /// The file or the part of it.
+        /// The file, or the part of it.
         place: &'static str,
         /// The component.
         found: String,
-        /// What is supported in its place.
+        /// The components supported instead.
         supported: &'static str,
     },
     /// A pre-tokenizer name that is not in the table.
@@ -79,7 +79,7 @@ pub enum TokenizerError {
     /// A token's id leaves a larger hole in the vocabulary than its size justifies.
     #[error("{place}: token {token:?} has id {id}, a vocabulary of this size ends below {limit}")]
     IdTooLarge {
-        /// The file or the part of it.
+        /// The file, or the part of it.
         place: &'static str,
         /// The token.
         token: String,
@@ -88,18 +88,18 @@ pub enum TokenizerError {
         /// The bound.
         limit: u64,
     },
-    /// Something names a token that the vocabulary does not have.
+    /// Something refers to a token that the vocabulary does not have.
     #[error("{place}: token {token:?} is not in the vocabulary")]
     MissingToken {
-        /// What names it.
+        /// The referring part.
         place: &'static str,
         /// The token.
         token: String,
     },
-    /// An id beyond the vocabulary, or one that no token has.
+    /// An id beyond the vocabulary, or an id without a token.
     #[error("{place}: no token has id {id}, the vocabulary has {vocab_len}")]
     MissingId {
-        /// What names it.
+        /// The referring part.
         place: &'static str,
         /// The id.
         id: u32,
@@ -111,7 +111,7 @@ pub enum TokenizerError {
     Pattern {
         /// The pattern.
         pattern: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// The text cannot be encoded.
@@ -119,7 +119,7 @@ pub enum TokenizerError {
     Encode {
         /// The length of the text.
         text_bytes: usize,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
 }

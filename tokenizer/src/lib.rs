@@ -1,11 +1,13 @@
 //! Tokenizers: text to ids and back.
 //!
-//! A `.pith` file holds one tokenizer as a blob ([`Tokenizer::to_blob`], [`Tokenizer::from_blob`]); [`source`] makes
-//! a tokenizer from `tokenizer.json`, a sentencepiece `tokenizer.model`, `vocab.json` with `merges.txt`, or the
-//! vocabulary of a GGUF file. Normalizing and splitting text is the `tokenizers` crate's work; the vocabulary, the
-//! merges and the scores are our own flat tables, since those decide how long opening takes.
+//! A `.pith` file holds one tokenizer as a blob ([`Tokenizer::to_blob`], [`Tokenizer::from_blob`]).
+//! [`source`] makes a tokenizer from `tokenizer.json`, a sentencepiece `tokenizer.model`,
+//! `vocab.json` with `merges.txt`, or the vocabulary of a GGUF file. The `tokenizers` crate
+//! normalizes and splits text; vocabulary, merges and scores are flat tables of this crate, since
+//! they decide how long opening takes.
 //!
-//! Nothing here panics on hostile input, and no table is larger than the bytes it was read from justify.
+//! Hostile input never causes a panic, and no table is larger than the bytes it was read from
+//! justify.
 #![forbid(unsafe_code)]
 
 mod added;

@@ -1,4 +1,4 @@
-//! Regular expressions that report their failures.
+//! Regular expressions that report failures.
 
 use fancy_regex::{Regex, RegexBuilder};
 use tokenizers::Offsets;
@@ -6,12 +6,12 @@ use tokenizers::Offsets;
 use crate::TokenizerError;
 use crate::recipe::Pattern as Source;
 
-/// The longest pattern accepted; the longest real one has 1.5 KB.
+/// Longest accepted pattern; the longest real one has 1.5 KB.
 const MAX_PATTERN_BYTES: usize = 16 * 1024;
-/// The largest program that one part of a pattern may compile to.
+/// Largest compiled program of one part of a pattern.
 const MAX_PROGRAM_BYTES: usize = 4 << 20;
 
-/// A compiled pattern. Unlike the one in `tokenizers`, it says so when a match takes too many steps, where that one
+/// A compiled pattern. It reports a match that takes too many steps; the one in `tokenizers`
 /// silently stops splitting.
 pub(crate) struct Pattern {
     regex: Regex,

@@ -1,4 +1,4 @@
-//! Normalizing and splitting, by the components of the `tokenizers` crate.
+//! Normalizing and splitting text with components of the `tokenizers` crate.
 
 use tokenizers::normalizers::{BertNormalizer, Nmt, StripAccents};
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
@@ -18,13 +18,13 @@ use crate::charsmap::{CharsMap, Frozen, SpmNormalizer};
 use crate::pattern::Pattern;
 use crate::recipe::{self, Behavior, Normalizer, PreTokenizer, Prepend, Recipe, Stage};
 
-/// The longest chain of normalizers or pre-tokenizers; the longest real one has 12.
+/// Longest chain of normalizers or pre-tokenizers; the longest real one has 12.
 const MAX_STEPS: usize = 64;
 
-/// GPT-2's pattern, which `ByteLevel` splits by.
+/// GPT-2's split pattern, which `ByteLevel` uses.
 pub(crate) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-/// What happens to text before the model sees it.
+/// Processing of text before the model sees it.
 pub(crate) struct Pipeline {
     normalizers: Vec<Normalize>,
     splits: Vec<Split>,
@@ -32,7 +32,7 @@ pub(crate) struct Pipeline {
 
 enum Normalize {
     Text(fn(&mut NormalizedString)),
-    /// A normalization form, which leaves ASCII alone.
+    /// A normalization form that leaves ASCII unchanged.
     Unicode(fn(&mut NormalizedString)),
     Strip {
         left: bool,
@@ -77,7 +77,7 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// The text as the model spells it.
+    /// The text in the model's spelling.
     pub fn normalize(&self, text: &str) -> Result<String, TokenizerError> {
         let mut text = text.to_owned();
         for normalizer in &self.normalizers {
@@ -86,7 +86,7 @@ impl Pipeline {
         Ok(text)
     }
 
-    /// The pieces that the model encodes one by one; `first` says that the text begins here.
+    /// The pieces that the model encodes one by one; `first` marks the beginning of the text.
     pub fn split(
         &self,
         text: &str,

@@ -1,10 +1,11 @@
-//! What a tokenizer does, as data: read from a source, kept in the blob as JSON.
+//! The tokenizer recipe: behaviour as data, read from a source and kept in the blob as JSON.
 //!
-//! Normalizers and pre-tokenizers are spelled as in `tokenizer.json`, so one set of types reads both.
+//! Normalizers and pre-tokenizers are spelled as in `tokenizer.json`, so one set of types reads
+//! both.
 
 use serde::{Deserialize, Serialize};
 
-/// Everything about a tokenizer but its tokens, merges and scores.
+/// Everything about a tokenizer except its tokens, merges and scores.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Recipe {
     pub model: ModelKind,
@@ -27,23 +28,23 @@ pub(crate) struct Recipe {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type")]
 pub(crate) enum ModelKind {
-    /// Pairs merged in the order of their ranks.
+    /// Merges pairs in rank order.
     Bpe {
-        /// Tokens are bytes rather than characters.
+        /// Tokens are bytes, not characters.
         byte_level: bool,
-        /// A piece that is a token is that token, whatever the merges say.
+        /// A piece that is itself a token is not split, whatever the merges say.
         ignore_merges: bool,
         byte_fallback: bool,
         fuse_unk: bool,
         unk: Option<u32>,
     },
-    /// Neighbours merged in the order of the resulting token's score, as sentencepiece does.
+    /// Merges neighbours by the score of the resulting token, as sentencepiece does.
     Spm { unk: Option<u32> },
-    /// The sequence of tokens with the largest sum of scores.
+    /// Finds the token sequence with the largest sum of scores.
     Unigram {
         unk: Option<u32>,
         byte_fallback: bool,
-        /// Sums are rounded to single precision, as sentencepiece has them.
+        /// Rounds sums to single precision, as sentencepiece does.
         single_precision: bool,
     },
 }
@@ -85,7 +86,7 @@ pub(crate) enum Normalizer {
     Precompiled {
         precompiled_charsmap: String,
     },
-    /// sentencepiece's own normalizer: the character map and its treatment of spaces.
+    /// sentencepiece's own normalizer: the character map and its rules for spaces.
     SentencePiece {
         precompiled_charsmap: String,
         add_dummy_prefix: bool,
@@ -163,7 +164,7 @@ pub(crate) enum Behavior {
     Contiguous,
 }
 
-/// When a space mark is put before a piece of text.
+/// When to put a space mark before a piece of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Prepend {
@@ -173,7 +174,7 @@ pub(crate) enum Prepend {
 }
 
 impl Prepend {
-    /// The scheme that two generations of `tokenizer.json` mean together.
+    /// The scheme that the fields of two generations of `tokenizer.json` express together.
     pub fn resolve(scheme: Option<Self>, add_prefix_space: Option<bool>) -> Self {
         match (scheme, add_prefix_space) {
             (_, Some(false)) => Self::Never,
@@ -182,7 +183,7 @@ impl Prepend {
     }
 }
 
-/// A token that is found in the text before the model sees it.
+/// A token found in the text before the model sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Added {
     pub id: u32,
@@ -199,22 +200,22 @@ pub(crate) struct Added {
     pub special: bool,
 }
 
-/// Which text an added token is looked for in.
+/// The text in which an added token is searched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stage {
     /// The text as given.
     #[default]
     Raw,
-    /// The normalized text, where the token's own text is normalized too.
+    /// The normalized text; the token's own text is normalized too.
     Normalized,
-    /// The normalized text, where the token's text stands as it is: sentencepiece's user-defined symbols.
+    /// The normalized text; the token's text stays as it is: sentencepiece's user-defined symbols.
     Frozen,
 }
 
 /// How tokens become text.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Decoding {
-    /// Stands between two tokens.
+    /// Separator between two tokens.
     #[serde(default)]
     pub separator: String,
     /// Replacements within each token.
@@ -224,13 +225,13 @@ pub(crate) struct Decoding {
     pub leading: Leading,
 }
 
-/// What is taken away where the text begins.
+/// Removal at the beginning of the text.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) enum Leading {
     #[default]
     Keep,
-    /// Up to `count` times this character.
+    /// Up to `count` occurrences of this character.
     Strip { character: char, count: u32 },
-    /// This character, wherever the first token has it.
+    /// This character, wherever it occurs in the first token.
     FirstToken { character: char },
 }

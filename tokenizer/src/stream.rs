@@ -1,21 +1,21 @@
-//! Ids to text, one at a time.
+//! Decodes ids to text one at a time.
 
 use crate::Tokenizer;
 use crate::recipe::Leading;
 
-/// Decodes ids as they come; what it gives, put together, is what [`Tokenizer::decode`] gives.
+/// Decodes ids as they arrive. The concatenated output equals that of [`Tokenizer::decode`].
 ///
-/// A character whose bytes are spread over several tokens comes out when its last byte is there. Bytes that cannot
-/// become UTF-8 come out as U+FFFD as soon as that is certain.
+/// A character whose bytes are spread over several tokens is returned with its last byte. Bytes
+/// that cannot become UTF-8 are returned as U+FFFD as soon as that is certain.
 pub struct Stream<'t> {
     tokenizer: &'t Tokenizer,
     decoder: Decoder,
 }
 
-/// A [`Stream`] that is handed its tokenizer at every call, for owners that cannot borrow it meanwhile.
+/// A [`Stream`] that takes its tokenizer at every call, for owners that cannot hold a borrow.
 pub struct Decoder {
     skip_special: bool,
-    /// Bytes of a character that is not complete.
+    /// Bytes of an incomplete character.
     pending: Vec<u8>,
     leading: Leading,
     any_token: bool,
@@ -26,18 +26,19 @@ impl<'t> Stream<'t> {
         Self { tokenizer, decoder: Decoder::new(tokenizer) }
     }
 
-    /// Whether special tokens are left out.
+    /// Sets whether special tokens are left out.
     pub fn skip_special(mut self, skip: bool) -> Self {
         self.decoder.skip_special = skip;
         self
     }
 
-    /// Takes the next id; gives the text that is certain now, if any. An id that has no token adds nothing.
+    /// Takes the next id; returns the text that is certain now, if any. An id without a token adds
+    /// nothing.
     pub fn push(&mut self, id: u32) -> Option<String> {
         self.decoder.push(self.tokenizer, id)
     }
 
-    /// Ends the text: gives what is left of an incomplete character, as U+FFFD.
+    /// Ends the text; returns an incomplete character, if any, as U+FFFD.
     pub fn finish(mut self) -> String {
         self.decoder.finish()
     }
@@ -48,7 +49,7 @@ impl<'t> Stream<'t> {
 }
 
 impl Decoder {
-    /// For ids of this tokenizer, which every call must be handed; special tokens are left out.
+    /// For ids of `tokenizer`, which every call must pass; leaves out special tokens.
     pub fn new(tokenizer: &Tokenizer) -> Self {
         let leading = tokenizer.recipe().decoding.leading;
         Self { skip_special: true, pending: Vec::new(), leading, any_token: false }
@@ -61,7 +62,7 @@ impl Decoder {
         (!text.is_empty()).then_some(text)
     }
 
-    /// See [`Stream::finish`]. Nothing is pushed afterwards.
+    /// See [`Stream::finish`]. Do not push afterwards.
     pub fn finish(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
     }
@@ -88,7 +89,7 @@ impl Decoder {
                     .try_fold(complete.as_str(), |rest, _| rest.strip_prefix(*character).ok_or(rest));
                 let kept_bytes = kept.unwrap_or_else(|rest| rest).len();
                 let stripped = complete[..complete.len() - kept_bytes].chars().count() as u32;
-                // The text has begun with the first character that stays.
+                // The first character that stays begins the text.
                 *count = if kept_bytes > 0 { 0 } else { *count - stripped };
                 complete.drain(..complete.len() - kept_bytes);
             }
@@ -97,7 +98,8 @@ impl Decoder {
         text.push_str(&complete);
     }
 
-    /// Takes every character that is complete or can never be, leaves the bytes of one that may still be.
+    /// Takes all complete or invalid characters; leaves the bytes of one that may still be
+    /// completed.
     fn take_complete(&mut self) -> String {
         let mut text = String::with_capacity(self.pending.len());
         let mut bytes = self.pending.as_slice();

@@ -1,8 +1,9 @@
-//! An open-addressing table of ids whose keys live elsewhere.
+//! An open-addressing hash table of ids whose keys are stored elsewhere.
 
-/// Maps hashes to ids; the caller compares the keys, since only it holds them.
+/// Maps hashes to ids; the caller compares keys, since only it holds them.
 pub(crate) struct IdTable {
-    /// id + 1, or 0 for an empty slot; a power of two of them, at most half full.
+    /// id + 1, or 0 for an empty slot. The length is a power of two; at most half the slots are
+    /// used.
     slots: Vec<u32>,
     mask: usize,
 }
@@ -14,7 +15,7 @@ impl IdTable {
         Self { slots: vec![0; slot_count], mask: slot_count - 1 }
     }
 
-    /// Inserts `id` unless an equal key is there; the first one stays.
+    /// Inserts `id` unless an equal key is present; the first one stays.
     pub fn insert(&mut self, hash: u64, id: u32, same: impl Fn(u32) -> bool) {
         let mut slot = hash as usize & self.mask;
         while self.slots[slot] != 0 {
@@ -26,7 +27,7 @@ impl IdTable {
         self.slots[slot] = id + 1;
     }
 
-    /// The id whose key is the same.
+    /// The id with an equal key.
     pub fn find(&self, hash: u64, same: impl Fn(u32) -> bool) -> Option<u32> {
         let mut slot = hash as usize & self.mask;
         while self.slots[slot] != 0 {

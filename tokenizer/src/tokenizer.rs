@@ -11,7 +11,8 @@ use std::fmt;
 
 /// Encodes text to ids and decodes ids to text.
 ///
-/// Made by a function of [`source`](crate::source) or from a blob; it never changes, so threads share it freely.
+/// Made by a function of [`source`](crate::source) or from a blob. It is immutable, so threads can
+/// share it.
 pub struct Tokenizer {
     recipe: Recipe,
     vocab: Vocab,
@@ -24,7 +25,7 @@ pub struct Tokenizer {
 }
 
 impl fmt::Debug for Tokenizer {
-    /// What it is, not its hundred thousand tokens.
+    /// A summary without the hundred thousand tokens.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (model, tokens) = (&self.recipe.model, self.vocab.len());
         formatter
@@ -35,7 +36,7 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// What a source or a blob gives; [`Tokenizer::from_parts`] checks it.
+/// Content of a source or a blob; [`Tokenizer::from_parts`] checks it.
 pub(crate) struct Parts {
     pub recipe: Recipe,
     pub vocab: Vocab,
@@ -46,9 +47,8 @@ pub(crate) struct Parts {
 
 impl Tokenizer {
     /// Opens a tokenizer that [`to_blob`](Self::to_blob) wrote.
-    ///
-    /// Fails on damage, another version, or content that is not sound; never panics, and allocates no more than a
-    /// small multiple of the blob's length.
+    /// Fails on damage, on another version, and on invalid content. Never panics, and allocates no
+    /// more than a small multiple of the blob's length.
     pub fn from_blob(bytes: &[u8]) -> Result<Self, TokenizerError> {
         Self::from_parts(blob::read(bytes)?)
     }
@@ -65,8 +65,9 @@ impl Tokenizer {
 
     /// The ids of `text`; added tokens in it are recognised.
     ///
-    /// With `special`, the ids that the source's post-processor puts around a text (such as a beginning-of-sequence
-    /// token) are there too. Fails if a pattern takes too many steps, or a character has no token at all.
+    /// With `special`, adds the ids that the source's post-processor puts around a text, such as a
+    /// beginning-of-sequence token. Fails if a pattern takes too many steps or a character has no
+    /// token at all.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
         if !special {
             return self.encode_parts(text, true);
@@ -77,10 +78,10 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The ids of `text` as nothing but text: special tokens spelled in it are characters like any other.
+    /// The ids of `text` as plain text: special tokens spelled in it are ordinary characters.
     ///
-    /// Added tokens that are not special (runs of spaces, say) still count: they are part of the vocabulary. This is
-    /// the way to encode what a stranger wrote.
+    /// Added tokens that are not special (runs of spaces, for example) are still recognised: they
+    /// are part of the vocabulary. Use this for untrusted text.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         self.encode_parts(text, false)
     }
@@ -109,7 +110,7 @@ impl Tokenizer {
         added.map(|added| added.id).or_else(|| self.vocab.find(text.as_bytes()))
     }
 
-    /// The bytes that a token adds to decoded text, away from its beginning.
+    /// The bytes that a token adds to decoded text, except at its beginning.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         self.append_bytes(id, &mut bytes).then_some(bytes)
@@ -130,7 +131,8 @@ impl Tokenizer {
         &self.recipe.suffix
     }
 
-    /// Decodes one id at a time; special tokens are left out unless [`Stream::skip_special`] says otherwise.
+    /// A decoder for one id at a time. It leaves out special tokens unless [`Stream::skip_special`]
+    /// says otherwise.
     pub fn stream(&self) -> Stream<'_> {
         Stream::new(self)
     }
@@ -139,7 +141,7 @@ impl Tokenizer {
         &self.recipe
     }
 
-    /// Appends a token's bytes as decoding spells them; false if no token has the id.
+    /// Appends a token's bytes in decoded spelling; false if the id has no token.
     pub(crate) fn append_bytes(&self, id: u32, bytes: &mut Vec<u8>) -> bool {
         let Some((kind, text)) = self.vocab.get(id) else { return false };
         let replace = &self.recipe.decoding.replace;
@@ -238,7 +240,7 @@ fn split<'a>(finder: Option<&Finder>, text: &'a str, special: bool) -> Vec<Part<
     }
 }
 
-/// Everything that later code relies on.
+/// Checks everything that later code relies on.
 fn check(recipe: &Recipe, vocab: &Vocab, merges: &[[u32; 3]], scores: &[f64]) -> Result<(), TokenizerError> {
     let vocab_len = vocab.len();
     if vocab_len == 0 {

@@ -1,20 +1,21 @@
-//! The vocabulary: every token's bytes in one run, and an index made when it is first asked for.
+//! The vocabulary: all tokens' bytes in one buffer, and an index built on first use.
 
 use std::sync::OnceLock;
 
 use crate::table::IdTable;
 
-/// The longest token accepted. Real ones stay below 1 KiB; the bound keeps hostile ones from being compared for ever.
+/// Longest accepted token. Real ones stay below 1 KiB; the bound limits the time spent comparing
+/// hostile ones.
 pub(crate) const MAX_TOKEN_BYTES: usize = 65_535;
 
-/// What a token is to the model.
+/// Role of a token in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Text that the model may produce.
     Text = 0,
-    /// A token that only an added token's text or the post-processor produces.
+    /// A token produced only by an added token's text or by the post-processor.
     Literal = 1,
-    /// One raw byte, `<0x0A>` in the source.
+    /// One raw byte, spelled `<0x0A>` in the source.
     Byte = 2,
     /// An id without a token.
     Absent = 3,
@@ -35,7 +36,7 @@ impl Kind {
 #[derive(Default)]
 pub(crate) struct Vocab {
     text: Vec<u8>,
-    /// Where each token's text ends; it begins where the one before it ends.
+    /// End of each token's text; it begins at the end of the previous one.
     ends: Vec<u32>,
     kinds: Vec<Kind>,
     hasher: ahash::RandomState,
@@ -43,7 +44,7 @@ pub(crate) struct Vocab {
 }
 
 impl Vocab {
-    /// An empty vocabulary with room for `tokens` tokens of `text_bytes` bytes together.
+    /// An empty vocabulary with room for `tokens` tokens of `text_bytes` bytes in total.
     pub fn with_room(tokens: usize, text_bytes: usize) -> Self {
         Self {
             text: Vec::with_capacity(text_bytes),
@@ -53,7 +54,7 @@ impl Vocab {
         }
     }
 
-    /// Appends the next id's token. The caller keeps the whole text below 4 GiB.
+    /// Appends the next id's token. The caller keeps the total text below 4 GiB.
     pub fn push(&mut self, kind: Kind, text: &[u8]) {
         self.text.extend_from_slice(text);
         self.ends.push(self.text.len() as u32);
@@ -83,7 +84,7 @@ impl Vocab {
         self.index().find(self.hasher.hash_one(text), |id| self.text_of(id) == text)
     }
 
-    /// The id of each single-byte token of `kind`.
+    /// The id of each single-byte token of `kind`, by byte.
     pub fn single_bytes(&self, kind: Kind) -> Box<[Option<u32>; 256]> {
         let mut ids = Box::new([None; 256]);
         for id in (0..self.len() as u32).rev() {

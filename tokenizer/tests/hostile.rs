@@ -1,4 +1,4 @@
-//! Damaged and hostile bytes give errors, or tokenizers that work; nothing panics.
+//! Damaged and hostile bytes give errors or working tokenizers; nothing panics.
 
 use pith_tokenizer::source::{
     GgufVocab, PreTokenizer, TokenizerConfig, from_gguf, from_sentencepiece, from_tokenizer_json,
@@ -8,7 +8,7 @@ use pith_tokenizer::{Tokenizer, TokenizerError};
 
 const TEXT: &str = "ab <s>b é\u{0}😀 a▁b";
 
-/// A byte-level tokenizer with every kind of component, small enough to damage at every byte.
+/// A byte-level tokenizer with every kind of component, small enough to damage each byte in turn.
 fn small() -> String {
     r#"{"added_tokens": [{"id": 4, "content": "<s>", "special": true, "normalized": false, "lstrip": true},
         {"id": 5, "content": "bb", "normalized": true}],

@@ -1,4 +1,5 @@
-//! Small tokenizers that are in the repository, against golden ids of the Python packages; made by `oracle.py`.
+//! Small tokenizers of the repository against golden ids of the Python packages, made by
+//! `oracle.py`.
 
 mod support;
 
@@ -80,7 +81,7 @@ fn stream_ends_an_incomplete_character_with_a_replacement() {
     let ids = tokenizer.encode_plain("🦙").unwrap();
     let mut stream = tokenizer.stream();
     assert_eq!(stream.push(ids[0]), None);
-    // A second first byte: the one before it can never be completed.
+    // A second first byte: the one before it can no longer be completed.
     assert_eq!(stream.push(ids[0]).as_deref(), Some("\u{fffd}"));
     assert_eq!(stream.push(u32::MAX), None);
     assert_eq!(stream.push(0), None, "special tokens are left out");

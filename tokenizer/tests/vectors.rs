@@ -1,7 +1,7 @@
-//! Exact ids of public tokenizers: llama.cpp's vectors and the Python packages' ids.
+//! Exact ids of public tokenizers: llama.cpp's vectors and ids of the Python packages.
 //!
-//! Ignored by default: they need the folder of shared data, and those named `…oracle` a Python with
-//! `tokenizers` and `sentencepiece`, which `PITH_PYTHON` names.
+//! Ignored by default: they need the folder of shared data. Those named `…oracle` also need a
+//! Python with `tokenizers` and `sentencepiece`, named by `PITH_PYTHON`.
 
 mod support;
 
@@ -77,7 +77,7 @@ fn qwen2_matches_the_vectors() {
     check_vectors(&qwen2(&folder, &TokenizerConfig::default()), &folder.join("ggml-vocab-qwen2.gguf"));
 }
 
-/// Where the oracle has written its golden files; made once for all tests.
+/// Folder of the oracle's golden files, made once for all tests.
 fn oracle() -> &'static Path {
     static ORACLE: OnceLock<PathBuf> = OnceLock::new();
     ORACLE.get_or_init(|| {
@@ -133,7 +133,7 @@ fn qwen2_matches_the_oracle() {
 #[ignore = "needs PITH_PYTHON, a Python with tokenizers and sentencepiece, and the shared data"]
 fn gguf_files_match_the_oracle_of_their_folders() {
     let oracle = oracle();
-    // The GGUF of atlas asks for a beginning-of-sequence token, its tokenizer.json does not.
+    // atlas' GGUF asks for a beginning-of-sequence token; its tokenizer.json does not.
     let files: [(_, _, &[u32]); 2] =
         [("atlas", "atlas-f16.gguf", &[0]), ("stories260K", "stories260K-f32.gguf", &[])];
     for (name, file, prefix) in files {
@@ -153,7 +153,8 @@ fn sentencepiece_models_with_a_character_map_match_the_oracle() {
     }
 }
 
-/// Prints the times that the decision record quotes; a busy machine cannot fail it.
+/// Prints the times quoted in the decision record; they depend on the machine's load and cannot
+/// fail.
 #[test]
 #[ignore = "needs data/tokenizers and data/text of the shared data"]
 fn qwen2_opens_from_its_blob_and_encodes_a_corpus() {

@@ -1,4 +1,4 @@
-//! Byte-pair encoding by merge ranks, with the rules of Hugging Face's `BPE`.
+//! Byte-pair encoding by merge ranks, after the rules of Hugging Face's `BPE`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,7 +8,7 @@ use crate::recipe::ModelKind;
 use crate::table::IdTable;
 use crate::vocab::{Kind, Vocab};
 
-/// No symbol: the end of the chain.
+/// Index that ends the chain.
 const END: u32 = u32::MAX;
 
 pub(crate) struct Bpe {
@@ -16,14 +16,14 @@ pub(crate) struct Bpe {
     ignore_merges: bool,
     fuse_unk: bool,
     unk: Option<u32>,
-    /// What a byte begins as, in a byte-level model.
+    /// Initial symbol of each byte, in a byte-level model.
     initial: Box<[Option<u32>; 256]>,
-    /// What a byte of a character without a token becomes.
+    /// Symbol of each byte of a character that has no token.
     fallback: Option<Box<[Option<u32>; 256]>>,
     merges: Merges,
 }
 
-/// Pairs of ids, each with its rank and result.
+/// Pairs of ids, each with its rank and its result.
 struct Merges {
     /// By rank: left, right, result.
     list: Vec<[u32; 3]>,
@@ -43,7 +43,7 @@ impl Merges {
         Self { list, ranks, hasher }
     }
 
-    /// The rank of a pair and what it becomes.
+    /// Rank and result of a pair.
     fn find(&self, left: u32, right: u32) -> Option<(u32, u32)> {
         let hash = self.hasher.hash_one((&left, &right));
         let rank = self.ranks.find(hash, |rank| self.list[rank as usize][..2] == [left, right])?;
@@ -51,7 +51,7 @@ impl Merges {
     }
 }
 
-/// One symbol of the piece in a doubly linked chain.
+/// One symbol of the piece, in a doubly linked chain.
 #[derive(Clone, Copy)]
 struct Symbol {
     id: u32,
@@ -60,7 +60,7 @@ struct Symbol {
     live: bool,
 }
 
-/// Lowest rank first, then leftmost: rank, position, result.
+/// Lowest rank first, then leftmost. Entries: rank, position, result.
 type Queue = BinaryHeap<Reverse<(u32, u32, u32)>>;
 
 #[derive(Default)]
@@ -115,8 +115,8 @@ impl Bpe {
         }
     }
 
-    /// Fills the chain with the ids of single units; a unit without one falls back to its bytes, then to the unknown
-    /// token, then to nothing.
+    /// Fills the chain with the ids of single units. A unit without a token falls back to its
+    /// bytes, then to the unknown token, then to nothing.
     fn begin<'a>(
         &self,
         units: impl Iterator<Item = &'a [u8]>,
@@ -158,7 +158,7 @@ impl Bpe {
                 continue;
             }
             let right = symbols[left.next as usize];
-            // An entry is stale when its pair is not there any more.
+            // An entry is stale when its pair no longer exists.
             if self.merges.find(left.id, right.id).is_none_or(|(_, id)| id != result) {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! From a piece of text to ids: three models behind one call.
+//! From a piece of text to ids: three models behind one interface.
 
 mod bpe;
 mod spm;
@@ -19,7 +19,7 @@ pub(crate) enum Model {
     Unigram(Unigram),
 }
 
-/// Buffers that encoding one text reuses for all its pieces.
+/// Buffers reused for all pieces of a text.
 #[derive(Default)]
 pub(crate) struct Scratch {
     bpe: bpe::Scratch,
@@ -28,7 +28,7 @@ pub(crate) struct Scratch {
 }
 
 impl Model {
-    /// `merges` and `scores` are already checked against `vocab`.
+    /// `merges` and `scores` must be checked against `vocab`.
     pub fn new(kind: &ModelKind, vocab: &Vocab, merges: Vec<[u32; 3]>, scores: Vec<f64>) -> Self {
         match kind {
             ModelKind::Bpe { .. } => Self::Bpe(Bpe::new(kind, vocab, merges)),
@@ -60,7 +60,7 @@ impl Model {
         }
     }
 
-    /// The merges in the order of their ranks, empty for other models.
+    /// The merges in rank order; empty for other models.
     pub fn merges(&self) -> &[[u32; 3]] {
         match self {
             Self::Bpe(model) => model.merges(),
@@ -68,7 +68,7 @@ impl Model {
         }
     }
 
-    /// The scores by id, empty for other models.
+    /// The scores by id; empty for other models.
     pub fn scores(&self) -> &[f64] {
         match self {
             Self::Bpe(_) => &[],
@@ -78,7 +78,7 @@ impl Model {
     }
 }
 
-/// The ids that stand for `text` byte by byte, if every byte has one.
+/// The ids of the bytes of `text`, if every byte has one.
 fn byte_ids<'a>(bytes: &'a [Option<u32>; 256], text: &'a [u8]) -> Option<impl Iterator<Item = u32> + 'a> {
     text.iter()
         .all(|byte| bytes[*byte as usize].is_some())

@@ -1,4 +1,4 @@
-//! Byte-pair encoding by scores, with the rules of sentencepiece and llama.cpp.
+//! Byte-pair encoding by scores, after the rules of sentencepiece and llama.cpp.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -7,7 +7,7 @@ use super::{byte_fallback_table, byte_ids};
 use crate::TokenizerError;
 use crate::vocab::Vocab;
 
-/// No symbol: the end of the chain.
+/// Index that ends the chain.
 const END: u32 = u32::MAX;
 
 pub(crate) struct Spm {
@@ -16,7 +16,7 @@ pub(crate) struct Spm {
     bytes: Box<[Option<u32>; 256]>,
 }
 
-/// A stretch of the piece; it has no bytes once it was merged into the one before it.
+/// A stretch of the piece; it is empty once merged into the one before it.
 #[derive(Clone, Copy)]
 struct Symbol {
     start: u32,
@@ -25,7 +25,7 @@ struct Symbol {
     next: u32,
 }
 
-/// Two neighbours whose text together is a token.
+/// Two neighbours whose concatenation is a token.
 struct Pair {
     score: f64,
     left: u32,
@@ -34,7 +34,7 @@ struct Pair {
 }
 
 impl Ord for Pair {
-    /// The largest score first, then leftmost.
+    /// Largest score first, then leftmost.
     fn cmp(&self, other: &Self) -> Ordering {
         self.score.total_cmp(&other.score).then(other.left.cmp(&self.left))
     }

@@ -1,10 +1,10 @@
-//! The unigram model: the most likely sequence of tokens, found by dynamic programming over byte positions.
+//! The unigram model: dynamic programming over byte positions finds the most likely token sequence.
 
 use super::{byte_fallback_table, byte_ids};
 use crate::TokenizerError;
 use crate::vocab::{Kind, Vocab};
 
-/// How far an unknown character's score lies below the lowest one.
+/// Distance of an unknown character's score below the lowest score.
 const UNKNOWN_PENALTY: f64 = 10.0;
 
 pub(crate) struct Unigram {
@@ -16,7 +16,7 @@ pub(crate) struct Unigram {
     longest: usize,
 }
 
-/// The best way to reach a position; `start` is where its last token begins.
+/// The best path to a position; its last token begins at `start`.
 #[derive(Clone, Copy)]
 struct Best {
     score: f64,
@@ -39,7 +39,7 @@ impl Unigram {
         byte_fallback: bool,
         single_precision: bool,
     ) -> Self {
-        // sentencepiece leaves control tokens and bytes out, Hugging Face counts every token.
+        // sentencepiece leaves out control tokens and bytes; Hugging Face counts every token.
         let counts = |id: &usize| !single_precision || vocab.kind(*id as u32) == Kind::Text;
         let lowest = (0..scores.len()).filter(counts).map(|id| scores[id]).fold(f64::INFINITY, f64::min);
         Self {

@@ -1,9 +1,9 @@
-//! The two ways in which vocabularies spell raw bytes.
+//! Two spellings of raw bytes in vocabularies.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// GPT-2's alphabet: a printable character for every byte, so that a vocabulary is valid text.
+/// GPT-2's alphabet: a printable character for every byte, which makes a vocabulary valid text.
 static ALPHABET: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
     let mut others = 256u32..;
     (0..=255u8)
@@ -17,12 +17,12 @@ static ALPHABET: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
         .collect()
 });
 
-/// The bytes that a byte-level token stands for; `None` if a character is not of the alphabet.
+/// The bytes of a byte-level token; `None` if a character is not in the alphabet.
 pub(super) fn from_alphabet(token: &str) -> Option<Vec<u8>> {
     token.chars().map(|character| ALPHABET.get(&character).copied()).collect()
 }
 
-/// The byte that `<0x0A>` stands for.
+/// The byte of a token such as `<0x0A>`.
 pub(super) fn from_hex(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     let valid = digits.len() == 2 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F'));

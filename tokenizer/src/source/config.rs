@@ -1,4 +1,4 @@
-//! `tokenizer_config.json`: what sources without a `tokenizer.json` leave open.
+//! `tokenizer_config.json`: the settings that sources other than `tokenizer.json` lack.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::recipe::{Added, Stage};
 
 const PLACE: &str = "tokenizer_config.json";
 
-/// Flags and tokens that go with a sentencepiece model or a `vocab.json`; the default knows nothing.
+/// Flags and tokens for a sentencepiece model or a `vocab.json`; the default sets none.
 #[derive(Clone, Debug, Default)]
 pub struct TokenizerConfig {
     /// The beginning-of-sequence token.
@@ -26,20 +26,20 @@ pub struct TokenizerConfig {
     pub added_tokens: Vec<AddedToken>,
 }
 
-/// A token that is found in text before the model sees it.
+/// A token found in text before the model sees it.
 #[derive(Clone, Debug, Default)]
 pub struct AddedToken {
     /// Its id.
     pub id: u32,
     /// Its text.
     pub content: String,
-    /// Found only where no word character touches it.
+    /// Matches only where no word character adjoins it.
     pub single_word: bool,
-    /// Swallows white space before it.
+    /// Removes white space before it.
     pub lstrip: bool,
-    /// Swallows white space after it.
+    /// Removes white space after it.
     pub rstrip: bool,
-    /// Looked for in normalized text.
+    /// Searched in normalized text.
     pub normalized: bool,
     /// A mark for the model rather than text.
     pub special: bool,

@@ -10,13 +10,13 @@ use crate::{Tokenizer, TokenizerError};
 
 const PLACE: &str = "GGUF vocabulary";
 
-/// Token types as GGUF numbers them.
+/// Token types by GGUF's numbers.
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const BYTE: i32 = 6;
 
-/// The `tokenizer.ggml.*` values of a GGUF file, each under its key's last part.
+/// The `tokenizer.ggml.*` values of a GGUF file, each named by the last part of its key.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GgufVocab<'a> {
     /// `model`: `llama` (sentencepiece BPE) or `gpt2` (byte-level BPE).
@@ -92,7 +92,7 @@ impl GgufVocab<'_> {
         added.collect()
     }
 
-    /// What stands around a text, with the model's defaults for the flags.
+    /// Ids around a text, with the model's defaults for missing flags.
     fn frame(&self, add_bos: bool, add_eos: bool) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
         let one = |wanted: bool, id: Option<u32>, name: &str| match id {
             Some(id) if wanted => Ok(vec![id]),

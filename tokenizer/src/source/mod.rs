@@ -1,7 +1,7 @@
-//! Making a tokenizer from what models are published with.
+//! Makes a tokenizer from the files that models are published with.
 //!
-//! A source that is damaged or hostile gives an error that names the place; nothing here panics, and no id makes a
-//! table larger than the number of tokens justifies.
+//! A damaged or hostile source gives an error that names the place. Nothing here panics, and no id
+//! makes a table larger than the number of tokens justifies.
 
 mod bytes;
 mod config;
@@ -21,7 +21,7 @@ pub use sentencepiece::from_sentencepiece;
 pub use tokenizer_json::from_tokenizer_json;
 pub use vocab_and_merges::from_vocab_and_merges;
 
-/// Tokens by id while a source is read.
+/// Tokens by id, while a source is read.
 struct TokenList {
     place: &'static str,
     tokens: Vec<Option<(Kind, Vec<u8>)>>,
@@ -29,7 +29,8 @@ struct TokenList {
 }
 
 impl TokenList {
-    /// `count` is how many tokens the source has; ids may leave some holes, but not many times as many.
+    /// `count` is the source's number of tokens. Ids may leave holes, but not many times that
+    /// number.
     fn new(place: &'static str, count: usize) -> Self {
         Self {
             place,
@@ -38,7 +39,7 @@ impl TokenList {
         }
     }
 
-    /// Puts a token at its id, unless the id has one.
+    /// Stores a token at its id, unless the id is taken.
     fn put(&mut self, id: u64, kind: Kind, text: &[u8]) -> Result<(), TokenizerError> {
         let token = || String::from_utf8_lossy(&text[..text.len().min(100)]).into_owned();
         if id >= self.limit as u64 {

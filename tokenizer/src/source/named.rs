@@ -1,4 +1,5 @@
-//! The named pre-tokenizers of GGUF files, as llama.cpp and the models' own `tokenizer.json` define them.
+//! The named pre-tokenizers of GGUF files, as llama.cpp and the models' own `tokenizer.json` define
+//! them.
 
 use crate::TokenizerError;
 use crate::pipeline::GPT2;
@@ -11,24 +12,25 @@ pub struct PreTokenizer(&'static Named);
 #[derive(Debug)]
 struct Named {
     names: &'static [&'static str],
-    /// Applied one after the other; every match and every stretch between two is a piece.
+    /// Applied in order; every match is a piece, and so is every stretch between two matches.
     patterns: &'static [&'static str],
     ignore_merges: bool,
     add_bos: bool,
 }
 
 impl PreTokenizer {
-    /// GPT-2's.
+    /// GPT-2's pre-tokenizer.
     pub fn gpt2() -> Self {
         Self::named("gpt-2").expect("it is in the table")
     }
 
-    /// Qwen2's, whose Hugging Face form also composes characters (NFC).
+    /// Qwen2's pre-tokenizer; its Hugging Face form also composes characters (NFC).
     pub fn qwen2() -> Self {
         Self::named("qwen2").expect("it is in the table")
     }
 
-    /// The one with this name in `tokenizer.ggml.pre`; an unknown name gives an error that lists the known ones.
+    /// The pre-tokenizer with this name in `tokenizer.ggml.pre`. The error of an unknown name lists
+    /// the known ones.
     pub fn named(name: &str) -> Result<Self, TokenizerError> {
         TABLE.iter().find(|named| named.names.contains(&name)).map(Self).ok_or_else(|| {
             let known: Vec<&str> = Self::names().collect();
@@ -74,7 +76,7 @@ const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
-/// Letters that have case, as an older Unicode listed them.
+/// Letters with case, as listed by an older Unicode version.
 const DEEPSEEK_LETTERS: &str = "\\s?[\
     A-Za-z\u{B5}\u{C0}-\u{D6}\u{D8}-\u{F6}\u{F8}-\u{1BA}\u{1BC}-\u{1BF}\u{1C4}-\u{293}\
     \u{295}-\u{2AF}\u{370}-\u{373}\u{376}-\u{377}\u{37B}-\u{37D}\u{37F}\u{386}\u{388}-\u{38A}\u{38C}\

@@ -1,4 +1,4 @@
-//! sentencepiece's `tokenizer.model`: a protocol buffer, of which this reads what encoding needs.
+//! sentencepiece's `tokenizer.model`, a protocol buffer. Reads only the fields that encoding needs.
 
 use super::{TokenList, TokenizerConfig, bytes};
 use crate::recipe::{Added, Decoding, Leading, ModelKind, Normalizer, Recipe, Stage};
@@ -8,7 +8,7 @@ use crate::{Tokenizer, TokenizerError};
 
 const PLACE: &str = "sentencepiece model";
 
-/// Piece types as sentencepiece numbers them.
+/// Piece types by sentencepiece's numbers.
 const NORMAL: u64 = 1;
 const UNKNOWN: u64 = 2;
 const CONTROL: u64 = 3;
@@ -37,8 +37,8 @@ struct Settings {
 
 /// Reads a BPE or unigram `tokenizer.model`.
 ///
-/// Control tokens (`<s>`) are recognised in text, as Hugging Face does; with `special`, encoding puts the
-/// beginning-of-sequence token first if the model has one, unless `config` says otherwise.
+/// Control tokens (`<s>`) are recognised in text, as Hugging Face does; with `special`, encoding
+/// puts the beginning-of-sequence token first if the model has one, unless `config` says otherwise.
 pub fn from_sentencepiece(model: &[u8], config: &TokenizerConfig) -> Result<Tokenizer, TokenizerError> {
     let (mut pieces, settings) = read(model)?;
     if settings.unigram {
@@ -49,7 +49,7 @@ pub fn from_sentencepiece(model: &[u8], config: &TokenizerConfig) -> Result<Toke
     for (id, piece) in pieces.iter().enumerate() {
         let (kind, text) = match piece.kind {
             NORMAL => (Kind::Text, piece.text.as_bytes().to_vec()),
-            // A unigram model weighs these like any other piece; BPE never splits or joins them.
+            // A unigram model weighs these like other pieces; BPE never splits or joins them.
             USER_DEFINED if settings.unigram => (Kind::Text, piece.text.as_bytes().to_vec()),
             UNUSED if !settings.unigram => (Kind::Text, piece.text.as_bytes().to_vec()),
             BYTE => {
@@ -106,7 +106,7 @@ pub fn from_sentencepiece(model: &[u8], config: &TokenizerConfig) -> Result<Toke
     Tokenizer::from_parts(Parts { recipe, vocab: tokens.into_vocab()?, merges: Vec::new(), scores })
 }
 
-/// A user-defined piece of a unigram model beats any other way to spell it.
+/// Scores a user-defined piece of a unigram model above every other way to spell it.
 fn score_user_defined(pieces: &mut [Piece]) {
     let normal = pieces.iter().filter(|piece| piece.kind == NORMAL).map(|piece| piece.score);
     let largest = normal.fold(f32::MIN_POSITIVE, f32::max);
@@ -224,7 +224,7 @@ fn read_trainer(settings: &mut Settings, number: u64, value: Value<'_>) -> Resul
     Ok(())
 }
 
-/// A field's value; those of eight bytes are skipped.
+/// Value of a field; eight-byte values are skipped.
 #[derive(Clone, Copy)]
 enum Value<'a> {
     Number(u64),

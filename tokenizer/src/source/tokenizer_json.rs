@@ -47,7 +47,7 @@ struct FileToken {
 
 #[derive(Deserialize)]
 struct Model {
-    /// Old files have none: the other fields tell.
+    /// Old files lack it: the other fields decide.
     #[serde(default, rename = "type")]
     kind: Option<String>,
     vocab: VocabField,
@@ -141,7 +141,7 @@ pub fn from_tokenizer_json(bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
     let mut reading = DecoderReading::default();
     match &file.decoder {
         Some(decoder) => reading.add(decoder)?,
-        // Without a decoder Hugging Face joins tokens with spaces.
+        // Without a decoder, Hugging Face joins tokens with spaces.
         None => reading.decoding.separator = " ".into(),
     }
     let bytes_in_text = reading.byte_fallback || file.model.byte_fallback.unwrap_or(false);
@@ -186,7 +186,7 @@ pub fn from_tokenizer_json(bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
     Tokenizer::from_parts(Parts { recipe, vocab: tokens.into_vocab()?, merges, scores })
 }
 
-/// A model as read: `ids` has the model's own tokens.
+/// A parsed model; `ids` has the model's own tokens.
 struct Read {
     model: ModelKind,
     tokens: TokenList,
@@ -195,13 +195,13 @@ struct Read {
     scores: Vec<f64>,
 }
 
-/// How tokens spell bytes.
+/// Spelling of bytes in tokens.
 struct Spelling {
     /// The model works on bytes.
     byte_level: bool,
-    /// The decoder takes tokens for bytes.
+    /// The decoder takes tokens as bytes.
     byte_level_text: bool,
-    /// `<0x0A>` is a byte.
+    /// `<0x0A>` stands for a byte.
     hex_bytes: bool,
 }
 
@@ -216,7 +216,7 @@ impl Spelling {
         }
     }
 
-    /// A token that the model does not know.
+    /// A token outside the model's vocabulary.
     fn added_token(&self, token: &str) -> (Kind, Vec<u8>) {
         let mapped = if self.byte_level_text { bytes::from_alphabet(token) } else { None };
         (Kind::Literal, mapped.unwrap_or_else(|| token.into()))
@@ -265,7 +265,7 @@ fn bpe(model: Model, added: &[FileToken], spelling: &Spelling) -> Result<Read, T
     Ok(Read { model: kind, tokens, ids, merges, scores: Vec::new() })
 }
 
-/// The merges as ids. Of two with the same pair the later one counts, as in Hugging Face's map.
+/// The merges as ids. Of two merges of one pair the later counts, as in Hugging Face's map.
 pub(super) fn merge_ids<'a>(
     ids: &HashMap<String, u32>,
     pairs: impl Iterator<Item = (&'a str, &'a str)>,
@@ -303,7 +303,7 @@ fn unigram(model: Model, added: &[FileToken], spelling: &Spelling) -> Result<Rea
     let mut ids = HashMap::with_capacity(vocab.len());
     for (id, (token, score)) in (0u32..).zip(vocab) {
         let (kind, text) = match spelling.model_token(&token) {
-            // The unknown token is what is left when nothing fits, never a match.
+            // The unknown token is a last resort and never a match.
             (_, text) if model.unk_id == Some(id) => (Kind::Literal, text),
             (kind, text) => (kind, text),
         };
@@ -312,7 +312,7 @@ fn unigram(model: Model, added: &[FileToken], spelling: &Spelling) -> Result<Rea
         ids.insert(token, id);
     }
     put_added(&mut tokens, &ids, added, spelling)?;
-    // Added tokens beyond the model have no score: they are never matched.
+    // Added tokens beyond the model have no score and never match.
     let lowest = scores.iter().copied().fold(0.0, f64::min);
     scores.resize(tokens.tokens.len(), lowest);
     let byte_fallback = model.byte_fallback.unwrap_or(false);
@@ -340,7 +340,7 @@ fn is_byte_level(pre: &PreTokenizer) -> bool {
     }
 }
 
-/// Adds what a post-processor puts around a single text.
+/// Adds the tokens that a post-processor puts around a single text.
 fn frame(
     processor: &PostProcessor,
     prefix: &mut Vec<u32>,
@@ -390,7 +390,7 @@ fn frame(
     Ok(())
 }
 
-/// What a chain of decoders comes to.
+/// Combined effect of a chain of decoders.
 #[derive(Default)]
 struct DecoderReading {
     decoding: Decoding,
@@ -417,7 +417,8 @@ impl DecoderReading {
             Decoder::Replace { pattern: Pattern::Regex(_), .. } => {
                 return Err(unsupported("Replace by a pattern"));
             }
-            // After fusing, text is one token; only a single character cannot be split between two.
+            // After fusing, the text is one token. Replacing within each token gives the same
+            // result only for single characters, which cannot span two tokens.
             Decoder::Replace { pattern: Pattern::String(from), .. }
                 if self.fused && from.chars().count() > 1 =>
             {

@@ -1,4 +1,4 @@
-//! `vocab.json` with `merges.txt`: how GPT-2 and Qwen2 were first published.
+//! `vocab.json` with `merges.txt`, the first published form of GPT-2 and Qwen2.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,8 @@ use crate::tokenizer::Parts;
 use crate::vocab::Kind;
 use crate::{Tokenizer, TokenizerError};
 
-/// Reads a byte-level BPE vocabulary and its merges; `pre` splits the text, `config` may add tokens and flags.
+/// Reads a byte-level BPE vocabulary and its merges; `pre` splits the text, `config` may add tokens
+/// and flags.
 pub fn from_vocab_and_merges(
     vocab_json: &[u8],
     merges_txt: &[u8],

@@ -1,4 +1,4 @@
-//! Shared data, golden files and a reader of GGUF metadata, for the tests alone.
+//! Shared data, golden files and a reader of GGUF metadata for tests.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use pith_tokenizer::Tokenizer;
 use pith_tokenizer::source::GgufVocab;
 use serde_json::Value;
 
-/// A file or folder of the public data that ignored tests need: below `PITH_SHARED`, or a folder
+/// A file or folder of the public data for ignored tests: below `PITH_SHARED`, or in a folder
 /// `shared` beside the repository. Panics where it is absent.
 #[allow(dead_code)]
 pub fn shared(path: &str) -> PathBuf {
@@ -21,8 +21,8 @@ pub fn shared(path: &str) -> PathBuf {
 
 /// Compares a tokenizer, and its copy through a blob, with a golden file of `oracle.py`.
 ///
-/// `decodes` says that the oracle's decoded text is compared too, where it is exact; `prefix` is what the source adds
-/// before a text that the oracle's does not.
+/// With `decodes`, also compares the oracle's decoded text, where it is exact. `prefix` holds ids
+/// that the source adds before a text and the oracle's does not.
 #[allow(dead_code)]
 pub fn check_golden(name: &str, tokenizer: &Tokenizer, golden: &Path, decodes: bool, prefix: &[u32]) {
     let copy = Tokenizer::from_blob(&tokenizer.to_blob()).unwrap();
@@ -55,7 +55,7 @@ pub fn check_golden(name: &str, tokenizer: &Tokenizer, golden: &Path, decodes: b
     }
 }
 
-/// The metadata of a GGUF file that its tokenizer needs.
+/// The part of a GGUF file's metadata that its tokenizer needs.
 #[allow(dead_code)]
 #[derive(Default)]
 pub struct Gguf {
