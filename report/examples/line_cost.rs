@@ -1,7 +1,7 @@
-//! What writing a line costs: the median and the slowest hundredth of many writes to a file.
+//! Cost of writing a ledger line: median and 99th percentile over many writes to a file.
 //!
-//! `cargo run --release -p pith-report --example line_cost -- LEDGER FILE LINES` writes the first run's line again and again, in the form
-//! that FILE's name asks for.
+//! `cargo run --release -p pith-report --example line_cost -- LEDGER FILE LINES` writes the first
+//! line's run again and again, in the format that FILE's name selects.
 
 use pith_meter::{Joules, Reading};
 use pith_report::{LedgerFile, LedgerFormat, LedgerWriter};

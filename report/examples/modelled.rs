@@ -1,6 +1,7 @@
-//! Writes a ledger with a meter of one's own: power at rest and joules a byte, both from the command line.
+//! Writes a ledger with a custom meter: idle power and joules per byte, both from the command line.
 //!
-//! `cargo run --release -p pith-report --example modelled -- MODEL LEDGER TOKENS WATTS NANOJOULES_PER_BYTE`
+//! `cargo run --release -p pith-report --example modelled -- MODEL LEDGER TOKENS WATTS
+//! NANOJOULES_PER_BYTE`
 
 use pith_meter::{Joules, Kind, Meter, MeterError, Scope, Traffic};
 use pith_report::{Header, LedgerFormat, LedgerWriter, MachineRecord};
@@ -11,7 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// No sensor: time and bytes, and two numbers that somebody vouches for.
+/// A meter without a sensor: computes energy from time and bytes with two numbers given by the
+/// user.
 struct ByBytes {
     watts: f64,
     joules_per_byte: f64,

@@ -1,4 +1,4 @@
-//! The page's drawings.
+//! Charts of the page.
 
 use crate::metrics::{kind_name, scope_name};
 use crate::page::Run;
@@ -11,22 +11,22 @@ use pith_runtime::Phase;
 use serde::Serialize;
 use std::ops::Range;
 
-/// A drawing of the page.
+/// A chart of the page.
 #[derive(Serialize)]
 pub(crate) struct Chart {
     pub svg: String,
     pub title: String,
     /// Kinds of its figures, for the badges.
     pub kinds: Vec<&'static str>,
-    /// What it shows, and of what scope.
+    /// Quantity and scope that the chart shows.
     pub note: String,
-    /// Classes and names of its colours.
+    /// Class and label of each colour.
     pub legend: Vec<(&'static str, String)>,
 }
 
 const SERIES: [&str; 8] = ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7"];
 
-/// Colour of a run, the same in all drawings.
+/// Colour class of a run, the same in all charts.
 pub(crate) fn series(index: usize) -> &'static str {
     SERIES[index % SERIES.len()]
 }
@@ -34,12 +34,12 @@ pub(crate) fn series(index: usize) -> &'static str {
 struct Bar {
     label: String,
     value: String,
-    /// Class, length and name of each part.
+    /// Class, length and label of each part.
     parts: Vec<(&'static str, f64, String)>,
     interval: Option<f64>,
 }
 
-/// Horizontal bars, each below its label and value.
+/// Horizontal bars, each with its label and value above it.
 fn bars(id: &str, title: &str, unit: &str, bars: &[Bar]) -> String {
     const PITCH: f64 = 40.0;
     let length = |bar: &Bar| bar.parts.iter().map(|part| part.1).sum::<f64>();
@@ -81,9 +81,9 @@ fn bars(id: &str, title: &str, unit: &str, bars: &[Bar]) -> String {
     svg.finish(id, bottom + 34.0, title, &spoken.join("; "))
 }
 
-/// A tick's number with the decimals that its step has.
+/// A tick's number, with as many decimals as its step has.
 fn significant_tick(value: f64, step: f64) -> String {
-    // A step of 2.5 has one digit more than its size says.
+    // A step of 2.5 has one digit more than its magnitude says.
     let power = step.log10().floor();
     let digits = if (step / 10f64.powf(power) - 2.5).abs() < 1e-6 { 1 } else { 0 };
     let decimals = (digits - power as i32).clamp(0, 12) as usize;
@@ -99,7 +99,7 @@ fn ratio_bar(run: &Run<'_>, ratio: &Ratio, unit: &str) -> Bar {
     }
 }
 
-/// Tokens a second of one phase.
+/// Tokens per second of one phase.
 pub(crate) fn speed(runs: &[Run<'_>], phase: Phase) -> Option<Chart> {
     let summaries = runs.iter().filter_map(|run| {
         let summary = match phase {
@@ -122,7 +122,7 @@ pub(crate) fn speed(runs: &[Run<'_>], phase: Phase) -> Option<Chart> {
     })
 }
 
-/// Joules a decoded token, of one kind and scope: others would not be comparable.
+/// Joules per decoded token, of one kind and scope: others would not be comparable.
 pub(crate) fn energy(runs: &[Run<'_>], kind: Kind, scope: Scope) -> Option<Chart> {
     let mut all = Vec::new();
     for run in runs {
@@ -159,7 +159,7 @@ pub(crate) fn energy(runs: &[Run<'_>], kind: Kind, scope: Scope) -> Option<Chart
     })
 }
 
-/// Bytes a decoded token, stacked by what they are.
+/// Bytes per decoded token, stacked by category.
 pub(crate) fn traffic(runs: &[Run<'_>]) -> Option<Chart> {
     let names = ["weights", "embedding", "KV read", "KV write", "activations"];
     let classes = ["k0", "k1", "k2", "k3", "k4"];
@@ -251,7 +251,7 @@ pub(crate) fn layers(run: &Run<'_>) -> Option<Chart> {
     })
 }
 
-/// Room for curves: linear axes, ticks on the left.
+/// Frame of a curve: linear axes, ticks on the left.
 struct Frame {
     across: Range<f64>,
     most: f64,
@@ -302,7 +302,7 @@ impl Frame {
     }
 }
 
-/// A quantity over time, with the phases behind it.
+/// A quantity over time, with the phases in the background.
 struct Curve {
     class: &'static str,
     name: String,
@@ -355,7 +355,7 @@ fn over_time(id: &str, title: &str, unit: &str, bins: &Bins, curves: &[Curve]) -
     Some(svg.finish(id, frame.bottom + 35.0, title, &spoken.join("; ")))
 }
 
-/// Power, speed and temperature of a run over its time.
+/// Power, speed and temperature over the time of a run.
 pub(crate) fn timeline(run: &Run<'_>, bins: &Bins) -> Vec<Chart> {
     let mut charts = Vec::new();
     let mut add =
@@ -414,7 +414,7 @@ pub(crate) fn timeline(run: &Run<'_>, bins: &Bins) -> Vec<Chart> {
     charts
 }
 
-/// Bytes a token against tokens a second, with the ceilings of memory.
+/// Tokens per second over bytes per token, with the memory's ceilings.
 pub(crate) fn roofline(runs: &[Run<'_>]) -> Option<Chart> {
     let points: Vec<(&Run<'_>, f64, f64)> = runs
         .iter()
@@ -437,7 +437,7 @@ pub(crate) fn roofline(runs: &[Run<'_>]) -> Option<Chart> {
     let (x, y) = points.iter().fold(start, |(x, y), (_, bytes, rate)| {
         (x.start.min(*bytes)..x.end.max(*bytes), y.start.min(*rate)..y.end.max(*rate))
     });
-    // The ceilings above the points belong into the picture.
+    // The ceilings above the points must be visible.
     let top = ceilings.iter().map(|(rate, _)| rate / x.start).fold(y.end, f64::max);
     let mut plot = LogPlot {
         names: Vec::new(),
@@ -451,7 +451,7 @@ pub(crate) fn roofline(runs: &[Run<'_>]) -> Option<Chart> {
     for (ceiling, _) in &ceilings {
         plot.diagonal(&mut svg, *ceiling, "ceiling", &format!("ceiling {}", rate_name(*ceiling)));
     }
-    // From the middle outwards, each where its name has room beside those before it.
+    // From the middle outwards; a line is drawn only where its label does not overlap earlier ones.
     let middle = points.iter().map(|(_, bytes, rate)| (bytes * rate).ln()).sum::<f64>() / points.len() as f64;
     let factors = factors(plot.y.end / plot.y.start);
     let mut rates: Vec<f64> =
@@ -494,11 +494,11 @@ fn rate_name(rate: f64) -> String {
     format!("{} {}/s", plain(rate / unit.bytes), unit.name)
 }
 
-/// Both axes logarithmic.
+/// A plot with two logarithmic axes.
 struct LogPlot {
-    /// Where names end that were written already.
+    /// Ends of the labels already drawn.
     names: Vec<(f64, f64)>,
-    /// Where the points are.
+    /// Positions of the points.
     points: Vec<(f64, f64)>,
     x: Range<f64>,
     y: Range<f64>,
@@ -538,8 +538,8 @@ impl LogPlot {
         svg.text(4.0, 11.0, Anchor::Start, "unit", "tokens/s (measured)");
     }
 
-    /// All points at which `rate` bytes a second are moved, from the left or upper edge to the right or lower one; a
-    /// thin one only where its name has room.
+    /// Line of constant `rate` in bytes per second, from the left or upper edge to the right or
+    /// lower one. A thin line is drawn only where its label has room.
     fn diagonal(&mut self, svg: &mut Svg, rate: f64, class: &str, name: &str) {
         let from = self.x.start.max(rate / self.y.end);
         let to = self.x.end.min(rate / self.y.start);
@@ -552,7 +552,7 @@ impl LogPlot {
             svg.text(start.0 + 28.0, start.1 + 9.0, Anchor::Start, "value halo", name);
             return;
         }
-        // At the end of the line, above it, where the points rarely are.
+        // Above the end of the line, where points are rare.
         let at = (end.0 - 4.0, (end.1 - 6.0).min(LOG_BOTTOM - 5.0));
         let is_free =
             self.names.iter().all(|other| (at.0 - other.0).abs() > 56.0 || (at.1 - other.1).abs() > 16.0);
@@ -566,7 +566,7 @@ impl LogPlot {
         }
     }
 
-    /// A dot at every point, and its run's number beside it where there is room.
+    /// A dot at every point, with its run's number beside it where there is room.
     fn marks(&self, svg: &mut Svg, points: &[(&Run<'_>, f64, f64)]) {
         let mut taken: Vec<(f64, f64)> = Vec::new();
         for ((run, bytes, rate), &(x, y)) in points.iter().zip(&self.points) {
@@ -601,12 +601,12 @@ impl LogPlot {
     }
 }
 
-/// What the powers of ten are multiplied by, for ticks over a range of this ratio.
+/// Multiples of the powers of ten that serve as ticks, for a range of this ratio.
 fn factors(ratio: f64) -> &'static [f64] {
     if ratio > 60.0 { &[1.0] } else { &[1.0, 2.0, 5.0] }
 }
 
-/// 1, 2 and 5 times the powers of ten within a range; the powers alone where the range is wide.
+/// 1, 2 and 5 times the powers of ten within a range; only the powers where the range is wide.
 fn decades(range: &Range<f64>) -> Vec<f64> {
     let factors = factors(range.end / range.start);
     let powers = range.start.log10().floor() as i32..=range.end.log10().ceil() as i32;
@@ -614,7 +614,7 @@ fn decades(range: &Range<f64>) -> Vec<f64> {
     all.filter(|value| range.contains(value)).collect()
 }
 
-/// A round number without its superfluous decimals.
+/// A round number without trailing zeros.
 fn plain(value: f64) -> String {
     let text = significant(value, 3);
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text }

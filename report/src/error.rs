@@ -1,8 +1,8 @@
-//! What can be wrong with a ledger.
+//! Errors of ledgers and reports.
 
 use std::path::PathBuf;
 
-/// Why a ledger was not read, or a report not made.
+/// Why a ledger could not be read, or a report not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -11,15 +11,15 @@ pub enum ReportError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Something else than a ledger.
+    /// The file is not a ledger.
     #[error("{} is no ledger: {reason}; pith run --ledger FILE writes one", path.display())]
     NotALedger {
         /// The file.
         path: PathBuf,
-        /// What is there.
+        /// What the file holds instead.
         reason: String,
     },
     /// A ledger of another version.
@@ -32,7 +32,7 @@ pub enum ReportError {
         /// The newest that is known.
         newest: u32,
     },
-    /// A line that is not one of a ledger.
+    /// The line is not a ledger line.
     #[error("{}, line {line}: {reason}", path.display())]
     Line {
         /// The file.
@@ -42,7 +42,7 @@ pub enum ReportError {
         /// What is wrong.
         reason: String,
     },
-    /// A figure that cannot be.
+    /// A figure is impossible.
     #[error("{}, line {line}, {field}: found {found}, expected {expected}", path.display())]
     Field {
         /// The file.
@@ -51,18 +51,18 @@ pub enum ReportError {
         line: u64,
         /// Name of the field or column.
         field: String,
-        /// What is there.
+        /// Value found.
         found: String,
-        /// What should be there.
+        /// Value expected.
         expected: String,
     },
-    /// A ledger without a single token.
+    /// The ledger has no tokens.
     #[error("{}: nothing was recorded after the first line", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// A report of nothing.
+    /// No ledger was given.
     #[error("no ledger was given")]
     NoLedgers,
     /// The page's template failed.

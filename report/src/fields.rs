@@ -1,7 +1,7 @@
 //! One line of a ledger: every field by name, checked for type and range.
 //!
-//! What the program itself counted (time, tokens, bytes) is an error where it cannot be. What a sensor said is left
-//! out with a warning instead: a bad sensor spoils its own figures and no others.
+//! An impossible figure that the program itself counted (time, tokens, bytes) is an error. An
+//! impossible sensor reading is left out with a warning: a bad sensor spoils only its own figures.
 
 use crate::header::MeterRecord;
 use crate::reader::Entry;
@@ -10,30 +10,32 @@ use pith_meter::{Conditions, Traffic};
 use pith_runtime::Phase;
 use serde_json::{Map, Value};
 
-/// Longest time and largest count that are believed: a century, and what every reader of JSON keeps exactly.
+/// Longest time (a century) and largest count (an integer that every JSON reader keeps exactly)
+/// that are accepted.
 const MOST_SECONDS: f64 = 3.2e9;
 const MOST_COUNT: f64 = 9_007_199_254_740_992.0;
-/// Most power of any meter, in watts.
+/// Largest accepted power of any meter, in watts.
 const MOST_WATTS: f64 = 1e5;
-/// Temperatures outside were given in another unit.
+/// Accepted temperatures; others were given in another unit.
 const CELSIUS: std::ops::RangeInclusive<f64> = -60.0..=200.0;
 const HERTZ: std::ops::RangeInclusive<f64> = 1e6..=2e10;
 
-/// A field that is wrong, and how.
+/// A wrong field and the reason.
 pub(crate) struct Wrong {
     pub field: String,
     pub found: String,
     pub expected: String,
 }
 
-/// A line's fields, and what was left out of it.
+/// Fields of a line, and those left out of it.
 pub(crate) struct Fields {
     values: Map<String, Value>,
     pub left_out: Vec<Wrong>,
 }
 
 impl Fields {
-    /// The fields of an object. A field that no ledger has is refused: it may be a known one in another unit.
+    /// Takes the fields of an object. An unknown field is refused: it may be a known one in another
+    /// unit.
     pub fn new(values: Map<String, Value>) -> Result<Self, Wrong> {
         for name in values.keys() {
             if !COLUMNS.contains(&name.as_str()) && name != "energy" {
@@ -43,12 +45,12 @@ impl Fields {
         Ok(Self { values, left_out: Vec::new() })
     }
 
-    /// The whole line. `end` is when the line before it ended.
+    /// The whole line. `end` is the end time of the line before.
     pub fn entry(&mut self, meters: &[MeterRecord], end: f64) -> Result<Entry, Wrong> {
         let phase = self.phase()?;
         let start_seconds = self.number("start_seconds", MOST_SECONDS)?;
         let seconds = self.number("seconds", MOST_SECONDS)?;
-        // Both were rounded to what a double holds.
+        // Both were rounded to double precision.
         if start_seconds < end - 1e-6 {
             return Err(Wrong {
                 field: "start_seconds".into(),
@@ -99,7 +101,7 @@ impl Fields {
         }
     }
 
-    /// A sensor's figure: missing, or a number; left out where the number cannot be.
+    /// A sensor's figure: missing, or a number. An impossible number is left out.
     fn figure(
         &mut self,
         field: &str,
@@ -159,7 +161,7 @@ impl Fields {
                     return Err(wrong(&field, Some(&reading), "the meter, scope and kind of the first line"));
                 }
             };
-            // A line that took no measurable time still has energy.
+            // A line that took no measurable time still uses energy.
             let most = MOST_WATTS * seconds.max(1e-3);
             joules.push(self.figure(&field, &value, 0.0..=most, "J in the time of the line")?);
         }
@@ -167,7 +169,7 @@ impl Fields {
     }
 }
 
-/// The fields of a line of a CSV ledger whose columns are sound.
+/// Fields of a CSV ledger's line; the columns were checked.
 pub(crate) fn from_row(cells: &csv::StringRecord, meters: &[MeterRecord]) -> Map<String, Value> {
     let mut values: Map<String, Value> =
         COLUMNS.iter().zip(cells).map(|(column, cell)| (column.to_string(), value(cell))).collect();
@@ -180,7 +182,7 @@ pub(crate) fn from_row(cells: &csv::StringRecord, meters: &[MeterRecord]) -> Map
     values
 }
 
-/// Whether the columns are a ledger's, all of them and in order.
+/// Checks that the columns are a ledger's, complete and in order.
 pub(crate) fn check_columns(found: &csv::StringRecord, meters: &[MeterRecord]) -> Result<(), Wrong> {
     let of_meters = meters.iter().map(|meter| joules_column(&one_line(&meter.meter)));
     let expected: Vec<String> = COLUMNS.iter().map(ToString::to_string).chain(of_meters).collect();
@@ -202,7 +204,7 @@ pub(crate) fn check_columns(found: &csv::StringRecord, meters: &[MeterRecord]) -
     }
 }
 
-/// A cell as JSON has it.
+/// A cell as its JSON value.
 fn value(cell: &str) -> Value {
     match cell.trim() {
         "" => Value::Null,

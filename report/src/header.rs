@@ -1,4 +1,4 @@
-//! The first line of a ledger: what was run, on what, read by which meters.
+//! The first line of a ledger: model, run, machine and meters.
 
 use jiff::Timestamp;
 use pith_format::{Index, Role};
@@ -7,27 +7,29 @@ use pith_runtime::{KvType, Session};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Version of the schema that this crate writes, and the newest that it reads. `docs/ledger.md` has its history.
+/// Version of the schema that this crate writes, and the newest that it reads. `docs/ledger.md` has
+/// its history.
 pub const SCHEMA: u32 = 1;
 
-/// What a ledger says of its run before the first token.
+/// Description of a run, written before the first token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// [`SCHEMA`]; the field's name marks the file as a ledger.
     pub pith_ledger: u32,
     /// Version of the program.
     pub pith: String,
-    /// When the run began by the machine's calendar, RFC 3339 in UTC; a board without a battery may have it wrong.
+    /// Start of the run by the machine's clock, RFC 3339 in UTC. May be wrong on a board without a
+    /// clock battery.
     pub started: Option<String>,
     /// The model file.
     pub model: ModelRecord,
-    /// How it was run.
+    /// How the model was run.
     pub run: RunRecord,
     /// The machine.
     pub machine: MachineRecord,
-    /// The memory's rate as probed on this machine.
+    /// Memory bandwidth as probed on this machine.
     pub bandwidth: Option<Bandwidth>,
-    /// What read energy, in the order of every line's figures.
+    /// Meters of energy, in the order of every line's figures.
     pub meters: Vec<MeterRecord>,
 }
 
@@ -40,17 +42,19 @@ pub struct ModelRecord {
     pub file: String,
     /// Its size.
     pub file_bytes: u64,
-    /// Checksum of its header, metadata and directory, which holds one of every tensor; hexadecimal.
+    /// Checksum, hexadecimal, of its header, metadata and directory; the directory holds a checksum
+    /// of every tensor.
     pub file_checksum: String,
-    /// Checksum of the weights it was converted from; hexadecimal. Empty where the converter knew none.
+    /// Checksum, hexadecimal, of the weights it was converted from. Empty where the converter knew
+    /// none.
     pub source_checksum: String,
-    /// The recipe it was converted with.
+    /// Recipe of its conversion.
     pub recipe: String,
-    /// Bytes of weights that one decoded token reads.
+    /// Bytes of weights read per decoded token.
     pub decode_weight_bytes: u64,
-    /// Bytes in the file, for each role and encoding.
+    /// Bytes in the file, by role and encoding.
     pub by_role: Vec<RoleBytes>,
-    /// Bytes in the file, for each layer; the first is what belongs to no layer.
+    /// Bytes in the file, by layer. The first entry holds the tensors outside layers.
     pub by_layer: Vec<LayerBytes>,
 }
 
@@ -61,22 +65,22 @@ pub struct RoleBytes {
     pub role: String,
     /// Encoding; `None` for vectors and for the tokenizer.
     pub encoding: Option<String>,
-    /// How many tensors.
+    /// Number of tensors.
     pub tensors: u64,
-    /// Their bytes, padding included.
+    /// Bytes, padding included.
     pub bytes: u64,
 }
 
-/// What one layer takes in the file.
+/// Size of one layer in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerBytes {
-    /// From 0; `None` for what belongs to no layer: embedding, head, tokenizer.
+    /// Index from 0; `None` for tensors outside layers: embedding, head, tokenizer.
     pub layer: Option<u64>,
-    /// Attention's tensors.
+    /// Bytes of attention's tensors.
     pub attention_bytes: u64,
-    /// The feed-forward block's tensors.
+    /// Bytes of the feed-forward block's tensors.
     pub ffn_bytes: u64,
-    /// Others.
+    /// Bytes of other tensors.
     pub other_bytes: u64,
 }
 
@@ -87,35 +91,35 @@ pub struct RunRecord {
     pub kernels: String,
     /// Threads.
     pub threads: u64,
-    /// How keys and values are cached: f32, f16 or q8.
+    /// Storage type of cached keys and values: f32, f16 or q8.
     pub kv: String,
-    /// Longest sequence, in tokens.
+    /// Maximum sequence length, in tokens.
     pub context_len: u64,
-    /// Prompt tokens worked on together.
+    /// Prompt tokens processed together.
     pub batch: u64,
 }
 
 /// The machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineRecord {
-    /// The board, as it names itself.
+    /// Name of the board, as it reports itself.
     pub board: Option<String>,
     /// The processor.
     pub processor: Option<String>,
-    /// Its cores.
+    /// Number of cores.
     pub cores: Option<u64>,
-    /// Main memory.
+    /// Size of main memory.
     pub memory_bytes: Option<u64>,
 }
 
-/// Rate at which memory was read by a probe: the ceiling of decoding.
+/// Measured rate of reading memory: the ceiling of decoding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bandwidth {
-    /// Bytes a second.
+    /// Bytes per second.
     pub bytes_per_second: f64,
-    /// Threads that read.
+    /// Number of reading threads.
     pub threads: Option<u64>,
-    /// How it is known, for people.
+    /// Origin of the figure, as text for people.
     pub source: String,
 }
 
@@ -124,17 +128,17 @@ pub struct Bandwidth {
 pub struct MeterRecord {
     /// Its name.
     pub meter: String,
-    /// What its figures cover.
+    /// Scope of its figures.
     pub scope: Scope,
-    /// Where they come from.
+    /// Kind of its figures: counted, measured, calibrated or modelled.
     pub kind: Kind,
-    /// How often it gives a new value, in milliseconds; absent where that is not known or figures are computed.
+    /// Update interval in milliseconds; absent where it is unknown or figures are computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period_milliseconds: Option<u64>,
 }
 
 impl Header {
-    /// What a session is about to do on `machine`, from now on.
+    /// Describes what `session` will do on `machine` from now on.
     pub fn new(session: &Session, machine: MachineRecord, meters: &[Box<dyn Meter>]) -> Self {
         Self {
             pith_ledger: SCHEMA,
@@ -150,7 +154,7 @@ impl Header {
 }
 
 impl ModelRecord {
-    /// The file that a session runs.
+    /// Describes the model file of a session.
     pub fn new(session: &Session) -> Self {
         let model = session.model();
         let metadata = model.metadata();
@@ -170,7 +174,8 @@ impl ModelRecord {
         }
     }
 
-    /// The encoding that most bytes of the layers' matrices have; where no layer has a matrix, of all matrices.
+    /// The encoding with the most bytes among the layers' matrices; if layers have none, among all
+    /// matrices.
     pub fn main_encoding(&self) -> Option<&str> {
         let mut bytes = BTreeMap::<&str, (u64, u64)>::new();
         for record in &self.by_role {
@@ -197,7 +202,7 @@ impl RunRecord {
 }
 
 impl MeterRecord {
-    /// What a meter says of itself.
+    /// Describes a meter.
     pub fn new(meter: &dyn Meter) -> Self {
         Self {
             meter: meter.name().into(),

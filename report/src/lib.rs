@@ -1,10 +1,11 @@
-//! What tokens cost, written down and drawn: ledger files, a page that compares them, metrics for a fleet.
+//! The cost of tokens in files and charts: ledgers, a page that compares them, metrics for a fleet.
 //!
-//! A [`LedgerWriter`] writes a line a token as it is decoded; [`LedgerFile::read`] reads such a file back and checks
-//! every figure; [`page`] draws any number of them as one self-contained page; [`Metrics`] are the running sums as
-//! Prometheus text. `docs/ledger.md` is the specification of the files.
+//! A [`LedgerWriter`] writes one line per token while decoding; [`LedgerFile::read`] reads such a
+//! file back and checks every figure; [`page`] draws any number of ledgers as one self-contained
+//! page; [`Metrics`] gives running sums as Prometheus text. `docs/ledger.md` specifies the files.
 //!
-//! Figures are counted, measured, calibrated or modelled, and never mixed. What is not known is missing, never 0.
+//! Figures are counted, measured, calibrated or modelled; the kinds are never mixed. An unknown
+//! figure is missing, never 0.
 #![forbid(unsafe_code)]
 
 mod charts;

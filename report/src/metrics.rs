@@ -1,6 +1,6 @@
 //! Running sums as Prometheus text.
 //!
-//! Names and units after <https://prometheus.io/docs/practices/naming/>, the form after
+//! Names and units follow <https://prometheus.io/docs/practices/naming/>, the syntax follows
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4.
 
 use crate::header::{Header, MeterRecord};
@@ -9,7 +9,7 @@ use pith_meter::{Conditions, Scope, Traffic};
 use pith_runtime::{Phase, TokenCost};
 use std::fmt::Write;
 
-/// What a process has spent until now.
+/// Costs of a process so far.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     info: Vec<(&'static str, String)>,
@@ -25,14 +25,14 @@ struct PhaseSums {
     drafted: u64,
     seconds: f64,
     traffic: Traffic,
-    /// One a meter: joules where any were read, and the readings that failed.
+    /// Per meter: joules if any were read, and the number of failed readings.
     energy: Vec<(Option<f64>, u64)>,
 }
 
 const PHASES: [&str; 2] = ["prefill", "decode"];
 
 impl Metrics {
-    /// Nothing spent yet, by what the header names.
+    /// Starts at zero, for the model and the meters of the header.
     pub fn new(header: &Header) -> Self {
         let model = &header.model;
         let info = vec![
@@ -53,7 +53,7 @@ impl Metrics {
         }
     }
 
-    /// Adds a cost.
+    /// Adds one cost.
     pub fn add(&mut self, cost: &TokenCost) {
         let sums = &mut self.phases[match cost.phase {
             Phase::Prefill => 0,
@@ -74,7 +74,7 @@ impl Metrics {
         self.conditions = cost.conditions;
     }
 
-    /// The text. What was never known has no sample.
+    /// Renders the text. A quantity that was never known has no sample.
     pub fn render(&self) -> String {
         let mut text = String::with_capacity(4096);
         let labels: Vec<_> = self.info.iter().map(|(name, value)| label(name, value)).collect();
@@ -135,7 +135,7 @@ impl Metrics {
         name: &str,
     ) {
         for (index, meter) in self.meters.iter().enumerate() {
-            // Two meters of one name would be two samples of one series, which a server refuses.
+            // Two meters of one name would give two samples of one series, which a server refuses.
             let twins = self.meters[..index].iter().filter(|other| *other == meter).count();
             let shown =
                 if twins > 0 { format!("{} #{}", meter.meter, twins + 1) } else { meter.meter.clone() };
@@ -163,7 +163,7 @@ const TRAFFIC: [(&str, &str, Bytes); 5] = [
     ("activation", "Bytes of operands and results of matrices, counted", |traffic| traffic.activation_bytes),
 ];
 
-/// A scope's name in files and labels.
+/// Name of a scope in files and labels.
 pub(crate) fn scope_name(scope: Scope) -> &'static str {
     match scope {
         Scope::Rail => "rail",
@@ -173,7 +173,7 @@ pub(crate) fn scope_name(scope: Scope) -> &'static str {
     }
 }
 
-/// A kind's name in files and labels.
+/// Name of a kind in files and labels.
 pub(crate) fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Measured => "measured",

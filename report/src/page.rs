@@ -1,4 +1,4 @@
-//! Ledgers as one self-contained page.
+//! One self-contained page from ledgers.
 
 use crate::charts::{self, Chart};
 use crate::error::ReportError;
@@ -13,7 +13,7 @@ use pith_runtime::Phase;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// A ledger with its number, name and sums.
+/// A ledger with its number, label and sums.
 pub(crate) struct Run<'a> {
     /// From 1.
     pub number: usize,
@@ -30,7 +30,7 @@ impl Run<'_> {
     }
 }
 
-/// What belongs to one run alone.
+/// Charts and tables of a single run.
 #[derive(Serialize)]
 struct Details {
     id: String,
@@ -51,7 +51,7 @@ struct Section {
     tables: Vec<Table>,
 }
 
-/// The page: HTML that is well-formed XML, with nothing to fetch and no script.
+/// Draws the page: HTML that is well-formed XML, without external resources or scripts.
 pub fn page(ledgers: &[LedgerFile]) -> Result<String, ReportError> {
     if ledgers.is_empty() {
         return Err(ReportError::NoLedgers);

@@ -1,4 +1,4 @@
-//! Reads a ledger and checks all of it.
+//! Reads a ledger and checks every field.
 
 use crate::error::ReportError;
 use crate::fields::{Fields, Wrong, check_columns, from_row};
@@ -12,28 +12,28 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// Longest line that is read: the first line of a model of thousands of layers is far shorter.
+/// Longest accepted line. The first line of a model with thousands of layers is far shorter.
 pub const MAX_LINE_BYTES: u64 = 16 << 20;
 
-/// A ledger, checked.
+/// A checked ledger.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LedgerFile {
     /// The file.
     pub path: PathBuf,
-    /// Its form.
+    /// Its format.
     pub format: LedgerFormat,
-    /// What was run.
+    /// Model, run and machine.
     pub header: Header,
-    /// What every token cost, in order; never empty.
+    /// Cost of every token, in order; never empty.
     pub entries: Vec<Entry>,
-    /// What was left out, and why.
+    /// Figures left out, with reasons.
     pub warnings: Vec<Warning>,
 }
 
-/// One line after the first: a token, the tokens of one pass, or a prompt.
+/// One line after the first: the cost of a token, of the tokens of one pass, or of a prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// When the work began, since the ledger was made.
+    /// Start of the work, in seconds since the ledger was created.
     pub start_seconds: f64,
     /// Prompt or reply.
     pub phase: Phase,
@@ -43,24 +43,24 @@ pub struct Entry {
     pub drafted: u64,
     /// Wall-clock time.
     pub seconds: f64,
-    /// Bytes.
+    /// Bytes moved.
     pub traffic: Traffic,
-    /// One a meter of the header, in its order.
+    /// One per meter of the header, in its order.
     pub joules: Vec<Option<f64>>,
     /// The machine's state.
     pub conditions: Conditions,
 }
 
-/// Something that was left out of a ledger.
+/// A figure or line left out of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// The first line that it concerns, from 1.
+    /// First line concerned, from 1.
     pub line: u64,
-    /// The field; empty where it is the whole line.
+    /// The field; empty where the whole line is left out.
     pub field: String,
-    /// Why.
+    /// Reason.
     pub reason: String,
-    /// How many lines it concerns.
+    /// Number of lines concerned.
     pub lines: u64,
 }
 
@@ -74,16 +74,16 @@ impl fmt::Display for Warning {
 }
 
 impl LedgerFile {
-    /// Reads a ledger of either form; the form is seen in the first byte.
+    /// Reads a ledger in either format; the first byte shows which.
     ///
-    /// A last line that was cut off is dropped with a [`Warning`], and so is a sensor's figure that cannot be. A
-    /// figure of time, tokens or bytes that cannot be is an error that names line and field.
+    /// Drops a truncated last line and impossible sensor figures, each with a [`Warning`]. An
+    /// impossible figure of time, tokens or bytes is an error that names line and field.
     pub fn read(path: &Path) -> Result<Self, ReportError> {
         let file = File::open(path).map_err(|source| ReportError::Io { path: path.to_path_buf(), source })?;
         Self::parse(path, BufReader::new(file))
     }
 
-    /// [`LedgerFile::read`] from any reader; `path` is for messages.
+    /// [`LedgerFile::read`] from any reader; `path` is used in messages.
     pub fn parse(path: &Path, input: impl BufRead) -> Result<Self, ReportError> {
         let mut lines = Lines { input, path, number: 0, bytes: Vec::new() };
         let first = lines.next()?.ok_or_else(|| not_a_ledger(path, "the file is empty"))?;
@@ -111,7 +111,7 @@ impl LedgerFile {
         }
         let mut end = 0.0;
         while let Some(line) = lines.next()? {
-            // A number that ends with the file may be the beginning of a longer one.
+            // A number at the very end of the file may be cut short.
             let values = match self.values(&line.text) {
                 Ok(values) if line.is_whole || self.format == LedgerFormat::Jsonl => values,
                 Err(reason) if line.is_whole => return Err(line.error(&path, reason)),
@@ -149,7 +149,7 @@ impl LedgerFile {
         }
     }
 
-    /// Keeps one warning a field, with the number of its lines.
+    /// Keeps one warning per field, with the number of lines.
     fn warn(&mut self, line: u64, field: String, reason: String) {
         match self.warnings.iter_mut().find(|warning| !field.is_empty() && warning.field == field) {
             Some(warning) => warning.lines += 1,
@@ -168,7 +168,7 @@ struct Lines<'a, R> {
 struct Line {
     number: u64,
     text: String,
-    /// Whether a line feed ended it.
+    /// Whether it ended with a line feed.
     is_whole: bool,
 }
 
@@ -179,7 +179,7 @@ impl Line {
 }
 
 impl<R: BufRead> Lines<'_, R> {
-    /// The next line that is not blank, without its end.
+    /// The next non-blank line, without its line end.
     fn next(&mut self) -> Result<Option<Line>, ReportError> {
         loop {
             self.bytes.clear();
@@ -199,7 +199,7 @@ impl<R: BufRead> Lines<'_, R> {
             }
             let text = match std::str::from_utf8(&self.bytes) {
                 Ok(text) => text.trim().to_string(),
-                // A cut may lie within a character.
+                // The file may be cut inside a character.
                 Err(_) if !is_whole && self.number > 1 => String::from_utf8_lossy(&self.bytes).into_owned(),
                 Err(_) => return Err(error("not UTF-8 text".into())),
             };

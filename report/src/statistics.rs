@@ -1,4 +1,4 @@
-//! Sums and means of a ledger, with how sure they are.
+//! Sums and means of a ledger, with confidence intervals.
 
 use crate::header::MeterRecord;
 use crate::reader::{Entry, LedgerFile};
@@ -6,49 +6,49 @@ use pith_meter::statistics::Ratio;
 use pith_meter::{Kind, Traffic};
 use pith_runtime::Phase;
 
-/// New values a sensor must have given for an interval to be computed.
+/// Fewest new sensor values for which an interval is computed.
 const FEWEST_INTERVAL_VALUES: usize = 5;
-/// New values a sensor must have given for its mean to be trusted.
+/// Fewest new sensor values for which a mean is trusted.
 const FEWEST_VALUES: usize = 100;
 
-/// What one phase cost in all and a token.
+/// Cost of one phase, in total and per token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
-    /// Lines of the ledger.
+    /// Number of ledger lines.
     pub lines: usize,
     /// Tokens.
     pub tokens: u64,
-    /// Time of the work, pauses between lines left out.
+    /// Time spent working, without the pauses between lines.
     pub seconds: f64,
-    /// Bytes.
+    /// Bytes moved.
     pub traffic: Traffic,
-    /// Tokens a second; `None` where no time was measured.
+    /// Tokens per second; `None` where no time was measured.
     pub tokens_per_second: Option<Ratio>,
-    /// One a meter, in the order of the first line.
+    /// One per meter, in the order of the first line.
     pub energy: Vec<Energy>,
-    /// Whether the clock was held down in any line; `None` where no line knows.
+    /// Whether any line saw the clock throttled; `None` where no line knows.
     pub throttled: Option<bool>,
-    /// Highest temperature seen.
+    /// Highest temperature.
     pub hottest_celsius: Option<f64>,
 }
 
-/// What one meter says of a phase.
+/// Energy of a phase by one meter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Energy {
     /// The meter.
     pub meter: MeterRecord,
     /// Sum over the lines that have a figure; `None` where none has.
     pub joules: Option<f64>,
-    /// Joules a token over those lines; `None` where there is no figure or no token.
+    /// Joules per token over those lines; `None` without a figure or a token.
     pub joules_per_token: Option<Ratio>,
-    /// Lines that have a figure.
+    /// Number of lines that have a figure.
     pub lines: usize,
-    /// Why the figure is not to be trusted, for people.
+    /// Why the figure is unreliable, as text for people.
     pub caution: Option<String>,
 }
 
 impl Summary {
-    /// The sums of one phase; `None` where it has no line.
+    /// Sums of one phase; `None` where it has no line.
     pub fn new(ledger: &LedgerFile, phase: Phase) -> Option<Self> {
         let entries: Vec<&Entry> = ledger.entries.iter().filter(|entry| entry.phase == phase).collect();
         if entries.is_empty() {
@@ -71,13 +71,14 @@ impl Summary {
         })
     }
 
-    /// Bytes of weights and cache a token: what decoding must bring from memory. `None` without tokens.
+    /// Bytes of weights and cache per token, which decoding must read from memory. `None` without
+    /// tokens.
     pub fn memory_bytes_per_token(&self) -> Option<f64> {
         let bytes = self.traffic.total_bytes() - self.traffic.activation_bytes;
         (self.tokens > 0).then(|| bytes as f64 / self.tokens as f64)
     }
 
-    /// Bytes of weights and cache a second; `None` where no time was measured.
+    /// Bytes of weights and cache per second; `None` where no time was measured.
     pub fn memory_bytes_per_second(&self) -> Option<f64> {
         let bytes = self.traffic.total_bytes() - self.traffic.activation_bytes;
         (self.seconds > 0.0).then(|| bytes as f64 / self.seconds)
@@ -91,7 +92,8 @@ impl Energy {
         let of = |entry: &Entry| entry.joules[index].unwrap_or_default();
         let caution = caution(&meter, &known, entries.len(), of);
         let ratio = ratio(&known, |entry| (of(entry), entry.tokens as f64));
-        // A model's figures spread as the clock does, and what a slow sensor gives between its values is interpolated.
+        // No interval for models, whose figures only vary with the clock, nor for slow sensors,
+        // whose intermediate values are interpolated.
         let has_interval =
             meter.kind != Kind::Modelled && new_values(&meter, &known) >= FEWEST_INTERVAL_VALUES;
         Self {
@@ -107,12 +109,12 @@ impl Energy {
     }
 }
 
-/// Ratio of the sums of both parts that `parts` gives of a line.
+/// Ratio of the sums of the two numbers that `parts` returns for each line.
 fn ratio(entries: &[&Entry], parts: impl Fn(&Entry) -> (f64, f64)) -> Option<Ratio> {
     Ratio::of(&entries.iter().map(|entry| parts(entry)).collect::<Vec<_>>())
 }
 
-/// How many values a sensor gave while these lines were computed, at most.
+/// Upper bound on the values that a sensor gave during these lines.
 fn new_values(meter: &MeterRecord, known: &[&Entry]) -> usize {
     let seconds: f64 = known.iter().map(|entry| entry.seconds).sum();
     match meter.period_milliseconds {
@@ -134,7 +136,8 @@ fn caution(
     } else if known.len() < lines {
         Some(format!("no reading in {} of {lines} lines", lines - known.len()))
     } else if kind != Kind::Modelled && values < known.len() && values < FEWEST_VALUES {
-        // Slower than the tokens: most lines see no new value, so the ends of the run weigh.
+        // The sensor is slower than the tokens: most lines see no new value, so the ends of the run
+        // count.
         Some(format!("the sensor gave only {values} new values; run longer"))
     } else {
         None
@@ -174,7 +177,7 @@ mod tests {
         assert_eq!(figure(Kind::Modelled, 20), Ratio { mean: 2.0, half_width: None, windows: 0 });
         let all = entries(|_| Some(2.0), 20);
         let mut meter = energy(Kind::Measured, &all).meter;
-        // 10 s of work are four values of such a sensor.
+        // 10 s of work give four values of such a sensor.
         meter.period_milliseconds = Some(2500);
         let slow = Energy::new(meter, 0, &all.iter().collect::<Vec<_>>());
         assert_eq!(slow.joules_per_token, Some(Ratio { mean: 2.0, half_width: None, windows: 0 }));

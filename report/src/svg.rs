@@ -1,12 +1,12 @@
-//! Drawings that are part of a page: shapes whose colours the page's style sets by class.
+//! SVG drawings for a page. The page's style sheet colours shapes by class.
 
 use minijinja::HtmlEscape;
 use std::fmt::Write;
 
-/// Width of every drawing, in units that are pixels on a narrow phone.
+/// Width of every drawing in units: one pixel each on a narrow phone.
 pub(crate) const WIDTH: f64 = 360.0;
 
-/// Where a text's position is.
+/// Alignment of a text relative to its position.
 #[derive(Clone, Copy)]
 pub(crate) enum Anchor {
     Start,
@@ -14,21 +14,21 @@ pub(crate) enum Anchor {
     End,
 }
 
-/// A drawing in the making.
+/// A drawing under construction.
 #[derive(Default)]
 pub(crate) struct Svg {
     body: String,
 }
 
-/// Text of a page or an attribute.
+/// Escapes text for element content or an attribute.
 pub(crate) fn escaped(text: &str) -> String {
-    // Control characters are not allowed in XML, however they are written.
+    // XML allows no control characters, not even escaped.
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     HtmlEscape(&clean).to_string()
 }
 
 impl Svg {
-    /// The finished drawing, with a name and a description for those who do not see it.
+    /// Finishes the drawing, with a title and a description for screen readers.
     pub fn finish(self, id: &str, height: f64, title: &str, description: &str) -> String {
         format!(
             "<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\" \
@@ -40,7 +40,7 @@ impl Svg {
         )
     }
 
-    /// A text on its base line.
+    /// Text on its base line.
     pub fn text(&mut self, x: f64, y: f64, anchor: Anchor, class: &str, text: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
@@ -68,7 +68,7 @@ impl Svg {
         );
     }
 
-    /// A rectangle that says `tip` where one points at it.
+    /// A rectangle with the tooltip `tip`.
     pub fn rect(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), class: &str, tip: &str) {
         let _ = write!(
             self.body,
@@ -81,7 +81,7 @@ impl Svg {
         );
     }
 
-    /// A numbered mark.
+    /// A numbered marker.
     pub fn mark(&mut self, (x, y): (f64, f64), number: usize, class: &str, tip: &str) {
         let (x, y) = (round(x), round(y));
         let _ = write!(
@@ -93,7 +93,7 @@ impl Svg {
         );
     }
 
-    /// A broken line: a gap wherever a point is missing; a point alone is a dot.
+    /// A polyline with a gap at every missing point; an isolated point becomes a dot.
     pub fn path(&mut self, points: &[Option<(f64, f64)>], class: &str) {
         for run in points.split(Option::is_none) {
             let run: Vec<(f64, f64)> = run.iter().copied().flatten().collect();
@@ -123,7 +123,7 @@ fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-/// An axis from 0 to at least `most`: the distance of its ticks, and how many there are besides 0.
+/// Ticks of an axis from 0 to at least `most`: their distance, and their number without 0.
 pub(crate) fn ticks(most: f64, count: usize) -> (f64, usize) {
     if !(most.is_finite() && most > 0.0) {
         return (1.0, 1);
@@ -138,7 +138,7 @@ pub(crate) fn ticks(most: f64, count: usize) -> (f64, usize) {
     (step, ((most / step) * 0.9999).ceil().max(1.0) as usize)
 }
 
-/// `text`, or its beginning and an ellipsis where it has more than `most` characters.
+/// `text`, cut with an ellipsis if it has more than `most` characters.
 pub(crate) fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some(_) => text.chars().take(most - 1).chain(['…']).collect(),

@@ -1,4 +1,4 @@
-//! Every figure of the page as a table: the text is rounded, `value` holds what was computed.
+//! Every figure of the page as a table. The text is rounded; `value` holds the computed figure.
 
 use crate::header::LayerBytes;
 use crate::metrics::{kind_name, scope_name};
@@ -14,18 +14,18 @@ use serde::Serialize;
 pub(crate) struct Table {
     pub id: String,
     pub caption: String,
-    /// What kind of figure it holds, for the badge; several where columns differ.
+    /// Kinds of its figures, for the badge; several where columns differ.
     pub kinds: Vec<&'static str>,
     pub columns: Vec<String>,
-    /// Whether a column holds figures, which stand on the right; filled in by [`Table::aligned`].
+    /// Which columns hold figures, aligned right; filled in by [`Table::aligned`].
     pub figures: Vec<bool>,
     pub rows: Vec<Vec<Cell>>,
-    /// Shown at once, or behind its caption.
+    /// Whether it is open at first or folded behind its caption.
     pub open: bool,
 }
 
 impl Table {
-    /// Says which columns hold figures: those where something is one, and nothing is text.
+    /// Sets the columns that hold figures: at least one cell is a figure, none is text.
     pub fn aligned(mut self) -> Self {
         let is = |row: &Vec<Cell>, column: usize, class| row[column].class == class;
         let figures = |column: usize| {
@@ -43,12 +43,12 @@ pub(crate) struct Cell {
     pub text: String,
     /// The figure before rounding; empty for text.
     pub value: String,
-    /// Half the width of its interval before rounding, where there is one.
+    /// Half-width of its interval before rounding, where there is one.
     pub interval: String,
     pub class: &'static str,
 }
 
-/// Unit of a column of bytes: the largest that leaves its largest value at 1 or more.
+/// Unit of a byte column: the largest in which the column's maximum is at least 1.
 #[derive(Clone, Copy)]
 pub(crate) struct ByteUnit {
     pub bytes: f64,
@@ -101,7 +101,7 @@ fn yes_no(value: Option<bool>) -> Cell {
     known(value.map(|value| if value { "yes" } else { "no" }))
 }
 
-/// A mean with as many decimals as its interval bears.
+/// A mean with as many decimals as its interval justifies.
 pub(crate) fn shown(ratio: &Ratio) -> String {
     match ratio.half_width {
         Some(half) if half > 0.0 && half.is_finite() => {
@@ -137,7 +137,7 @@ fn table(id: &str, caption: &str, kinds: &[&'static str], columns: &[&str], open
     }
 }
 
-/// What was run.
+/// Model and settings of each run.
 pub(crate) fn runs(runs: &[Run<'_>]) -> Table {
     let columns =
         ["№", "run", "model", "encoding", "file", "board", "processor", "kernels", "threads", "KV", "begun"];
@@ -169,7 +169,7 @@ pub(crate) fn runs(runs: &[Run<'_>]) -> Table {
     table.aligned()
 }
 
-/// Tokens a second.
+/// Tokens per second.
 pub(crate) fn speed(runs: &[Run<'_>]) -> Table {
     let columns = [
         "№",
@@ -206,7 +206,7 @@ pub(crate) fn speed(runs: &[Run<'_>]) -> Table {
     table.aligned()
 }
 
-/// Bytes a decoded token, by what they are.
+/// Bytes per decoded token, by category.
 pub(crate) fn traffic(runs: &[Run<'_>]) -> Table {
     let decoded = || runs.iter().filter_map(|run| Some((run, run.decode.as_ref()?)));
     let each =
@@ -232,7 +232,7 @@ pub(crate) fn traffic(runs: &[Run<'_>]) -> Table {
     table.aligned()
 }
 
-/// The roofline's figures.
+/// Figures of the roofline.
 pub(crate) fn roofline(runs: &[Run<'_>]) -> Table {
     let decoded = || runs.iter().filter_map(|run| Some((run, run.decode.as_ref()?)));
     let most = decoded().filter_map(|(_, summary)| summary.memory_bytes_per_token());
@@ -322,7 +322,7 @@ pub(crate) fn energy(runs: &[Run<'_>], kind: Kind) -> Table {
     table.aligned()
 }
 
-/// What is in the file, by role and encoding.
+/// Content of the file by role and encoding.
 pub(crate) fn roles(run: &Run<'_>) -> Table {
     let records = &run.ledger.header.model.by_role;
     let unit = ByteUnit::of(records.iter().map(|record| record.bytes as f64).fold(0.0, f64::max));
@@ -340,12 +340,12 @@ pub(crate) fn roles(run: &Run<'_>) -> Table {
     table.aligned()
 }
 
-/// Bytes of a layer's record, in the order of the drawing.
+/// Bytes of a layer's parts, in the order of the chart.
 pub(crate) fn layer_parts(layer: &LayerBytes) -> [u64; 3] {
     [layer.attention_bytes, layer.ffn_bytes, layer.other_bytes]
 }
 
-/// What is in the file, by layer.
+/// Content of the file by layer.
 pub(crate) fn layers(run: &Run<'_>) -> Table {
     let records = &run.ledger.header.model.by_layer;
     let all = |record: &LayerBytes| layer_parts(record).iter().map(|&bytes| bytes as f64).sum::<f64>();
@@ -362,7 +362,7 @@ pub(crate) fn layers(run: &Run<'_>) -> Table {
     table.aligned()
 }
 
-/// The figures behind the drawings over time.
+/// Figures behind the charts over time.
 pub(crate) fn timeline(run: &Run<'_>, bins: &Bins) -> Table {
     let meters = &run.ledger.header.meters;
     let mut table = table(

@@ -1,21 +1,21 @@
-//! A run over time: lines of the ledger spread over bins of equal length.
+//! A run over time: ledger lines spread over bins of equal length.
 
 use crate::reader::{Entry, LedgerFile};
 use pith_runtime::Phase;
 
-/// Most bins of a run: a row of its table each.
+/// Most bins of a run; each is a row of its table.
 const MOST_BINS: usize = 60;
 
-/// A run in equal stretches of time.
+/// A run divided into equal time bins.
 pub(crate) struct Bins {
     pub bins: Vec<Bin>,
-    /// Where the last line ends.
+    /// End of the last line.
     pub end: f64,
-    /// From, to and phase of neighbouring lines of one phase.
+    /// Start, end and phase of each stretch of consecutive lines of one phase.
     pub spans: Vec<(f64, f64, Phase)>,
 }
 
-/// One stretch.
+/// One time bin.
 #[derive(Clone, Default)]
 pub(crate) struct Bin {
     pub from: f64,
@@ -23,14 +23,14 @@ pub(crate) struct Bin {
     prefill_seconds: f64,
     decode_seconds: f64,
     decode_tokens: f64,
-    /// One a meter: joules, and the seconds of work that they are of.
+    /// Per meter: joules, and the seconds of work they cover.
     energy: Vec<(f64, f64)>,
     pub celsius: Option<f64>,
     pub throttled: Option<bool>,
 }
 
 impl Bin {
-    /// What was done in it.
+    /// Phases of the work in this bin.
     pub fn phase(&self) -> &'static str {
         match (self.prefill_seconds > 0.0, self.decode_seconds > 0.0) {
             (true, true) => "prefill, decode",
@@ -40,25 +40,26 @@ impl Bin {
         }
     }
 
-    /// Decoded tokens a second of decoding.
+    /// Tokens decoded per second of decoding.
     pub fn tokens_per_second(&self) -> Option<f64> {
         (self.decode_seconds > 0.0).then(|| self.decode_tokens / self.decode_seconds)
     }
 
-    /// Mean power while working, of lines that have a figure.
+    /// Mean power during work, over lines that have a figure.
     pub fn watts(&self, meter: usize) -> Option<f64> {
         let (joules, seconds) = self.energy[meter];
         (seconds > 0.0).then(|| joules / seconds)
     }
 
-    /// The middle.
+    /// Midpoint in time.
     pub fn middle(&self) -> f64 {
         (self.from + self.to) / 2.0
     }
 }
 
 impl Bins {
-    /// Fewer bins than [`MOST_BINS`] where there are few lines, or few new values of a slow sensor.
+    /// Takes fewer than [`MOST_BINS`] bins where there are few lines, or few new values of a slow
+    /// sensor.
     pub fn new(ledger: &LedgerFile) -> Self {
         let entries = &ledger.entries;
         let end = entries.last().map_or(0.0, |entry| entry.start_seconds + entry.seconds);
@@ -83,7 +84,7 @@ impl Bins {
     }
 }
 
-/// Adds a line to the bins that it lies in, evenly over its time.
+/// Distributes a line evenly over the bins it overlaps.
 fn spread(entry: &Entry, bins: &mut [Bin], width: f64) {
     let (from, to) = (entry.start_seconds, entry.start_seconds + entry.seconds);
     let index = |time: f64| {
@@ -107,7 +108,7 @@ fn spread(entry: &Entry, bins: &mut [Bin], width: f64) {
             }
         }
     }
-    // The state was asked when the work was done.
+    // Conditions were read at the end of the work.
     let bin = &mut bins[last];
     bin.celsius = bin.celsius.into_iter().chain(entry.conditions.temperature_celsius).reduce(f64::max);
     bin.throttled =

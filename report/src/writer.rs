@@ -1,4 +1,4 @@
-//! Writes a ledger, a line a token, as it comes.
+//! Writes a ledger, one line per token, during the run.
 
 use crate::header::Header;
 use pith_runtime::TokenCost;
@@ -6,16 +6,16 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Form of a ledger.
+/// Format of a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LedgerFormat {
-    /// A JSON object a line.
+    /// One JSON object per line.
     Jsonl,
-    /// Comma-separated values below a comment that holds the first line of the other form.
+    /// Comma-separated values below a comment that holds the JSON form's first line.
     Csv,
 }
 
-/// Columns of a CSV ledger before those of the meters, in their order.
+/// Columns of a CSV ledger before the meters' columns, in order.
 pub(crate) const COLUMNS: [&str; 13] = [
     "start_seconds",
     "phase",
@@ -37,11 +37,11 @@ pub(crate) fn joules_column(meter: &str) -> String {
     format!("joules[{meter}]")
 }
 
-/// Lines that come faster than this wait for each other, so that writing them costs no call of the system each.
+/// Lines that arrive faster than this are collected, to save a system call per line.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Writes one line a cost, whole lines at a time: a run that is killed leaves whole lines, and lacks those of its last
-/// tenth of a second at most.
+/// Writes one line per cost, whole lines only. A run that is killed leaves whole lines and loses at
+/// most those of its last tenth of a second.
 pub struct LedgerWriter<W: Write> {
     out: W,
     format: LedgerFormat,
@@ -50,7 +50,7 @@ pub struct LedgerWriter<W: Write> {
 }
 
 impl LedgerFormat {
-    /// CSV where the name ends in `.csv`, otherwise lines of JSON.
+    /// CSV where the name ends in `.csv`, otherwise JSON lines.
     pub fn of(path: &Path) -> Self {
         match path.extension() {
             Some(extension) if extension.eq_ignore_ascii_case("csv") => Self::Csv,
@@ -60,7 +60,7 @@ impl LedgerFormat {
 }
 
 impl<W: Write> LedgerWriter<W> {
-    /// Writes what comes before the first token. `out` must not be buffered.
+    /// Writes the part before the first token. `out` must not be buffered.
     pub fn new(mut out: W, format: LedgerFormat, header: &Header) -> io::Result<Self> {
         let mut text = serde_json::to_string(header)?;
         text.push('\n');
@@ -76,7 +76,7 @@ impl<W: Write> LedgerWriter<W> {
         Ok(Self { out, format, lines: Vec::new(), written: Instant::now() })
     }
 
-    /// Adds a line; writes it, and those that wait, unless the last ones were written a moment ago.
+    /// Adds a line. Writes it and the waiting lines, unless the last write was a moment ago.
     pub fn write(&mut self, cost: &TokenCost) -> io::Result<()> {
         match self.format {
             LedgerFormat::Jsonl => serde_json::to_writer(&mut self.lines, cost)?,
@@ -89,7 +89,7 @@ impl<W: Write> LedgerWriter<W> {
         self.flush()
     }
 
-    /// Writes the lines that wait.
+    /// Writes the waiting lines.
     pub fn flush(&mut self) -> io::Result<()> {
         self.written = Instant::now();
         let result = self.out.write_all(&self.lines);
@@ -99,18 +99,18 @@ impl<W: Write> LedgerWriter<W> {
 }
 
 impl<W: Write> Drop for LedgerWriter<W> {
-    /// Writes the lines that wait; who wants to know whether that went well calls [`LedgerWriter::flush`].
+    /// Writes the waiting lines and ignores errors; call [`LedgerWriter::flush`] to see them.
     fn drop(&mut self) {
         let _ = self.flush();
     }
 }
 
-/// A meter's name inside the one line of columns.
+/// A meter's name in the single line of column names.
 pub(crate) fn one_line(name: &str) -> String {
     name.replace(['\n', '\r'], " ")
 }
 
-/// Numbers, words without commas, and nothing where a figure is missing.
+/// Numbers, and words without commas; an empty cell where a figure is missing.
 fn row(cost: &TokenCost, line: &mut Vec<u8>) -> io::Result<()> {
     fn cell(line: &mut Vec<u8>, value: Option<impl std::fmt::Display>) -> io::Result<()> {
         line.push(b',');

@@ -1,4 +1,4 @@
-//! Ledgers of runs that never were, with figures that only have to agree with themselves.
+//! Ledgers of invented runs, whose figures need only be consistent.
 
 use pith_meter::{Conditions, Joules, Kind, Reading, Scope, Traffic};
 use pith_report::{
@@ -9,7 +9,7 @@ use pith_runtime::{Phase, TokenCost};
 use std::path::Path;
 use std::time::Duration;
 
-/// One model in one encoding.
+/// A model in one encoding.
 pub struct Plan {
     pub name: &'static str,
     pub encoding: &'static str,
@@ -97,7 +97,7 @@ pub fn header(plan: &Plan) -> Header {
     }
 }
 
-/// A prompt and `tokens` decoded tokens, every tenth with a drafted token accepted.
+/// Costs of a prompt and `tokens` decoded tokens; every tenth comes with an accepted draft token.
 pub fn costs(plan: &Plan, tokens: usize) -> Vec<TokenCost> {
     let mut noise = 12345_u64;
     let mut uniform = || {

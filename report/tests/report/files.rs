@@ -1,4 +1,4 @@
-//! Reading what was written, whole, cut or damaged.
+//! Reading written ledgers: whole, truncated and damaged.
 
 use crate::common::{costs, header, parsed, plans, written};
 use pith_report::{LedgerFormat, LedgerWriter, MAX_LINE_BYTES, ReportError};
@@ -27,7 +27,7 @@ fn both_forms_give_back_what_was_written() {
             assert_eq!((entry.traffic, entry.conditions), (cost.traffic, cost.conditions));
             assert_eq!(entry.joules.len(), cost.energy.len());
             for (found, reading) in entry.joules.iter().zip(&cost.energy) {
-                // Reading decimals is off by one unit of the last place at times.
+                // Reading decimals can be off by one unit in the last place.
                 let joules = reading.joules.unwrap().0;
                 assert!((found.unwrap() - joules).abs() <= 4.0 * f64::EPSILON * joules);
             }
@@ -35,7 +35,7 @@ fn both_forms_give_back_what_was_written() {
     }
 }
 
-/// Whoever is looked at in between, a reader or a killed run's file, has whole lines.
+/// At any moment the file holds whole lines, for a concurrent reader or after a kill.
 #[test]
 fn lines_are_written_whole_and_no_later_than_asked() {
     #[derive(Clone, Default)]
@@ -85,7 +85,7 @@ fn a_missing_figure_stays_missing() {
     }
 }
 
-/// Wherever a run is killed, what is read is the beginning of what was written, or an error.
+/// Wherever a run is killed, reading gives the beginning of what was written, or an error.
 #[test]
 fn a_file_cut_anywhere_is_never_misread() {
     let plan = &plans()[0];
@@ -145,7 +145,7 @@ fn wrong_fields_are_named_with_their_line() {
         let error = parsed("run.jsonl", &damaged(LedgerFormat::Jsonl, 3, from, to)).unwrap_err().to_string();
         assert!(error.starts_with("run.jsonl, ") && error.contains(expected), "{to}: {error}");
     }
-    // Line 2 has the columns.
+    // Line 2 holds the columns.
     let table = [
         (2, ",seconds,", ",milliseconds,", "line 2, column 5: found \"milliseconds\", expected \"seconds\""),
         (2, "joules[bytes]", "millijoules[bytes]", "line 2, column 15"),
@@ -167,7 +167,7 @@ fn clocks_that_go_back_are_refused() {
     let (header, mut costs) = (header(plan), costs(plan, 6));
     costs.swap(3, 4);
     let error = parsed("x", &written(&header, &costs, LedgerFormat::Jsonl)).unwrap_err();
-    // Behind the first line; the swapped costs are on lines 5 and 6.
+    // After the first line. The swapped costs are on lines 5 and 6.
     assert!(
         matches!(&error, ReportError::Field { line: 6, field, .. } if field == "start_seconds"),
         "{error}"

@@ -1,11 +1,12 @@
-//! Metrics as a server of them reads them.
+//! Metrics as a Prometheus server parses them.
 
 use crate::common::{costs, header, meter, plans};
 use pith_meter::{Kind, Scope};
 use pith_report::Metrics;
 use std::collections::HashMap;
 
-/// Samples by their whole name; every line must be a comment or a sample, every sample have a type and be alone.
+/// Samples by full name. Every line must be a comment or a sample; every sample must have a type
+/// and be unique.
 fn samples(text: &str) -> HashMap<String, f64> {
     let mut samples = HashMap::new();
     let mut types = Vec::new();

@@ -1,4 +1,4 @@
-//! The page says what the ledgers say.
+//! The page shows the figures of the ledgers.
 
 use crate::common::{Plan, costs, header, meter, parsed, plans, written};
 use pith_meter::{Kind, Scope};
@@ -18,7 +18,7 @@ struct Cell {
     interval: Option<f64>,
 }
 
-/// The rows of a table by its id.
+/// Rows of a table, found by its id.
 fn rows(document: &Document<'_>, id: &str) -> Vec<Vec<Cell>> {
     let name = format!("table-{id}");
     let table = document.descendants().find(|node| node.attribute("id") == Some(&name)).expect(id);
@@ -42,7 +42,8 @@ fn rows(document: &Document<'_>, id: &str) -> Vec<Vec<Cell>> {
     .collect()
 }
 
-/// The page of the four runs, one of them from a table and the others from lines; and their lines as plain JSON.
+/// The page of the four runs, one of them from CSV and the others from JSON lines; and their lines
+/// as plain JSON.
 fn four() -> (String, Vec<Vec<Value>>) {
     let mut ledgers = Vec::new();
     let mut lines = Vec::new();
@@ -70,7 +71,7 @@ fn same(cell: &Cell, expected: f64) {
     assert!((value - expected).abs() <= 1e-9 * expected.abs(), "{value} is not {expected}");
 }
 
-/// The text of a cell is its figure, in a unit of `unit`, rounded.
+/// Checks that a cell's text is its figure in units of `unit`, rounded.
 #[track_caller]
 fn reads(cell: &Cell, unit: f64) {
     let shown: f64 = cell.text.split(' ').next().unwrap().parse().unwrap();
@@ -156,7 +157,7 @@ fn energy_is_the_ledgers_and_kinds_stay_apart() {
         same(&row[7], decode / sum(lines, "decode", of("seconds")));
         assert_eq!(row[8].text, format!("{TOKENS} of {TOKENS}"));
     }
-    // The run without a meter is named, and has no row.
+    // The run without a meter is named and has no row.
     assert!(text.contains("figures are missing: 4 wren"), "said that run 4 has no meter");
 }
 
@@ -219,7 +220,7 @@ fn the_page_needs_nothing_else_and_names_its_drawings() {
             assert!(has("title") && has("desc"));
         }
     }
-    // Each drawing says what kind its figures are of.
+    // Each chart states the kind of its figures.
     let figures = document.descendants().filter(|node| node.tag_name().name() == "figure");
     let mut count = 0;
     for figure in figures {
@@ -257,7 +258,7 @@ fn names_from_files_are_text_and_never_markup() {
 fn short_and_empty_runs_say_what_they_lack() {
     assert!(matches!(page(&[]), Err(ReportError::NoLedgers)));
     let plan = &plans()[3];
-    // A prompt alone, and one more token.
+    // A prompt alone, then one more token.
     for tokens in [0, 1] {
         let mut costs = costs(plan, 1);
         costs.truncate(1 + tokens);
