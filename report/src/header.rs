@@ -91,7 +91,7 @@ pub struct RunRecord {
     pub kernels: String,
     /// Threads.
     pub threads: u64,
-    /// Storage type of cached keys and values: f32, f16 or q8.
+    /// Storage type of cached keys and values: f32, f16, q8 or q4.
     pub kv: String,
     /// Maximum sequence length, in tokens.
     pub context_len: u64,
@@ -130,7 +130,7 @@ pub struct MeterRecord {
     pub meter: String,
     /// Scope of its figures.
     pub scope: Scope,
-    /// Kind of its figures: counted, measured, calibrated or modelled.
+    /// Kind of its figures: measured, calibrated or modelled.
     pub kind: Kind,
     /// Update interval in milliseconds; absent where it is unknown or figures are computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

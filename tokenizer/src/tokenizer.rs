@@ -110,7 +110,7 @@ impl Tokenizer {
         added.map(|added| added.id).or_else(|| self.vocab.find(text.as_bytes()))
     }
 
-    /// The bytes that a token adds to decoded text, except at its beginning.
+    /// The bytes that a token adds to decoded text when it is not the first token.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         self.append_bytes(id, &mut bytes).then_some(bytes)
