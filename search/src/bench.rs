@@ -1,4 +1,4 @@
-//! The divergence of models that lie in no file, and how much of a pass it takes.
+//! Divergence of models held in memory, by partial passes.
 
 use crate::error::SearchError;
 use crate::random::Random;
@@ -13,21 +13,21 @@ use std::sync::Arc;
 /// Tokens whose logits are computed together.
 const HEAD_TOKENS: usize = 64;
 
-/// Decides which windows are taken and in which order: not a choice of the user's, so that journals stay good.
+/// Seed of the windows' order. Fixed, so that journals stay valid.
 const WINDOW_SEED: u64 = 0;
 
-/// The windows of the search's text, and what the dense model says of them.
+/// The windows of the search's text, with the dense model's logits.
 pub(crate) struct Bench<'a> {
     dense: Arc<Model>,
     windows: Vec<Vec<u32>>,
-    /// For the first so many windows, ascending; the last is of all.
+    /// References for the first windows, by ascending number; the last covers all.
     stages: Vec<Reference>,
     options: SessionOptions,
     work: PathBuf,
     pub progress: &'a dyn Progress,
 }
 
-/// Windows of as many tokens each, evenly from all of a text, in an order of which any beginning is spread over it.
+/// Equal-length windows, ordered so that any prefix covers the text evenly.
 pub(crate) fn pick_windows(sequences: &[Vec<u32>], context_len: usize, count: usize) -> Vec<Vec<u32>> {
     let whole: Vec<&Vec<u32>> = sequences.iter().filter(|sequence| sequence.len() == context_len).collect();
     let count = count.min(whole.len());
@@ -38,8 +38,8 @@ pub(crate) fn pick_windows(sequences: &[Vec<u32>], context_len: usize, count: us
 }
 
 impl<'a> Bench<'a> {
-    /// Runs the dense model over the windows, one or more of the same length. `stages`: how many windows the first
-    /// measurements of a candidate take, ascending; that of all windows is added.
+    /// Runs the dense model over the windows: one or more, all of the same length. `stages`: the
+    /// number of windows of each early measurement, ascending; the stage of all windows is added.
     pub fn new(
         dense: Arc<Model>,
         windows: Vec<Vec<u32>>,
@@ -64,12 +64,12 @@ impl<'a> Bench<'a> {
         Ok(bench)
     }
 
-    /// How many windows each stage takes.
+    /// The number of windows of each stage.
     pub fn stages(&self) -> Vec<usize> {
         self.stages.iter().map(|reference| reference.windows().count()).collect()
     }
 
-    /// All windows.
+    /// The number of all windows.
     pub fn window_count(&self) -> usize {
         self.windows.len()
     }
@@ -84,19 +84,19 @@ impl<'a> Bench<'a> {
         Walk::new(self, Arc::clone(&self.dense), self.windows.len())
     }
 
-    /// Mean divergence of a model on the first windows, as many as one of the stages has.
+    /// Mean divergence of a model on the first `windows` windows; `windows` must be a stage.
     pub fn divergence(&self, model: Arc<Model>, windows: usize) -> Result<f64, SearchError> {
         Walk::new(self, model, windows)?.divergence()
     }
 }
 
-/// A model on its way through its layers, all windows together.
+/// A model's activations between two layers, for all windows.
 pub(crate) struct Walk<'a> {
     bench: &'a Bench<'a>,
     run: LayerRun,
-    /// One a window, `tokens × hidden_len`.
+    /// `tokens × hidden_len` for each window.
     hidden: Vec<Vec<f32>>,
-    /// Layers behind it.
+    /// Number of layers already run.
     at: usize,
 }
 
@@ -113,7 +113,7 @@ impl<'a> Walk<'a> {
         Ok(Self { bench, run, hidden, at: 0 })
     }
 
-    /// Through the layers before `layer`, or all of them.
+    /// Runs the layers before `layer`, or all of them.
     pub fn advance(&mut self, layer: usize) -> Result<(), SearchError> {
         let end = layer.min(self.run.model().config().layers.len());
         while self.at < end {
@@ -128,13 +128,13 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Another model, which differs in nothing that is behind.
+    /// Continues with another model, which must agree in the layers already run.
     pub fn branch(&self, model: Arc<Model>) -> Result<Self, SearchError> {
         let run = LayerRun::new(model, self.bench.options.clone())?.keep_weights();
         Ok(Self { bench: self.bench, run, hidden: self.hidden.clone(), at: self.at })
     }
 
-    /// Through the layers that are left, and the mean divergence of what comes out.
+    /// Runs the remaining layers and returns the mean divergence.
     pub fn divergence(mut self) -> Result<f64, SearchError> {
         self.advance(usize::MAX)?;
         let count = self.hidden.len();
@@ -155,7 +155,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The logits of windows that went through all layers, window after window.
+/// Logits after the last layer, window by window.
 struct Finished<'a> {
     run: &'a mut LayerRun,
     hidden: &'a [Vec<f32>],

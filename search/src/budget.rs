@@ -1,48 +1,48 @@
-//! What a file may cost.
+//! Limits of a file's cost.
 
 use crate::error::SearchError;
 use crate::knapsack::Frontier;
 use crate::space::{Assignment, Space};
 use std::fmt;
 
-/// Energy of a decoded token: `joules_per_byte · bytes + joules_per_operation · operations`, the bytes being the weights that
-/// it reads, the operations two for each weight it multiplies. Keys, values and activations are left out: they are the same
-/// whatever is chosen.
+/// Energy of a decoded token: `joules_per_byte · bytes + joules_per_operation · operations`. Bytes
+/// are the weights that the token reads; operations are two for each weight it multiplies. Keys,
+/// values and activations are left out: they are the same for every assignment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EnergyRule {
-    /// Joules for each byte of weights, what the board draws while it is read included.
+    /// Joules per byte of weights, including the board's power while the byte is read.
     pub joules_per_byte: f64,
-    /// Joules for each multiplication or addition.
+    /// Joules per multiplication or addition.
     pub joules_per_operation: f64,
 }
 
 impl EnergyRule {
-    /// Joules of a token that reads so many bytes.
+    /// Joules of a token that reads `token_bytes`.
     pub fn joules(&self, space: &Space, token_bytes: u64) -> f64 {
         self.joules_per_byte * token_bytes as f64 + self.joules_per_operation * space.operations() as f64
     }
 }
 
-/// An upper bound of what is made.
+/// An upper bound of the file's size or of its cost per token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Budget {
     /// Bytes of the file.
     FileBytes(u64),
     /// Bytes of weights that a decoded token reads.
     BytesPerToken(u64),
-    /// Bits of a weight over all matrices, embedding and head counted.
+    /// Bits per weight over all matrices, embedding and head included.
     BitsPerWeight(f64),
     /// Joules of a decoded token.
     JoulesPerToken {
-        /// How many.
+        /// The bound.
         joules: f64,
-        /// What they are computed by.
+        /// The rule for computing joules.
         rule: EnergyRule,
     },
 }
 
 impl Budget {
-    /// Fails for numbers that no file can be held against.
+    /// Fails unless the bound is finite and above 0.
     pub(crate) fn check(&self) -> Result<(), SearchError> {
         let limit = self.limit();
         if limit.is_finite() && limit > 0.0 {
@@ -74,7 +74,7 @@ impl Budget {
         }
     }
 
-    /// What an assignment comes to, in the bound's unit.
+    /// The cost of an assignment, in the bound's unit.
     pub fn measure(&self, space: &Space, assignment: &[u8], refine: bool) -> f64 {
         match self {
             Budget::FileBytes(_) => space.file_bytes(assignment, refine) as f64,
@@ -84,12 +84,12 @@ impl Budget {
         }
     }
 
-    /// Whether an assignment keeps within it.
+    /// Whether an assignment is within the budget.
     pub fn fits(&self, space: &Space, assignment: &[u8], refine: bool) -> bool {
         self.measure(space, assignment, refine) <= self.limit()
     }
 
-    /// What a choice adds: bytes that are stored, or bytes that a token reads.
+    /// The cost of one choice: bytes stored, or bytes read per token.
     pub(crate) fn cost(&self, space: &Space, tensor: usize, choice: usize) -> u64 {
         match self {
             Budget::FileBytes(_) | Budget::BitsPerWeight(_) => space.matrix_bytes(tensor, choice),
@@ -109,16 +109,17 @@ impl Budget {
         }
     }
 
-    /// The combination of the least damage within the budget; `None` where none is.
+    /// The combination within the budget with the smallest sum of sensitivities; `None` if none
+    /// fits.
     pub(crate) fn pick(&self, space: &Space, frontier: &Frontier, refine: bool) -> Option<Assignment> {
         let limit = self.cost_limit(space);
         let end = frontier.points().partition_point(|point| point.cost as f64 <= limit);
-        // What comes on top of the matrices, and where tensors begin, is known of whole assignments alone.
+        // Alignment and everything beside the matrices are known for whole assignments only.
         let assignments = (0..end).rev().map(|point| frontier.choices(point));
         assignments.into_iter().find(|assignment| self.fits(space, assignment, refine))
     }
 
-    /// A bound or a measure in words.
+    /// Formats a bound or a cost with its unit.
     pub fn show(&self, value: f64) -> String {
         match self {
             Budget::FileBytes(_) => format!("{value:.0} bytes"),

@@ -1,4 +1,4 @@
-//! What can be done with a matrix.
+//! Choices for one matrix.
 
 use pith_converter::{ConvertError, Quantizer, Rounder};
 use pith_format::{Encoding, TensorId, UnknownEncoding};
@@ -7,11 +7,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// What is done with a matrix. The search knows what it costs, what it damages and how to apply it, nothing else.
+/// A choice for a matrix. The search knows its cost, its sensitivity and its effect, nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Choice {
-    /// It is stored so.
+    /// Store the matrix in this encoding.
     Encoding(Encoding),
 }
 
@@ -22,24 +22,24 @@ impl Choice {
         encoding.matrix_bytes(rows as u64, cols as u64).expect("a matrix that lies in an open file")
     }
 
-    /// Bytes that looking up one of its rows reads.
+    /// Bytes read to look up one of its rows.
     pub fn row_bytes(self, cols: usize) -> u64 {
         self.bytes(1, cols)
     }
 
-    /// Bits of a weight.
+    /// Bits per weight.
     pub fn bits(self) -> f64 {
         let Self::Encoding(encoding) = self;
         encoding.bits_per_weight()
     }
 
-    /// What a recipe says of it.
+    /// Its encoding in a recipe.
     pub fn encoding(self) -> Encoding {
         let Self::Encoding(encoding) = self;
         encoding
     }
 
-    /// The matrix as it becomes.
+    /// The tiles of a matrix after this choice.
     pub(crate) fn tiles(
         self,
         rounder: &Rounder<'_>,
@@ -50,7 +50,7 @@ impl Choice {
         rounder.round(id, encoding, quantizer)
     }
 
-    /// The model with [`Choice::tiles`] in the matrix's place.
+    /// The model with [`Choice::tiles`] in place of the matrix.
     pub(crate) fn apply(self, model: Model, id: TensorId, tiles: Arc<[u8]>) -> Result<Model, RuntimeError> {
         let Self::Encoding(encoding) = self;
         model.with_matrix(id, encoding, tiles)

@@ -1,4 +1,4 @@
-//! Everything that can stop a search.
+//! Errors of a search.
 
 use pith_converter::ConvertError;
 use pith_converter::statistics::StatisticsError;
@@ -8,7 +8,7 @@ use pith_runtime::RuntimeError;
 use std::io;
 use std::path::PathBuf;
 
-/// Why there is no file.
+/// A search without a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the messages say")]
@@ -22,51 +22,51 @@ pub enum SearchError {
     /// Two models cannot be compared.
     #[error(transparent)]
     Eval(#[from] EvalError),
-    /// A file cannot be laid out.
+    /// The layout of a file is impossible.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The system does not give or take a file.
+    /// An input or output operation failed.
     #[error("{}: {action}: {source}", path.display())]
     Io { path: PathBuf, action: &'static str, source: io::Error },
-    /// An option's value cannot be.
+    /// An option has an invalid value.
     #[error("{option} is {found:?}, expected {expected}")]
     Option { option: &'static str, found: String, expected: String },
-    /// Nothing to choose for.
+    /// The model has no matrix to choose an encoding for.
     #[error("{model} has no matrices to choose encodings for")]
     NoTensors { model: String },
-    /// A budget below what is possible.
+    /// The budget is below the cheapest assignment.
     #[error(
         "the budget of {budget} cannot be met: the least possible is {least}, with every matrix in {with}; \
         a larger budget would do, or --encodings with fewer bits"
     )]
     TooSmall { budget: String, least: String, with: String },
-    /// A file exists, is an input, or is no file.
+    /// The output exists, is an input, or is not a file.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
-    /// The model is no checkpoint.
+    /// The source is not a checkpoint.
     #[error("{} is a .pith file; a search starts from the checkpoint, a Hugging Face folder or a .gguf file", path.display())]
     NoCheckpoint { path: PathBuf },
-    /// Too little text to measure on.
+    /// The text has too few windows.
     #[error(
         "the text gives {found} windows of {context_len} tokens, a search needs {least}; give more text or a shorter --context"
     )]
     ShortText { found: usize, context_len: usize, least: usize },
-    /// A journal that was not written by a search.
+    /// A line of the journal is invalid.
     #[error("{}: line {line}: {reason}", path.display())]
     Journal { path: PathBuf, line: usize, reason: String },
-    /// A journal of something else.
+    /// The journal belongs to another search.
     #[error("{} is of another search: {field} is {found}, here {expected}; give another --work folder, or remove it", path.display())]
     OtherJournal { path: PathBuf, field: &'static str, found: String, expected: String },
-    /// Two searches in one folder.
+    /// Another search uses the folder.
     #[error("another search works in {}", path.display())]
     Busy { path: PathBuf },
-    /// Somebody asked to stop.
+    /// The user asked to stop.
     #[error("stopped; what was measured is kept in {}, and the same command goes on from there", work.display())]
     Interrupted { work: PathBuf },
 }
 
 impl SearchError {
-    /// Whether somebody asked to stop.
+    /// Whether the user asked to stop.
     pub fn is_interruption(&self) -> bool {
         matches!(
             self,

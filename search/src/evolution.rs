@@ -1,6 +1,7 @@
-//! From an assignment to better ones by true divergence (after EvoPress, Sieberling et al. 2024): some matrices get more
-//! bits, others fewer, so that the budget holds; a generation's offspring are measured on few windows, the best of them on
-//! more, and the last one takes the parent's place if it is better on all.
+//! Improves an assignment by the true divergence (after EvoPress, Sieberling et al. 2024). An
+//! offspring gives some matrices more bits and others fewer, within the budget. Each generation
+//! measures its offspring on few windows, the best of them on more, and the last one on all. That
+//! one replaces the parent if it is better.
 
 use crate::bench::Bench;
 use crate::budget::Budget;
@@ -12,16 +13,16 @@ use crate::tiles::Tiles;
 use pith_format::Unit;
 use std::time::Instant;
 
-/// Offspring of a generation.
+/// Offspring per generation.
 pub(crate) const OFFSPRING: usize = 8;
 
-/// Most matrices that an offspring gives more bits to.
+/// Most matrices that one offspring gives more bits.
 const STEPS: usize = 3;
 
-/// Draws before a generation has as many offspring as it gets: small spaces have few.
+/// Most draws per generation: a small space may have too few offspring.
 const DRAWS: usize = 200;
 
-/// What an evolution works with.
+/// The parts that an evolution uses.
 pub(crate) struct Evolution<'a, 'b, 'c> {
     pub space: &'a Space,
     pub budget: &'a Budget,
@@ -31,7 +32,7 @@ pub(crate) struct Evolution<'a, 'b, 'c> {
     pub journal: &'a mut Journal,
 }
 
-/// How it went.
+/// The result of an evolution.
 #[derive(Clone, Debug)]
 pub(crate) struct Evolved {
     pub best: Assignment,
@@ -48,7 +49,8 @@ pub(crate) fn stages(windows: usize) -> Vec<usize> {
 }
 
 impl Evolution<'_, '_, '_> {
-    /// The mean divergence of an assignment on the first windows; what was measured before is not measured again.
+    /// The mean divergence of an assignment on the first `windows` windows, from the journal if
+    /// known.
     pub fn divergence(&mut self, assignment: &[u8], windows: usize) -> Result<f64, SearchError> {
         if let Some(kl) = self.journal.divergence(assignment, windows) {
             return Ok(kl);
@@ -58,7 +60,8 @@ impl Evolution<'_, '_, '_> {
         Ok(kl)
     }
 
-    /// Up to `generations`, none of which begins after `deadline`. The same seed gives the same generations.
+    /// Runs up to `generations`; none begins after `deadline`. The same seed gives the same
+    /// generations.
     pub fn run(
         &mut self,
         start: Assignment,
@@ -88,7 +91,8 @@ impl Evolution<'_, '_, '_> {
                     }
                     break;
                 }
-                // An eighth of the offspring, and twice as many for every stage that is still to come after the next.
+                // One candidate reaches the last stage; each earlier cut keeps twice as many, at
+                // most 8.
                 let kept = 1usize << (stages.len() - 2 - index).min(3);
                 candidates = measured.into_iter().take(kept).map(|(_, candidate)| candidate).collect();
             }
@@ -99,7 +103,7 @@ impl Evolution<'_, '_, '_> {
     }
 }
 
-/// Different ones, none of them the parent.
+/// Distinct offspring, none equal to the parent.
 fn offspring(
     parent: &[u8],
     choice_count: usize,
@@ -119,7 +123,8 @@ fn offspring(
     children
 }
 
-/// Some matrices a choice up, then others a choice down until it fits; `None` where that leads nowhere.
+/// Raises the choices of some matrices, then lowers others until the child fits; `None` if it
+/// cannot.
 fn mutated(
     parent: &[u8],
     choice_count: usize,
@@ -127,7 +132,7 @@ fn mutated(
     fits: &impl Fn(&[u8]) -> bool,
 ) -> Option<Assignment> {
     let mut child = parent.to_vec();
-    // Small changes are the likelier ones.
+    // Small changes are more likely.
     let steps = 1 + random.below(STEPS).min(random.below(STEPS));
     for _ in 0..steps {
         let raised = pick(random, &child, |index| usize::from(child[index]) + 1 < choice_count)?;

@@ -4,17 +4,18 @@ use crate::error::SearchError;
 use std::fs;
 use std::path::Path;
 
-/// The search's file, until it gets the output's name.
+/// The search's file until it is renamed to the output.
 pub(crate) const FOUND: &str = "found.pith";
 
-/// The best uniform recipe's, which is compared with it.
+/// The file of the best uniform recipe, for comparison.
 pub(crate) const UNIFORM: &str = "uniform.pith";
 
-/// How names begin of what is written here: these, the file of a first rounding, the dense file.
+/// Beginnings of the names of all files written here; `first.pith` is the first rounding, `dense.`
+/// the dense file.
 const WRITTEN: [&str; 4] = [FOUND, UNIFORM, "first.pith", "dense."];
 
-/// Takes away what searches that were killed had written of files. To be called by who holds the journal's lock: then no
-/// other search is writing here, but one that prepares itself and would be refused next.
+/// Removes partial files that killed searches left. The caller must hold the journal's lock. Then
+/// the only other possible writer is a search that is still preparing and will be refused.
 pub(crate) fn remove_partials(folder: &Path) -> Result<(), SearchError> {
     for entry in fs::read_dir(folder).map_err(SearchError::io(folder, "read"))? {
         let path = entry.map_err(SearchError::io(folder, "read"))?.path();
@@ -25,7 +26,7 @@ pub(crate) fn remove_partials(folder: &Path) -> Result<(), SearchError> {
     Ok(())
 }
 
-/// As [`pith_format::Writer`] names what is not whole.
+/// Whether [`pith_format::Writer`] gives this name to an unfinished file.
 fn is_partial(name: &str) -> bool {
     let of = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial"));
     of.is_some_and(|of| WRITTEN.iter().any(|start| of.starts_with(start)))

@@ -1,4 +1,4 @@
-//! What was measured, kept as it comes, so that nothing is measured twice.
+//! A log of all measurements, so that a resumed search repeats none of them.
 
 use crate::error::SearchError;
 use serde::{Deserialize, Serialize};
@@ -7,10 +7,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Version of the lines.
+/// Version of the journal's format.
 const VERSION: u32 = 1;
 
-/// What measurements depend on, the first line of a journal. Those of another subject say nothing.
+/// The first line of a journal: everything that its measurements depend on. A journal with another
+/// subject cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subject {
@@ -18,19 +19,19 @@ pub struct Subject {
     pub version: u32,
     /// Checksum of the checkpoint's weights.
     pub model: String,
-    /// Checksum of the text that divergence is measured on.
+    /// Checksum of the text for measuring divergence.
     pub text: String,
-    /// Checksum of the tokens that the calibration was made with.
+    /// Checksum of the tokens of the calibration text.
     pub calibration: String,
     /// The choices, from the fewest bits to the most.
     pub choices: Vec<String>,
-    /// Tokens of a window.
+    /// Tokens per window.
     pub context_len: usize,
-    /// Tokens that divergence is measured on.
+    /// Tokens for measuring divergence.
     pub eval_tokens: usize,
-    /// Limit of the calibration's tokens, where there is one.
+    /// Limit of the calibration's tokens, if any.
     pub calibration_tokens: Option<usize>,
-    /// The choices whose damages are measured.
+    /// The choices whose sensitivities are measured; the others are interpolated.
     pub measured: Vec<String>,
 }
 
@@ -38,25 +39,26 @@ pub struct Subject {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 enum Record {
-    /// One matrix, the others dense.
-    Damage { tensor: String, choice: String, kl: f64 },
-    /// A whole assignment, on the first so many windows.
+    /// One matrix replaced, the others dense. Older journals name it `damage`.
+    #[serde(alias = "damage")]
+    Sensitivity { tensor: String, choice: String, kl: f64 },
+    /// A whole assignment, over the first `windows` windows.
     Divergence { assignment: String, windows: usize, kl: f64 },
 }
 
-/// A journal file: JSON lines that are only appended to. Open in one search at a time.
+/// A journal file: JSON lines, append-only, open in one search at a time.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     file: File,
-    damages: HashMap<(String, String), f64>,
+    sensitivities: HashMap<(String, String), f64>,
     divergences: HashMap<(String, usize), f64>,
 }
 
 impl Subject {
     pub(crate) const VERSION: u32 = VERSION;
 
-    /// The first field that differs: its name, what is here, what is there.
+    /// The first field that differs: its name, its value in `self`, its value in `found`.
     fn difference(&self, found: &Self) -> Option<(&'static str, String, String)> {
         let tokens =
             |limit: Option<usize>| limit.map_or("all tokens".into(), |limit| format!("{limit} tokens"));
@@ -74,7 +76,7 @@ impl Subject {
         fields.into_iter().find(|(_, expected, found)| expected != found)
     }
 
-    /// Fails with the first field in which `found`, of the journal at `path`, differs.
+    /// Fails with the first field of `found`, from the journal at `path`, that differs.
     pub(crate) fn check(&self, found: &Self, path: &Path) -> Result<(), SearchError> {
         match self.difference(found) {
             None => Ok(()),
@@ -86,16 +88,16 @@ impl Subject {
 }
 
 impl Journal {
-    /// Where a folder's journal lies.
+    /// Path of the journal in `folder`.
     pub fn path_in(folder: &Path) -> PathBuf {
         folder.join("journal.jsonl")
     }
 
-    /// The subject of a folder's journal, if there is one.
+    /// The subject of the journal in `folder`; `None` without a journal.
     pub fn subject_in(folder: &Path) -> Result<Option<Subject>, SearchError> {
         let path = Self::path_in(folder);
         match std::fs::read_to_string(&path) {
-            // A first line that was not written to its end is none.
+            // A first line without its end was torn: the journal is empty.
             Ok(text) => match text.split_once('\n') {
                 Some((line, _)) => parse(&path, 1, line).map(Some),
                 None => Ok(None),
@@ -105,10 +107,10 @@ impl Journal {
         }
     }
 
-    /// Opens the folder's journal, or begins one. Of a journal whose writer was killed the last line may be torn: it is taken
-    /// off.
+    /// Opens the journal in `folder`, or begins one. If the writer was killed, the last line may be
+    /// torn; it is removed.
     ///
-    /// Fails where it is of another subject, is damaged, or is open elsewhere.
+    /// Fails if the journal has another subject, is damaged, or is open elsewhere.
     pub fn open(folder: &Path, subject: &Subject) -> Result<Self, SearchError> {
         let path = Self::path_in(folder);
         let io = |action| SearchError::io(&path, action);
@@ -116,11 +118,11 @@ impl Journal {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(SearchError::Busy { path: folder.into() }),
-            // A file system without locks has none to keep two searches apart.
+            // The file system has no locks: two searches cannot be kept apart.
             Err(TryLockError::Error(_)) => {}
         }
         let mut journal =
-            Self { path: path.clone(), file, damages: HashMap::new(), divergences: HashMap::new() };
+            Self { path: path.clone(), file, sensitivities: HashMap::new(), divergences: HashMap::new() };
         let mut text = String::new();
         journal.file.seek(SeekFrom::Start(0)).map_err(io("read"))?;
         journal.file.read_to_string(&mut text).map_err(io("read"))?;
@@ -135,8 +137,8 @@ impl Journal {
         }
         for (index, line) in lines {
             match parse(&path, index + 1, line)? {
-                Record::Damage { tensor, choice, kl } => {
-                    journal.damages.insert((tensor, choice), kl);
+                Record::Sensitivity { tensor, choice, kl } => {
+                    journal.sensitivities.insert((tensor, choice), kl);
                 }
                 Record::Divergence { assignment, windows, kl } => {
                     journal.divergences.insert((assignment, windows), kl);
@@ -146,29 +148,30 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Measurements in it.
+    /// Number of measurements in the journal.
     pub fn measurement_count(&self) -> usize {
-        self.damages.len() + self.divergences.len()
+        self.sensitivities.len() + self.divergences.len()
     }
 
-    /// The damage of a tensor at a choice.
-    pub fn damage(&self, tensor: &str, choice: &str) -> Option<f64> {
-        self.damages.get(&(tensor.into(), choice.into())).copied()
+    /// The sensitivity of a tensor to a choice, in nats; `None` if not measured.
+    pub fn sensitivity(&self, tensor: &str, choice: &str) -> Option<f64> {
+        self.sensitivities.get(&(tensor.into(), choice.into())).copied()
     }
 
-    /// Keeps a damage.
-    pub fn add_damage(&mut self, tensor: &str, choice: &str, kl: f64) -> Result<(), SearchError> {
-        self.append(&Record::Damage { tensor: tensor.into(), choice: choice.into(), kl })?;
-        self.damages.insert((tensor.into(), choice.into()), kl);
+    /// Appends a sensitivity.
+    pub fn add_sensitivity(&mut self, tensor: &str, choice: &str, kl: f64) -> Result<(), SearchError> {
+        self.append(&Record::Sensitivity { tensor: tensor.into(), choice: choice.into(), kl })?;
+        self.sensitivities.insert((tensor.into(), choice.into()), kl);
         Ok(())
     }
 
-    /// The divergence of an assignment on the first so many windows.
+    /// The divergence of an assignment on the first `windows` windows, in nats; `None` if not
+    /// measured.
     pub fn divergence(&self, assignment: &[u8], windows: usize) -> Option<f64> {
         self.divergences.get(&(spelled(assignment), windows)).copied()
     }
 
-    /// Keeps a divergence.
+    /// Appends a divergence.
     pub fn add_divergence(&mut self, assignment: &[u8], windows: usize, kl: f64) -> Result<(), SearchError> {
         self.append(&Record::Divergence { assignment: spelled(assignment), windows, kl })?;
         self.divergences.insert((spelled(assignment), windows), kl);
@@ -181,7 +184,7 @@ impl Journal {
     }
 }
 
-/// One letter a tensor: `a` is the first choice.
+/// One letter per tensor: `a` is the first choice.
 fn spelled(assignment: &[u8]) -> String {
     assignment
         .iter()
@@ -220,23 +223,35 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Journal::subject_in(folder.path()).unwrap(), None);
         let mut journal = Journal::open(folder.path(), &subject()).unwrap();
-        journal.add_damage("layers.0.ffn.up", "q2", 0.1 + 0.2).unwrap();
+        journal.add_sensitivity("layers.0.ffn.up", "q2", 0.1 + 0.2).unwrap();
         journal.add_divergence(&[0, 1, 1], 4, 1e-300).unwrap();
         drop(journal);
         let path = Journal::path_in(folder.path());
         let mut text = std::fs::read_to_string(&path).unwrap();
         let whole = text.clone();
-        text.push_str("{\"kind\":\"damage\",\"tens");
+        text.push_str("{\"kind\":\"sensitivity\",\"tens");
         std::fs::write(&path, text).unwrap();
         let mut journal = Journal::open(folder.path(), &subject()).unwrap();
         assert_eq!(journal.measurement_count(), 2);
-        assert_eq!(journal.damage("layers.0.ffn.up", "q2"), Some(0.1 + 0.2));
+        assert_eq!(journal.sensitivity("layers.0.ffn.up", "q2"), Some(0.1 + 0.2));
         assert_eq!(journal.divergence(&[0, 1, 1], 4), Some(1e-300));
         assert_eq!(journal.divergence(&[0, 1, 1], 5), None);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
-        journal.add_damage("x", "q8", 1.0).unwrap();
+        journal.add_sensitivity("x", "q8", 1.0).unwrap();
         assert!(std::fs::read_to_string(&path).unwrap().starts_with(&whole));
         assert_eq!(Journal::subject_in(folder.path()).unwrap(), Some(subject()));
+    }
+
+    #[test]
+    fn a_journal_with_the_older_name_of_sensitivities_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Journal::open(folder.path(), &subject()).unwrap());
+        let path = Journal::path_in(folder.path());
+        let line = r#"{"kind":"damage","tensor":"layers.0.ffn.up","choice":"q2","kl":0.25}"#;
+        let text = std::fs::read_to_string(&path).unwrap() + line + "\n";
+        std::fs::write(&path, text).unwrap();
+        let journal = Journal::open(folder.path(), &subject()).unwrap();
+        assert_eq!(journal.sensitivity("layers.0.ffn.up", "q2"), Some(0.25));
     }
 
     #[test]

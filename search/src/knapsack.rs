@@ -1,28 +1,29 @@
-//! One choice for each item so that costs stay low and damages, which add up, too: dynamic programming over the items,
-//! keeping of all combinations so far those that no other beats in both.
+//! Dynamic programming: one choice for each item, with small summed cost and small summed
+//! sensitivity. Of all combinations so far it keeps those that no other beats in both.
 
-/// Most points that are kept after an item. Where there are more, the axis of costs is cut into so many equal parts and each
-/// keeps its point of the least damage, with its exact cost: a step is about 0.01 % of the span.
+/// Most points kept after an item. Beyond that the cost axis is cut into this many equal parts, and
+/// each keeps its point of the smallest sensitivity with its exact cost: a step is about 0.01 % of
+/// the span.
 const POINT_LIMIT: usize = 8192;
 
-/// What a choice comes to.
+/// The cost and the sensitivity of a choice or of a combination.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// In bytes.
+    /// Bytes.
     pub cost: u64,
-    /// In nats.
-    pub damage: f64,
+    /// Nats.
+    pub sensitivity: f64,
 }
 
-/// The combinations that no other beats, by ascending cost and descending damage.
+/// The combinations that no other beats, by ascending cost and descending sensitivity.
 #[derive(Clone, Debug)]
 pub struct Frontier {
     points: Vec<Point>,
-    /// For every item, the state of each combination kept after it.
+    /// For every item, one step per combination kept after it.
     stages: Vec<Vec<Step>>,
 }
 
-/// The last choice of a combination, and which combination of the items before it continues.
+/// The last choice of a combination, and the index of the combination it extends.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     choice: u8,
@@ -30,18 +31,19 @@ struct Step {
 }
 
 impl Frontier {
-    /// Over items with one choice or more each, at most 256.
+    /// Builds the frontier. Each item needs at least one choice and has at most 256.
     pub fn new(items: &[Vec<Point>]) -> Self {
-        let mut points = vec![Point { cost: 0, damage: 0.0 }];
+        let mut points = vec![Point { cost: 0, sensitivity: 0.0 }];
         let mut stages = Vec::with_capacity(items.len());
         for choices in items {
             assert!((1..=256).contains(&choices.len()), "an item of {} choices", choices.len());
             let mut candidates = Vec::with_capacity(points.len() * choices.len());
             for (before, point) in points.iter().enumerate() {
                 for (choice, added) in choices.iter().enumerate() {
-                    let (cost, damage) = (point.cost + added.cost, point.damage + added.damage);
+                    let (cost, sensitivity) =
+                        (point.cost + added.cost, point.sensitivity + added.sensitivity);
                     let step = Step { choice: choice as u8, before: before as u32 };
-                    candidates.push((Point { cost, damage }, step));
+                    candidates.push((Point { cost, sensitivity }, step));
                 }
             }
             let kept = thinned(unbeaten(candidates));
@@ -51,7 +53,7 @@ impl Frontier {
         Self { points, stages }
     }
 
-    /// What the combinations come to.
+    /// Cost and sensitivity of the combinations.
     pub fn points(&self) -> &[Point] {
         &self.points
     }
@@ -74,13 +76,13 @@ impl Frontier {
     }
 }
 
-/// Those that none of at most their cost equals in damage.
+/// Keeps each candidate with less sensitivity than all candidates of at most its cost.
 fn unbeaten(mut candidates: Vec<(Point, Step)>) -> Vec<(Point, Step)> {
-    candidates.sort_by(|(a, _), (b, _)| a.cost.cmp(&b.cost).then(a.damage.total_cmp(&b.damage)));
+    candidates.sort_by(|(a, _), (b, _)| a.cost.cmp(&b.cost).then(a.sensitivity.total_cmp(&b.sensitivity)));
     let mut least = f64::INFINITY;
     candidates.retain(|(point, _)| {
-        let better = point.damage < least;
-        least = least.min(point.damage);
+        let better = point.sensitivity < least;
+        least = least.min(point.sensitivity);
         better
     });
     candidates
@@ -93,7 +95,7 @@ fn thinned(points: Vec<(Point, Step)>) -> Vec<(Point, Step)> {
     let (first, last) = (points[0].0.cost, points[points.len() - 1].0.cost);
     let part =
         |point: &Point| (point.cost - first) as u128 * POINT_LIMIT as u128 / (last - first + 1) as u128;
-    // The cheapest stays: it decides whether a budget can be met.
+    // The cheapest always stays: it decides whether a budget can be met.
     let mut kept: Vec<(Point, Step)> = vec![points[0]];
     for &candidate in &points[1..] {
         match kept.last_mut() {
@@ -116,23 +118,23 @@ mod tests {
             (0..choices as u64)
                 .map(|choice| Point {
                     cost: size * (2 + choice),
-                    damage: worth * 0.3f64.powi(choice as i32) * (0.5 + random.unit()),
+                    sensitivity: worth * 0.3f64.powi(choice as i32) * (0.5 + random.unit()),
                 })
                 .collect()
         };
         (0..count).map(|_| item(random)).collect()
     }
 
-    /// Every combination, as a number with a digit for each item.
+    /// Every combination, as a number with one digit per item.
     fn all(items: &[Vec<Point>]) -> Vec<Point> {
-        let mut sums = vec![Point { cost: 0, damage: 0.0 }];
+        let mut sums = vec![Point { cost: 0, sensitivity: 0.0 }];
         for choices in items {
             sums = sums
                 .iter()
                 .flat_map(|sum| {
                     choices.iter().map(|choice| Point {
                         cost: sum.cost + choice.cost,
-                        damage: sum.damage + choice.damage,
+                        sensitivity: sum.sensitivity + choice.sensitivity,
                     })
                 })
                 .collect();
@@ -147,18 +149,19 @@ mod tests {
             let items = items(&mut random, 2 + round % 5, 1 + round % 4);
             let (frontier, all) = (Frontier::new(&items), all(&items));
             for (index, point) in frontier.points().iter().enumerate() {
-                let best = all.iter().filter(|sum| sum.cost <= point.cost).map(|sum| sum.damage);
+                let best = all.iter().filter(|sum| sum.cost <= point.cost).map(|sum| sum.sensitivity);
                 let best = best.fold(f64::INFINITY, f64::min);
-                assert!((best - point.damage).abs() < 1e-12, "{best} at {point:?}");
+                assert!((best - point.sensitivity).abs() < 1e-12, "{best} at {point:?}");
                 let choices = frontier.choices(index);
                 let cost: u64 = choices.iter().zip(&items).map(|(&c, item)| item[c as usize].cost).sum();
-                let damage: f64 = choices.iter().zip(&items).map(|(&c, item)| item[c as usize].damage).sum();
-                assert!(cost == point.cost && (damage - point.damage).abs() < 1e-12);
+                let sensitivity: f64 =
+                    choices.iter().zip(&items).map(|(&c, item)| item[c as usize].sensitivity).sum();
+                assert!(cost == point.cost && (sensitivity - point.sensitivity).abs() < 1e-12);
             }
             let cheapest = all.iter().map(|sum| sum.cost).min().unwrap();
-            let least = all.iter().map(|sum| sum.damage).fold(f64::INFINITY, f64::min);
+            let least = all.iter().map(|sum| sum.sensitivity).fold(f64::INFINITY, f64::min);
             assert_eq!(frontier.points()[0].cost, cheapest);
-            assert!((frontier.points().last().unwrap().damage - least).abs() < 1e-12);
+            assert!((frontier.points().last().unwrap().sensitivity - least).abs() < 1e-12);
         }
     }
 
@@ -174,24 +177,29 @@ mod tests {
         let frontier = Frontier::new(&items);
         let points = frontier.points();
         assert!(points.len() > 1000 && points.len() <= POINT_LIMIT + 1, "{}", points.len());
-        assert!(points.windows(2).all(|pair| pair[0].cost < pair[1].cost && pair[0].damage > pair[1].damage));
-        // The bound of a relaxed problem: no combination at that cost is better than the convex hull of each item.
+        assert!(
+            points
+                .windows(2)
+                .all(|pair| pair[0].cost < pair[1].cost && pair[0].sensitivity > pair[1].sensitivity)
+        );
+        // The relaxed problem's bound: no combination of that cost is below the sum of the items'
+        // convex hulls.
         let cheapest: u64 = items.iter().map(|item| item.iter().map(|point| point.cost).min().unwrap()).sum();
         assert_eq!(points[0].cost, cheapest);
         for &share in &[0.2, 0.5, 0.8] {
             let limit = cheapest as f64 + share * (points.last().unwrap().cost - cheapest) as f64;
-            let found = points[points.partition_point(|point| point.cost as f64 <= limit) - 1].damage;
+            let found = points[points.partition_point(|point| point.cost as f64 <= limit) - 1].sensitivity;
             let bound = relaxed(&items, limit);
             assert!(found >= bound - 1e-9 && found <= bound * 1.02 + 1e-3, "{found} against {bound}");
         }
     }
 
-    /// max over λ ≥ 0 of Σ min (damage + λ cost) − λ limit, a lower bound by duality.
+    /// max over λ ≥ 0 of Σ min (sensitivity + λ cost) − λ limit, a lower bound by duality.
     fn relaxed(items: &[Vec<Point>], limit: f64) -> f64 {
         let dual = |lambda: f64| {
             let of = |item: &Vec<Point>| {
                 item.iter()
-                    .map(|point| point.damage + lambda * point.cost as f64)
+                    .map(|point| point.sensitivity + lambda * point.cost as f64)
                     .fold(f64::INFINITY, f64::min)
             };
             items.iter().map(of).sum::<f64>() - lambda * limit
@@ -202,7 +210,7 @@ mod tests {
     #[test]
     fn no_items_have_one_combination() {
         let frontier = Frontier::new(&[]);
-        assert_eq!(frontier.points(), [Point { cost: 0, damage: 0.0 }]);
+        assert_eq!(frontier.points(), [Point { cost: 0, sensitivity: 0.0 }]);
         assert!(frontier.choices(0).is_empty());
     }
 }

@@ -1,7 +1,7 @@
-//! What a search found.
+//! The result of a search.
 
 use crate::budget::Budget;
-use crate::damage::Damages;
+use crate::sensitivity::Sensitivities;
 use crate::space::{Assignment, Space};
 use pith_converter::Recipe;
 use serde::Serialize;
@@ -10,62 +10,62 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Bounds of the frontier's table, as shares of the one asked for.
+/// Budgets in the frontier's table, as multiples of the one asked for.
 pub(crate) const FRONTIER: [f64; 11] = [0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5];
 
-/// An assignment in figures.
+/// The figures of one assignment.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Which it is.
+    /// Name of the assignment.
     pub name: String,
-    /// Length of its file.
+    /// Length of its file, in bytes.
     pub file_bytes: u64,
     /// Bytes of weights that a decoded token reads.
     pub bytes_per_token: u64,
-    /// Over all matrices.
+    /// Bits per weight over all matrices.
     pub bits_per_weight: f64,
-    /// Of a decoded token, by the board's model, where one was given.
+    /// Joules of a decoded token, by the board's energy model; `None` without a model.
     pub joules_per_token: Option<f64>,
-    /// The sum of damages: what KL would be if they added up.
+    /// The sum of sensitivities: KL if they added up.
     pub predicted_kl: f64,
-    /// Measured mean divergence on the search's text, of the matrices rounded once.
+    /// Measured mean divergence on the search's text, every matrix rounded once.
     pub measured_kl: Option<f64>,
-    /// Measured mean divergence of a file that was written.
+    /// Measured mean divergence of the written file.
     pub file_kl: Option<f64>,
-    /// What each matrix gets.
+    /// The choice for each matrix, by name.
     pub tensors: BTreeMap<String, String>,
 }
 
-/// A search's file and how it came about.
+/// A search's file and the figures behind it.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The file.
     pub output: PathBuf,
-    /// What made it.
+    /// Its recipe.
     pub recipe: Recipe,
     /// The choice for each matrix.
     pub assignment: Assignment,
-    /// Length of the file as it was computed before it was written.
+    /// Length of the file, computed before writing.
     pub predicted_bytes: u64,
     /// Length of the file.
     pub file_bytes: u64,
-    /// The file itself, as the last row; before it what it was chosen from.
+    /// All candidates; the last row is the file itself.
     pub rows: Vec<Row>,
-    /// The least damage at several budgets around the one asked for, by ascending budget.
+    /// The smallest sum of sensitivities at budgets around the one asked for, by ascending budget.
     pub frontier: Vec<Row>,
-    /// What a person should know.
+    /// Remarks for the user.
     pub notes: Vec<String>,
     /// Perplexity of the dense model on the search's text.
     pub dense_perplexity: f64,
     /// Tokens of the search's text.
     pub eval_tokens: usize,
-    /// Measurements that were there already.
+    /// Measurements found in the journal.
     pub resumed: usize,
     /// All measurements.
     pub measurements: usize,
     /// Generations of the evolution.
     pub generations: usize,
-    /// From the beginning of this run.
+    /// Time since the start of this run.
     pub elapsed: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Row {
     pub(crate) fn new(
         name: String,
         space: &Space,
-        damages: &Damages,
+        sensitivities: &Sensitivities,
         budget: &Budget,
         refine: bool,
         assignment: &[u8],
@@ -90,7 +90,7 @@ impl Row {
                 Budget::JoulesPerToken { rule, .. } => Some(rule.joules(space, bytes_per_token)),
                 _ => None,
             },
-            predicted_kl: damages.predicted(assignment),
+            predicted_kl: sensitivities.predicted(assignment),
             measured_kl: None,
             file_kl: None,
             tensors: ids.zip(assignment.iter().map(choice)).collect(),
@@ -99,7 +99,7 @@ impl Row {
 }
 
 impl Outcome {
-    /// Both tables as comma-separated values, without what each matrix gets.
+    /// Both tables as comma-separated values, without the choices for the matrices.
     pub fn to_csv(&self) -> String {
         let mut text = "table,name,file_bytes,bytes_per_token,bits_per_weight,joules_per_token,predicted_kl,\
                         measured_kl,file_kl\n"
@@ -124,7 +124,7 @@ impl Outcome {
         text
     }
 
-    /// Everything, as JSON.
+    /// All of it, as JSON.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "output": self.output.display().to_string(),

@@ -1,37 +1,37 @@
-//! How much is measured, so that it takes no longer than asked.
+//! The amount to measure within the time given.
 
 use crate::space::Space;
 
-/// Tokens that divergence is measured on where time allows, unless asked otherwise.
+/// Default number of tokens for measuring divergence, if time allows.
 pub(crate) const EVAL_TOKENS: usize = 4096;
 
 /// Fewest windows.
 pub(crate) const LEAST_WINDOWS: usize = 2;
 
-/// What damages cost.
+/// Costs of measuring sensitivities.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Costs {
-    /// A dense pass.
+    /// Seconds per token of a dense pass.
     pub seconds_per_token: f64,
-    /// Rounding all matrices to one choice.
+    /// Seconds of rounding all matrices to one choice.
     pub rounding_seconds: f64,
-    /// Passes that measuring every matrix at one choice takes: each begins at the matrix's layer.
+    /// Passes for measuring every matrix at one choice; each begins at the matrix's layer.
     pub passes: f64,
     pub choice_count: usize,
     pub context_len: usize,
-    /// Whole windows that the text has.
+    /// Whole windows in the text.
     pub window_count: usize,
 }
 
-/// What is measured.
+/// The windows and choices to measure.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
     pub windows: usize,
     /// Indices of choices, ascending; the first and the last are always among them.
     pub choices: Vec<usize>,
-    /// What it is expected to take.
+    /// Expected time, in seconds.
     pub seconds: f64,
-    /// Whether that is what there is.
+    /// Whether that fits the time given.
     pub fits: bool,
 }
 
@@ -48,7 +48,7 @@ impl Costs {
         }
     }
 
-    /// Whole windows of so many tokens, as far as the text has them.
+    /// Whole windows in `tokens`, limited to those of the text.
     pub fn windows_of(&self, tokens: usize) -> usize {
         (tokens / self.context_len).clamp(LEAST_WINDOWS, self.window_count)
     }
@@ -58,8 +58,8 @@ impl Costs {
         choices as f64 * (self.passes * tokens * self.seconds_per_token + self.rounding_seconds)
     }
 
-    /// The most that fits into `seconds`: fewer choices are measured before fewer tokens are taken; with `tokens` given those
-    /// stay. Where even the least does not fit it is taken all the same.
+    /// The most that fits into `seconds`. It drops choices before tokens; `tokens`, if given, stay.
+    /// The smallest plan is returned even if it does not fit.
     pub fn plan(&self, tokens: Option<usize>, seconds: f64) -> Plan {
         let most = self.windows_of(tokens.unwrap_or(EVAL_TOKENS));
         let mut windows = most;

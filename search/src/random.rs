@@ -22,12 +22,12 @@ impl Random {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Uniform in `0 .. end`, as far as an `end` far below 2⁶⁴ lets it be. Panics if `end` is 0.
+    /// Uniform in `0 .. end`, nearly exactly for `end` far below 2⁶⁴. Panics if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.bits()) * end as u128) >> 64) as usize
     }
 
-    /// Puts items into a random order.
+    /// Shuffles the items.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));

@@ -3,7 +3,6 @@
 use crate::bench::{Bench, pick_windows};
 use crate::budget::Budget;
 use crate::choice::Choice;
-use crate::damage::{Damages, measure};
 use crate::error::SearchError;
 use crate::evolution::{Evolution, Evolved, stages};
 use crate::files::{FOUND, UNIFORM, remove_partials};
@@ -11,6 +10,7 @@ use crate::journal::{Journal, Subject};
 use crate::knapsack::Frontier;
 use crate::outcome::{FRONTIER, Outcome, Row};
 use crate::plan::{Costs, LEAST_WINDOWS, Plan};
+use crate::sensitivity::{Sensitivities, measure};
 use crate::space::{Assignment, Space};
 use crate::tiles::Tiles;
 use pith_converter::checkpoint::Checkpoint;
@@ -25,54 +25,56 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Generations of the evolution, unless asked otherwise.
+/// Default number of generations of the evolution.
 pub const DEFAULT_GENERATIONS: usize = 20;
 
-/// Share of the time that calibrating may take.
+/// Share of the time for calibrating.
 const CALIBRATION_SHARE: f64 = 0.1;
 
-/// What calibrating is taken to cost beforehand, in dense passes: the pass, and the products of columns.
+/// Estimated cost of calibrating, in dense passes: the pass itself and the products of columns.
 const CALIBRATION_PASSES: f64 = 3.0;
 
-/// Of the time that is left when writing is provided for, what measuring damages may take; evolution has the rest.
-const DAMAGE_SHARE: f64 = 0.7;
+/// Share of the time left, writing deducted, for measuring sensitivities; evolution gets the rest.
+const SENSITIVITY_SHARE: f64 = 0.7;
 
-/// A uniform recipe whose divergence, rounded once, is within this factor of the search's is written too.
+/// A uniform recipe is also written if its divergence, rounded once, is within this factor of the
+/// search's.
 const RIVAL: f64 = 2.0;
 
-/// Fewest tokens of a window.
+/// Fewest tokens per window.
 const LEAST_CONTEXT: usize = 8;
 
-/// What to search for, and how.
+/// Options of a search.
 #[derive(Clone, Debug)]
 pub struct SearchOptions {
-    /// What the file may cost.
+    /// Limit of the file's cost.
     pub budget: Budget,
-    /// What there is for each matrix.
+    /// Choices for each matrix.
     pub choices: Vec<Choice>,
-    /// Text for calibrating; plain, or JSON lines with a field `text`.
+    /// Calibration text: plain, or JSON lines with a field `text`.
     pub text: PathBuf,
-    /// Text that divergence is measured on; `None`: a part of `text`.
+    /// Text for measuring divergence; `None`: a part of `text`.
     pub search_text: Option<PathBuf>,
-    /// Tokens of it; `None`: 4096, or what time allows.
+    /// Tokens of that text; `None`: 4096, or fewer if time is short.
     pub eval_tokens: Option<usize>,
-    /// Most tokens for calibrating; `None`: all, or what time allows.
+    /// Most tokens for calibrating; `None`: all, or fewer if time is short.
     pub calibration_tokens: Option<usize>,
-    /// Tokens of a window, in both.
+    /// Tokens per window, in both texts.
     pub context_len: usize,
-    /// What all may take together, in hours. Calibration, damages and evolution are cut to fit.
+    /// Time for the whole search, in hours. Calibration, sensitivities and evolution are cut to
+    /// fit.
     pub hours: f64,
     /// Most generations of the evolution.
     pub generations: usize,
-    /// Decides what offspring are tried.
+    /// Seed of the evolution's random numbers.
     pub seed: u64,
     /// Whether files are rounded twice; see [`Recipe::refine`].
     pub refine: bool,
     /// Threads, CPUs and kernels.
     pub session: SessionOptions,
-    /// Memory that rounding and calibrating may take, in bytes.
+    /// Memory limit of rounding and calibrating, in bytes.
     pub memory: Option<u64>,
-    /// Folder of what is measured and made on the way.
+    /// Work folder, for measurements and intermediate files.
     pub work: PathBuf,
     /// Overwrite the output.
     pub force: bool,
@@ -80,8 +82,9 @@ pub struct SearchOptions {
 
 /// Finds a recipe within the budget and writes its file to `output`.
 ///
-/// The file diverges no more, on the search's text, than the best uniform recipe that is no larger: both are written and
-/// compared where they are close. Whatever stops a search, the same call goes on from what its journal holds.
+/// On the search's text the file diverges no more than the best uniform recipe that is no larger:
+/// where the two are close, both are written and compared. After any interruption the same call
+/// resumes from the journal.
 pub fn search(
     source: &Path,
     output: &Path,
@@ -95,7 +98,7 @@ pub fn search(
     let checksum = Checkpoint::open(source).and_then(|checkpoint| checkpoint.checksum());
     let model_checksum = format!("{:032x}", checksum.map_err(ConvertError::from)?);
     if let Some(known) = &known {
-        // Before an hour is spent on the wrong folder.
+        // Checked first: a wrong folder must not cost an hour.
         let field = "the model's checksum";
         let (found, expected) = (known.model.clone(), model_checksum.clone());
         if found != expected {
@@ -126,7 +129,7 @@ pub fn search(
     let calibrating = calibrating.elapsed().as_secs_f64().max(tokens * seconds_per_token);
 
     let rounder = Rounder::new(dense.index(), dense.bytes(), &calibration)?;
-    // Another calibration makes others.
+    // Tiles depend on the calibration.
     let made_of = format!("{model_checksum} {}", calibration.info().tokens_checksum);
     let folder = options.work.join(format!("tiles-{:016x}", xxhash_rust::xxh3::xxh3_64(made_of.as_bytes())));
     let dense_path = dense.path().expect("the dense model was opened by its path");
@@ -140,7 +143,7 @@ pub fn search(
     let reserve = 2.0 * writing;
     let plan = match &known {
         Some(known) => known_plan(known, &space, &costs),
-        None => costs.plan(options.eval_tokens, (clock.left() - reserve) * DAMAGE_SHARE),
+        None => costs.plan(options.eval_tokens, (clock.left() - reserve) * SENSITIVITY_SHARE),
     };
     progress.say(&words(&plan, &space, &costs, reserve));
     let asked = options.eval_tokens.map(|tokens| costs.windows_of(tokens));
@@ -167,12 +170,12 @@ pub fn search(
         options.work.clone(),
         progress,
     )?;
-    let damages = measure(&space, &bench, &mut tiles, &mut journal, &plan.choices)?;
+    let sensitivities = measure(&space, &bench, &mut tiles, &mut journal, &plan.choices)?;
     let mut run = Run {
         options,
         space: &space,
         bench: &bench,
-        damages: &damages,
+        sensitivities: &sensitivities,
         inputs: inputs(source, options)?,
         notes: Vec::new(),
         rows: Vec::new(),
@@ -183,7 +186,7 @@ pub fn search(
             plan.seconds
         ));
     }
-    let frontier = Frontier::new(&damages.items(&space, &options.budget));
+    let frontier = Frontier::new(&sensitivities.items(&space, &options.budget));
     let (assignment, rival, evolved) =
         run.choose(&frontier, &mut tiles, &mut journal, clock.deadline(reserve))?;
     let measurements = journal.measurement_count();
@@ -217,23 +220,23 @@ impl Clock {
         self.seconds - self.started.elapsed().as_secs_f64()
     }
 
-    /// When evolution ends.
+    /// The time at which evolution ends.
     fn deadline(&self, reserve: f64) -> Instant {
         Instant::now() + Duration::from_secs_f64((self.left() - reserve).max(0.0))
     }
 
-    /// As many as may be, `None` where that is all of the text.
+    /// The number of tokens that time allows; `None` for the whole text.
     fn calibration_tokens(&self, seconds_per_token: f64, text: &Text) -> Option<usize> {
         let most = (CALIBRATION_SHARE * self.seconds / (CALIBRATION_PASSES * seconds_per_token)) as usize;
         (most < text.calibration_tokens).then_some(most.max(4096))
     }
 }
 
-/// The search's text.
+/// The search's text, cut into windows.
 struct Text {
     windows: Vec<Vec<u32>>,
     checksum: String,
-    /// Of the calibration's text, whole.
+    /// Tokens of the whole calibration text.
     calibration_tokens: usize,
 }
 
@@ -254,7 +257,7 @@ impl Text {
     }
 }
 
-/// Files that are read: none of them may be the output.
+/// Input files, which the output must not replace.
 fn inputs(source: &Path, options: &SearchOptions) -> Result<Vec<PathBuf>, SearchError> {
     let mut inputs = input_files(source)?;
     inputs.push(options.text.clone());
@@ -284,7 +287,7 @@ fn check(source: &Path, output: &Path, options: &SearchOptions) -> Result<(), Se
     }
 }
 
-/// Fails where the cheapest assignment is beyond the budget.
+/// Fails if the cheapest assignment is beyond the budget.
 fn check_least(space: &Space, options: &SearchOptions) -> Result<(), SearchError> {
     let (budget, least) = (&options.budget, space.uniform(0));
     if budget.fits(space, &least, options.refine) {
@@ -312,7 +315,7 @@ fn compression(
     Ok(Compression::new(source, &options.work, given, progress)?)
 }
 
-/// Seconds of a dense pass for a token, logits included.
+/// Seconds per token of a dense pass, logits included.
 fn time_pass(
     dense: &Arc<Model>,
     text: &Text,
@@ -320,7 +323,7 @@ fn time_pass(
     progress: &dyn Progress,
 ) -> Result<f64, SearchError> {
     let window = pick_windows(&text.windows, options.context_len, 1);
-    // The first pass reads the file.
+    // The first pass also reads the file.
     let bench =
         Bench::new(Arc::clone(dense), window, &[], options.session.clone(), options.work.clone(), progress)?;
     let started = Instant::now();
@@ -328,7 +331,7 @@ fn time_pass(
     Ok(started.elapsed().as_secs_f64() / options.context_len as f64)
 }
 
-/// Seconds of rounding every matrix once: that of a middle one, by its products.
+/// Seconds of rounding every matrix once, scaled from one matrix of middle size by products.
 fn time_rounding(space: &Space, tiles: &mut Tiles<'_>) -> Result<f64, SearchError> {
     let tensors = space.tensors();
     let products = |index: usize| (tensors[index].rows * tensors[index].cols * tensors[index].cols) as f64;
@@ -339,7 +342,7 @@ fn time_rounding(space: &Space, tiles: &mut Tiles<'_>) -> Result<f64, SearchErro
     Ok((0..tensors.len()).map(|index| seconds * products(index) / products(middle)).sum())
 }
 
-/// The plan that a journal was begun with.
+/// The plan of an earlier run, from its journal.
 fn known_plan(known: &Subject, space: &Space, costs: &Costs) -> Plan {
     let named = |name: &String| space.choices().iter().position(|choice| choice.to_string() == *name);
     let choices = known.measured.iter().filter_map(named).collect();
@@ -363,12 +366,12 @@ fn words(plan: &Plan, space: &Space, costs: &Costs, reserve: f64) -> String {
     )
 }
 
-/// What was measured, on the way to a file.
+/// The measurements from which the file is chosen.
 struct Run<'a, 'b> {
     options: &'a SearchOptions,
     space: &'a Space,
     bench: &'a Bench<'b>,
-    damages: &'a Damages,
+    sensitivities: &'a Sensitivities,
     /// Files that the output must not replace.
     inputs: Vec<PathBuf>,
     notes: Vec<String>,
@@ -381,11 +384,11 @@ struct Written {
     kl: f64,
 }
 
-/// The uniform recipe that comes closest, with its divergence.
+/// The best uniform recipe, with its divergence.
 type Rival = Option<(Assignment, f64)>;
 
 impl Run<'_, '_> {
-    /// The best assignment, and the best uniform one where it is close.
+    /// The best assignment, and the best uniform one if it is close.
     fn choose(
         &mut self,
         frontier: &Frontier,
@@ -448,7 +451,7 @@ impl Run<'_, '_> {
         Ok((evolved.best.clone(), rival, evolved))
     }
 
-    /// Writes the file, and the rival's; the better one gets the output's name.
+    /// Writes the file and the rival's; renames the better one to the output.
     fn write(
         &mut self,
         compression: &mut Compression,
@@ -475,7 +478,7 @@ impl Run<'_, '_> {
         self.keep(name, &best);
         move_to(path, output, ReplaceOptions { force: self.options.force, inputs: &self.inputs })?;
         for path in [&found, &other] {
-            // One is gone already, or was never there.
+            // Already renamed, or never written.
             let _ = fs::remove_file(path);
         }
         Ok(best)
@@ -508,7 +511,7 @@ impl Run<'_, '_> {
             let budget = self.options.budget.scaled(factor);
             let Some(assignment) = budget.pick(self.space, frontier, self.options.refine) else { continue };
             let row = self.row(budget.to_string(), &budget, &assignment);
-            // Beyond the largest they are all the same.
+            // Beyond the largest assignment all rows are the same.
             if rows.last().is_none_or(|last| last.tensors != row.tensors) {
                 rows.push(row);
             }
@@ -517,12 +520,12 @@ impl Run<'_, '_> {
     }
 
     fn row(&self, name: String, budget: &Budget, assignment: &[u8]) -> Row {
-        Row::new(name, self.space, self.damages, budget, self.options.refine, assignment)
+        Row::new(name, self.space, self.sensitivities, budget, self.options.refine, assignment)
     }
 }
 
-/// The recipes with one choice for all within the budget, and those with one for the layers and the widest other that
-/// leaves room for embeddings and head.
+/// Uniform recipes within the budget: one choice for all matrices, or one for the layers and the
+/// widest other choice that leaves room for embeddings and head.
 fn uniforms(space: &Space, options: &SearchOptions) -> Vec<(String, Assignment)> {
     let fits = |assignment: &Assignment| options.budget.fits(space, assignment, options.refine);
     let name = |choice: usize| space.choices()[choice].to_string();

@@ -1,4 +1,4 @@
-//! What is chosen from: the matrices, the choices for each, and what a whole assignment comes to.
+//! The search space: matrices, choices, and the cost of a whole assignment.
 
 use crate::choice::Choice;
 use crate::error::SearchError;
@@ -7,29 +7,30 @@ use pith_converter::{Override, Quantizer, Recipe};
 use pith_format::{Entry, Kind, Metadata, Role, TensorId, TensorPlan, planned_bytes};
 use pith_runtime::Model;
 
-/// The index of a choice for every matrix of a [`Space`], in its order.
+/// One choice index for every matrix of a [`Space`], in its order.
 pub type Assignment = Vec<u8>;
 
-/// A matrix that something can be chosen for.
+/// A matrix with a choice of encodings.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     /// Role and layer.
     pub id: TensorId,
-    /// Rows, padding left out.
+    /// Rows, without padding.
     pub rows: usize,
-    /// Columns, padding left out.
+    /// Columns, without padding.
     pub cols: usize,
-    /// How it is rounded.
+    /// Its rounding method.
     pub quantizer: Quantizer,
-    /// Whether every decoded token reads all of it; otherwise rows of it are looked up.
+    /// Whether every decoded token reads all of it; otherwise it is looked up by rows.
     pub streamed: bool,
-    /// The first layer whose results it changes; the number of layers for what changes the logits alone.
+    /// The first layer whose results it changes; the number of layers if it changes only the
+    /// logits.
     pub(crate) first_layer: usize,
-    /// Whether it changes what goes into the first layer.
+    /// Whether it changes the first layer's input.
     pub(crate) embeds: bool,
 }
 
-/// Matrices and choices.
+/// Matrices and their choices.
 #[derive(Clone, Debug)]
 pub struct Space {
     tensors: Vec<Tensor>,
@@ -40,8 +41,8 @@ pub struct Space {
 }
 
 impl Space {
-    /// The matrices of a dense model. `choices` from the fewest bits to the most. A matrix whose Hessian has no room in
-    /// `memory` is rounded to nearest.
+    /// The matrices of a dense model, with `choices` in any order; duplicates are removed. A matrix
+    /// whose Hessian exceeds `memory` is rounded to nearest.
     pub fn new(model: &Model, mut choices: Vec<Choice>, memory: Option<u64>) -> Result<Self, SearchError> {
         choices.sort_by(|a, b| a.bits().total_cmp(&b.bits()));
         choices.dedup();
@@ -79,7 +80,7 @@ impl Space {
         if tensors.is_empty() {
             return Err(SearchError::NoTensors { model: config.name.clone() });
         }
-        // Those that share inputs stay together; what is run again for one is run in the order of layers.
+        // Matrices that share inputs stay together, and partial passes run in layer order.
         tensors.sort_by_key(|tensor| tensor.first_layer);
         let plan = index.entries().iter().map(|entry| TensorPlan {
             id: entry.id,
@@ -107,7 +108,7 @@ impl Space {
         &self.choices
     }
 
-    /// The same choice for all.
+    /// The same choice for every matrix.
     pub fn uniform(&self, choice: usize) -> Assignment {
         vec![choice as u8; self.tensors.len()]
     }
@@ -131,28 +132,29 @@ impl Space {
         whole + if embeds { self.choices[choice].row_bytes(cols) } else { 0 }
     }
 
-    /// Bytes of weights that a decoded token reads: what is streamed, vectors too, and the rows that are looked up.
+    /// Bytes of weights that a decoded token reads: the streamed tensors, vectors included, and the
+    /// rows looked up.
     pub fn token_bytes(&self, assignment: &[u8]) -> u64 {
         self.fixed_token_bytes + self.sum(assignment, Self::read_bytes)
     }
 
-    /// Bits of a weight over all matrices, scales and padding counted.
+    /// Bits per weight over all matrices, scales and padding included.
     pub fn bits_per_weight(&self, assignment: &[u8]) -> f64 {
         8.0 * self.sum(assignment, Self::matrix_bytes) as f64 / self.weight_count() as f64
     }
 
-    /// Weights of all matrices.
+    /// Number of weights of all matrices.
     pub fn weight_count(&self) -> u64 {
         self.tensors.iter().map(|tensor| (tensor.rows * tensor.cols) as u64).sum()
     }
 
-    /// Multiplications and additions of a decoded token's matrices.
+    /// Multiplications and additions in the matrices, per decoded token.
     pub fn operations(&self) -> u64 {
         let streamed = self.tensors.iter().filter(|tensor| tensor.streamed);
         streamed.map(|tensor| 2 * (tensor.rows * tensor.cols) as u64).sum()
     }
 
-    /// Length of the file that the assignment's recipe makes.
+    /// Length of the file of this assignment's recipe.
     pub fn file_bytes(&self, assignment: &[u8], refine: bool) -> u64 {
         let choice = |id: TensorId| self.tensors.iter().position(|tensor| tensor.id == id);
         let mut plan = self.plan.clone();
@@ -168,7 +170,8 @@ impl Space {
         planned_bytes(&plan, &metadata).expect("the shapes of an open file")
     }
 
-    /// The recipe of an assignment. What most weights of the layers get stands first, the others by their names.
+    /// The recipe of an assignment. The most common choice of the layers' weights comes first, then
+    /// the exceptions by name.
     pub fn recipe(&self, assignment: &[u8], refine: bool) -> Recipe {
         let choice_of = |index: usize| self.choices[usize::from(assignment[index])].encoding();
         let mut weights = vec![0usize; self.choices.len()];
@@ -201,7 +204,7 @@ impl Space {
         recipe
     }
 
-    /// Share of a forward pass's products that is done from the tensor's first layer on.
+    /// Share of a forward pass's products from `first_layer` on.
     pub(crate) fn share_from(&self, first_layer: usize) -> f64 {
         let weights = |tensor: &Tensor| (tensor.rows * tensor.cols) as f64;
         let multiplied = || self.tensors.iter().filter(|tensor| tensor.streamed);

@@ -1,4 +1,4 @@
-//! Matrices as each choice makes them, kept in files: rounding one costs more than reading it back.
+//! Rounded matrices, cached in files: rounding costs more than reading back.
 
 use crate::error::SearchError;
 use crate::space::Space;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A folder of tiles.
+/// A folder of rounded matrices.
 pub(crate) struct Tiles<'a> {
     folder: PathBuf,
     dense: &'a Path,
@@ -19,7 +19,7 @@ pub(crate) struct Tiles<'a> {
 }
 
 impl<'a> Tiles<'a> {
-    /// `dense`: the file whose matrices are rounded.
+    /// `dense`: the file with the matrices to round.
     pub fn new(
         folder: PathBuf,
         dense: &'a Path,
@@ -30,7 +30,7 @@ impl<'a> Tiles<'a> {
         Ok(Self { folder, dense, space, rounder })
     }
 
-    /// A matrix as a choice makes it: read, or made and kept.
+    /// A matrix rounded to a choice: read from the cache, or rounded and cached.
     pub fn get(&mut self, tensor: usize, choice: usize) -> Result<Arc<[u8]>, SearchError> {
         let (of, what) = (&self.space.tensors()[tensor], self.space.choices()[choice]);
         let path = self.folder.join(format!("{}.{what}.tiles", of.id));
@@ -44,12 +44,12 @@ impl<'a> Tiles<'a> {
             _ => {}
         }
         let tiles = what.tiles(&self.rounder, of.id, of.quantizer)?;
-        // A search may be killed at any time.
+        // Replaced atomically: a search may be killed at any time.
         replace(&path, &tiles, ReplaceOptions::FORCE)?;
         Ok(tiles.into())
     }
 
-    /// How long rounding a matrix takes; what is kept of it is not used.
+    /// The time to round a matrix, without the cache.
     pub fn time(&mut self, tensor: usize, choice: usize) -> Result<Duration, SearchError> {
         let (of, what) = (&self.space.tensors()[tensor], self.space.choices()[choice]);
         let started = Instant::now();
@@ -57,7 +57,7 @@ impl<'a> Tiles<'a> {
         Ok(started.elapsed())
     }
 
-    /// The dense model with one matrix as a choice makes it.
+    /// The dense model with one matrix rounded to a choice.
     pub fn model_of_one(&mut self, tensor: usize, choice: usize) -> Result<Arc<Model>, SearchError> {
         let tiles = self.get(tensor, choice)?;
         let model = Model::open(self.dense)?;

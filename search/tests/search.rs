@@ -1,4 +1,4 @@
-//! A search over the embedded model, interrupted and not, and what it refuses.
+//! Searches over the embedded model: complete, interrupted, refused.
 
 use pith_converter::Recipe;
 use pith_format::{Encoding, Progress, ReplaceError, Unit};
@@ -13,7 +13,7 @@ fn wren() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/wren")
 }
 
-/// A folder with a text in it.
+/// A folder with a text file.
 fn place() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let whole = fs::read_to_string(wren().join("calibration.txt")).unwrap();
@@ -41,12 +41,12 @@ fn options(folder: &Path, budget: Budget) -> SearchOptions {
     }
 }
 
-/// Asks to stop after so many steps, and counts them.
+/// Counts steps and asks to stop at `limit`.
 #[derive(Default)]
 struct Impatient {
     limit: usize,
     steps: AtomicUsize,
-    /// The step counts measurements or generations.
+    /// Whether the steps are measurements or generations.
     counts: AtomicBool,
 }
 
@@ -80,7 +80,8 @@ fn a_search_keeps_its_budget_beats_uniform_recipes_and_resumes() {
     let matrix_count = outcome.assignment.len();
     assert!(outcome.measurements > 3 * matrix_count && outcome.resumed == 0);
 
-    // Killed again and again, from what the dense model says on: the same file, and nothing measured twice.
+    // Killed again and again after the dense model is written: the same file, and nothing measured
+    // twice.
     let again = SearchOptions { work: folder.path().join("again"), ..options.clone() };
     fs::create_dir(&again.work).unwrap();
     for name in ["dense.pith", "dense.calibration.safetensors"] {
@@ -89,7 +90,7 @@ fn a_search_keeps_its_budget_beats_uniform_recipes_and_resumes() {
     let second = folder.path().join("second.pith");
     let mut runs = 0;
     let resumed = loop {
-        // What the journal holds counts as steps too.
+        // Measurements in the journal count as steps too.
         let held = if runs == 0 { 0 } else { lines(&again.work).len() - 1 };
         let progress = Impatient { limit: held + 17, ..Impatient::default() };
         match search(&wren(), &second, &again, &progress) {
@@ -98,11 +99,11 @@ fn a_search_keeps_its_budget_beats_uniform_recipes_and_resumes() {
         }
         runs += 1;
         if runs == 2 {
-            // As a kill in the middle of a line leaves it.
+            // A kill in the middle of a line.
             let path = Journal::path_in(&again.work);
-            let text = fs::read_to_string(&path).unwrap() + "{\"kind\":\"dam";
+            let text = fs::read_to_string(&path).unwrap() + "{\"kind\":\"sens";
             fs::write(&path, text).unwrap();
-            // And in the middle of a file.
+            // A kill in the middle of a file.
             fs::write(again.work.join(".found.pith.1.partial"), "part").unwrap();
             fs::write(again.work.join(".other.pith.1.partial"), "another's").unwrap();
         }
@@ -117,7 +118,7 @@ fn a_search_keeps_its_budget_beats_uniform_recipes_and_resumes() {
     assert_eq!(found.iter().collect::<HashSet<_>>().len(), found.len());
     assert_eq!(found, lines(&options.work));
 
-    // Another budget begins with the damages that are known.
+    // Another budget starts with the known sensitivities.
     let smaller = SearchOptions { budget: Budget::BitsPerWeight(3.0), generations: 0, ..options.clone() };
     let third = search(&wren(), &folder.path().join("third.pith"), &smaller, &()).unwrap();
     assert!(third.resumed >= 3 * matrix_count && third.rows.last().unwrap().bits_per_weight <= 3.0);
@@ -140,7 +141,7 @@ fn check(outcome: &Outcome, output: &Path, bits: f64) {
     for entry in model.index().entries().iter().filter(|entry| entry.encoding.is_some()) {
         assert_eq!(entry.encoding.unwrap().name(), best.tensors[&entry.id.to_string()], "{}", entry.id);
     }
-    // Rounded once, the file is what was measured.
+    // Rounded once, the file equals the measured model.
     let measured: Vec<f64> = outcome.rows.iter().filter_map(|row| row.measured_kl).collect();
     let least = measured.iter().copied().fold(f64::INFINITY, f64::min);
     let file_kl = best.file_kl.unwrap();
@@ -151,7 +152,7 @@ fn check(outcome: &Outcome, output: &Path, bits: f64) {
     assert!(outcome.rows.iter().filter(|row| row.name.starts_with("uniform")).count() >= 2);
     assert!(outcome.frontier.len() > 5);
     for pair in outcome.frontier.windows(2) {
-        // Where tensors begin is rounded up: a file of more bytes of weights may be shorter by some padding.
+        // Tensors are aligned: a file with more bytes of weights may be shorter by some padding.
         let padding = pith_format::PAGE_BYTES * model.config().layers.len() as u64;
         let (one, other) = (&pair[0], &pair[1]);
         assert!(one.predicted_kl >= other.predicted_kl, "{} {}", one.predicted_kl, other.predicted_kl);
@@ -203,7 +204,7 @@ fn refusals(folder: &Path, options: &SearchOptions) {
     assert!(matches!(error, SearchError::NoCheckpoint { .. }), "{error}");
 }
 
-/// What a space says of assignments, in each unit.
+/// The figures of a space, in each unit.
 fn budgets(options: &SearchOptions) {
     let model = Model::open(&options.work.join("dense.pith")).unwrap();
     let choices = [Encoding::F16, Encoding::Q8, Encoding::Q8].map(Choice::from).to_vec();
@@ -217,7 +218,7 @@ fn budgets(options: &SearchOptions) {
     let expected = 2e-9 * space.token_bytes(&dense) as f64 + 1e-12 * 2.0 * space.weight_count() as f64;
     assert!((joules - expected).abs() < 1e-12);
     let file = Budget::FileBytes(1).measure(&space, &dense, false);
-    // The recipe in the metadata is all that differs.
+    // Only the recipe in the metadata differs.
     assert!((file / model.index().file_bytes() as f64 - 1.0).abs() < 1e-3);
     let exact = Budget::FileBytes(file as u64);
     assert!(
