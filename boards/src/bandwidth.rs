@@ -1,4 +1,4 @@
-//! How fast memory can be read: the ceiling that speeds are held against.
+//! Memory bandwidth: the ceiling to compare speeds with.
 
 use crate::cpu::CacheKind;
 use crate::machine::Machine;
@@ -7,32 +7,32 @@ use serde::Serialize;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// The buffer is this many times as large as the last cache, and at least [`LEAST_BYTES`].
+/// Size of the buffer in multiples of the last cache; at least [`LEAST_BYTES`].
 const CACHES: u64 = 8;
 const LEAST_BYTES: u64 = 128 << 20;
-/// A buffer takes no more of the memory that is available.
+/// The buffer takes at most one part in this many of the available memory.
 const SHARE_OF_MEMORY: u64 = 4;
-/// Rounds of which the best counts: others' work only ever makes a ceiling look lower.
+/// Rounds, of which the best counts: other programs can only make the ceiling look lower.
 const ROUNDS: usize = 3;
 
-/// What some threads read together.
+/// The rate at which some threads read memory together.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Ceiling {
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
-    /// Bytes a second: the best of three rounds and of the ways to read that the kernels have.
+    /// Bytes per second: the best of three rounds and of the kernels' ways to read.
     pub bytes_per_s: f64,
 }
 
 impl Ceiling {
-    /// The share of it that `bytes_per_s` is; `None` where the probe read nothing.
+    /// `bytes_per_s` as a share of the ceiling; `None` if the probe read nothing.
     pub fn share(&self, bytes_per_s: f64) -> Option<f64> {
         (self.bytes_per_s > 0.0).then(|| bytes_per_s / self.bytes_per_s)
     }
 }
 
-/// A size for the buffer, in bytes: far larger than the caches of `machine`, and not more than a quarter of the
-/// `available` memory.
+/// Size of the buffer in bytes: far larger than the caches of `machine`, and at most a quarter of
+/// the `available` memory.
 pub fn buffer_bytes(machine: &Machine, available: Option<u64>) -> usize {
     let caches = machine.caches.iter().filter(|cache| cache.kind != CacheKind::Instruction);
     let last = caches.map(|cache| cache.bytes).max().unwrap_or(0);
@@ -41,7 +41,7 @@ pub fn buffer_bytes(machine: &Machine, available: Option<u64>) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX / 2)
 }
 
-/// The rate of each number of threads in `threads`, with `duration` for each of three rounds.
+/// The rate for each number of threads in `threads`; each of three rounds takes `duration`.
 pub fn ceilings(bytes: usize, threads: impl IntoIterator<Item = usize>, duration: Duration) -> Vec<Ceiling> {
     let probe = ReadProbe::new(bytes);
     let rate = |threads: usize| {
@@ -51,19 +51,19 @@ pub fn ceilings(bytes: usize, threads: impl IntoIterator<Item = usize>, duration
     threads.into_iter().map(rate).collect()
 }
 
-/// A buffer that threads read from one end to the other, with the bytes counted.
+/// A buffer that threads read from end to end while the bytes are counted.
 pub struct Streamer {
     lines: Vec<[u64; 8]>,
 }
 
 impl Streamer {
-    /// A buffer of about `bytes`, at least 1 MiB, whose pages exist.
+    /// A buffer of about `bytes`, at least 1 MiB, with all pages mapped.
     pub fn new(bytes: usize) -> Self {
         let count = (bytes / 64).max(1 << 14);
         Self { lines: vec![[1; 8]; count] }
     }
 
-    /// Reads the whole buffer once, each thread its part; returns the bytes.
+    /// Reads the whole buffer once, one part per thread; returns the bytes.
     pub fn read(&self, threads: usize) -> u64 {
         let part = self.lines.len().div_ceil(threads.max(1));
         std::thread::scope(|scope| {
@@ -77,7 +77,7 @@ impl Streamer {
         (self.lines.len() * 64) as u64
     }
 
-    /// Reads again and again until `duration` has passed; returns the bytes and the time it took.
+    /// Reads repeatedly until `duration` has passed; returns the bytes and the time.
     pub fn read_for(&self, threads: usize, duration: Duration) -> (u64, Duration) {
         let started = Instant::now();
         let mut bytes = 0;
@@ -88,7 +88,8 @@ impl Streamer {
     }
 }
 
-/// The largest of all words, in eight places at once. Not a sum: chains of additions would measure the processor.
+/// The largest of all words, in eight lanes. A sum would not do: its chain of additions would
+/// measure the processor.
 fn largest(lines: &[[u64; 8]]) -> [u64; 8] {
     let mut largest = [0; 8];
     for line in lines {

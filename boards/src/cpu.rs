@@ -9,13 +9,13 @@ use std::path::Path;
 pub struct Processor {
     /// The vendor's name for it.
     pub name: String,
-    /// Logical cores of this kind.
+    /// Number of logical cores of this kind.
     pub core_count: usize,
-    /// Instruction-set features as the kernel names them.
+    /// Instruction-set features, by the kernel's names.
     pub features: Vec<String>,
 }
 
-/// What a cache holds.
+/// Content of a cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheKind {
@@ -33,15 +33,15 @@ pub enum CacheKind {
 pub struct Cache {
     /// 1 is nearest to the core.
     pub level: u32,
-    /// What it holds.
+    /// Its content.
     pub kind: CacheKind,
-    /// Size.
+    /// Size, in bytes.
     pub bytes: u64,
-    /// Logical cores that share it.
+    /// Number of logical cores that share it.
     pub shared_by: usize,
 }
 
-/// Part numbers of the cores that boards have, by ARM's main ID register (implementer 0x41).
+/// Part numbers of cores found on boards, from ARM's main ID register (implementer 0x41).
 const ARM_PARTS: [(&str, &str); 25] = [
     ("0xd03", "Cortex-A53"),
     ("0xd04", "Cortex-A35"),
@@ -70,7 +70,7 @@ const ARM_PARTS: [(&str, &str); 25] = [
     ("0xd87", "Cortex-A725"),
 ];
 
-/// The kinds of core in `/proc/cpuinfo`, in the order in which they first appear.
+/// The kinds of core in `/proc/cpuinfo`, in order of first appearance.
 pub(crate) fn processors(root: &Path) -> Result<Vec<Processor>, MachineError> {
     let mut kinds: Vec<Processor> = Vec::new();
     for core in cores(root)? {
@@ -85,7 +85,7 @@ pub(crate) fn processors(root: &Path) -> Result<Vec<Processor>, MachineError> {
     Ok(kinds)
 }
 
-/// The kind of each logical core by its number, as `/proc/cpuinfo` has them.
+/// Number and kind of each logical core, from `/proc/cpuinfo`.
 pub(crate) fn processor_names(root: &Path) -> Result<Vec<(usize, String)>, MachineError> {
     Ok(cores(root)?.into_iter().filter_map(|core| Some((core.index?, core.name))).collect())
 }
@@ -170,7 +170,7 @@ fn size_bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// How many processors a list such as `0-3,8` names.
+/// The number of processors in a list such as `0-3,8`.
 fn list_len(list: &str) -> Option<usize> {
     list.split(',')
         .map(|part| match part.split_once('-') {

@@ -1,9 +1,9 @@
-//! What can go wrong when one measures.
+//! Errors of measurements.
 
 use pith_format::ReplaceError;
 use std::path::PathBuf;
 
-/// A measurement, or the file it comes from, that cannot be used.
+/// An unusable measurement, or an unusable file of measurements.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MeasureError {
@@ -12,41 +12,41 @@ pub enum MeasureError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A profile could not be written, or must not be.
+    /// A profile could not be written, or would replace another file.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
-    /// A line of a table holds something else than expected.
+    /// A field of a table has an unexpected value.
     #[error("{path}, line {line}: found \"{found}\", expected {expected}")]
     Line {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line number, from 1.
         line: u64,
-        /// What it holds.
+        /// The value found.
         found: String,
-        /// What it should hold.
+        /// The values allowed.
         expected: String,
     },
-    /// A file lacks something.
+    /// A file is incomplete or wrong.
     #[error("{path}: {what}")]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is missing or wrong.
+        /// The missing or wrong part.
         what: String,
     },
-    /// The measurements do not determine what was asked of them.
+    /// The measurements do not determine the result.
     #[error("{what} (found {found}, expected {expected})")]
     TooFew {
-        /// What is wanted.
+        /// The requirement.
         what: &'static str,
-        /// What there is.
+        /// The value found.
         found: String,
-        /// What it takes.
+        /// The value required.
         expected: String,
     },
 }

@@ -1,10 +1,14 @@
-//! What machine this is: board, processor, caches, memory, as the operating system tells it; what is known of such a
-//! board beforehand, with who says so ([`profile`]); which cores a model should run on ([`Cores`]); how hot it is, and
-//! whether it is slowed down ([`Heat`]). And what it costs to use it: [`meters`] of energy, [`counters`] of memory
-//! traffic, the ceiling of its memory, and a model for where there is no meter. The protocol of measuring is in
+//! Facts about the machine and meters for its energy.
+//!
+//! [`Machine`] holds board, processor, caches and memory as the operating system reports them;
+//! [`profile`] adds published facts about a known board, each with its source. [`Cores`] chooses
+//! the cores for a model, and [`Heat`] reports temperature and throttling. [`meters`] measure
+//! energy, or model it where there is no sensor; [`counters`] measure memory traffic, and
+//! [`bandwidth`](ceilings) the ceiling of memory speed. The measurement protocol is in
 //! `pith-bench`.
 //!
-//! Everything is read below a root folder that is a parameter, so that recorded trees of real boards serve as tests.
+//! All files are read below a root folder given as a parameter, so recorded trees of real boards
+//! serve as tests.
 #![forbid(unsafe_code)]
 
 mod bandwidth;

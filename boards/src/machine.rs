@@ -1,80 +1,80 @@
-//! The machine as a whole.
+//! The whole machine.
 
 use crate::cpu::{self, Cache, Processor};
 use crate::memory::{kilobytes, meminfo};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// A machine. What the system does not tell is `None` or empty, never a guess.
+/// A machine. An unknown value is `None` or empty, never a guess.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Machine {
     /// Name of the board or computer: the device tree's model, or the firmware's product name.
     pub board: Option<String>,
-    /// Kinds of core, with how many there are of each.
+    /// Kinds of core, with the number of each.
     pub processors: Vec<Processor>,
     /// Caches of the first core, from the smallest level on.
     pub caches: Vec<Cache>,
-    /// Memory that the system manages, in bytes.
+    /// Memory managed by the system, in bytes.
     pub memory_bytes: Option<u64>,
-    /// Size of a page of memory, in bytes.
+    /// Page size, in bytes.
     pub page_bytes: Option<u64>,
 }
 
-/// What is wrong with a file of the system, a profile, or what was asked for.
+/// An invalid system file, profile or request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MachineError {
-    /// It could not be read.
+    /// A file could not be read.
     #[error("{path}: {source}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// It holds something else than expected.
+    /// A file has unexpected content.
     #[error("{path}: found \"{found}\", expected {expected}")]
     Value {
         /// The file.
         path: PathBuf,
-        /// What it holds.
+        /// The content found.
         found: String,
-        /// What it should hold.
+        /// The content expected.
         expected: &'static str,
     },
-    /// A profile that cannot be used.
+    /// A profile is invalid.
     #[error("{path}:{line}: {field}: {reason}")]
     Profile {
         /// The file.
         path: PathBuf,
-        /// Its line, from 1.
+        /// Line number, from 1.
         line: usize,
-        /// The key, or the table, on that line.
+        /// The key or the table on that line.
         field: String,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
-    /// There is no such profile.
+    /// There is no profile of that name.
     #[error("no profile \"{name}\", and no such file; there are {known}")]
     NoProfile {
-        /// What was asked for.
+        /// The name requested.
         name: String,
         /// Names of all profiles.
         known: String,
     },
-    /// CPUs that cannot be had.
+    /// The requested CPUs cannot be used.
     #[error("CPUs {list}: {reason}")]
     Cpus {
-        /// Those asked for.
+        /// The requested CPUs.
         list: String,
-        /// Why not.
+        /// The cause.
         reason: String,
     },
 }
 
 impl Machine {
-    /// The machine that runs this program.
+    /// The machine this program runs on.
     pub fn detect() -> Result<Self, MachineError> {
         Self::read(Path::new("/"))
     }
@@ -86,12 +86,12 @@ impl Machine {
             processors: cpu::processors(root)?,
             caches: cpu::caches(root)?,
             memory_bytes: meminfo(root, "MemTotal:")?,
-            // Every mapping tells the size of its pages; the first of a process is never of huge ones.
+            // Every mapping states its page size; a process's first mapping never has huge pages.
             page_bytes: kilobytes(root.join("proc/self/smaps"), "KernelPageSize:")?,
         })
     }
 
-    /// Logical cores of all kinds.
+    /// Number of logical cores of all kinds.
     pub fn core_count(&self) -> usize {
         self.processors.iter().map(|processor| processor.core_count).sum()
     }
@@ -111,7 +111,7 @@ fn board(root: &Path) -> Result<Option<String>, MachineError> {
     Ok(None)
 }
 
-/// A small file of the system; `None` where it does not exist or may not be read.
+/// Text of a small system file; `None` if it does not exist or may not be read.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, MachineError> {
     use std::io::ErrorKind;
     match std::fs::read(path) {

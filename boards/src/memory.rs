@@ -1,10 +1,10 @@
-//! How much memory a process may still take.
+//! Memory still available to a process.
 
 use crate::machine::{MachineError, read};
 use std::path::{Path, PathBuf};
 
-/// Memory that this process may still take: what the system calls available, or what its control groups leave of their
-/// limits, whichever is less. `None` where the system does not tell.
+/// Memory this process may still take: the system's available memory, or the remainder of the
+/// tightest control group's limit, whichever is less. `None` if the system does not report it.
 pub fn available_memory() -> Result<Option<u64>, MachineError> {
     available_memory_below(Path::new("/"))
 }
@@ -32,7 +32,7 @@ pub(crate) fn kilobytes(path: PathBuf, name: &str) -> Result<Option<u64>, Machin
     }
 }
 
-/// What the tightest of this process's groups leaves.
+/// Memory left by the tightest control group of this process.
 fn group_memory(root: &Path) -> Result<Option<u64>, MachineError> {
     let Some(groups) = read(&root.join("proc/self/cgroup"))? else { return Ok(None) };
     let mut least = None;
@@ -45,7 +45,8 @@ fn group_memory(root: &Path) -> Result<Option<u64>, MachineError> {
             _ if controllers.split(',').any(|name| name == "memory") => &VERSION_1,
             _ => continue,
         };
-        // Within a container the group's own path may be missing; the mount's root is then the container's group.
+        // In a container the group's own path may be missing; then the mount's root is the
+        // container's group.
         for group in Path::new(group.trim_start_matches('/')).ancestors() {
             let left = version.left(&root.join(version.mount).join(group))?;
             least = least.into_iter().chain(left).min();
@@ -54,12 +55,12 @@ fn group_memory(root: &Path) -> Result<Option<u64>, MachineError> {
     Ok(least)
 }
 
-/// Where a version of control groups says what.
+/// File names of one version of control groups.
 struct Version {
     mount: &'static str,
     limit: &'static str,
     usage: &'static str,
-    /// Lines of `memory.stat` that count pages of files, which are given back when something else is needed.
+    /// Lines of `memory.stat` with file pages, which the system gives back under pressure.
     caches: [&'static str; 2],
 }
 
@@ -78,7 +79,7 @@ const VERSION_2: Version = Version {
 };
 
 impl Version {
-    /// What a group leaves; `None` if it is not there or has no limit.
+    /// Memory a group leaves; `None` without the group or a limit.
     fn left(&self, group: &Path) -> Result<Option<u64>, MachineError> {
         let Some(limit) = number(group.join(self.limit), Some("max"))? else { return Ok(None) };
         let used = number(group.join(self.usage), None)?.unwrap_or(0);
@@ -92,7 +93,7 @@ impl Version {
     }
 }
 
-/// The number in a file, `None` where it is not there or says `none`.
+/// The number in a file; `None` if there is no file or it says `none`.
 fn number(path: PathBuf, none: Option<&str>) -> Result<Option<u64>, MachineError> {
     let Some(text) = read(&path)? else { return Ok(None) };
     let text = text.trim();

@@ -1,51 +1,54 @@
-//! What a board's energy is computed from where no sensor measures it.
+//! The energy model of a board without a sensor.
 
 use pith_meter::{Joules, Scope};
 use serde::{Deserialize, Serialize};
 
-/// Where a model's coefficients come from.
+/// Origin of a model's coefficients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelKind {
-    /// They came with the board's profile.
+    /// Shipped with the board's profile.
     Shipped,
-    /// They were fitted on this very machine, or from a table of measurements.
+    /// Fitted on this machine, or to a table of measurements.
     Calibrated,
 }
 
-/// A coefficient, with how sure it is.
+/// A coefficient with its confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedEstimate")]
 pub struct Estimate {
     /// The coefficient: finite and not negative.
     value: f64,
-    /// The 95 % confidence interval, lower end first, where one is known. Its lower end may lie below zero.
+    /// The 95 % confidence interval, lower end first, if known. The lower end may be negative.
     #[serde(skip_serializing_if = "Option::is_none")]
     interval95: Option<[f64; 2]>,
 }
 
 /// `joules = joules_per_byte · bytes + joules_per_operation · operations + idle_watts · seconds`.
 ///
-/// A figure computed so is [`Kind::Modelled`](pith_meter::Kind::Modelled), whatever the coefficients rest on.
+/// Every figure of this model is [`Kind::Modelled`](pith_meter::Kind::Modelled), even with measured
+/// coefficients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnergyModel {
     /// Whether the coefficients were shipped or fitted.
     pub kind: ModelKind,
-    /// Where they come from, in words: the publication, or the instrument and the number of measurements.
+    /// Source of the coefficients: the publication, or the instrument and the number of
+    /// measurements.
     pub source: String,
-    /// What the sum covers: the scope of the instrument that the coefficients rest on.
+    /// Scope of the energy: that of the instrument behind the coefficients.
     pub scope: Scope,
-    /// Joules for every byte that is read from or written to memory.
+    /// Joules per byte read from or written to memory.
     pub joules_per_byte: Estimate,
-    /// Joules for every operation, a multiplication or an addition; `None` where nothing separates it from the bytes.
+    /// Joules per operation (a multiplication or an addition); `None` if the observations do not
+    /// separate it from the bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules_per_operation: Option<Estimate>,
-    /// Watts that are drawn whatever is computed. Where no other coefficient is above 0, the watts of a machine at work.
+    /// Watts drawn at all times. If all other coefficients are 0, the watts of a busy machine.
     pub idle_watts: Estimate,
 }
 
-/// As it stands in a file.
+/// The model's form in a file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UncheckedEstimate {
@@ -54,7 +57,7 @@ struct UncheckedEstimate {
 }
 
 impl Estimate {
-    /// A coefficient and its interval. The message says which number is impossible.
+    /// A coefficient and its interval. The error names the impossible number.
     pub fn new(value: f64, interval95: Option<[f64; 2]>) -> Result<Self, String> {
         if !value.is_finite() || value < 0.0 {
             return Err(format!("a coefficient is {value}, expected a finite number that is not negative"));
@@ -87,23 +90,23 @@ impl TryFrom<UncheckedEstimate> for Estimate {
 }
 
 impl EnergyModel {
-    /// Whether it tells work from rest. One whose bytes and operations cost nothing has a single power, and that is not the
-    /// power at rest: it was fitted to machines at work.
+    /// Whether the model distinguishes a busy machine from an idle one. If bytes and operations
+    /// cost nothing, its only power was fitted to busy machines and is not the idle power.
     pub fn tells_work_from_rest(&self) -> bool {
         self.joules_per_byte.value > 0.0
             || self.joules_per_operation.is_some_and(|estimate| estimate.value > 0.0)
     }
 
-    /// Joules for each byte where reading memory is all that takes time: the byte's own, and its time's share of the watts
-    /// at rest. `None` where the model has such watts and the rate of reading is not known.
+    /// Joules per byte where memory alone limits speed: the byte's own joules plus the idle watts
+    /// over the byte's time. `None` if the model has idle watts and the rate is unknown.
     pub fn joules_per_byte_read(&self, bytes_per_s: Option<f64>) -> Option<f64> {
         let watts = self.idle_watts.value;
         let seconds_per_byte = if watts == 0.0 { 0.0 } else { 1.0 / bytes_per_s? };
         Some(self.joules_per_byte.value + watts * seconds_per_byte)
     }
 
-    /// Energy of work that moved `bytes`, did `operations` and took `seconds`. Operations count for nothing where the
-    /// model has no coefficient for them.
+    /// Energy of work that moved `bytes`, did `operations` and took `seconds`. Without a
+    /// coefficient for operations they cost nothing.
     pub fn joules(&self, bytes: u64, operations: u64, seconds: f64) -> Joules {
         let each_operation = self.joules_per_operation.map_or(0.0, |estimate| estimate.value);
         Joules(

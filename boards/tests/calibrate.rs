@@ -1,4 +1,4 @@
-//! Calibration from a published table.
+//! Energy calibration from a published table.
 
 #[path = "support/names.rs"]
 mod names;
@@ -11,7 +11,7 @@ use pith_boards::{Ceiling, Machine};
 use std::fs;
 use std::path::Path;
 
-/// The table of five quantizations on a Raspberry Pi 5; its source stands in the file.
+/// The table of five quantizations on a Raspberry Pi 5; the file names its source.
 fn table() -> Vec<pith_boards::calibrate::Observation> {
     read_table(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sensors/pi5-decode.csv"))).unwrap()
 }
@@ -20,8 +20,8 @@ fn table() -> Vec<pith_boards::calibrate::Observation> {
 fn the_table_of_a_raspberry_pi_5_gives_a_fit_with_its_residuals() {
     let observations = table();
     let fit = fit(&observations, None).unwrap();
-    // Decoding is bound by memory: time and bytes go together, and the table cannot tell their costs apart. With both, a
-    // byte would have to give energy back.
+    // Memory limits decoding: time and bytes are proportional, and the table cannot separate their
+    // costs. With both terms the coefficient of a byte would be negative.
     assert!(fit.byte_time_correlation.unwrap() > 0.97, "{:?}", fit.byte_time_correlation);
     assert_eq!(fit.not_shown, [Term::Byte]);
     // Least squares through the origin, by hand: Σ J·t / Σ t².
@@ -46,7 +46,7 @@ fn the_table_of_a_raspberry_pi_5_gives_a_fit_with_its_residuals() {
     assert_eq!(percents, expected);
     assert_eq!(fit.residuals.iter().filter(|one| one.stands_out).count(), 1);
 
-    // The other way to see it: so much for a byte, and nothing for time.
+    // The alternative: a cost per byte, and none per second.
     let [other] = &fit.alternatives[..] else { panic!("{:?}", fit.alternatives) };
     let [(Term::Byte, each)] = other.terms[..] else { panic!("{other:?}") };
     assert!((each - 0.6169e-9).abs() < 0.0001e-9 && other.rms_percent > fit.rms_percent, "{other:?}");
@@ -61,7 +61,7 @@ fn with_idle_power_known_the_table_gives_a_cost_for_each_byte() {
     assert_eq!(fit.furthest().unwrap().label, "Q5_K_M");
 }
 
-/// The profile of the machine below `root`, saved as a calibration saves it, and what is then detected.
+/// The profile of the machine below `root`, saved by a calibration, and the detection after it.
 fn saved(root: &Path) -> (Profile, Detection) {
     let rates = [Ceiling { threads: 1, bytes_per_s: 4.321e9 }];
     let machine = Machine::read(root).unwrap();
@@ -100,7 +100,7 @@ fn a_saved_profile_is_the_one_detected_and_keeps_what_was_known() {
 
 #[test]
 fn a_machine_without_a_device_tree_is_known_by_what_rules_look_at() {
-    // No name but the part's, which is not in the file and which no rule would find there.
+    // No name but the part's, which is not in the file, so no rule would find it there.
     let arm = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f\n\n";
     for cpuinfo in [arm.to_string(), format!("{arm}Hardware\t: Some Chip\n")] {
         let root = tempfile::tempdir().unwrap();

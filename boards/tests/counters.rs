@@ -1,4 +1,4 @@
-//! Counters of memory traffic, on trees and on the machine at hand.
+//! Memory-traffic counters, on recorded trees and on this machine.
 
 use pith_boards::Streamer;
 use pith_boards::counters::{candidates, gate, open};
@@ -109,7 +109,7 @@ fn every_counter_of_this_machine_is_opened_or_refused_and_one_that_passes_the_ga
                 let before = counter.bytes().unwrap();
                 let streamed = streamer.read(1);
                 let counted = counter.bytes().unwrap() - before;
-                // Others' traffic only adds to it.
+                // Other programs only add traffic.
                 assert!(counted > streamed / 2, "{}: {counted} of {streamed}", counter.name());
             }
             Err(reason) => println!("{}: {reason}", counter.name()),

@@ -1,4 +1,4 @@
-//! Meters on trees of files: what a known load leaves in them has to come back as its joules.
+//! Meters on trees of files: they must return the joules of a known load.
 
 #[path = "support/names.rs"]
 mod names;
@@ -37,7 +37,7 @@ fn named<'a>(all: &'a mut Discovered, name: &str) -> &'a mut Found {
     found.unwrap_or_else(|| panic!("{name} is not among {names:?}"))
 }
 
-/// Waits until a meter says something that holds.
+/// Waits until a meter's answer satisfies `holds`.
 fn until(found: &mut Found, holds: impl Fn(&Result<Joules, String>) -> bool) -> Result<Joules, String> {
     let started = Instant::now();
     loop {
@@ -50,9 +50,9 @@ fn until(found: &mut Found, holds: impl Fn(&Result<Joules, String>) -> bool) -> 
     }
 }
 
-/// A sensor of constant power shows it. However late the machine runs this thread or the sensor's,
-/// the bounds hold: time is read before and after each figure, and a figure that a late sample cost
-/// is asked for again.
+/// A sensor of constant power must show it. The bounds hold however late the scheduler runs either
+/// thread: time is read before and after each figure, and a figure lost to a late sample is
+/// requested again.
 fn assert_watts(found: &mut Found, watts: f64) {
     for _ in 0..100 {
         until(found, Result::is_ok).unwrap();
@@ -73,7 +73,7 @@ fn assert_watts(found: &mut Found, watts: f64) {
     panic!("no figure in 100 attempts");
 }
 
-/// The output of a Pi 5's command under a load of `watts`, shared out over its twelve rails.
+/// Output of a Pi 5's command under a load of `watts`, spread over its twelve rails.
 fn pmic(watts: f64) -> String {
     let rails = [
         ("3V7_WL_SW", 3.7, 0.01),
@@ -99,7 +99,7 @@ fn pmic(watts: f64) -> String {
     text + "EXT5V_V volt(24)=5.06788000V\nBATT_V volt(25)=3.01110800V\n"
 }
 
-/// A load: rest, prefill, decode that slowly falls as the fan comes up, rest.
+/// A load: rest, prefill, a decode whose power falls slowly as the fan starts, rest.
 fn load_watts(seconds: f64) -> f64 {
     match seconds {
         s if s < 10.0 => 2.6,
@@ -111,7 +111,8 @@ fn load_watts(seconds: f64) -> f64 {
 
 #[test]
 fn the_trace_of_a_known_load_on_a_pi_5_gives_its_joules() {
-    // Integrated with a thousand times the sensor's rate, beside the command's own resolution and rate.
+    // The integral at a thousand times the sensor's rate, against the command's resolution and
+    // rate.
     let steps = 60 * 5000;
     let truth: f64 = (0..steps).map(|step| load_watts((f64::from(step) + 0.5) / 5000.0) / 5000.0).sum();
     let mut sum = Integrator::new(1.0);
@@ -146,7 +147,7 @@ fn a_pi_5_is_metered_through_its_command() {
     assert!(found.note.as_ref().unwrap().contains("NVMe"));
     assert_watts(found, 5.0);
 
-    // It breaks: figures are missing, with the reason, and come back when it does.
+    // A broken sensor: figures are missing, with the reason, and return when it does.
     tree.write("pmic.txt", "error=1 error_msg=\"Command not registered\"\n");
     let reason = until(found, Result::is_err).unwrap_err();
     assert!(reason.contains("no sample for") && reason.contains("error_msg"), "{reason}");
@@ -203,7 +204,7 @@ fn rapl_gives_each_domain_once_and_comes_round_right() {
     tree.write(&format!("{PACKAGE}/energy_uj"), "29000000\n");
     let Joules(after) = package.meter.energy().unwrap();
     assert!((after - before - 30.0).abs() < 0.01 * 30.0, "{}", after - before);
-    // Nonsense costs its figure and no other.
+    // A nonsense value costs only its own figure.
     for wrong in ["lots\n", "-5\n", "99999999999999999999999\n", "260000000000\n"] {
         tree.write(&format!("{PACKAGE}/energy_uj"), wrong);
         assert!(package.meter.energy().is_err(), "{wrong}");
@@ -224,7 +225,7 @@ fn two_sockets_have_a_domain_of_memory_each() {
         files.push((format!("{}/energy_uj", socket(index)), "5\n".to_string()));
         files.push((format!("{}:0/energy_uj", socket(index)), "5\n".to_string()));
     }
-    // The first package's memory by another way.
+    // The first package's memory through another interface.
     files.push((format!("{other}/name"), "package-0\n".to_string()));
     files.push((format!("{other}:0/name"), "dram\n".to_string()));
     files.push((format!("{other}:0/energy_uj"), "5\n".to_string()));
@@ -341,14 +342,14 @@ fn a_battery_with_a_hyphen_is_not_metered_as_a_chip() {
     assert_eq!(all.unusable.len(), 1);
 }
 
-/// A tree, the meters found in it, what is unusable and why.
+/// A tree, its usable meters, and its unusable ones with the reason.
 type Expected = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
 
 #[test]
 fn every_recorded_machine_has_its_meters_and_no_others() {
     let expected: [Expected; 6] = [
         ("raspberry-pi-4", &[], &[]),
-        // The command of the tree is an empty file that cannot be run.
+        // The tree's command is an empty file that cannot be run.
         ("raspberry-pi-5", &[], &[("pmic", "vcgencmd")]),
         ("jetson-orin-nano", &["ina3221 VDD_IN", "ina3221 VDD_CPU_GPU_CV", "ina3221 VDD_SOC"], &[]),
         ("laptop-intel", &["rapl package-0", "rapl psys", "battery BAT0"], &[]),

@@ -1,5 +1,5 @@
-//! Recorded trees: each machine is recognised, and a file that is damaged or gone makes a figure missing or an error,
-//! never a wrong figure.
+//! Recorded trees: each machine is recognised. A damaged or missing file gives a missing figure or
+//! an error, never a wrong figure.
 
 #[path = "support/names.rs"]
 mod names;
@@ -35,7 +35,7 @@ fn each_machine_is_recognised_by_the_right_evidence() {
         assert_eq!(detection.profile.name, profile);
         let reasons = detection.reasons.join("; ");
         assert!(parts.iter().all(|part| reasons.contains(part)), "{name}: {reasons}");
-        // Among those that fit no other is as specific.
+        // No other match is as specific.
         let next = detection.others.first().map(|(_, points)| *points);
         assert!(next < detection.specificity, "{name}: {:?}", detection.others);
     }
@@ -62,7 +62,7 @@ fn threads_go_to_the_big_cores() {
         ("raspberry-pi-4", 4, None),
         ("jetson-orin-nano", 6, None),
         ("laptop-intel", 4, Some(vec![0, 1, 2, 3, 4, 5, 6, 7])),
-        // Eight cores, of which the group leaves six.
+        // Eight cores; the group allows six.
         ("desktop-amd", 6, None),
         ("phone-android", 6, Some(vec![2, 3, 4, 5, 6, 7])),
     ] {
@@ -94,7 +94,7 @@ fn heat_is_read_from_zones_chips_flags_and_cooling_devices() {
     let laptop = heat("laptop-intel");
     assert_eq!((laptop.temperature_celsius, laptop.throttle.now), (Some(63.0), None));
     assert!(!laptop.throttle.since_boot.is_empty());
-    // Its counts tell of a stretch of time, not of a moment.
+    // Its counts tell of a period, not of a moment.
     assert_eq!(Watch::begin(tree::unpack("laptop-intel").path()).finish().throttled, Some(false));
     assert_eq!(heat("desktop-amd").temperature_celsius, Some(71.125));
     let phone = heat("phone-android");
@@ -102,7 +102,7 @@ fn heat_is_read_from_zones_chips_flags_and_cooling_devices() {
     assert!(phone.throttle.reasons[0].contains("thermal-cpufreq-2"), "{:?}", phone.throttle.reasons);
 }
 
-/// The sensors of a tree, by the profile that fits.
+/// The sensors of a tree, by the matching profile.
 fn sensors(root: &Path) -> Vec<SensorState> {
     let detection = Library::shipped().detect(&Evidence::read(root).unwrap());
     SensorState::survey(root, &detection.profile)
@@ -118,7 +118,8 @@ fn sensors_are_found_or_missed_for_a_reason() {
     let jetson = sensors(tree::unpack("jetson-orin-nano").path());
     assert_eq!(present(&jetson), [(SensorKind::Hwmon, vec!["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"])]);
     let laptop = sensors(tree::unpack("laptop-intel").path());
-    // The package once, though two interfaces show it; the mouse's battery and the second view of the battery not.
+    // The package appears once despite two interfaces; the mouse's battery and the battery's second
+    // view do not.
     assert_eq!(
         present(&laptop),
         [
@@ -153,8 +154,8 @@ fn sensors_are_found_or_missed_for_a_reason() {
     assert!(reason.contains("ina3221") && remedy.as_ref().unwrap().contains("modprobe"), "{reason}");
 }
 
-/// Every file of every tree in turn gone, empty, text, negative, huge, bytes that are no text: no panic, and each
-/// figure as it was, missing, or one that the other files justify; none is 0.
+/// Every file of every tree in turn is missing, empty, text, negative, huge or not UTF-8. Nothing
+/// panics, and each figure stays, is missing, or follows from the other files; none is 0.
 #[test]
 fn a_damaged_file_never_makes_a_figure() {
     let damages: [Option<&[u8]>; 6] = [
@@ -170,7 +171,7 @@ fn a_damaged_file_never_makes_a_figure() {
         let (root, mut paths) = (root.path(), tree::files(name));
         let library = Library::shipped();
         let before = (Heat::read(root), Cores::read(root).unwrap(), Machine::read(root).unwrap());
-        // One core stands for those with the same files.
+        // One core stands for all with the same files.
         paths.retain(|(path, _)| {
             let number = path.split("/cpu/cpu").nth(1).or_else(|| path.split("/policy").nth(1));
             number.is_none_or(|rest| ["0/", "7/"].iter().any(|kept| rest.starts_with(kept)))
@@ -193,7 +194,7 @@ fn a_damaged_file_never_makes_a_figure() {
 fn check(root: &Path, library: &Library, before: &(Heat, Cores, Machine), place: &str) {
     let heat = Heat::read(root);
     if let Some(celsius) = heat.temperature_celsius {
-        // −17 thousandths of a degree can be.
+        // −17 thousandths of a degree are plausible.
         let known = before.0.zones.iter().any(|zone| zone.celsius == celsius) || celsius == -0.017;
         assert!(known, "{place}: {celsius} °C");
     }

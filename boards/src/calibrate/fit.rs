@@ -1,97 +1,100 @@
-//! `joules = e_byte · bytes + e_operation · operations + P_idle · seconds`, by least squares.
+//! Least-squares fit of `joules = e_byte · bytes + e_operation · operations + P_idle · seconds`.
 
 use crate::error::MeasureError;
 use pith_meter::statistics::student_95;
 use serde::Serialize;
 
-/// A stretch of work, or a token, with what it cost.
+/// One stretch of work, or one token, with its energy.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Observation {
-    /// What it was.
+    /// Name of the work.
     pub label: String,
     /// Bytes to and from memory.
     pub bytes: f64,
-    /// Operations, where they are known.
+    /// Operations, if known.
     pub operations: Option<f64>,
-    /// Time it took.
+    /// Duration, in seconds.
     pub seconds: f64,
-    /// Energy it took.
+    /// Energy, in joules.
     pub joules: f64,
 }
 
-/// A part of the sum.
+/// A term of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Term {
-    /// Joules for every byte.
+    /// Joules per byte.
     Byte,
-    /// Joules for every operation.
+    /// Joules per operation.
     Operation,
     /// Watts at all times.
     Time,
 }
 
-/// A coefficient that was fitted.
+/// A fitted coefficient.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Coefficient {
-    /// Of what.
+    /// The term it belongs to.
     pub term: Term,
     /// Its value by least squares.
     pub value: f64,
-    /// Its 95 % confidence interval; `None` where no measurement is left over to tell.
+    /// Its 95 % confidence interval; `None` without spare degrees of freedom.
     pub interval95: Option<[f64; 2]>,
-    /// Its value by least absolute deviations, which outliers pull at less.
+    /// Its value by least absolute deviations, which outliers affect less.
     pub robust: f64,
 }
 
-/// How far off the fit is for one observation.
+/// The fit's error for one observation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Residual {
-    /// What it was.
+    /// Name of the observation.
     pub label: String,
-    /// Measured.
+    /// Measured energy, in joules.
     pub joules: f64,
-    /// By the fit.
+    /// Fitted energy, in joules.
     pub fitted_joules: f64,
-    /// Measured over fitted less one, in percent.
+    /// Measured over fitted, minus one, in percent.
     pub percent: f64,
-    /// The residual over its standard error, which is taken from the other observations; `None` where these do not tell.
+    /// The residual over its standard error, estimated from the other observations; `None` if
+    /// they do not determine it.
     pub studentised: Option<f64>,
-    /// Whether it stands out: more than two standard errors.
+    /// Whether it is an outlier: more than two standard errors.
     pub stands_out: bool,
 }
 
-/// A way to explain the observations with some of the terms.
+/// An alternative fit with some of the terms.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Alternative {
     /// The terms with their values.
     pub terms: Vec<(Term, f64)>,
-    /// Root of the mean of the squared residuals, in percent of the mean energy.
+    /// Root mean square of the residuals, in percent of the mean energy.
     pub rms_percent: f64,
 }
 
-/// A fit with all that tells how good it is.
+/// A fit and its quality.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fit {
     /// The terms kept.
     pub coefficients: Vec<Coefficient>,
-    /// Terms that were asked for and come out negative beside the others: the observations do not show them.
+    /// Terms that came out negative beside the others: the observations do not show them.
     pub not_shown: Vec<Term>,
-    /// Watts at rest that were given and not fitted.
+    /// Idle watts, if given rather than fitted.
     pub given_idle_watts: Option<f64>,
-    /// One an observation.
+    /// One residual per observation.
     pub residuals: Vec<Residual>,
-    /// Root of the mean of the squared residuals, in percent of the mean energy.
+    /// Root mean square of the residuals, in percent of the mean energy.
     pub rms_percent: f64,
-    /// How bytes and time go together over the observations: at 1 or −1 nothing tells their shares apart.
+    /// Correlation of bytes and time over the observations; at 1 or −1 their shares cannot be
+    /// separated.
     pub byte_time_correlation: Option<f64>,
-    /// Other choices of terms that are possible, the best first.
+    /// Other possible choices of terms, best first.
     pub alternatives: Vec<Alternative>,
 }
 
-/// Fits the observations. Energy that work gives back does not exist, so that no coefficient may be negative: of all
-/// choices of terms whose coefficients are not, the one with the smallest sum of squares is taken, which is the least
-/// squares fit under that condition. `idle_watts` is taken as known where it is given.
+/// Fits the observations under the condition that no coefficient is negative, because work gives
+/// back no energy. Of all choices of terms with such coefficients it takes the one with the
+/// smallest sum of squares, which is the constrained least-squares fit. `idle_watts`, if given, is
+/// taken as known.
 pub fn fit(observations: &[Observation], idle_watts: Option<f64>) -> Result<Fit, MeasureError> {
     check(observations)?;
     let mut terms = vec![Term::Byte];
@@ -158,7 +161,7 @@ impl Fit {
         self.coefficients.iter().find(|coefficient| coefficient.term == term)
     }
 
-    /// The observation that is furthest off, in percent.
+    /// The observation with the largest error, in percent.
     pub fn furthest(&self) -> Option<&Residual> {
         self.residuals.iter().max_by(|a, b| a.percent.abs().total_cmp(&b.percent.abs()))
     }
@@ -191,12 +194,12 @@ fn check(observations: &[Observation]) -> Result<(), MeasureError> {
     Ok(())
 }
 
-/// Least squares with some of the terms.
+/// A least-squares fit of some terms.
 struct Solved {
     terms: Vec<Term>,
     values: Vec<f64>,
     squares: f64,
-    /// Inverse of the scaled columns' products, and the scales.
+    /// Inverse of the scaled columns' Gram matrix, and the scales.
     inverse: Vec<Vec<f64>>,
     scales: Vec<f64>,
 }
@@ -211,7 +214,7 @@ fn row(terms: &[Term], seen: &Observation) -> Vec<f64> {
 }
 
 impl Solved {
-    /// `None` where the terms cannot be told apart or are more than the observations.
+    /// `None` if the terms cannot be separated or outnumber the observations.
     fn of(terms: &[Term], observations: &[Observation], energies: &[f64]) -> Option<Self> {
         if terms.len() > observations.len() {
             return None;
@@ -246,7 +249,8 @@ impl Solved {
         (0..self.terms.len()).map(coefficient).collect()
     }
 
-    /// Least absolute deviations, by weights that are renewed: each observation weighs the less the further it is off.
+    /// Least absolute deviations by iterative reweighting: an observation with a larger error gets
+    /// a smaller weight.
     fn robust(&self, observations: &[Observation], energies: &[f64]) -> Vec<f64> {
         let mut values = self.values.clone();
         let typical = energies.iter().map(|joules| joules.abs()).sum::<f64>() / energies.len() as f64;
@@ -300,10 +304,11 @@ fn residuals(terms: &[Term], values: &[f64], observations: &[Observation], energ
     observations.iter().zip(energies).map(of).collect()
 }
 
-/// Values, the inverse of the products of the scaled columns, the scales.
+/// Coefficients, the inverse of the scaled columns' Gram matrix, the scales.
 type Solution = (Vec<f64>, Vec<Vec<f64>>, Vec<f64>);
 
-/// Weighted least squares by the normal equations, with columns scaled to length 1: a byte and a second are 10¹⁰ apart.
+/// Weighted least squares by the normal equations. Columns are scaled to length 1, because bytes
+/// and seconds differ by 10¹⁰.
 fn weighted(
     terms: &[Term],
     observations: &[Observation],
@@ -336,7 +341,8 @@ fn weighted(
     Some((values, inverse, scales))
 }
 
-/// The inverse of a small symmetric matrix with ones on its diagonal; `None` where columns are the same but for 10⁻⁵.
+/// The inverse of a small symmetric matrix with a unit diagonal; `None` if columns agree to within
+/// 10⁻⁵.
 fn inverted(mut matrix: Vec<Vec<f64>>) -> Option<Vec<Vec<f64>>> {
     let count = matrix.len();
     let mut inverse: Vec<Vec<f64>> =
@@ -386,7 +392,7 @@ mod tests {
         Observation { label: label.into(), bytes, operations: Some(operations), seconds, joules }
     }
 
-    /// 0.5 nJ a byte, 2 pJ an operation, 3 W, and some noise.
+    /// 0.5 nJ per byte, 2 pJ per operation, 3 W, and some noise.
     fn board(noise: &[f64; 6]) -> Vec<Observation> {
         let loads = [
             ("idle", 0.0, 0.0),

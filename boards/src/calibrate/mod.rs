@@ -1,4 +1,4 @@
-//! What a byte, an operation and a second cost on this machine.
+//! Energy calibration: the energy of a byte, an operation and a second on this machine.
 
 mod fit;
 mod save;

@@ -1,4 +1,4 @@
-//! A calibration as a profile of this very machine.
+//! An energy calibration saved as a profile of this machine.
 
 use super::fit::{Fit, Term};
 use crate::bandwidth::Ceiling;
@@ -12,23 +12,24 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
 
-/// Name of the profile, and of its file without the ending.
+/// Name of the profile, and of its file without the extension.
 pub const OWN_PROFILE: &str = "this-machine";
 
-/// Who says what stands in it.
+/// Source of the profile's figures.
 const SOURCE: &str = "pith board calibrate, on this machine";
 
-/// What was found out about this machine, beside what was known of such a board before.
+/// The measured profile of this machine.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct OwnProfile(Profile);
 
 impl OwnProfile {
-    /// A profile of the machine below `root`, which `machine` was read from.
+    /// A profile of the machine below `root`, from which `machine` was read.
     ///
-    /// It begins as the profile that fits the machine without it, whose cores, caches, sensors, counters and temperatures
-    /// stay, each with its source. Name, notes and the model of energy are this machine's own; so is the bandwidth, where
-    /// some was measured. A machine that cannot be looked at keeps what is known of every machine.
+    /// It starts from the best matching other profile. Cores, caches, sensors, counters and
+    /// temperatures stay, each with its source. Name, notes and energy model are this machine's
+    /// own, and so is the bandwidth if it was measured. A machine that cannot be read starts from
+    /// the generic profile.
     pub fn new(
         root: &Path,
         machine: &Machine,
@@ -50,7 +51,7 @@ impl OwnProfile {
             }
         };
         let rates = bandwidth.iter().filter(|rate| rate.threads > 0).map(rate);
-        // A rate of nothing is no rate.
+        // A rate of 0 was not measured.
         let rates: Vec<Bandwidth> = rates.filter(|rate| rate.gb_per_s[0] > 0.0).collect();
         let title = machine.board.clone().or_else(|| rule.cpu_name.clone());
         Self(Profile {
@@ -64,7 +65,7 @@ impl OwnProfile {
         })
     }
 
-    /// As TOML.
+    /// The profile as TOML.
     pub fn to_toml(&self) -> String {
         let text = toml::to_string(&self.0).expect("a profile has texts, numbers, tables and lists only");
         format!(
@@ -73,20 +74,21 @@ impl OwnProfile {
     }
 }
 
-/// All profiles but an earlier one of this machine. Those of its user belong to the system that runs, not to a tree; where
-/// one of them is damaged, the shipped ones have to do.
+/// All profiles except an earlier one of this machine. The user's profiles apply only to the
+/// running system, not to a recorded tree. If one of them is damaged, only the shipped ones are
+/// used.
 fn library(root: &Path) -> Library {
     let folder = Library::user_folder().filter(|_| root == Path::new("/"));
     let all = folder.and_then(|folder| Library::with_folder(&folder).ok());
     all.unwrap_or_else(Library::shipped).without(OWN_PROFILE)
 }
 
-/// Every condition that holds here and is the board's, so that no other rule is more specific.
+/// All conditions that identify the board, so that no other rule is more specific.
 fn rule(evidence: &Evidence) -> Rule {
     let text = |found: &Option<Found<String>>| found.as_ref().map(|found| found.value.clone());
     let first = |found: &Option<Found<Vec<String>>>| found.as_ref()?.value.first().cloned();
     let (compatible, model) = (first(&evidence.compatible), text(&evidence.model));
-    // Kernels differ in what they call a processor; a device tree says enough without.
+    // Kernels name processors differently; a device tree suffices without them.
     let has_tree = compatible.is_some() || model.is_some();
     let found = Rule {
         compatible,
@@ -105,10 +107,11 @@ fn rule(evidence: &Evidence) -> Rule {
 }
 
 impl Fit {
-    /// The fit as a model of energy; figures of it cover what the instrument covered. `origin`: where the observations are
-    /// from, as in `by the meter "pmic"`.
+    /// The fit as an energy model with the instrument's scope. `origin`: the source of the
+    /// observations, such as `by the meter "pmic"`.
     ///
-    /// A term that was not shown counts for nothing: what it costs is in the others, for loads like the observed ones.
+    /// A term that was not shown costs nothing; the other terms contain its energy, for loads like
+    /// the observed ones.
     pub fn model(&self, scope: Scope, origin: &str) -> Result<EnergyModel, String> {
         let estimate = |term: Term| match self.coefficient(term) {
             Some(coefficient) => Estimate::new(coefficient.value, coefficient.interval95),
@@ -141,7 +144,7 @@ impl Fit {
 }
 
 impl Term {
-    /// What it is the cost of.
+    /// The unit that this term prices.
     pub fn name(self) -> &'static str {
         match self {
             Self::Byte => "bytes",
@@ -151,14 +154,14 @@ impl Term {
     }
 }
 
-/// Replaces the profile at `path`, whose folder is made where it is missing.
+/// Replaces the profile at `path`; creates its folder if missing.
 pub fn write_profile(path: &Path, text: &str) -> Result<(), MeasureError> {
     fs::create_dir_all(folder_of(path))
         .map_err(|source| MeasureError::File { path: path.to_path_buf(), source })?;
     Ok(replace(path, text.as_bytes(), ReplaceOptions::FORCE)?)
 }
 
-/// The energy model of a profile in TOML, other parts of it left alone; `None` where it has none.
+/// The energy model of a TOML profile, ignoring its other parts; `None` if it has none.
 pub fn read_model(path: &Path) -> Result<Option<EnergyModel>, MeasureError> {
     #[derive(Deserialize)]
     struct Part {

@@ -1,10 +1,10 @@
-//! Measurements from a table.
+//! A table of measurements.
 
 use super::fit::Observation;
 use crate::error::MeasureError;
 use std::path::Path;
 
-/// Columns of a table, with the factor that makes the unit of the first of their kind.
+/// Column names, each with its factor to the first one's unit.
 const BYTES: [(&str, f64); 3] = [("bytes_per_token", 1.0), ("mb_per_token", 1e6), ("gb_per_token", 1e9)];
 const SECONDS: [(&str, f64); 2] = [("seconds_per_token", 1.0), ("ms_per_token", 1e-3)];
 const RATE: [(&str, f64); 1] = [("tokens_per_s", 1.0)];
@@ -12,11 +12,11 @@ const JOULES: [(&str, f64); 2] = [("joules_per_token", 1.0), ("mj_per_token", 1e
 const OPERATIONS: [(&str, f64); 1] = [("operations_per_token", 1.0)];
 const LABELS: [&str; 4] = ["name", "label", "model", "encoding"];
 
-/// Reads comma-separated values, a token's cost a line, lines that begin with `#` left out.
+/// Reads comma-separated values, one token's cost per line; lines that begin with `#` are skipped.
 ///
-/// Columns: `bytes_per_token` (or `mb_`, `gb_per_token`, of 10⁶ and 10⁹), `seconds_per_token` (or `ms_per_token`, or
-/// `tokens_per_s`), `joules_per_token` (or `mj_per_token`), and where they are known `operations_per_token` and a `name`.
-/// Others are passed over.
+/// Columns: `bytes_per_token` (or `mb_`, `gb_per_token`, of 10⁶ and 10⁹), `seconds_per_token` (or
+/// `ms_per_token`, or `tokens_per_s`), `joules_per_token` (or `mj_per_token`), and optionally
+/// `operations_per_token` and `name`. Other columns are ignored.
 pub fn read_table(path: &Path) -> Result<Vec<Observation>, MeasureError> {
     let content = |what: String| MeasureError::Content { path: path.to_path_buf(), what };
     let failed = |error: csv::Error| match error.into_kind() {

@@ -1,36 +1,37 @@
-//! Which cores, and how many threads.
+//! Choice of cores and of the number of threads.
 
 use super::{Cores, Cpu, cpu_list};
 use crate::machine::MachineError;
 use serde::Serialize;
 
-/// What the user asked for.
+/// The user's request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wanted<'a> {
-    /// That many threads.
+    /// Number of threads.
     pub threads: Option<usize>,
-    /// These CPUs and no other, by number.
+    /// The only CPUs to use, by number.
     pub cpus: Option<&'a [usize]>,
 }
 
-/// Threads, and where they run.
+/// The number of threads, and their CPUs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Choice {
-    /// How many threads; `None` where the system tells nothing of its cores.
+    /// Number of threads; `None` if the system reports nothing about its cores.
     pub threads: Option<usize>,
-    /// The CPUs they are kept on; `None` leaves them to the scheduler.
+    /// The CPUs that threads are pinned to; `None` leaves them to the scheduler.
     pub cpus: Option<Vec<usize>>,
-    /// Why, in a few words.
+    /// The reason, in a few words.
     pub reason: String,
 }
 
 impl Cores {
-    /// Numbers of those that count as big.
+    /// Numbers of the big cores.
     ///
-    /// By capacity, more than half of the largest: all threads get like shares of a matrix, so a core that is half
-    /// as fast is more hindrance than help. Without capacities by highest frequency, at least four fifths of the
-    /// largest: the small cores of processors that mix them run at three quarters or less, while cores of one kind
-    /// differ by a few percent. All, where neither is known of all.
+    /// By capacity, cores with more than half of the largest: all threads get equal shares of a
+    /// matrix, so a core of half the speed slows the others down. Without capacities, by highest
+    /// frequency, cores with at least four fifths of the largest: small cores in mixed processors
+    /// run at three quarters or less, while cores of one kind differ by a few percent. All cores,
+    /// if neither is known for all.
     pub(super) fn big(&self, cpus: &[&Cpu]) -> Vec<usize> {
         let all = |figure: fn(&Cpu) -> Option<u64>| -> Option<Vec<(usize, u64)>> {
             cpus.iter().map(|cpu| figure(cpu).map(|value| (cpu.index, value))).collect()
@@ -49,12 +50,14 @@ impl Cores {
         cpus.iter().map(|cpu| cpu.index).collect()
     }
 
-    /// How many threads, and on which CPUs.
+    /// Chooses the number of threads and their CPUs.
     ///
-    /// Without wishes: one thread for each big core that this process may run on, whatever logical cores share it, and
-    /// no more than the control groups leave time for; where there are smaller cores the threads are kept off them.
+    /// Without a request: one thread per big core that this process may use, however many logical
+    /// cores share it, and no more than the control groups' time allows. If there are smaller
+    /// cores, threads are kept off them.
     ///
-    /// Fails where CPUs are asked for that do not exist, are switched off or not allowed, or more threads than CPUs.
+    /// Fails if a requested CPU does not exist, is offline or not allowed, or if there are more
+    /// threads than CPUs.
     pub fn choose(&self, wanted: Wanted<'_>) -> Result<Choice, MachineError> {
         if let Some(cpus) = wanted.cpus {
             return self.choose_listed(cpus, wanted.threads);
@@ -84,8 +87,8 @@ impl Cores {
             }
             None => self.within_quota(cores, &mut reason),
         };
-        // Who asks for more than there are big cores wants the small ones too: said in full, since a session before
-        // may have left this thread on the big ones.
+        // A request beyond the number of big cores needs the small ones too. They are listed in
+        // full, because an earlier session may have pinned this thread to the big ones.
         let cpus = mixed.then(|| if threads <= big.len() { big } else { indices(&usable) });
         Ok(Choice { threads: Some(threads), cpus, reason })
     }
@@ -124,10 +127,10 @@ impl Cores {
         Ok(Choice { threads: Some(threads), cpus: Some(cpus.to_vec()), reason })
     }
 
-    /// No more threads than the groups leave cores' time for, but one.
+    /// No more threads than whole cores in the groups' time, at least one.
     fn within_quota(&self, threads: usize, reason: &mut String) -> usize {
         let Some(quota) = self.quota_cpus else { return threads };
-        // A thread with half a core's time makes all others wait for it.
+        // A thread with half a core's time becomes a straggler.
         let whole = (quota.floor() as usize).max(1);
         if whole < threads {
             *reason += &format!(", of which the control group leaves time for {quota:.2}");
@@ -135,7 +138,7 @@ impl Cores {
         threads.min(whole)
     }
 
-    /// How many cores there are in hardware behind some logical ones.
+    /// Number of physical cores behind some logical ones.
     fn hardware(&self, cpus: &[usize]) -> usize {
         let listed = self.cpus.iter().filter(|cpu| cpus.contains(&cpu.index));
         let mut siblings: Vec<usize> = listed.map(|cpu| cpu.first_sibling).collect();
@@ -153,7 +156,7 @@ fn indices(cpus: &[&Cpu]) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    /// Cores of some capacity and frequency in GHz, each with hardware of its own.
+    /// Cores with the given capacity and frequency in GHz, each physical.
     fn cores(figures: &[(Option<u64>, Option<f64>)]) -> Cores {
         let cpu = |(index, &(capacity, ghz)): (usize, &(Option<u64>, Option<f64>))| Cpu {
             index,
@@ -190,7 +193,7 @@ mod tests {
         assert_eq!(default(&rk3588), (Some(4), Some(vec![4, 5, 6, 7])));
         let desktop = cores(&[5.0, 5.2, 4.9, 5.0].map(|ghz| (None, Some(ghz))));
         assert_eq!(default(&desktop), (Some(4), None), "cores of one kind are left to the scheduler");
-        // One figure that is missing makes frequencies say nothing.
+        // One missing figure disables the frequencies.
         let mut partly = rk3588.clone();
         partly.cpus[0].max_hz = None;
         assert_eq!(default(&partly), (Some(8), None));

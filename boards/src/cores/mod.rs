@@ -1,4 +1,4 @@
-//! The cores one by one, which of them are the big ones, and how many threads a model is best given.
+//! The cores, the big ones among them, and the best number of threads for a model.
 
 mod choose;
 mod quota;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::path::Path;
 use std::str::FromStr;
 
-/// Highest number that a CPU can have here: kernels are built for 8192 at most.
+/// Highest CPU number: kernels are built for at most 8192.
 const MAX_CPU: usize = 8191;
 
 /// One logical core.
@@ -22,30 +22,30 @@ pub struct Cpu {
     pub index: usize,
     /// The vendor's name for its kind.
     pub name: Option<String>,
-    /// What it can do beside the biggest core, which has 1024, as the kernel counts it.
+    /// Capacity relative to the biggest core, which has 1024, as the kernel counts it.
     pub capacity: Option<u64>,
-    /// Highest frequency it is built for.
+    /// Highest frequency by design, in Hz.
     pub max_hz: Option<u64>,
-    /// Highest frequency it is allowed at present.
+    /// Highest frequency allowed at present, in Hz.
     pub allowed_hz: Option<u64>,
-    /// Frequency now, as the kernel tells it.
+    /// Present frequency as the kernel reports it, in Hz.
     pub current_hz: Option<u64>,
-    /// The first of the logical cores that share its hardware; itself where it has its own.
+    /// The first logical core on the same hardware; itself if it shares none.
     pub first_sibling: usize,
 }
 
-/// All cores that are on, and what this process may have of them.
+/// All online cores, and the limits of this process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Cores {
     /// The cores, by number.
     pub cpus: Vec<Cpu>,
-    /// Numbers of cores that are there and switched off.
+    /// Numbers of cores that are offline.
     pub offline: Vec<usize>,
-    /// Those that this process may run on; `None` where the system does not say.
+    /// CPUs that this process may use; `None` if the system does not tell.
     pub allowed: Option<Vec<usize>>,
-    /// How many cores' time the control groups leave it; `None` without a limit.
+    /// Cores' worth of time that the control groups allow; `None` without a limit.
     pub quota_cpus: Option<f64>,
-    /// Files that hold what cannot be true.
+    /// Files with impossible content.
     pub notes: Vec<String>,
 }
 
@@ -54,9 +54,9 @@ pub struct Cores {
 pub struct CoreClass {
     /// The vendor's name for them.
     pub name: Option<String>,
-    /// What one can do beside the biggest core.
+    /// Capacity of one, relative to the biggest core's 1024.
     pub capacity: Option<u64>,
-    /// Highest frequency they are built for.
+    /// Highest frequency by design, in Hz.
     pub max_hz: Option<u64>,
     /// Their numbers.
     pub cpus: Vec<usize>,
@@ -65,9 +65,9 @@ pub struct CoreClass {
 }
 
 impl Cores {
-    /// The machine whose `/proc` and `/sys` lie below `root`.
+    /// The machine with `/proc` and `/sys` below `root`.
     ///
-    /// Fails where a file is there and cannot be read. One that holds nonsense gives no figure, and a note.
+    /// Fails if a file exists but cannot be read. A file with nonsense gives no figure but a note.
     pub fn read(root: &Path) -> Result<Self, MachineError> {
         let folder = root.join("sys/devices/system/cpu");
         let mut notes = Vec::new();
@@ -140,7 +140,7 @@ impl Cores {
             None => read(&folder.join("topology/thread_siblings_list"))?,
         };
         let siblings = siblings.and_then(|text| parse_cpu_list(text.trim()).ok());
-        // A list that leaves the core itself out is no list of its siblings.
+        // A list of siblings must contain the core itself.
         let siblings = siblings.filter(|list| list.contains(&index)).unwrap_or_else(|| vec![index]);
         Ok(Cpu {
             index,
@@ -153,7 +153,7 @@ impl Cores {
         })
     }
 
-    /// Kinds of core, by name, capacity and frequency, in the order of their first numbers.
+    /// Kinds of core, by name, capacity and frequency, ordered by their first numbers.
     pub fn classes(&self) -> Vec<CoreClass> {
         let big = self.big(&self.cpus.iter().collect::<Vec<_>>());
         let mut classes: Vec<CoreClass> = Vec::new();
@@ -176,7 +176,7 @@ impl Cores {
     }
 }
 
-/// Numbers of CPUs from a list such as `0-3,6`, sorted, each once. What is wrong with another text is said.
+/// Numbers of CPUs from a list such as `0-3,6`, sorted and unique. The error explains the fault.
 pub fn parse_cpu_list(text: &str) -> Result<Vec<usize>, String> {
     let wrong = |part: &str| format!("\"{part}\" in \"{text}\" is not a CPU or a range such as 0-3");
     let mut list = Vec::new();
@@ -199,7 +199,7 @@ pub fn parse_cpu_list(text: &str) -> Result<Vec<usize>, String> {
     Ok(list)
 }
 
-/// Numbers of CPUs as a list such as `0-3,6`; they must be sorted.
+/// Numbers of CPUs, which must be sorted, as a list such as `0-3,6`.
 pub fn cpu_list(cpus: &[usize]) -> String {
     let mut parts: Vec<(usize, usize)> = Vec::new();
     for &cpu in cpus {

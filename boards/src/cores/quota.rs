@@ -1,10 +1,10 @@
-//! How much time of the cores the control groups leave.
+//! Core time allowed by the control groups.
 
 use crate::machine::{MachineError, read};
 use std::path::Path;
 
-/// How many cores' time the tightest control group leaves this process, on the machine whose `/proc` and `/sys` lie
-/// below `root`. `None` without a limit, or where it cannot be understood.
+/// Cores' worth of time that the tightest control group leaves this process, on the machine with
+/// `/proc` and `/sys` below `root`. `None` without a limit, or if it cannot be parsed.
 pub fn cpu_quota_below(root: &Path) -> Result<Option<f64>, MachineError> {
     quota(root, &mut Vec::new())
 }
@@ -22,7 +22,8 @@ pub(super) fn quota(root: &Path, notes: &mut Vec<String>) -> Result<Option<f64>,
         }
         let mounts = ["cpu", controllers];
         let mounts = if version_1 { &mounts[..] } else { &[""][..] };
-        // Within a container the group's own path may be missing; the mount's root is then the container's group.
+        // In a container the group's own path may be missing; then the mount's root is the
+        // container's group.
         for mount in mounts {
             for group in Path::new(group.trim_start_matches('/')).ancestors() {
                 let folder = root.join("sys/fs/cgroup").join(mount).join(group);

@@ -1,25 +1,26 @@
-//! Events as the kernel describes them under `/sys/bus/event_source/devices`.
+//! Perf events, as the kernel describes them under `/sys/bus/event_source/devices`.
 
 use crate::meters::sysfs;
 use std::path::Path;
 
-/// What the kernel is asked to count.
+/// One event to count.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Name of the unit that counts, and of the event.
+    /// Name of the unit and of the event.
     pub name: String,
     /// The unit's number.
     pub unit: u32,
     /// `config`, `config1`, `config2`.
     pub config: [u64; 3],
-    /// Processors to count on, for a unit that serves the whole machine; empty for one that counts for a process.
+    /// Processors to count on, for a unit of the whole machine; empty for a unit that counts per
+    /// process.
     pub cpus: Vec<usize>,
-    /// Bytes that a count stands for, where the kernel says so.
+    /// Bytes per count, if the kernel states them.
     pub bytes_per_count: Option<f64>,
 }
 
 impl Event {
-    /// An event that the unit in the folder `unit` names itself.
+    /// An event that the unit in the folder `unit` names.
     pub fn named(unit: &Path, event: &str) -> Result<Self, String> {
         let path = unit.join("events").join(event);
         let text = sysfs::text(&path)?;
@@ -38,7 +39,7 @@ impl Event {
         Ok(Self { bytes_per_count: bytes_per_count(unit, event), ..Self::of_terms(unit, event, &terms)? })
     }
 
-    /// An event by the values of its fields, for units that name none.
+    /// An event given by its fields, for units without named events.
     pub fn of_terms(unit: &Path, name: &str, terms: &[(&str, u64)]) -> Result<Self, String> {
         let number = sysfs::count(&unit.join("type"))?;
         let number =
@@ -57,7 +58,8 @@ impl Event {
     }
 }
 
-/// Puts `value` where the unit's format has the field: bits such as `config:0-7,32-35`, the lowest first.
+/// Puts `value` into the bits of a field of the unit's format, such as `config:0-7,32-35`, lowest
+/// bits first.
 fn place(unit: &Path, field: &str, value: u64, config: &mut [u64; 3]) -> Result<(), String> {
     let path = unit.join("format").join(field);
     let format = sysfs::text(&path)?;
@@ -85,7 +87,7 @@ fn place(unit: &Path, field: &str, value: u64, config: &mut [u64; 3]) -> Result<
     if left == 0 { Ok(()) } else { Err(format!("{value:#x} does not fit into {field} ({format})")) }
 }
 
-/// What `EVENT.scale` and `EVENT.unit` make of a count. The kernel writes MB where it means MiB.
+/// Bytes per count from `EVENT.scale` and `EVENT.unit`. The kernel writes MB where it means MiB.
 fn bytes_per_count(unit: &Path, event: &str) -> Option<f64> {
     let scale: f64 = sysfs::text(&unit.join(format!("events/{event}.scale"))).ok()?.parse().ok()?;
     let bytes = match sysfs::text(&unit.join(format!("events/{event}.unit"))).ok()?.as_str() {

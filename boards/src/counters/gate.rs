@@ -1,23 +1,23 @@
-//! What a counter has to show before it is believed.
+//! The gate: a counter must count a known amount of traffic before it is used.
 
 use super::TrafficCounter;
 
-/// The smallest and the largest ratio of counted to streamed bytes that passes.
+/// The smallest and the largest ratio of counted to streamed bytes that pass.
 const RATIO: [f64; 2] = [0.9, 1.1];
-/// Streams whose median counts.
+/// Streams per gate; their median decides.
 const STREAMS: usize = 3;
 
 /// A counter that passed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gate {
-    /// Bytes counted for every byte streamed: the median of three streams.
+    /// Bytes counted per byte streamed: the median of three streams.
     pub ratio: f64,
-    /// Bytes streamed each time.
+    /// Bytes of one stream.
     pub streamed_bytes: u64,
 }
 
-/// Lets `stream` read a buffer far larger than the caches, three times, and compares what the counter saw with the bytes
-/// that `stream` says it read. Fails with the reason where the median ratio is not 0.9 to 1.1.
+/// Runs `stream` three times over a buffer far larger than the caches and compares the counter with
+/// the bytes that `stream` returns. Fails with the reason if the median ratio is not 0.9 to 1.1.
 pub fn gate(counter: &mut dyn TrafficCounter, mut stream: impl FnMut() -> u64) -> Result<Gate, String> {
     let mut ratios = Vec::with_capacity(STREAMS);
     let mut streamed_bytes = 0;
@@ -52,7 +52,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// Counts `share` of what is streamed.
+    /// Counts the fraction `share` of the streamed bytes.
     struct Fake {
         streamed: Arc<AtomicU64>,
         share: f64,

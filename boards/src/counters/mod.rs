@@ -1,8 +1,8 @@
-//! Counters of memory traffic, where the machine has some, and the gate that each has to pass.
+//! Counters of memory traffic, and the gate that each must pass.
 //!
-//! A counter that says what went to and from memory is worth more than what the runtime counts as touched, if it is right.
-//! Many are not: they leave out what prefetchers fetch, count hits of the last cache, or see one of two channels. So none
-//! is used before it has counted a buffer of known size.
+//! A correct counter of traffic to and from memory beats the runtime's count of touched bytes. Many
+//! are wrong: they leave out prefetches, count hits of the last cache, or see one of two channels.
+//! So each must first count a buffer of known size.
 
 mod event;
 mod gate;
@@ -17,18 +17,18 @@ pub use perf::PerfCount;
 use crate::meters::{Unusable, sysfs};
 use std::path::{Path, PathBuf};
 
-/// Bytes that a miss of the last cache or an access to the bus brings.
+/// Bytes per miss of the last cache or per bus access.
 const LINE_BYTES: f64 = 64.0;
 
-/// Something that counts bytes to and from memory.
+/// A counter of bytes to and from memory.
 pub trait TrafficCounter: Send {
     /// Name of its unit and events.
     fn name(&self) -> &str;
 
-    /// Whether it counts what every program does, and not this one alone.
+    /// Whether it counts all programs and not only this one.
     fn system_wide(&self) -> bool;
 
-    /// Bytes since it was opened, or why there is no figure.
+    /// Bytes since it was opened, or the reason for no figure.
     fn bytes(&mut self) -> Result<u64, String>;
 }
 
@@ -37,20 +37,20 @@ pub trait TrafficCounter: Send {
 pub struct Candidate {
     /// Name of the set.
     pub name: String,
-    /// The events, or why they cannot be described.
+    /// The events, or the reason they cannot be described.
     pub events: Result<Vec<Event>, String>,
-    /// Bytes that a count stands for.
+    /// Bytes per count.
     pub bytes_per_count: f64,
 }
 
 impl Candidate {
-    /// Whether it counts what every program does.
+    /// Whether it counts all programs.
     pub fn system_wide(&self) -> bool {
         self.events.as_ref().is_ok_and(|events| events.iter().all(|event| !event.cpus.is_empty()))
     }
 }
 
-/// Sets of events that the machine whose `/sys` lies below `root` describes, the most trustworthy first.
+/// Sets of events that the machine with `/sys` below `root` describes, most trustworthy first.
 pub fn candidates(root: &Path) -> Vec<Candidate> {
     let units = sysfs::folders(&root.join("sys/bus/event_source/devices"));
     let named = |begin: &str| -> Vec<PathBuf> {
@@ -59,7 +59,8 @@ pub fn candidates(root: &Path) -> Vec<Candidate> {
         units.iter().filter(begins).cloned().collect()
     };
     let mut all = Vec::new();
-    // Memory controllers of Intel: servers count columns, clients requests, newer clients run freely.
+    // Intel's memory controllers: servers count columns, clients requests, newer clients run
+    // freely.
     let imc = named("uncore_imc");
     for events in
         [["cas_count_read", "cas_count_write"], ["data_reads", "data_writes"], ["data_read", "data_write"]]
@@ -75,8 +76,8 @@ pub fn candidates(root: &Path) -> Vec<Candidate> {
     for unit in named("rockchip_ddr") {
         push(&mut all, "rockchip-dfi bytes".into(), vec![Event::named(&unit, "bytes")], None);
     }
-    // AMD names no events; the numbers are of the kernel's own tables of events: columns read and written, and on older
-    // processors requests with data of the two channels.
+    // AMD names no events; the numbers come from the kernel's event tables: columns read and
+    // written, and on older processors requests with data on the two channels.
     let umc = named("amd_umc")
         .into_iter()
         .map(|unit| Event::of_terms(&unit, "umc_cas_cmd.all", &[("event", 0x0a)]));
@@ -119,8 +120,8 @@ fn push(all: &mut Vec<Candidate>, name: String, found: Vec<Result<Event, String>
     }
 }
 
-/// Opens every candidate of this machine. What cannot be opened is named with the reason; where there is none at all, that
-/// is said too.
+/// Opens every candidate of this machine. A counter that cannot be opened is listed with the
+/// reason, and so is a machine without any.
 pub fn open(root: &Path) -> (Vec<Box<dyn TrafficCounter>>, Vec<Unusable>) {
     let (mut usable, mut unusable) = (Vec::new(), Vec::new());
     for candidate in candidates(root) {

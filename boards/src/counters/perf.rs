@@ -5,18 +5,18 @@ use perf_event::events::Software;
 use perf_event::{Builder, Counter};
 use std::io::ErrorKind;
 
-/// Events that are counted together.
+/// Events counted together.
 pub struct PerfCount {
     counters: Vec<(String, Counter)>,
 }
 
 impl PerfCount {
-    /// Counts from now on: for the whole machine where the event's unit serves it, for this process and the threads that
-    /// it starts from now on otherwise.
+    /// Starts counting: for the whole machine if the event's unit serves it, otherwise for this
+    /// process and the threads it starts later.
     pub fn open(events: &[Event]) -> Result<Self, String> {
         let mut counters = Vec::new();
         for event in events {
-            // A place for each processor of the unit, or none of its own.
+            // One place per processor of the unit, or one for this process.
             let places: Vec<Option<usize>> = match event.cpus.as_slice() {
                 [] => vec![None],
                 cpus => cpus.iter().copied().map(Some).collect(),
@@ -37,8 +37,8 @@ impl PerfCount {
         Ok(Self { counters })
     }
 
-    /// The sum over all events since they were opened. Where the processor had fewer counters than events, counts stand
-    /// for the share of time in which they ran.
+    /// The sum over all events since they were opened. With more events than hardware counters,
+    /// counts are scaled up by the share of time they ran.
     pub fn read(&mut self) -> Result<u64, String> {
         let mut sum = 0.0;
         for (name, counter) in &mut self.counters {
@@ -66,7 +66,8 @@ fn open(event: &Event, cpu: Option<usize>) -> std::io::Result<Counter> {
     attributes.config1 = event.config[1];
     attributes.config2 = event.config[2];
     match cpu {
-        // Units outside the cores cannot tell the kernel's accesses from a program's, and refuse to be asked.
+        // Units outside the cores cannot separate kernel from user accesses and refuse the
+        // exclusion.
         Some(cpu) => builder.any_pid().one_cpu(cpu).exclude_kernel(false).exclude_hv(false),
         None => builder.observe_self().any_cpu().inherit(true),
     };

@@ -1,31 +1,32 @@
-//! The files that tell of heat. Each stays open and is read again from its beginning, as sysfs allows.
+//! Files of temperature and throttling. Each stays open and is reread from its start, as sysfs
+//! allows.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
-/// Temperatures outside of this are a sensor that is off, or broken.
+/// Plausible temperatures, in °C; others mean a sensor that is off or broken.
 const CELSIUS: std::ops::RangeInclusive<f64> = -40.0..=150.0;
 
-/// Frequencies outside of this, in kHz, are not a core's.
+/// Plausible core frequencies, in kHz.
 const KILOHERTZ: std::ops::RangeInclusive<u64> = 1_000..=20_000_000;
 
-/// Why there is no figure: what is wrong with the file, or nothing where it went away or may not be read.
+/// The reason for no figure: the fault of the file, or `None` if it vanished or may not be read.
 pub(super) type Missing = Option<String>;
 
-/// A file of one number, kept open.
+/// A file with one number, kept open.
 pub(super) struct Open {
     path: PathBuf,
     file: File,
 }
 
 impl Open {
-    /// `None` where it is not there or may not be read.
+    /// `None` if the file does not exist or may not be read.
     pub fn new(path: PathBuf) -> Option<Self> {
         File::open(&path).ok().map(|file| Self { path, file })
     }
 
-    /// What it holds now.
+    /// Its present content.
     fn text(&mut self) -> Result<String, Missing> {
         let mut bytes = [0; 64];
         let length = self.file.rewind().and_then(|()| self.file.read(&mut bytes)).map_err(|_| None)?;
@@ -42,7 +43,7 @@ impl Open {
     }
 }
 
-/// A sensor of temperature.
+/// A temperature sensor.
 pub(super) struct Temperature {
     pub name: String,
     pub processor: bool,
@@ -61,7 +62,7 @@ impl Temperature {
     }
 }
 
-/// The frequency of one core, or of those that share a clock.
+/// The frequency of one core, or of cores that share a clock.
 pub(super) struct Frequency(Open);
 
 impl Frequency {
@@ -75,40 +76,40 @@ impl Frequency {
     }
 }
 
-/// What a limit is told by.
+/// Source of a limit's state.
 pub(super) enum Source {
     /// Bits of a Raspberry Pi's firmware.
     Bits,
-    /// A device of the kernel that cools by slowing the processor down, by name; a state above 0 does.
+    /// A kernel cooling device, by name, that slows the processor down; active above state 0.
     Cooling(String),
     /// An alarm: 1 is set.
     Alarm(&'static str),
-    /// How often it happened since boot, by name.
+    /// A count of events since boot, by name.
     Count { what: String },
 }
 
-/// Something that tells whether the machine is slowed down.
+/// A source that tells whether the machine is throttled.
 pub(super) struct Limit {
     pub source: Source,
     open: Open,
 }
 
-/// What a limit says.
+/// State of a limit.
 #[derive(Default)]
 pub(super) struct LimitState {
     pub now: Vec<String>,
     pub since_boot: Vec<String>,
-    /// Of a count, how often.
+    /// For a count, its value.
     pub count: Option<u64>,
-    /// Of bits, those that stay set since boot.
+    /// For bits, those that stay set since boot.
     pub sticky: u32,
 }
 
-/// Meaning of the firmware's bits 0 to 3; 16 to 19 say the same of the time since boot.
+/// Meaning of the firmware's bits 0 to 3; bits 16 to 19 tell the same since boot.
 const BITS: [&str; 4] = ["under-voltage", "frequency capped", "throttled", "soft temperature limit"];
 
 impl Limit {
-    /// What it has in common with those of other cores and clusters.
+    /// A name shared by the same limits of other cores and clusters.
     pub fn kind(&self) -> &str {
         match &self.source {
             Source::Bits => "bits",
@@ -118,9 +119,9 @@ impl Limit {
         }
     }
 
-    /// Whether it tells of now, one way or the other. The firmware's flags do, and what the kernel does to the
-    /// frequency itself; an alarm of low voltage, or a device that only the tables of a PC's firmware move, says nothing
-    /// by being silent; a count is of the past.
+    /// Whether it tells the present state either way. The firmware's flags do, and so do the
+    /// kernel's own frequency limits. An unset low-voltage alarm proves nothing, nor does an idle
+    /// device that only a PC's firmware tables drive. A count tells of the past.
     pub fn tells(&self, state: &LimitState) -> bool {
         let silent_means_no = match &self.source {
             Source::Bits => true,
@@ -147,7 +148,7 @@ impl Limit {
             }
             Source::Cooling(name) => {
                 let level: i64 = self.open.number()?;
-                // Powerclamp says -1 while it does nothing.
+                // Powerclamp reports -1 while idle.
                 if level > 0 {
                     state.now.push(format!("{name} cools at step {level}"));
                 }
@@ -169,8 +170,8 @@ impl Limit {
     }
 }
 
-/// Every sensor of temperature: thermal zones, and chips of AMD's and Intel's processors, which have no zone of their
-/// own everywhere.
+/// Every temperature sensor: thermal zones, and processor chips of AMD and Intel, which do not have
+/// a zone everywhere.
 pub(super) fn temperatures(root: &Path) -> Vec<Temperature> {
     let mut found = Vec::new();
     for folder in folders(&root.join("sys/class/thermal"), "thermal_zone") {
@@ -190,15 +191,15 @@ pub(super) fn temperatures(root: &Path) -> Vec<Temperature> {
     found
 }
 
-/// Whether a zone's name says that it is the processor's.
+/// Whether a zone's name identifies it as the processor's.
 fn is_processor(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let parts = ["cpu", "x86_pkg_temp", "soc", "bigcore", "littlecore", "tj-thermal"];
-    // A modem or a charger may carry "cpu" in no way; "cpuss" and "cpu-1-2" are clusters of phones.
+    // "cpuss" and "cpu-1-2" are clusters of phones; a charger is not a processor.
     parts.iter().any(|part| name.contains(part)) && !name.contains("charger")
 }
 
-/// The frequency of each clock; where the kernel names no clocks, of each core.
+/// The frequency of each clock; of each core if the kernel lists no clocks.
 pub(super) fn frequencies(root: &Path) -> Vec<Frequency> {
     let cpu = root.join("sys/devices/system/cpu");
     let mut folders_found = folders(&cpu.join("cpufreq"), "policy");
@@ -212,13 +213,14 @@ pub(super) fn frequencies(root: &Path) -> Vec<Frequency> {
         .collect()
 }
 
-/// Everything that tells whether the processor is slowed down.
+/// Every source that tells whether the processor is throttled.
 pub(super) fn limits(root: &Path) -> Vec<Limit> {
     let mut found: Vec<Limit> = Vec::new();
     let mut add = |source: Source, path: PathBuf| {
         found.extend(Open::new(path).map(|open| Limit { source, open }));
     };
-    // `soc/soc:firmware` on a Raspberry Pi up to 4, `soc@107c000000/soc@107c000000:firmware` on a 5.
+    // `soc/soc:firmware` on a Raspberry Pi up to 4, `soc@107c000000/soc@107c000000:firmware` on a
+    // 5.
     for soc in folders(&root.join("sys/devices/platform"), "soc") {
         for firmware in folders(&soc, "soc") {
             add(Source::Bits, firmware.join("get_throttled"));
@@ -248,7 +250,7 @@ pub(super) fn limits(root: &Path) -> Vec<Limit> {
     found
 }
 
-/// Folders whose name is a prefix and, but for the platform's, a number, by that number.
+/// Folders with a prefix and, except for the platform's, a number; ordered by the number.
 fn folders(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let mut found: Vec<(u64, String, PathBuf)> = entries

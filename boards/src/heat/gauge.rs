@@ -1,4 +1,4 @@
-//! Heat while a model runs: few files, kept open, looked at ten times a second at most.
+//! Heat while a model runs: few files, kept open, read at most ten times a second.
 
 use super::files::{self, Frequency, Limit, Temperature};
 use super::hottest;
@@ -7,10 +7,10 @@ use serde::Serialize;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Between two looks at the files the last figures hold.
+/// Figures are reused for this long.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Most files of a kind that are looked at each time. A server has a hundred of each, and they say much the same.
+/// Most files of a kind to read each time. A server has a hundred of each, nearly identical.
 const MOST: usize = 8;
 
 /// Reads [`Conditions`] cheaply.
@@ -20,11 +20,11 @@ pub struct Gauge {
     limits: Vec<(Limit, Before)>,
     last: Option<Instant>,
     conditions: Conditions,
-    /// What slows the processor down, by the last look.
+    /// The limits that were active at the last reading.
     reasons: Vec<String>,
 }
 
-/// What a limit that remembers said before.
+/// The last state of a limit with memory.
 #[derive(Default)]
 struct Before {
     count: Option<u64>,
@@ -32,7 +32,8 @@ struct Before {
 }
 
 impl Gauge {
-    /// Opens the files of the machine whose `/sys` lies below `root`. A machine without any tells nothing.
+    /// Opens the files of the machine with `/sys` below `root`. Without any, all conditions are
+    /// `None`.
     pub fn open(root: &Path) -> Self {
         let mut temperatures = files::temperatures(root);
         if temperatures.iter().any(|file| file.processor) {
@@ -40,12 +41,12 @@ impl Gauge {
         }
         temperatures.truncate(MOST);
         let mut frequencies = files::frequencies(root);
-        // Clusters of a phone come from the slowest on.
+        // A phone's clusters are listed from the slowest: keep the last.
         let surplus = frequencies.len().saturating_sub(MOST);
         frequencies.drain(..surplus);
         let mut limits: Vec<(Limit, Before)> = Vec::new();
         for limit in files::limits(root) {
-            // Each kind by itself: a PC has a cooling device for every core, and its counts come after them.
+            // Limited per kind: a PC has one cooling device per core, and its counts come later.
             if limits.iter().filter(|(kept, _)| kept.kind() == limit.kind()).count() < MOST {
                 limits.push((limit, Before::default()));
             }
@@ -62,7 +63,7 @@ impl Gauge {
         gauge
     }
 
-    /// How the machine is, as of a tenth of a second ago at most.
+    /// The machine's state, at most a tenth of a second old.
     pub fn conditions(&mut self) -> Conditions {
         self.conditions_at(Instant::now())
     }
@@ -104,34 +105,34 @@ impl Gauge {
     }
 }
 
-/// Watches over a stretch of work.
+/// Observes a stretch of work.
 pub struct Watch {
     gauge: Gauge,
     stretch: Stretch,
 }
 
-/// How the machine was over a stretch of work.
+/// The machine's state over a stretch of work.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Stretch {
-    /// Whether it was slowed down at a moment that was looked at; `None` where nothing tells.
+    /// Whether a reading found it throttled; `None` if no source tells.
     pub throttled: Option<bool>,
-    /// What slowed it down, each once.
+    /// The causes, each once.
     pub reasons: Vec<String>,
-    /// The highest temperature seen.
+    /// The highest temperature read.
     pub hottest_celsius: Option<f64>,
-    /// The lowest frequency seen, of the core that was the fastest at that moment.
+    /// The lowest frequency read, of the fastest core at each moment.
     pub lowest_hz: Option<u64>,
 }
 
 impl Watch {
-    /// Begins now, on the machine whose `/sys` lies below `root`.
+    /// Starts now, on the machine with `/sys` below `root`.
     pub fn begin(root: &Path) -> Self {
         let mut watch = Self { gauge: Gauge::open(root), stretch: Stretch::default() };
         watch.note();
         watch
     }
 
-    /// Looks, where the last look is long enough ago. To be called now and then.
+    /// Reads the state, unless the last reading is recent. Call it now and then.
     pub fn look(&mut self) -> Conditions {
         let last = self.gauge.last;
         let conditions = self.gauge.conditions();
@@ -141,7 +142,7 @@ impl Watch {
         conditions
     }
 
-    /// Ends the stretch with a last look, and begins the next.
+    /// Ends the stretch with a last reading, and begins the next.
     pub fn finish(&mut self) -> Stretch {
         self.gauge.look();
         self.note();
@@ -165,7 +166,7 @@ impl Watch {
 }
 
 impl Stretch {
-    /// One line for people where the machine was slowed down.
+    /// One line for the user if the machine was throttled.
     pub fn warning(&self) -> Option<String> {
         let hottest =
             self.hottest_celsius.map_or(String::new(), |celsius| format!("; {celsius:.1} °C at most"));
@@ -233,7 +234,7 @@ mod tests {
         assert_eq!((stretch.hottest_celsius, stretch.lowest_hz), (Some(71.0), Some(1_200_000_000)));
         let warning = stretch.warning().unwrap();
         assert!(warning.contains("soft temperature limit") && warning.contains("71.0 °C"), "{warning}");
-        // The bit that stays set since boot does not blame what comes after.
+        // A bit that stays set since boot does not blame later work.
         assert_eq!(watch.finish().throttled, Some(false));
     }
 
@@ -261,7 +262,7 @@ mod tests {
             }
             watch.finish();
             let stretch = watch.finish();
-            // -5 thousandths are a cold day.
+            // -5 thousandths of a degree are plausible.
             let celsius = (nonsense == "-5\n").then_some(-0.005);
             assert_eq!(stretch, Stretch { hottest_celsius: celsius, ..Stretch::default() }, "{nonsense:?}");
         }

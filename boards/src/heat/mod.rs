@@ -1,7 +1,7 @@
-//! How hot the machine is, how fast its cores run now, and whether it is slowed down for it.
+//! Temperature, core frequency and throttling.
 //!
-//! [`Heat::read`] looks once at everything; a [`Gauge`] keeps the few files open that matter while a model runs;
-//! a [`Watch`] says at the end whether a stretch of work was slowed down.
+//! [`Heat::read`] reads everything once. A [`Gauge`] keeps the few relevant files open while a
+//! model runs. A [`Watch`] tells whether a stretch of work was throttled.
 
 mod files;
 mod gauge;
@@ -11,48 +11,49 @@ pub use gauge::{Gauge, Stretch, Watch};
 use serde::Serialize;
 use std::path::Path;
 
-/// Temperatures, frequency and throttling at one moment. What the system does not tell is `None`, never a guess.
+/// Temperatures, frequency and throttling at one moment. An unknown value is `None`, never a guess.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Heat {
-    /// The hottest of the processor's sensors; where none is known to be the processor's, of all.
+    /// The hottest of the processor's sensors, or of all sensors if none is known to be the
+    /// processor's.
     pub temperature_celsius: Option<f64>,
-    /// Every sensor of temperature that gives a figure which can be true, and a name.
+    /// Every temperature sensor with a name and a plausible figure.
     pub zones: Vec<Zone>,
-    /// The highest frequency that a core has now, as the kernel tells it.
+    /// The highest frequency of a core now, as the kernel reports it.
     ///
-    /// On a Raspberry Pi it is what the kernel asked for; the firmware may give less and then says so in
-    /// [`Heat::throttle`].
+    /// On a Raspberry Pi it is the kernel's request; the firmware may give less and then reports it
+    /// in [`Heat::throttle`].
     pub frequency_hz: Option<u64>,
-    /// Whether something slows it down.
+    /// Present and past throttling.
     pub throttle: Throttle,
-    /// Files that hold what cannot be true.
+    /// Files with impossible content.
     pub notes: Vec<String>,
 }
 
-/// A sensor of temperature.
+/// A temperature sensor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Zone {
     /// The kernel's name for it.
     pub name: String,
-    /// The temperature.
+    /// The temperature, in °C.
     pub celsius: f64,
-    /// Whether its name says that it is the processor's.
+    /// Whether its name identifies it as the processor's.
     pub processor: bool,
 }
 
-/// What slows the machine down, or did.
+/// Causes of throttling, present and past.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Throttle {
-    /// Whether something does now; `None` where nothing on this machine tells.
+    /// Whether the machine is throttled now; `None` if no source tells.
     pub now: Option<bool>,
-    /// What does now.
+    /// The causes now.
     pub reasons: Vec<String>,
-    /// What did since the start of the system.
+    /// The causes since boot.
     pub since_boot: Vec<String>,
 }
 
 impl Heat {
-    /// The machine whose `/sys` lies below `root`.
+    /// Reads the machine with `/sys` below `root`.
     pub fn read(root: &Path) -> Self {
         let mut heat = Self::default();
         for mut file in files::temperatures(root) {
@@ -90,7 +91,7 @@ impl Heat {
     }
 }
 
-/// The highest of the processor's temperatures, or of all where none is the processor's.
+/// The highest of the processor's temperatures, or of all if none is the processor's.
 fn hottest(temperatures: impl Iterator<Item = (f64, bool)> + Clone) -> Option<f64> {
     let highest = |wanted: &dyn Fn(bool) -> bool| {
         let some = temperatures.clone().filter(|&(_, processor)| wanted(processor));

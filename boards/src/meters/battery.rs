@@ -1,11 +1,11 @@
-//! The battery of a laptop or a phone: what the whole device draws, while nothing charges it.
+//! The battery of a laptop or a phone: the power of the whole device while nothing charges it.
 
 use super::{Discovered, Found, Sampler, sysfs};
 use pith_meter::{Kind, Scope};
 use std::path::Path;
 use std::time::Duration;
 
-/// Gauges of batteries measure about once a second; many say the same for longer.
+/// Battery gauges measure about once a second; many repeat a value for longer.
 const PERIOD: Duration = Duration::from_secs(1);
 
 pub(super) fn discover(root: &Path, all: &mut Discovered) {
@@ -13,7 +13,7 @@ pub(super) fn discover(root: &Path, all: &mut Discovered) {
         if sysfs::text(&folder.join("type")).ok().as_deref() != Some("Battery") {
             continue;
         }
-        // Batteries of mice and keyboards, which do not feed this machine.
+        // Batteries of mice and keyboards do not power this machine.
         if sysfs::text(&folder.join("scope")).ok().as_deref() == Some("Device") {
             continue;
         }
@@ -30,10 +30,10 @@ pub(super) fn discover(root: &Path, all: &mut Discovered) {
     }
 }
 
-/// Power drawn from the battery now.
+/// Power drawn from the battery now, in watts.
 ///
-/// Drivers disagree about the sign of what leaves the battery; that it leaves is said by `status`, which has to be
-/// `Discharging`, and the sign is then dropped.
+/// Drivers disagree about the sign of the current. `status` must be `Discharging`, and the sign is
+/// then ignored.
 fn watts(folder: &Path) -> Result<f64, String> {
     let status = sysfs::text(&folder.join("status"))?;
     if status != "Discharging" {
@@ -45,7 +45,7 @@ fn watts(folder: &Path) -> Result<f64, String> {
     } else {
         micro("current_now")? * micro("voltage_now")?
     };
-    // A device that runs draws more than a tenth of a watt; some phones give mA where µA are asked for.
+    // A running device draws more than a tenth of a watt; some phones report mA instead of µA.
     match watts {
         0.1..=1000.0 => Ok(watts),
         _ => Err(format!("{} says {watts} W while it discharges, expected 0.1 to 1000 W", folder.display())),

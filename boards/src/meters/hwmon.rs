@@ -1,7 +1,8 @@
-//! Power monitors with a kernel driver: INA219, INA226, INA231, INA3221 and whatever else gives power, energy, or voltage
-//! and current of a channel under `/sys/class/hwmon`.
+//! Power monitors with a kernel driver: INA219, INA226, INA231, INA3221 and any other chip under
+//! `/sys/class/hwmon` with a channel of power, energy, or both voltage and current.
 //!
-//! Folders there are numbered as the drivers come up, so a sensor is known by its name and its channel's label.
+//! Folders there are numbered in the order of driver start, so a sensor is identified by its name
+//! and its channel's label.
 
 use super::integrate::MAX_WATTS;
 use super::{Discovered, Found, Sampler, Source, sysfs};
@@ -9,19 +10,20 @@ use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Between two looks at a sensor that does not say how often it measures.
+/// Sampling period of a sensor that does not state its own.
 const PERIOD: Duration = Duration::from_millis(50);
-/// A sensor that measures faster is looked at this often.
+/// Shortest sampling period, for sensors that measure faster.
 const LEAST_PERIOD: Duration = Duration::from_millis(20);
-/// Drivers' counters of energy are read when asked; they are taken to move this often.
+/// Assumed update period of drivers' energy counters, which are read on demand.
 const ENERGY_PERIOD: Duration = Duration::from_millis(100);
-/// Channels that hold a whole board, by label. All others are rails: what is soldered where, only the board's maker knows.
+/// Labels of channels that cover a whole board. All others are rails: only the maker knows the
+/// wiring.
 const BOARD_LABELS: [&str; 3] = ["VDD_IN", "POM_5V_IN", "Total System Power"];
 
 pub(super) fn discover(root: &Path, all: &mut Discovered) {
     for folder in sysfs::folders(&root.join("sys/class/hwmon")) {
         let Ok(chip) = sysfs::text(&folder.join("name")) else { continue };
-        // Batteries are metered by their own files, which also say whether they are charging.
+        // Batteries are metered by their own files, which also tell whether they charge.
         if sysfs::is_power_supply(root, &chip) {
             continue;
         }
@@ -31,7 +33,7 @@ pub(super) fn discover(root: &Path, all: &mut Discovered) {
         let mut seen: Vec<(u32, String)> = Vec::new();
         for channel in channels(&folder).into_iter().filter(|channel| channel.number <= last_input(&chip)) {
             let label = channel.label(&folder);
-            // A chip that gives power beside voltage and current gives the same thing twice.
+            // A chip with power beside voltage and current reports the same quantity twice.
             let identity = label.clone().unwrap_or_else(|| channel.number.to_string());
             let is_pair = channel.quantity == Quantity::VoltageAndCurrent;
             let is_known =
@@ -56,8 +58,9 @@ pub(super) fn discover(root: &Path, all: &mut Discovered) {
     }
 }
 
-/// The last channel that is an input of the chip. Behind its three the INA3221's driver has the inputs' shunts (`in4` to
-/// `in6`) and sums (`in7`, `curr4`), which make no pairs of voltage and current.
+/// The last channel that is an input of the chip. The INA3221's driver appends the shunts of its
+/// three inputs (`in4` to `in6`) and sums (`in7`, `curr4`), which are not pairs of voltage and
+/// current.
 fn last_input(chip: &str) -> u32 {
     if chip == "ina3221" { 3 } else { u32::MAX }
 }
@@ -66,7 +69,7 @@ fn has_channels(folder: &Path) -> bool {
     !channels(folder).is_empty()
 }
 
-/// What gives a channel's power, the best first.
+/// Source of a channel's power, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Quantity {
     /// `energyN_input`, in µJ.
@@ -98,8 +101,8 @@ fn channels(folder: &Path) -> Vec<Channel> {
 }
 
 impl Channel {
-    /// The file of the voltage that belongs to this current. INA219 and its kin have the shunt as `in0` and the bus as
-    /// `in1`, which is what the number 1 gives.
+    /// The voltage file for this current. INA219 and its kin have the shunt as `in0` and the bus as
+    /// `in1`, so number 1 is right.
     fn voltage(&self) -> String {
         format!("in{}_input", self.number)
     }
@@ -160,7 +163,7 @@ fn micro(path: PathBuf) -> Source {
     Box::new(move || Ok(sysfs::number(&path)? as f64 * 1e-6))
 }
 
-/// A counter of microjoules that the driver keeps from coming round.
+/// A driver's counter of microjoules, which does not wrap.
 struct Energy {
     name: String,
     scope: Scope,
@@ -189,7 +192,7 @@ impl Meter for Energy {
             let added = now_uj.checked_sub(last_uj);
             let added = added.ok_or_else(|| format!("the counter fell from {last_uj} µJ to {now_uj} µJ"))?;
             let seconds = std::mem::replace(&mut self.read_at, Instant::now()).elapsed().as_secs_f64();
-            // Below a second, a counter that moves seldom must not be taken for one that leaps.
+            // For times below a second allow one second: the counter moves in steps.
             let added = added as f64 * 1e-6;
             if added > MAX_WATTS * seconds.max(1.0) {
                 return Err(format!("the counter rose by {added:.1} J in {seconds:.3} s"));

@@ -1,34 +1,35 @@
-//! From samples of power to energy.
+//! Integration of power samples to energy.
 
-/// No board or machine that this runs on draws more; a sensor that says so is wrong.
+/// Upper limit of plausible power; a sensor above it is wrong.
 pub(crate) const MAX_WATTS: f64 = 10_000.0;
 
-/// The integral of power over time, by trapezoids between samples.
+/// The trapezoidal integral of power over time.
 ///
-/// Between the last sample and now the last value is taken to hold. A figure for less time than lies between two samples
-/// is therefore interpolated; sums over many samples are right to within a sample at each end.
+/// Between the last sample and now the last value is held. A figure for less than a sampling period
+/// is therefore interpolated; a sum over many samples is right to within one sample at each end.
 ///
-/// Where samples are missing for longer than the gap allowed, the energy of that time is unknown: the next figure asked
-/// for is an error, whoever asks, and differences taken across the gap have no value. Later ones have.
+/// If samples are missing for longer than the allowed gap, the energy of that time is unknown. The
+/// next figure is an error, for any caller, and a difference across the gap has no value. Later
+/// ones have.
 #[derive(Debug)]
 pub struct Integrator {
     gap_seconds: f64,
     joules: f64,
     last: Option<(f64, f64)>,
     reported: f64,
-    /// Why figures across what happened have no value; taken by the next figure.
+    /// The reason for a gap; the next figure takes it as its error.
     broken: Option<String>,
-    /// Why the last sample was none.
+    /// The reason why the last sample failed.
     failure: Option<String>,
 }
 
 impl Integrator {
-    /// Samples further apart than `gap_seconds` leave a hole.
+    /// Samples further apart than `gap_seconds` leave a gap.
     pub fn new(gap_seconds: f64) -> Self {
         Self { gap_seconds, joules: 0.0, last: None, reported: 0.0, broken: None, failure: None }
     }
 
-    /// The sensor said `watts` at `seconds`, of any clock that always goes forward.
+    /// Adds a sample of `watts` at `seconds`, on any monotonic clock.
     pub fn push(&mut self, seconds: f64, watts: f64) {
         if !(0.0..=MAX_WATTS).contains(&watts) {
             return self.fail(format!("found {watts} W, expected 0 to {MAX_WATTS} W"));
@@ -50,26 +51,26 @@ impl Integrator {
         self.failure = None;
     }
 
-    /// The sensor gave nothing.
+    /// Records a failed sample.
     pub fn fail(&mut self, reason: String) {
         self.failure = Some(reason);
     }
 
-    /// Joules from the first sample to `seconds`. Never falls.
+    /// Joules from the first sample until `seconds`. Never falls.
     pub fn energy(&mut self, seconds: f64) -> Result<f64, String> {
         let Some((last, watts)) = self.last else {
             return Err(self.failure.clone().unwrap_or_else(|| "no sample yet".into()));
         };
         let held = (seconds - last).max(0.0);
         if held > self.gap_seconds {
-            // Whoever asks after the sensor came back compares with a figure from before the hole at most once.
+            // Reported once: later figures all lie after the gap.
             self.broken = None;
             return Err(self.hole(held));
         }
         if let Some(reason) = self.broken.take() {
             return Err(reason);
         }
-        // Where power fell, the value held was too much; it is not taken back.
+        // If power fell, the held value was too high; the energy already reported stays.
         self.reported = self.reported.max(self.joules + watts * held);
         Ok(self.reported)
     }

@@ -1,14 +1,14 @@
-//! A record of power over time: what an external meter wrote, or a run that was recorded.
+//! A log of power over time, from an external meter or a recorded run.
 
 use super::integrate::MAX_WATTS;
 use crate::error::MeasureError;
 use pith_meter::Joules;
 use std::path::Path;
 
-/// Samples further apart than this many times their usual distance leave a hole.
+/// Samples further apart than this many typical periods leave a gap.
 const GAP_PERIODS: f64 = 5.0;
 
-/// Samples of power with their times, rising.
+/// Samples of power, by ascending time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PowerLog {
     seconds: Vec<f64>,
@@ -16,7 +16,7 @@ pub struct PowerLog {
     period_seconds: f64,
 }
 
-/// What a column holds, and what makes seconds, volts, amperes or watts of it.
+/// A column's quantity, with its factor to seconds, volts, amperes or watts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Column {
     Time(f64),
@@ -26,15 +26,16 @@ enum Column {
 }
 
 impl PowerLog {
-    /// Reads comma-separated values: a line of headers, then a sample a line.
+    /// Reads comma-separated values: a line of headers, then one sample per line.
     ///
-    /// Headers name the quantity and its unit, as in `time_s`, `Voltage (V)`, `current [mA]`, `power/W`. Needed are a time
-    /// (s, ms or µs; seconds since 1970 where the log is to be laid beside a run) and either power, or voltage and
-    /// current. Other columns are passed over. A header without a unit, or with one of another quantity, is an error: a
-    /// meter that writes milliwatts must not make a board a thousand times as hungry.
+    /// A header names the quantity and its unit, as in `time_s`, `Voltage (V)`, `current [mA]`,
+    /// `power/W`. Required are a time (s, ms or µs; seconds since 1970 to match the log with a run)
+    /// and either power, or voltage and current. Other columns are ignored. A header without a
+    /// unit, or with the unit of another quantity, is an error: milliwatts must not be read as
+    /// watts.
     ///
-    /// The meter may be writing still. What follows the last end of a line may be cut in the middle of a number, and is
-    /// passed over: a log that is complete has an end after its last line too, or loses that line.
+    /// The meter may still be writing. Text after the last newline may be cut in the middle of a
+    /// number and is ignored, so a complete log must end with a newline.
     pub fn read(path: &Path) -> Result<Self, MeasureError> {
         let content = |what: String| MeasureError::Content { path: path.to_path_buf(), what };
         let failed = |error: csv::Error| content(format!("{:?}", error.into_kind()));
@@ -116,13 +117,14 @@ impl PowerLog {
         Ok(log)
     }
 
-    /// The same log with `seconds` added to every time: for a meter whose clock began at the start of its record.
+    /// The same log with `seconds` added to every time, for a meter whose clock starts with its
+    /// record.
     pub fn shifted(mut self, seconds: f64) -> Self {
         self.seconds.iter_mut().for_each(|moment| *moment += seconds);
         self
     }
 
-    /// Time from one sample to the next, as a rule.
+    /// Typical time between two samples.
     pub fn period_seconds(&self) -> f64 {
         self.period_seconds
     }
@@ -132,14 +134,14 @@ impl PowerLog {
         [self.seconds[0], self.seconds[self.seconds.len() - 1]]
     }
 
-    /// Energy from one time to another: trapezoids between samples. Fails where the log does not reach that far or has a
-    /// hole there.
+    /// Energy between two times, by trapezoids. Fails if the log does not cover them or has a gap
+    /// there.
     pub fn energy(&self, from: f64, to: f64) -> Result<Joules, String> {
         let [first, last] = self.span_seconds();
         if !(first <= from && from <= to && to <= last) {
             return Err(format!("the log holds {first} s to {last} s, and not all of {from} s to {to} s"));
         }
-        // The sample at or before `from`, and the one at or after `to`.
+        // The last sample at or before `from`, and the first at or after `to`.
         let begin = self.seconds.partition_point(|&moment| moment <= from) - 1;
         let end =
             self.seconds.partition_point(|&moment| moment < to).max(begin + 1).min(self.seconds.len() - 1);
@@ -162,7 +164,7 @@ impl PowerLog {
     }
 }
 
-/// What a header means; `None` for a column of something else.
+/// The meaning of a header; `None` for other columns.
 fn column(header: &str) -> Result<Option<Column>, String> {
     let plain = header.trim().trim_end_matches([')', ']']);
     let (name, unit) = match plain.rfind(['(', '[', '/', '_', ' ']) {

@@ -1,8 +1,9 @@
-//! Meters: what this machine has that measures energy, or what stands in for it.
+//! Energy meters: the machine's sensors, or a model in their place.
 //!
-//! One file a kind of sensor. [`discover`] finds them; what is there and cannot be used is named with the reason. A
-//! sensor of power is read by a thread of its own ([`Sampler`]), a counter of energy when it is asked. A figure for less
-//! time than [`Found::period`] is interpolated: the sum over many tokens is right, each token's share of it is not a
+//! One file per kind of sensor. [`discover`] finds them and lists unusable ones with the reason. A
+//! thread of its own ([`Sampler`]) reads each power sensor; energy counters are read on demand. A
+//! figure for less than [`Found::period`] is interpolated: the sum over many tokens is right, but
+//! one token's share is not a measurement of that token.
 //! measurement of that token.
 
 mod battery;
@@ -29,37 +30,37 @@ use pith_meter::Meter;
 use std::path::Path;
 use std::time::Duration;
 
-/// A meter that can be used.
+/// A usable meter.
 pub struct Found {
     /// The meter.
     pub meter: Box<dyn Meter>,
-    /// How often it gives a new value. Zero where figures are computed and not sampled.
+    /// Time between two new values. Zero for computed figures.
     pub period: Duration,
-    /// What its figures leave out, or what else there is to know.
+    /// Omissions and other caveats.
     pub note: Option<String>,
 }
 
-/// A sensor that is there and gives nothing.
+/// A sensor that exists but gives no figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
     /// Its name.
     pub name: String,
-    /// Why, and what mends it where something does.
+    /// The reason, with the fix if there is one.
     pub reason: String,
 }
 
-/// What was found.
+/// All sensors found.
 #[derive(Default)]
 pub struct Discovered {
-    /// What can be used. Their scopes overlap: figures of two meters are never to be added.
+    /// Usable meters. Their scopes overlap: figures of two meters are never to be added.
     pub found: Vec<Found>,
-    /// What cannot.
+    /// Sensors that cannot be used.
     pub unusable: Vec<Unusable>,
 }
 
-/// Looks for sensors on the machine whose `/sys`, `/proc` and `/usr` lie below `root`.
+/// Looks for sensors on the machine with `/sys`, `/proc` and `/usr` below `root`.
 ///
-/// Sensors of power are sampled from now on, until their meters are dropped.
+/// Power sensors are sampled from now on, until their meters are dropped.
 pub fn discover(root: &Path) -> Discovered {
     let mut all = Discovered::default();
     pmic::discover(root, &mut all);

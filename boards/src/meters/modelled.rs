@@ -1,4 +1,4 @@
-//! The board's model in place of a sensor.
+//! A meter that computes energy by the board's model.
 
 use crate::model::EnergyModel;
 use pith_meter::{Joules, Kind, Meter, MeterError, Scope, Traffic};
@@ -14,16 +14,16 @@ pub struct ModelMeter {
 impl ModelMeter {
     /// A meter over `model`.
     ///
-    /// `operations_per_activation_byte`: the runtime does not count operations, and need not: what matrices read and
-    /// write beside their weights grows with the tokens just as the operations do, whether tokens run one by one or
-    /// together, so that for one model the ratio of the two is fixed. A model of energy that has a coefficient for
-    /// operations gives no figures without it.
+    /// `operations_per_activation_byte`: the runtime does not count operations. Both operations and
+    /// activation bytes grow in proportion to the tokens, whether tokens run one by one or
+    /// together, so one model has a fixed ratio of the two. An energy model with a coefficient for
+    /// operations needs this ratio to give figures.
     pub fn new(model: EnergyModel, operations_per_activation_byte: Option<f64>) -> Self {
         Self { model, operations_per_activation_byte, joules: 0.0 }
     }
 
-    /// Bytes that go to and from memory: weights, embeddings, keys and values. What one layer hands to the next stays
-    /// in the caches.
+    /// Bytes to and from memory: weights, embeddings, keys and values. Activations between layers
+    /// stay in the caches.
     pub fn memory_bytes(traffic: &Traffic) -> u64 {
         traffic.weight_bytes + traffic.embedding_bytes + traffic.kv_read_bytes + traffic.kv_write_bytes
     }

@@ -1,4 +1,4 @@
-//! RAPL by the kernel's perf events: for those who may use these and may not read the powercap files.
+//! RAPL through the kernel's perf events, for users who may not read the powercap files.
 
 use super::{Discovered, Found, rapl, sysfs};
 use crate::counters::{Event, PerfCount};
@@ -8,7 +8,7 @@ use std::path::Path;
 const EVENTS: [(&str, Scope); 3] =
     [("energy-pkg", Scope::Package), ("energy-psys", Scope::Board), ("energy-ram", Scope::Rail)];
 
-/// `has_package`: the powercap files give what these events would give again.
+/// `has_package`: powercap already gives the package, and perf would repeat it.
 pub(super) fn discover(root: &Path, has_package: bool, all: &mut Discovered) {
     if has_package {
         return;

@@ -1,7 +1,8 @@
-//! The power management chip of a Raspberry Pi 5, by `vcgencmd pmic_read_adc`.
+//! The power management chip of a Raspberry Pi 5, through `vcgencmd pmic_read_adc`.
 //!
-//! It measures voltage and current of the rails that it makes: cores, memory, I/O. USB devices, what hangs on the GPIO
-//! header's 5 V and the regulators' own losses are not in it, and so it is not the board's power.
+//! It measures voltage and current of the rails it generates: cores, memory, I/O. USB devices, the
+//! load on the GPIO header's 5 V and the regulators' own losses are missing, so the sum is not the
+//! board's power.
 
 use super::{Discovered, Found, Sampler};
 use pith_meter::{Kind, Scope};
@@ -11,9 +12,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A call of the command costs a few milliseconds of one core.
+/// Sampling period. One call costs a few milliseconds of one core.
 const PERIOD: Duration = Duration::from_millis(200);
-/// It answers at once or not at all.
+/// Time limit of a call: the command answers at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(2);
 const NOTE: &str = "sum of the rails that the power management chip measures; USB, HATs, NVMe and the losses of the \
                     regulators are not in it";
@@ -37,7 +38,8 @@ pub(super) fn discover(root: &Path, all: &mut Discovered) {
     all.found.push(Found { meter: Box::new(meter), period: PERIOD, note: Some(NOTE.into()) });
 }
 
-/// Whether this is a board with the chip: a Raspberry Pi 5, 500 (whose name begins so too) or Compute Module 5.
+/// Whether the board has the chip: a Raspberry Pi 5, 500 (whose name starts the same) or Compute
+/// Module 5.
 pub(crate) fn is_there(root: &Path) -> bool {
     let model = ["proc/device-tree/model", "sys/firmware/devicetree/base/model"]
         .iter()
@@ -46,10 +48,12 @@ pub(crate) fn is_there(root: &Path) -> bool {
     ["Raspberry Pi 5", "Raspberry Pi Compute Module 5"].iter().any(|name| model.starts_with(name))
 }
 
-/// Watts in the output of `vcgencmd pmic_read_adc`: the sum of volt × ampere over the rails that have both.
+/// Watts in the output of `vcgencmd pmic_read_adc`: the sum of volt × ampere over all rails with
+/// both.
 ///
-/// A line is `NAME_A current(N)=0.1A` or `NAME_V volt(N)=1.1V`, in any order, and the unit may be missing. Rails of which
-/// one half is given (EXT5V, BATT) have no power; where one of the processor's own is cut in half, there is no sum.
+/// A line is `NAME_A current(N)=0.1A` or `NAME_V volt(N)=1.1V`, in any order; the unit may be
+/// missing. A rail with only one of the two (EXT5V, BATT) is skipped. If one of the processor's own
+/// rails is incomplete, there is no sum.
 pub fn parse(text: &str) -> Result<f64, String> {
     let mut rails: BTreeMap<&str, [Option<f64>; 2]> = BTreeMap::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -94,7 +98,7 @@ fn read(command: &Path) -> Result<f64, String> {
             break status;
         }
         if started.elapsed() > PATIENCE {
-            // It may have ended by itself just now.
+            // It may have ended just now.
             let _ = child.kill();
             let _ = child.wait();
             return Err(format!("{} gave no answer for {} s", command.display(), PATIENCE.as_secs()));
@@ -102,7 +106,7 @@ fn read(command: &Path) -> Result<f64, String> {
         std::thread::sleep(Duration::from_millis(1));
     };
     let (mut out, mut errors) = (String::new(), String::new());
-    // The answer has some hundred bytes, which the pipe held until now.
+    // The answer is a few hundred bytes, which the pipe held until now.
     child.stdout.take().map(|mut pipe| pipe.read_to_string(&mut out)).transpose().map_err(failed)?;
     child.stderr.take().map(|mut pipe| pipe.read_to_string(&mut errors)).transpose().map_err(failed)?;
     if !status.success() {
@@ -123,7 +127,7 @@ mod tests {
     fn both_forms_of_output_give_the_sum_of_the_rails() {
         let golden = include_str!("../../tests/sensors/pmic.txt");
         let watts = parse(golden).unwrap();
-        // By hand, from the twelve pairs in the file.
+        // Computed by hand from the twelve pairs in the file.
         let pairs = [
             (0.0, 3.799996),
             (0.06245952, 3.306322),

@@ -1,23 +1,25 @@
-//! RAPL: the processor's own counters of energy, by the system's powercap files.
+//! RAPL: the processor's own energy counters, through the system's powercap files.
 //!
-//! The domains lie within each other: `psys`, where there is one, holds the package, which holds the cores. Each that is
-//! of use is a meter of its own and none are added. Cores and graphics, parts of the package, are left out.
+//! Domains are nested: `psys`, if present, contains the package, which contains the cores. Each
+//! useful domain is a meter of its own, and none are added. Cores and graphics are parts of the
+//! package and left out.
 
 use super::{Discovered, Found, sysfs};
 use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The counters move once a millisecond.
+/// The counters advance once a millisecond.
 pub(super) const PERIOD: Duration = Duration::from_millis(1);
-/// More than a processor draws: a counter that could have come round unseen at this rate gives no figure.
+/// Above any processor's power: a counter that could have wrapped unseen at this rate gives no
+/// figure.
 const MAX_WATTS: f64 = 500.0;
 
-/// Whether a package could be read.
+/// Returns whether a package could be read.
 pub(super) fn discover(root: &Path, all: &mut Discovered) -> bool {
     let mut domains: Vec<Domain> = Vec::new();
     let mut zones = sysfs::folders(&root.join("sys/class/powercap"));
-    // The registers of the processor before those behind its memory bus, which say the same.
+    // Registers of the processor come before those on its memory bus, which repeat them.
     zones.sort_by_key(|zone| zone.to_string_lossy().contains("-mmio"));
     for zone in zones {
         if !zone.join("energy_uj").exists() {
@@ -62,15 +64,16 @@ pub(super) fn discover(root: &Path, all: &mut Discovered) -> bool {
     package
 }
 
-/// A zone of powercap that is of use.
+/// A useful powercap zone.
 struct Domain {
-    /// Name of the zone it lies in: every socket has a domain `dram`.
+    /// Name of the parent zone: every socket has a domain `dram`.
     parent: Option<String>,
     name: String,
     counter: Result<Counter, String>,
 }
 
-/// The name of the zone that `zone` lies in, whose folder's name begins its own: `intel-rapl:1` for `intel-rapl:1:0`.
+/// Name of the parent of `zone`, whose folder name is a prefix: `intel-rapl:1` for
+/// `intel-rapl:1:0`.
 fn parent(zone: &Path) -> Option<String> {
     let (folder, _) = zone.file_name()?.to_str()?.rsplit_once(':')?;
     let is_zone = folder.contains(':');
@@ -93,13 +96,13 @@ struct Rapl {
     read_at: Instant,
 }
 
-/// A counter that comes round.
+/// A counter that wraps.
 struct Counter {
     path: PathBuf,
     unwrapped: Unwrapped,
 }
 
-/// What a counter of microjoules adds up to.
+/// The running sum of a wrapping counter of microjoules.
 #[derive(Debug)]
 struct Unwrapped {
     range_uj: Option<u64>,
@@ -116,7 +119,7 @@ impl Counter {
     }
 }
 
-/// One command that opens the counters of all zones, and not one for each.
+/// One command that opens the counters of all zones, not one command per zone.
 fn for_all_zones(reason: String) -> String {
     match reason.split_once("sudo chmod a+r ") {
         Some((begin, _)) => format!("{begin}sudo chmod a+r /sys/class/powercap/*/energy_uj"),
@@ -125,7 +128,7 @@ fn for_all_zones(reason: String) -> String {
 }
 
 impl Unwrapped {
-    /// The counter now stands at `now_uj`, `seconds` after it was looked at last.
+    /// Advances to `now_uj`, read `seconds` after the last reading.
     fn advance(&mut self, now_uj: u64, seconds: f64) -> Result<f64, String> {
         let (last, range) = (std::mem::replace(&mut self.last_uj, now_uj), self.range_uj);
         if let Some(range) = range
@@ -142,7 +145,7 @@ impl Unwrapped {
                 return Err(format!("the counter fell from {last} µJ to {now_uj} µJ and has no range"));
             }
         };
-        // Below a second, a packet of the counter's resolution must not be taken for a leap.
+        // For times below a second allow one second: the counter moves in steps.
         let added = added_uj as f64 * 1e-6;
         if added > MAX_WATTS * seconds.max(1.0) {
             return Err(format!("the counter rose by {added:.1} J in {seconds:.3} s"));
@@ -192,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_counter_that_comes_round_gives_the_energy_of_the_load() {
-        // 15 W for 20,000 s at one look a second, over a range of 65.5 kJ: it comes round four times.
+        // 15 W for 20,000 s with one reading a second, over a range of 65.5 kJ: four wraps.
         let range = 65_532_610_987u64;
         let mut counter = Unwrapped { range_uj: Some(range), last_uj: range - 7, joules: 0.0 };
         let (mut raw, mut joules) = (range - 7, 0.0);

@@ -1,9 +1,10 @@
-//! A recorded log in place of a sensor.
+//! A recorded log as a meter.
 
 use super::log::PowerLog;
 use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 
-/// Gives back the energy of a [`PowerLog`] as its clock goes on: for tests, and to look at a run again.
+/// Replays the energy of a [`PowerLog`] as its clock advances: for tests, and to examine a recorded
+/// run.
 pub struct Replay {
     name: String,
     scope: Scope,
@@ -13,7 +14,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// A meter whose time is `clock`, in seconds of the log.
+    /// A meter with `clock` as its time, in seconds of the log.
     pub fn new(
         name: impl Into<String>,
         scope: Scope,

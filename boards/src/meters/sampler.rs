@@ -1,4 +1,4 @@
-//! A thread that reads a sensor of power and adds up its energy.
+//! A thread that samples a power sensor and integrates its energy.
 
 use super::integrate::Integrator;
 use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 /// Periods without a sample after which the energy is unknown.
 const GAP_PERIODS: f64 = 5.0;
 
-/// Reads the power now, in watts, or says why there is none.
+/// Reads the present power, in watts, or returns the reason for none.
 pub type Source = Box<dyn FnMut() -> Result<f64, String> + Send>;
 
-/// A meter over a sensor of power.
+/// A meter over a power sensor.
 ///
-/// A thread reads the sensor once a period. A read that fails is tried again at the next one; what it leaves unknown is
-/// missing from the figures, and nothing waits for it.
+/// A thread reads the sensor once per period. A failed read is repeated at the next period; the
+/// energy it leaves unknown is missing from the figures, and nothing waits for it.
 pub struct Sampler {
     name: String,
     scope: Scope,
@@ -30,7 +30,7 @@ struct Shared {
 }
 
 impl Sampler {
-    /// Reads `source` once every `period`, which is at least a millisecond, from now until the sampler is dropped.
+    /// Reads `source` once every `period`, at least a millisecond, until the sampler is dropped.
     pub fn spawn(name: String, scope: Scope, kind: Kind, period: Duration, source: Source) -> Self {
         let period = period.max(Duration::from_millis(1));
         let shared = Arc::new(Shared {
@@ -56,7 +56,7 @@ impl Shared {
         loop {
             let before = Instant::now();
             let watts = source();
-            // A sensor that takes its time is taken to speak of the middle of it.
+            // A slow sensor's reading is dated to the middle of the read.
             let moment = (before - self.started + before.elapsed() / 2).as_secs_f64();
             match watts {
                 Ok(watts) => self.integrator().push(moment, watts),
@@ -103,7 +103,7 @@ impl Meter for Sampler {
 }
 
 impl Drop for Sampler {
-    /// Ends the thread, without waiting for a read that hangs.
+    /// Ends the thread without waiting for a hanging read.
     fn drop(&mut self) {
         *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.shared.stopped.notify_all();
@@ -123,7 +123,7 @@ mod tests {
         assert!(what(), "nothing happened for 20 s");
     }
 
-    /// The energy itself is the integrator's, which is tested without a clock.
+    /// Tests only the thread; the integrator is tested without a clock.
     #[test]
     fn the_sensor_is_read_again_and_again_until_the_sampler_goes() {
         let reads = Arc::new(AtomicUsize::new(0));
@@ -136,7 +136,7 @@ mod tests {
         let meter = Sampler::spawn("test".into(), Scope::Board, Kind::Measured, period, source);
         until(|| reads.load(Ordering::Relaxed) > 3);
         until(|| meter.shared.integrator().energy(0.0).is_ok_and(|joules| joules > 0.0));
-        // The thread holds the other one.
+        // The thread holds the second reference.
         assert_eq!(Arc::strong_count(&reads), 2);
         drop(meter);
         until(|| Arc::strong_count(&reads) == 1);

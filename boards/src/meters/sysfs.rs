@@ -1,10 +1,10 @@
-//! Numbers and names in small files of the system.
+//! Numbers and names in small system files.
 
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// The text of a file without the white space around it.
+/// Text of a file, trimmed.
 pub(crate) fn text(path: &Path) -> Result<String, String> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text.trim().to_string()),
@@ -12,7 +12,7 @@ pub(crate) fn text(path: &Path) -> Result<String, String> {
     }
 }
 
-/// Why a file was not read, and the command that opens a closed one.
+/// The reason why a file was not read, with a command that grants access.
 pub(crate) fn refusal(path: &Path, error: &Error) -> String {
     let path = path.display();
     match error.kind() {
@@ -23,19 +23,19 @@ pub(crate) fn refusal(path: &Path, error: &Error) -> String {
     }
 }
 
-/// The whole number in a file.
+/// The integer in a file.
 pub(crate) fn number(path: &Path) -> Result<i64, String> {
     let text = text(path)?;
     text.parse().map_err(|_| format!("{}: found \"{text}\", expected a whole number", path.display()))
 }
 
-/// The number in a file where a negative one makes no sense.
+/// The non-negative integer in a file.
 pub(crate) fn count(path: &Path) -> Result<u64, String> {
     let text = text(path)?;
     text.parse().map_err(|_| format!("{}: found \"{text}\", expected a number from 0 on", path.display()))
 }
 
-/// Folders in a folder, in the order of their names; none where it is not there.
+/// Subfolders, ordered by name; none if the folder does not exist.
 pub(crate) fn folders(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
@@ -43,14 +43,14 @@ pub(crate) fn folders(path: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Whether a chip under `/sys/class/hwmon` is the second view of a battery or a charger under `/sys/class/power_supply`. The
-/// kernel allows no hyphen in a chip's name and writes `_`.
+/// Whether a hwmon chip is a second view of a battery or charger under `/sys/class/power_supply`.
+/// Chip names may not contain hyphens; the kernel writes `_` instead.
 pub(crate) fn is_power_supply(root: &Path, chip: &str) -> bool {
     let supplies = folders(&root.join("sys/class/power_supply"));
     supplies.iter().filter_map(|path| path.file_name()?.to_str()).any(|name| name.replace('-', "_") == chip)
 }
 
-/// Numbers `n` of the files `PREFIXn_SUFFIX` in a folder, rising.
+/// Numbers `n` of the files `PREFIXn_SUFFIX` in a folder, ascending.
 pub(crate) fn channels(folder: &Path, prefix: &str, suffix: &str) -> Vec<u32> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let number = |name: &str| -> Option<u32> {

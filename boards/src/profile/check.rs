@@ -1,14 +1,14 @@
-//! Values of a profile, checked where they are read, so that an error knows its line.
+//! Checks of a profile's values during parsing, so that an error has its line.
 
 use serde::de::{Deserialize, Deserializer, Error};
 
-/// Text that says something.
+/// Text that is not empty.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.trim().is_empty() { Err(D::Error::custom("is empty")) } else { Ok(text) }
 }
 
-/// [`text`], where the field is there.
+/// [`text`], if the field is present.
 pub(super) fn some_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     text(deserializer).map(Some)
 }
@@ -24,7 +24,7 @@ pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     }
 }
 
-/// A list with something in it.
+/// A list that is not empty.
 pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
@@ -32,7 +32,7 @@ pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     if list.is_empty() { Err(D::Error::custom("is empty, expected at least one")) } else { Ok(list) }
 }
 
-/// A number above 0 that no board exceeds.
+/// A number above 0 and at most 10⁶, which no board exceeds.
 pub(super) fn some_positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     positive(f64::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
 }

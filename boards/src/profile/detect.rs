@@ -1,42 +1,43 @@
-//! Which profile fits: rules against evidence, the most specific wins.
+//! Detection of the profile: the most specific rule that the evidence satisfies.
 
 use super::evidence::Evidence;
 use super::schema::{Profile, Rule};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Where a profile comes from.
+/// Origin of a profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// It is part of the program.
+    /// Part of the program.
     Shipped,
-    /// It was read from this file.
+    /// Read from this file.
     File(PathBuf),
 }
 
-/// The profile chosen, and why.
+/// The chosen profile, and the reasons.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Detection {
-    /// What is known of the board.
+    /// The profile.
     pub profile: Profile,
-    /// Where the profile comes from.
+    /// Origin of the profile.
     pub origin: Origin,
-    /// How specific the rule is that held; `None` where the profile was forced.
+    /// Specificity of the satisfied rule; `None` for a forced profile.
     pub specificity: Option<u32>,
-    /// What held, with the file each was read from.
+    /// The conditions that held, each with the file behind it.
     pub reasons: Vec<String>,
-    /// Names of other profiles that fit too, with how specific their rules are, the most specific first.
+    /// Names and specificity of other matching profiles, most specific first.
     pub others: Vec<(String, u32)>,
 }
 
-/// How much a condition says. A name of the board says more than one of its chip, that more than a kind of device.
+/// Weight of each condition. A board's name counts more than its chip's, and that more than a kind
+/// of device.
 mod weight {
     /// The device tree's model, or the firmware's product name.
     pub const BOARD: u32 = 100;
-    /// What each entry of `compatible` behind the first says less.
+    /// Deduction per position in `compatible`.
     pub const STEP: u32 = 10;
-    /// An entry of `compatible` far behind.
+    /// Least weight of an entry of `compatible`.
     pub const LEAST: u32 = 60;
     pub const CPU_NAME: u32 = 50;
     pub const ANDROID: u32 = 30;
@@ -45,7 +46,7 @@ mod weight {
 }
 
 impl Rule {
-    /// How many conditions there are.
+    /// Number of conditions.
     pub(super) fn conditions(&self) -> usize {
         let texts = [
             &self.compatible,
@@ -59,7 +60,7 @@ impl Rule {
         texts.iter().filter(|text| text.is_some()).count() + flags.iter().filter(|&&flag| flag).count()
     }
 
-    /// How specific it is, and what held, if all of it does.
+    /// Specificity and the conditions that held; `None` unless all hold.
     pub(super) fn holds(&self, evidence: &Evidence) -> Option<(u32, Vec<String>)> {
         let (mut weight, mut reasons) = (0, Vec::new());
         let mut found = |points: u32, reason: String| {
@@ -111,9 +112,9 @@ impl Rule {
 }
 
 impl Profile {
-    /// How specific the best of its rules is that hold, and what held.
+    /// Specificity of the best satisfied rule, and its conditions.
     pub(super) fn fits(&self, evidence: &Evidence) -> Option<(u32, Vec<String>)> {
-        // The first of equals, as rules are written.
+        // The first of equal rules, in the profile's order.
         let held = self.detect.iter().filter_map(|rule| rule.holds(evidence));
         held.reduce(|best, next| if next.0 > best.0 { next } else { best })
     }

@@ -1,19 +1,19 @@
-//! What a machine says of itself, before anything is concluded from it.
+//! Facts that a machine reports about itself, before any conclusion.
 
 use crate::machine::{MachineError, read};
 use serde::Serialize;
 use std::path::Path;
 
-/// Something read, and where.
+/// A value and the file it was read from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Found<T> {
-    /// What it says.
+    /// The value.
     pub value: T,
     /// The file, below the root.
     pub path: String,
 }
 
-/// Everything that rules look at. What the system does not tell is `None` or empty.
+/// All facts that rules may test. An unknown fact is `None` or empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Evidence {
     /// The device tree's `compatible`: board first, then the chip.
@@ -30,21 +30,21 @@ pub struct Evidence {
     pub cpu_names: Option<Found<Vec<String>>>,
     /// Vendor of the processor.
     pub cpu_vendor: Option<Found<String>>,
-    /// A file that only Android has.
+    /// Whether a file that only Android has is present.
     pub android: Option<Found<bool>>,
 }
 
-/// Files of Android's own base, which an app can see.
+/// Files of Android's base system, visible to apps.
 const ANDROID: [&str; 3] = ["system/bin/app_process64", "system/bin/app_process32", "system/build.prop"];
 
-/// Chassis that are carried, by SMBIOS: portable, laptop, notebook, hand held, sub-notebook, tablet, convertible,
-/// detachable.
+/// SMBIOS numbers of portable chassis: portable, laptop, notebook, hand held, sub-notebook, tablet,
+/// convertible, detachable.
 const PORTABLE: [u32; 8] = [8, 9, 10, 11, 14, 30, 31, 32];
 
 impl Evidence {
-    /// What the machine whose `/proc`, `/sys` and `/system` lie below `root` says.
+    /// The facts of the machine with `/proc`, `/sys` and `/system` below `root`.
     ///
-    /// Fails where a file is there and cannot be read; one that holds nonsense says nothing.
+    /// Fails if a file exists but cannot be read. A file with nonsense gives no fact.
     pub fn read(root: &Path) -> Result<Self, MachineError> {
         let tree = |name: &str| {
             first(
@@ -80,12 +80,12 @@ impl Evidence {
         })
     }
 
-    /// Whether the chassis is one to carry; `None` where the firmware does not say.
+    /// Whether the chassis is portable; `None` if the firmware does not tell.
     pub fn portable(&self) -> Option<bool> {
         self.chassis_type.as_ref().map(|found| PORTABLE.contains(&found.value))
     }
 
-    /// What was read, as pairs of file and value.
+    /// All facts, as pairs of file and value.
     pub fn lines(&self) -> Vec<(String, String)> {
         let text = |found: &Option<Found<String>>| found.clone().map(|found| (found.path, found.value));
         let joined = |found: &Option<Found<Vec<String>>>| {
@@ -112,7 +112,7 @@ impl Evidence {
     }
 }
 
-/// The first of some files that is there.
+/// The first file that exists.
 fn first(root: &Path, paths: &[&str]) -> Result<Option<Found<String>>, MachineError> {
     for path in paths {
         if let Some(value) = read(&root.join(path))? {
@@ -122,13 +122,13 @@ fn first(root: &Path, paths: &[&str]) -> Result<Option<Found<String>>, MachineEr
     Ok(None)
 }
 
-/// Without what surrounds it; device-tree strings end in a zero byte. Nothing where nothing is left.
+/// Trims white space and the zero byte of device-tree strings; `None` if nothing is left.
 fn trimmed(found: Found<String>) -> Option<Found<String>> {
     let value = found.value.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_string();
     (!value.is_empty()).then_some(Found { value, path: found.path })
 }
 
-/// The different values of fields of `/proc/cpuinfo`, in their order.
+/// The distinct values of fields of `/proc/cpuinfo`, in order.
 fn lines(text: &str, fields: &[&str]) -> Vec<String> {
     let mut values: Vec<String> = Vec::new();
     for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {

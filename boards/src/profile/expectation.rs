@@ -1,4 +1,4 @@
-//! A profile's figures in words, each with its source.
+//! A profile's figures as text, each with its source.
 
 use super::schema::{Bandwidth, CacheFigure, CoreFigure, Counter, MemoryFigure, Profile};
 use crate::cpu::CacheKind;
@@ -6,14 +6,14 @@ use crate::cpu::CacheKind;
 /// One figure of a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation<'a> {
-    /// The figure in words.
+    /// The figure as text.
     pub text: String,
-    /// Who says so, or who measured it.
+    /// Who published or measured it.
     pub source: &'a str,
 }
 
 impl Profile {
-    /// What such a board is expected to be: cores, caches, memory, pages, temperatures.
+    /// The expected board: cores, caches, memory, pages, temperatures.
     pub fn expectations(&self) -> Vec<Expectation<'_>> {
         let cores = self.cores.iter().map(|core| expectation(describe_core(core), &core.source));
         let caches = self.caches.iter().map(|cache| expectation(describe_cache(cache), &cache.source));
@@ -30,7 +30,7 @@ impl Profile {
         cores.chain(caches).chain(memory).chain(rates).chain(pages).chain(points).collect()
     }
 
-    /// The counters of memory traffic that such a board has.
+    /// The expected counters of memory traffic.
     pub fn counter_expectations(&self) -> Vec<Expectation<'_>> {
         self.counters.iter().map(|counter| expectation(describe_counter(counter), &counter.source)).collect()
     }

@@ -1,4 +1,4 @@
-//! All profiles: the shipped ones, and a user's own.
+//! All profiles: shipped ones and the user's own.
 
 use super::detect::{Detection, Origin};
 use super::evidence::Evidence;
@@ -6,7 +6,7 @@ use super::schema::Profile;
 use crate::machine::MachineError;
 use std::path::{Path, PathBuf};
 
-/// Texts of the shipped profiles, by the file's name.
+/// Texts of the shipped profiles, by file name.
 macro_rules! shipped {
     ($($name:literal),* $(,)?) => {
         &[$(($name, include_str!(concat!("../../profiles/", $name, ".toml")))),*]
@@ -30,15 +30,15 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "generic",
 ];
 
-/// Profiles to choose from.
+/// A collection of profiles.
 #[derive(Clone, Debug)]
 pub struct Library {
-    /// A user's own first: they win where others are as specific.
+    /// The user's own come first: they win over equally specific ones.
     profiles: Vec<(Origin, Profile)>,
 }
 
 impl Library {
-    /// The shipped profiles alone.
+    /// Only the shipped profiles.
     pub fn shipped() -> Self {
         let parse = |&(name, text): &(&str, &str)| {
             let path = PathBuf::from(format!("{name}.toml"));
@@ -49,7 +49,7 @@ impl Library {
 
     /// The shipped profiles and those of a folder, which need not exist.
     ///
-    /// Fails where a file of it that ends in `.toml` is no profile, or two have the same name.
+    /// Fails if a `.toml` file there is not a valid profile, or if two share a name.
     pub fn with_folder(folder: &Path) -> Result<Self, MachineError> {
         let failed = |source| MachineError::Read { path: folder.to_path_buf(), source };
         let mut paths: Vec<PathBuf> = match std::fs::read_dir(folder) {
@@ -79,8 +79,8 @@ impl Library {
         Ok(Self { profiles })
     }
 
-    /// The folder for a user's own profiles: `pith/boards` in `$XDG_CONFIG_HOME`, else in `~/.config`. `None` where the
-    /// environment names neither.
+    /// The folder of the user's own profiles: `pith/boards` in `$XDG_CONFIG_HOME`, else in
+    /// `~/.config`. `None` if the environment names neither.
     pub fn user_folder() -> Option<PathBuf> {
         let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let config = folder("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
@@ -88,24 +88,24 @@ impl Library {
         Some(config.join("pith/boards"))
     }
 
-    /// All of them but a user's own of that name.
+    /// The library without the user's own profile of that name.
     pub fn without(mut self, name: &str) -> Self {
         self.profiles.retain(|(origin, profile)| *origin == Origin::Shipped || profile.name != name);
         self
     }
 
-    /// The profiles, a user's own first.
+    /// The profiles, the user's own first.
     pub fn profiles(&self) -> impl Iterator<Item = (&Origin, &Profile)> {
         self.profiles.iter().map(|(origin, profile)| (origin, profile))
     }
 
-    /// The profile whose rule is the most specific of those that hold.
+    /// The profile with the most specific satisfied rule.
     pub fn detect(&self, evidence: &Evidence) -> Detection {
         let fits = self.profiles.iter().filter_map(|(origin, profile)| {
             profile.fits(evidence).map(|(specificity, reasons)| (specificity, reasons, origin, profile))
         });
         let mut fits: Vec<_> = fits.collect();
-        // Stable: a user's own stay before shipped ones.
+        // Stable: the user's own stay before shipped ones.
         fits.sort_by_key(|&(specificity, ..)| std::cmp::Reverse(specificity));
         let others =
             fits.iter().skip(1).map(|(points, _, _, profile)| (profile.name.clone(), *points)).collect();
@@ -120,7 +120,7 @@ impl Library {
         }
     }
 
-    /// The profile of that name, or in that file.
+    /// The profile with that name, or in that file.
     pub fn forced(&self, name_or_file: &str) -> Result<Detection, MachineError> {
         let forced = |origin: Origin, profile: Profile| Detection {
             profile,

@@ -1,4 +1,4 @@
-//! Profiles of boards: what is known beforehand, with who says so, and which profile fits this machine.
+//! Board profiles: published facts with their sources, and detection of the board.
 
 mod check;
 mod detect;
@@ -22,7 +22,7 @@ use crate::machine::MachineError;
 use std::path::Path;
 
 impl Profile {
-    /// Reads a profile; `path` is where the text comes from, for errors, which name line and field.
+    /// Parses a profile. `path` is the source of the text; errors name it with line and field.
     pub fn parse(text: &str, path: &Path) -> Result<Self, MachineError> {
         let wrong = |line: usize, field: String, reason: String| MachineError::Profile {
             path: path.to_path_buf(),
@@ -53,7 +53,7 @@ impl Profile {
     }
 }
 
-/// The key of a line, or the table it opens.
+/// The key on a line, or the table that it opens.
 fn field(text: &str, line: usize) -> String {
     let line = text.lines().nth(line - 1).unwrap_or_default();
     let key = line.split_once('=').map_or(line, |(key, _)| key);
@@ -61,7 +61,7 @@ fn field(text: &str, line: usize) -> String {
     if key.is_empty() { "the profile".into() } else { key.into() }
 }
 
-/// The line of the `index`-th table of an array, 1 where it is written in another way.
+/// The line of the `index`-th table of an array; 1 for other notations.
 fn header_line(text: &str, table: &str, index: usize) -> usize {
     let header = format!("[[{table}]]");
     let mut lines = text.lines().enumerate().filter(|(_, line)| line.trim() == header);

@@ -1,4 +1,4 @@
-//! Which sensors of power and energy are there, which may be read, and what would mend it where not.
+//! Sensors of power and energy: which exist, which can be read, and what fixes the others.
 
 use super::schema::{Profile, SensorKind};
 use crate::meters::{pmic, sysfs};
@@ -8,20 +8,20 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-/// A sensor that was looked for.
+/// A sensor that was searched for.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SensorState {
-    /// How it is read.
+    /// The way it is read.
     pub kind: SensorKind,
     /// The driver's name, for sensors under `/sys/class/hwmon`.
     pub chip: Option<String>,
-    /// What it sees; `None` where the profile does not say.
+    /// The scope of its figures; `None` if the profile does not give it.
     pub scope: Option<Scope>,
-    /// Whether the profile says that such a board has it.
+    /// Whether the profile expects it on this board.
     pub expected: bool,
-    /// What it measures, by the names it gives itself; the profile's where it gives none.
+    /// Its rails by their own labels, or by the profile's.
     pub rails: Vec<String>,
-    /// Reasons for care, from the profile.
+    /// Caveats from the profile.
     pub note: Option<String>,
     /// Whether it is there.
     #[serde(flatten)]
@@ -32,28 +32,28 @@ pub struct SensorState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Presence {
-    /// It can be.
+    /// It can be read.
     Present {
-        /// Where, below the root.
+        /// Path below the root.
         path: PathBuf,
     },
-    /// It is there and refuses.
+    /// It exists but refuses access.
     Denied {
-        /// Where, below the root.
+        /// Path below the root.
         path: PathBuf,
-        /// A command that mends it, or advice.
+        /// A command that fixes it, or advice.
         remedy: String,
     },
-    /// It is not there, or not as it should be.
+    /// It is missing, or not as expected.
     Absent {
-        /// Why.
+        /// The cause.
         reason: String,
-        /// A command that may mend it.
+        /// A command that may fix it.
         remedy: Option<String>,
     },
 }
 
-/// One that was found: where, and what it calls its rails.
+/// A sensor that was found: its path and its rails.
 struct Hit {
     path: PathBuf,
     chip: Option<String>,
@@ -61,7 +61,7 @@ struct Hit {
 }
 
 impl SensorState {
-    /// Looks below `root` for the sensors of a profile, then for others that can be read without one.
+    /// Looks below `root` for the profile's sensors, then for others that need no profile.
     pub fn survey(root: &Path, profile: &Profile) -> Vec<Self> {
         let mut states = Vec::new();
         let mut seen: Vec<PathBuf> = Vec::new();
@@ -82,7 +82,7 @@ impl SensorState {
             }
             for hit in hits {
                 seen.push(hit.path.clone());
-                // The platform's zone is more than its package.
+                // The platform's zone covers more than the package.
                 let platform = sensor.kind == SensorKind::Rapl && hit.rails == ["psys"];
                 let scope = if platform { Scope::Board } else { sensor.scope };
                 let presence = probe(root, sensor.kind, &hit.path);
@@ -112,20 +112,20 @@ impl Hit {
     }
 }
 
-/// All of a kind below a root, in the order of their names.
+/// All sensors of a kind below a root, ordered by name.
 fn find(root: &Path, kind: SensorKind) -> Vec<Hit> {
     match kind {
         SensorKind::Rapl => zones(root),
         SensorKind::Hwmon => chips(root),
         SensorKind::Battery => batteries(root),
         SensorKind::PiPmic => power_chip(root),
-        // Android gives them to apps through its own interface alone.
+        // Android gives them to apps only through its own interface.
         SensorKind::Odpm => Vec::new(),
     }
 }
 
-/// Zones of powercap that are a package or the platform. What lies within a package is part of it; the same package
-/// again through another interface (`intel-rapl-mmio`) is left out.
+/// Powercap zones of a package or of the platform. Zones within a package are part of it, and the
+/// same package through another interface (`intel-rapl-mmio`) is left out.
 fn zones(root: &Path) -> Vec<Hit> {
     let mut hits: Vec<Hit> = Vec::new();
     let mut folders = entries(root, "sys/class/powercap");
@@ -144,7 +144,7 @@ fn zones(root: &Path) -> Vec<Hit> {
     hits
 }
 
-/// Chips with a reading of power or energy, or of voltage and current together.
+/// Chips that report power, energy, or both voltage and current.
 fn chips(root: &Path) -> Vec<Hit> {
     let hit = |folder: PathBuf| {
         let full = root.join(&folder);
@@ -168,7 +168,7 @@ fn chips(root: &Path) -> Vec<Hit> {
         let readings = [&power[..], &energy, pairs].into_iter().find(|readings| !readings.is_empty())?;
         let label = |reading: &String| {
             let stem = reading.strip_suffix("_input").unwrap_or(reading);
-            // A chip that measures voltage and current names the pair at its voltage.
+            // Chips with voltage and current label the pair at the voltage.
             let volts = stem.replace("curr", "in");
             text(&full.join(format!("{stem}_label"))).or_else(|| text(&full.join(format!("{volts}_label"))))
         };
@@ -178,7 +178,7 @@ fn chips(root: &Path) -> Vec<Hit> {
             rails: readings.iter().filter_map(label).collect(),
         })
     };
-    // A battery appears here a second time, under its own name.
+    // A battery appears here again, under its own name.
     let supply = |hit: &Hit| hit.chip.as_ref().is_some_and(|chip| sysfs::is_power_supply(root, chip));
     entries(root, "sys/class/hwmon").into_iter().filter_map(hit).filter(|hit| !supply(hit)).collect()
 }
@@ -186,7 +186,7 @@ fn chips(root: &Path) -> Vec<Hit> {
 fn batteries(root: &Path) -> Vec<Hit> {
     let is_battery = |folder: &PathBuf| text(&root.join(folder).join("type")).as_deref() == Some("Battery");
     let folders = entries(root, "sys/class/power_supply").into_iter().filter(is_battery);
-    // A mouse has a battery too, which says nothing of the computer.
+    // Batteries of peripherals such as mice do not power the computer.
     let own = folders.filter(|folder| text(&root.join(folder).join("scope")).as_deref() != Some("Device"));
     let hit = |folder: PathBuf| {
         let has = |name: &str| root.join(&folder).join(name).exists();
@@ -209,7 +209,7 @@ fn power_chip(root: &Path) -> Vec<Hit> {
     if there { vec![Hit { path, chip: None, rails: Vec::new() }] } else { Vec::new() }
 }
 
-/// Whether what was found can be read, and says what it should.
+/// Whether a found sensor can be read and reports the right quantity.
 fn probe(root: &Path, kind: SensorKind, path: &Path) -> Presence {
     let full = root.join(path);
     if kind == SensorKind::PiPmic {
@@ -234,7 +234,7 @@ fn probe(root: &Path, kind: SensorKind, path: &Path) -> Presence {
     }
 }
 
-/// What a battery gives is what the computer takes only while nothing else feeds it.
+/// A battery's figure equals the computer's consumption only while nothing else feeds it.
 fn discharging(root: &Path, path: &Path) -> Presence {
     let status = text(&root.join(path.with_file_name("status")));
     match status.as_deref() {
@@ -254,7 +254,8 @@ fn refusal(kind: SensorKind, path: &Path, error: ErrorKind, message: &str) -> Pr
         return Presence::Absent { reason: format!("{}: {message}", path.display()), remedy: None };
     }
     let remedy = match kind {
-        // Root alone by default, since energy tells what other programs compute (CVE-2020-8694).
+        // Root only by default, because energy reveals other programs' computations
+        // (CVE-2020-8694).
         SensorKind::Rapl => {
             "sudo chmod a+r /sys/class/powercap/intel-rapl*/energy_uj  (until the next start)".into()
         }
@@ -293,7 +294,7 @@ fn program(root: &Path, name: &str) -> bool {
         .any(|folder| root.join(folder).join(name).exists())
 }
 
-/// What lies in a folder, as paths below the root, in the order of their names.
+/// Entries of a folder as paths below the root, ordered by name.
 fn entries(root: &Path, folder: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| Path::new(folder).join(entry.file_name())).collect();
@@ -309,7 +310,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// A short text file's content; nothing where it cannot be read or is empty.
+/// Content of a short text file; `None` if unreadable or empty.
 fn text(path: &Path) -> Option<String> {
     let bytes = fs::read(path).ok()?;
     let text = String::from_utf8_lossy(&bytes);
