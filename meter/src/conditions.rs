@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The state of the machine while tokens were computed; an unknown value is `None`.
+/// The state of the machine while tokens were computed. An unknown value is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Conditions {
-    /// Temperature of the processor.
+    /// Temperature of the processor, in °C.
     pub temperature_celsius: Option<f64>,
-    /// Clock of the cores that compute; of the fastest where they differ.
+    /// Clock of the computing cores, in Hz; the fastest core's if they differ.
     pub frequency_hz: Option<u64>,
-    /// Whether the clock is held down now, by heat or by a weak supply.
+    /// Whether the clock is reduced now, because of heat or a weak supply.
     pub throttled: Option<bool>,
 }
 

@@ -7,7 +7,7 @@ use std::ops::{Add, AddAssign, Sub};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Energy.
+/// Energy, in joules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize)]
 pub struct Joules(pub f64);
 
@@ -40,9 +40,9 @@ pub enum Kind {
 
 /// A source of energy figures.
 ///
-/// The ledger reads it before and after what it accounts for and takes the difference.
+/// The ledger reads it before and after a stretch of work and takes the difference.
 pub trait Meter: Send {
-    /// Name for reports: the sensor's, or the model's.
+    /// Name for reports: the sensor's or the model's.
     fn name(&self) -> &str;
 
     /// The part of the machine that its figures cover.
@@ -51,7 +51,7 @@ pub trait Meter: Send {
     /// Where its figures come from.
     fn kind(&self) -> Kind;
 
-    /// Energy since some moment before the first call. Never falls: a counter that wraps is
+    /// Energy since a fixed moment before the first call. Never falls: wrapping counters are
     /// unwrapped here.
     fn energy(&mut self) -> Result<Joules, MeterError>;
 
@@ -115,7 +115,7 @@ impl Sum for Joules {
 mod tests {
     use super::*;
 
-    /// The words that ledgers and board profiles hold.
+    /// The words in ledgers and board profiles.
     #[test]
     fn scopes_and_kinds_are_written_in_lower_case() {
         for (scope, word) in [

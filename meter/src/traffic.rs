@@ -1,28 +1,28 @@
-//! Bytes that a pass moves.
+//! Bytes moved by a forward pass.
 
 use serde::Serialize;
 use std::ops::{AddAssign, Sub};
 
-/// Bytes that the forward pass touched, counted where they are touched. They were read and written;
-/// how many of them came from DRAM is another question.
+/// Bytes that the forward pass touched, counted where it touches them: bytes read and written, not
+/// DRAM transfers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Traffic {
-    /// Every tensor that was streamed, once a forward call: matrices with their padding, norms,
-    /// biases. For one decoded token this is the model's `streamed_bytes`, exactly.
+    /// Every streamed tensor, once per forward call: matrices with padding, norms, biases. For one
+    /// decoded token this equals the model's `streamed_bytes`.
     pub weight_bytes: u64,
-    /// Embedding look-ups: the block of 16 rows that a token's row lies in.
+    /// Embedding look-ups: the block of 16 rows that contains a token's row.
     pub embedding_bytes: u64,
-    /// Keys and values read: once for the tokens of a call that are worked on together.
+    /// Keys and values read: once for all tokens of a call that are processed together.
     pub kv_read_bytes: u64,
     /// Keys and values written.
     pub kv_write_bytes: u64,
-    /// What matrices read and wrote beside their weights: operands (floats, codes, scales, sums)
-    /// and results.
+    /// Bytes that matrices read and wrote beside their weights: operands (floats, codes, scales,
+    /// sums) and results.
     pub activation_bytes: u64,
 }
 
 impl Traffic {
-    /// All of it.
+    /// The sum of all fields.
     pub fn total_bytes(&self) -> u64 {
         self.weight_bytes
             + self.embedding_bytes
@@ -42,7 +42,7 @@ impl AddAssign for Traffic {
     }
 }
 
-/// The traffic since `before`, an earlier state of the same count.
+/// The traffic since `before`, an earlier state of the same counter.
 impl Sub for Traffic {
     type Output = Traffic;
 

@@ -1,4 +1,5 @@
-//! What the cross-crate tests share: golden files, temporary conversions, the optional public data.
+//! Shared parts of the cross-crate tests: golden files, temporary conversions, the optional public
+//! data.
 #![forbid(unsafe_code)]
 
 use pith_converter::{ConvertOptions, Recipe, convert};
@@ -19,8 +20,8 @@ pub fn wren() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/wren")
 }
 
-/// A file or folder of the public data that ignored tests need: below `PITH_SHARED`, or a folder
-/// `shared` beside the repository. Panics where it is absent.
+/// A file or folder of the public data for ignored tests: below `PITH_SHARED`, or in a folder
+/// `shared` beside the repository. Panics if it is absent.
 pub fn shared(path: &str) -> PathBuf {
     let root = match std::env::var_os("PITH_SHARED") {
         Some(root) => PathBuf::from(root),
@@ -31,16 +32,17 @@ pub fn shared(path: &str) -> PathBuf {
     found
 }
 
-/// Whether every instruction is emulated (`.ci/qemu-runner` says so): tests that compute much do less then.
+/// Whether all instructions are emulated, as `.ci/qemu-runner` declares; expensive tests then do
+/// less.
 pub fn is_emulated() -> bool {
     std::env::var_os("PITH_QEMU_CPU").is_some()
 }
 
-/// A converted checkpoint and the folder that is removed with it.
+/// A converted checkpoint in a temporary folder.
 pub struct Converted {
-    /// Where the file lies.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Taken away when this is dropped.
+    /// Removed on drop.
     pub folder: TempDir,
 }
 
@@ -59,7 +61,7 @@ pub fn convert_all(source: &Path, encoding: Encoding) -> Converted {
     )
 }
 
-/// Converts into a temporary folder. Panics with the error where it fails.
+/// Converts into a temporary folder. Panics with the error if the conversion fails.
 pub fn convert_with(source: &Path, recipe: Recipe) -> Converted {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.pith");
@@ -82,11 +84,11 @@ pub fn exact_session(model: &Arc<Model>, context_len: usize) -> Session {
 /// A greedy continuation by `transformers`, as `tests/golden/greedy.py` writes it.
 #[derive(Debug, Deserialize)]
 pub struct Greedy {
-    /// The text it began with.
+    /// The prompt.
     pub prompt: String,
     /// Its tokens.
     pub prompt_ids: Vec<u32>,
-    /// The tokens that follow; one that ends a text is left out.
+    /// The generated tokens, without the end token.
     pub ids: Vec<u32>,
     /// Their text.
     pub text: String,
@@ -99,7 +101,7 @@ impl Greedy {
         serde_json::from_str(&text).expect("what greedy.py writes")
     }
 
-    /// As many tokens as there are in `ids`, by `session`.
+    /// Generates as many tokens as `ids` has, with `session`.
     pub fn generate(&self, session: &mut Session) -> Vec<u32> {
         session.reset();
         let mut next = likeliest(session.prefill(&self.prompt_ids).expect("tokens of the vocabulary"));

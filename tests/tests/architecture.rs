@@ -1,7 +1,7 @@
-//! ARCHITECTURE.md shows the crates as their manifests have them.
+//! ARCHITECTURE.md shows the crates and their dependencies from the manifests.
 //!
-//! After a change of a manifest, `UPDATE_ARCHITECTURE=1 cargo test -p pith-tests --test architecture`
-//! writes the picture again.
+//! After a change of a manifest, run `UPDATE_ARCHITECTURE=1 cargo test -p pith-tests --test
+//! architecture` to update the picture.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const BEGIN: &str = "<!-- begin crates -->\n";
 const END: &str = "<!-- end crates -->\n";
 
-/// Folder of each crate, with the folders of the workspace's crates that it builds on.
+/// Folder of each crate, with the folders of the workspace crates it depends on.
 type Crates = BTreeMap<String, BTreeSet<String>>;
 
 fn root() -> PathBuf {
@@ -24,7 +24,7 @@ fn manifest(folder: &Path) -> toml::Table {
 fn crates() -> Crates {
     let workspace = &manifest(&root())["workspace"];
     let members = workspace["members"].as_array().unwrap().iter().map(|member| member.as_str().unwrap());
-    // Names of packages and where they lie, of those that others may build on.
+    // Package names and their folders, from the workspace's dependencies.
     let folders: BTreeMap<&str, &str> = workspace["dependencies"]
         .as_table()
         .unwrap()
@@ -45,18 +45,18 @@ fn crates() -> Crates {
         .collect()
 }
 
-/// All that `name` builds on, directly or through others.
+/// All direct and indirect dependencies of `name`.
 fn below(crates: &Crates, name: &str) -> BTreeSet<String> {
     let direct = &crates[name];
     direct.iter().flat_map(|one| below(crates, one)).chain(direct.iter().cloned()).collect()
 }
 
-/// Crates in between, at most, from `name` down to one that builds on none.
+/// Length of the longest path from `name` to a crate without dependencies.
 fn level(crates: &Crates, name: &str) -> usize {
     crates[name].iter().map(|one| level(crates, one) + 1).max().unwrap_or(0)
 }
 
-/// A line a crate, lowest first. What a crate builds on through another one it names is left out.
+/// One line per crate, lowest first, without dependencies implied by another one on the line.
 fn picture(crates: &Crates) -> String {
     let mut names: Vec<&String> = crates.keys().collect();
     names.sort_by_key(|name| (level(crates, name), name.as_str()));

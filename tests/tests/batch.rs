@@ -1,4 +1,5 @@
-//! Several sequences in one pass, over the embedded model and every family's golden checkpoint: the bits of each alone.
+//! Several sequences in one pass, over the embedded model and every family's golden checkpoint:
+//! each gets the same bits as alone.
 
 use pith_format::Encoding;
 use pith_runtime::{Engine, EngineOptions, KvType, Model, Session, SessionOptions};
@@ -32,7 +33,7 @@ fn compare(source: &Path, encoding: Encoding, counts: &[usize]) {
     }
 }
 
-/// A sequence that began some tokens before the others, with a cache of its own type.
+/// A sequence that is some tokens ahead of the others and has its own cache type.
 fn session(engine: &Arc<Engine>, model: &Arc<Model>, index: usize) -> Session {
     let options = SessionOptions {
         context_len: Some(30 + index),

@@ -1,4 +1,4 @@
-//! Calibration: its sums against plain ones in f64, its file, its errors.
+//! Activation statistics: their sums against plain ones in f64, their file, their errors.
 
 use pith_converter::statistics::{
     CalibrationText, LEAST_TOKENS, Site, Statistics, StatisticsError, StatisticsOptions, TextOptions,
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A model whose passes take no time: the embedded one, emulated a still smaller one.
+/// A model with fast passes: the embedded one, or a still smaller one under emulation.
 fn small() -> PathBuf {
     if is_emulated() { golden().join("families/llama2") } else { wren() }
 }
 
-/// Keeps all it hears.
+/// Records all messages.
 #[derive(Default)]
 struct Recorder(HashMap<(Option<usize>, Site), Vec<Vec<f32>>>);
 
@@ -31,7 +31,7 @@ fn options(hessians: bool) -> StatisticsOptions {
     StatisticsOptions { hessians, session, ..StatisticsOptions::default() }
 }
 
-/// Sequences of those lengths.
+/// Sequences of the given lengths.
 fn text(model: &Model, lengths: &[usize]) -> CalibrationText {
     let vocab_len = model.config().vocab_len;
     let token = |index: usize| ((index * index * 31 + index * 7 + 3) % vocab_len) as u32;
@@ -44,7 +44,7 @@ fn text(model: &Model, lengths: &[usize]) -> CalibrationText {
     }
 }
 
-/// The text `words`, read with those options.
+/// Reads `words` as calibration text with the given options.
 fn read(
     model: &Model,
     name: &str,
@@ -57,7 +57,7 @@ fn read(
     CalibrationText::read(&path, model, options)
 }
 
-/// What lies in a folder.
+/// File names in a folder.
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<String> =
@@ -170,7 +170,7 @@ fn check_site(calibration: &Statistics, layer: Option<usize>, site: Site, rows: 
 
 #[test]
 fn pairs_keep_their_precision_over_many_tokens() {
-    // More tokens than are summed up in f32 at once, all alike: every sum is known.
+    // More tokens than one f32 sum takes, all alike: every sum is known.
     let converted = convert_all(&golden().join("families/llama2"), Encoding::F32);
     let model = converted.open();
     let window = model.config().context_len.min(64);
@@ -196,7 +196,7 @@ fn pairs_keep_their_precision_over_many_tokens() {
             let (many, one) = (many.to_full(), one.to_full());
             for (index, (many, one)) in many.iter().zip(&one).enumerate() {
                 let (a, b) = (index / stats.mean.len(), index % stats.mean.len());
-                // Cauchy and Schwarz: no mean of products is larger, nor is any sum of their sizes.
+                // Cauchy–Schwarz: bounds every mean of products and every sum of their magnitudes.
                 let size = (stats.mean_square[a] * stats.mean_square[b]).sqrt();
                 assert!(
                     (many - one).abs() <= 1e-5 * size,
@@ -266,7 +266,7 @@ fn quantized_layers_are_refused_unless_asked_for() {
     Statistics::collect(&model, &text(&model, &[40]), &any, &output, &()).unwrap();
 }
 
-/// The model with the bytes of one tensor changed.
+/// The model after a change to one tensor's bytes.
 fn altered(converted: &Converted, id: TensorId, change: impl Fn(&mut Vec<u8>)) -> Arc<Model> {
     let model = converted.open();
     let index = model.index();
@@ -338,7 +338,7 @@ fn who_is_interrupted_leaves_nothing() {
     assert!(matches!(error, Err(StatisticsError::Interrupted)));
 }
 
-/// A calibration's bytes, and its header's JSON.
+/// The bytes after the header of a statistics file, and the header's JSON.
 fn split(bytes: &[u8]) -> (serde_json::Value, &[u8]) {
     let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     (serde_json::from_slice(&bytes[8..8 + len]).unwrap(), &bytes[8 + len..])
@@ -471,7 +471,7 @@ fn texts_that_cannot_be_used_are_refused() {
 
 #[test]
 fn models_write_the_same_text_every_time() {
-    // One that has a first token, one that has none.
+    // One with a first token, one without.
     for source in [small(), golden().join("families/gpt_neox")] {
         let model = convert_all(&source, Encoding::F16).open();
         let options = TextOptions { tokens: Some(100), window: Some(48) };

@@ -1,7 +1,8 @@
-//! Files of released versions must open for ever and give what they gave.
+//! Files of released versions must open for ever and give the same results.
 //!
-//! `tests/golden/format/v2/` holds one small file for each encoding, kind of layer and kind of tokenizer.
-//! `expected.json` holds what they decode to, `NAME.npy` the logits by the reference kernels with an f32 cache.
+//! `tests/golden/format/v2/` holds one small file per encoding, kind of layer and kind of
+//! tokenizer. `expected.json` holds checksums of their decoded values, `NAME.npy` the logits of the
+//! reference kernels with an f32 cache.
 
 #[path = "../golden/format/make.rs"]
 mod make;
@@ -14,17 +15,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What a golden file must give.
+/// The expected results of a golden file.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Expected {
     /// Checksum of every matrix's and vector's values.
     tensors: BTreeMap<String, String>,
-    /// The ids of [`TEXT`], where there is a tokenizer.
+    /// The ids of [`TEXT`], if there is a tokenizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ids: Option<Vec<u32>>,
 }
 
-/// Merges, spaces, a character of two bytes, one that is to be normalized, added tokens.
+/// Merges, spaces, a character of two bytes, one to normalize, added tokens.
 const TEXT: &str = "hello world  hello <mask>low é e\u{301} <s>\n";
 
 const TOKEN_COUNT: u32 = 12;
@@ -42,13 +43,13 @@ fn read(name: &str) -> Vec<u8> {
     std::fs::read(folder().join(format!("{name}.pith"))).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Both ends of the vocabulary, and what lies between.
+/// Both ends of the vocabulary, and tokens between.
 fn tokens(vocab_len: u32) -> Vec<u32> {
     (0..TOKEN_COUNT).map(|index| if index == 1 { vocab_len - 1 } else { index * 7 % vocab_len }).collect()
 }
 
-/// Activations are rounded to 8 bits: where two kernels differ in the last bit of a float, a code may differ and the
-/// logits with it. The reference computes in f64 and gives the same everywhere.
+/// Logits of the reference kernels. They compute in f64 and agree on every machine; with other
+/// kernels a difference in a float's last bit could change an 8-bit activation code and the logits.
 fn logits(model: Model) -> (usize, Vec<f32>) {
     let options = SessionOptions {
         context_len: Some(TOKEN_COUNT as usize),
@@ -150,7 +151,7 @@ fn files_of_before_version_2_are_refused() {
     assert_eq!(forged, read("encoding-q4"), "the checksum is made as a writer makes it");
 }
 
-/// Makes the header's checksum again.
+/// Recomputes the header's checksum.
 fn reseal(file: &mut [u8]) {
     let at = |offset: usize| u64::from_le_bytes(file[offset..][..8].try_into().unwrap()) as usize;
     let section = |offset: usize| &file[at(offset)..][..at(offset + 8)];

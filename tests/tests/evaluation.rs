@@ -1,4 +1,4 @@
-//! What compression costs a real model, and whether the figures of it can be believed.
+//! Quality figures of a compressed real model, checked against independent computations.
 
 use pith_eval::kl::Reference;
 use pith_eval::tasks::{Item, TaskReport, questions, read_items, score, select_items};
@@ -39,7 +39,7 @@ fn coarser_encodings_diverge_more() {
     assert!(coarse.delta_p_rms.value > fine.delta_p_rms.value);
     assert_eq!(fine.token_count, windows.count() * (CONTEXT_LEN - 1 - CONTEXT_LEN / 2));
 
-    // Fewer tokens kept: a lower bound, position by position, and the same perplexities.
+    // With fewer tokens kept: a lower bound at every position, and the same perplexities.
     let exact = reference.compare_tokens(&mut session(&q4), &()).unwrap();
     let bound = Reference::compute(&mut session(&dense), windows, Some(256), &()).unwrap();
     let bounded = bound.compare_tokens(&mut session(&q4), &()).unwrap();
@@ -50,7 +50,7 @@ fn coarser_encodings_diverge_more() {
     let mean = bound.compare(&mut session(&q4), &()).unwrap().kl.mean;
     assert!(mean > 0.9 * coarse.kl.mean, "256 tokens hold nearly all: {mean} of {}", coarse.kl.mean);
 
-    // A file of it compares as it does.
+    // A saved and loaded reference compares the same.
     let path = dense.folder.path().join("reference");
     bound.save(&path).unwrap();
     let loaded = Reference::load(&path).unwrap();
@@ -58,7 +58,7 @@ fn coarser_encodings_diverge_more() {
     assert_eq!(loaded.compare_tokens(&mut session(&q4), &()).unwrap(), bounded);
 }
 
-/// Position by position from logits that `step` gives.
+/// Every position, from the logits of `step`.
 #[test]
 fn windows_are_scored_where_they_say() {
     let converted = convert_all(&wren(), Encoding::F32);
@@ -88,7 +88,7 @@ fn a_model_that_spells_its_tokens_otherwise_is_refused() {
     let windows = windows(&dense.open(), Scored::All);
     let mut json: Value =
         serde_json::from_slice(&std::fs::read(wren().join("tokenizer.json")).unwrap()).unwrap();
-    // Two tokens of the text change places.
+    // Two tokens of the text swapped.
     let one = windows.tokens()[1];
     let another = *windows.tokens()[2..].iter().find(|&&token| token != one).unwrap();
     for id in json["model"]["vocab"].as_object_mut().unwrap().values_mut() {
@@ -105,7 +105,7 @@ fn a_model_that_spells_its_tokens_otherwise_is_refused() {
     assert!(matches!(error, EvalError::Vocabulary), "{error}");
 }
 
-/// As a user would find it out: decode greedily and look.
+/// The direct way: decode greedily and compare.
 fn answers_greedily(session: &mut Session, model: &Model, item: &Item) -> bool {
     let tokenizer = model.tokenizer().unwrap();
     let mut prompt: Vec<u32> = first_token(model).into_iter().collect();
@@ -156,10 +156,10 @@ fn questions_are_cut_where_the_answer_begins() {
     let (before, behind) = question.tokens.split_at(question.answer_start);
     assert_eq!(before, [&[first.unwrap()], &tokenizer.encode(prompt, false).unwrap()[..]].concat());
     assert_eq!(behind, tokenizer.encode(answer, false).unwrap());
-    // A prompt that begins with the token gets no second one.
+    // A prompt that already begins with the first token does not get another.
     let spelled = format!("{}{prompt}", tokenizer.decode(&[first.unwrap()], false).unwrap());
     assert_eq!(ask(&item(&spelled, answer), first, 64).unwrap(), question);
-    // Where a token would lie across the seam, both keep their own tokens.
+    // If a token would span the seam, prompt and answer keep their own tokens.
     let joined = tokenizer.encode("herons are", false).unwrap();
     let seam = (1..10)
         .find(|&at| !joined.starts_with(&tokenizer.encode(&"herons are"[..at], false).unwrap()))

@@ -1,4 +1,5 @@
-//! Every family against `transformers`: `tests/golden/families` holds small random checkpoints and their logits.
+//! Every family against `transformers`: `tests/golden/families` holds small random checkpoints and
+//! their logits.
 
 use pith_format::Encoding;
 use pith_runtime::{KvType, Session, SessionOptions};
@@ -21,7 +22,7 @@ fn tokens() -> Vec<u32> {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Converts to F32 and compares the logits of as many tokens as were recorded. Returns the relative difference.
+/// Converts to F32 and compares the logits of the recorded tokens. Returns the relative difference.
 fn compare(source: &std::path::Path, logits: &std::path::Path) -> f32 {
     let ((rows, _), expected) = read_npy(logits);
     let tokens = &tokens()[..rows];
@@ -30,7 +31,7 @@ fn compare(source: &std::path::Path, logits: &std::path::Path) -> f32 {
     let mut session = exact_session(&model, rows);
     let found = all_logits(&mut session, tokens);
     let (worst, largest) = difference(&found, &expected);
-    // One by one gives what the prompt gave at once.
+    // Token by token gives the same as the whole prompt.
     session.reset();
     let vocab_len = model.config().vocab_len;
     for (index, &token) in tokens.iter().enumerate() {
@@ -47,7 +48,8 @@ fn hugging_face_checkpoints_give_the_logits_of_transformers() {
     for folder in folders {
         let relative = compare(&folder, &folder.join("logits.npy"));
         println!("{:<24} {relative:.1e}", folder.file_name().unwrap().to_string_lossy());
-        // f32 rounding stays far below; a confusion of two forms of GELU is 1.5e-4 of the largest logit.
+        // f32 rounding stays far below; confusing the two forms of GELU costs 1.5e-4 of the largest
+        // logit.
         assert!(relative <= 1e-4, "{}: {relative:e}", folder.display());
     }
 }

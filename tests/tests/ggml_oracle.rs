@@ -1,7 +1,8 @@
-//! Our block decoders against ggml's own `dequantize_row_*`, bit for bit, on the golden blocks and on random ones.
+//! Pith's block decoders against ggml's own `dequantize_row_*`, bit for bit, on golden and random
+//! blocks.
 //!
-//! Behind the feature `ggml-oracle`. The crate `ggml-sys` will not do: its ggml predates GGUF and has other layouts
-//! (f32 scales, interleaved nibbles) and no K-quants.
+//! Behind the feature `ggml-oracle`. The crate `ggml-sys` is unsuitable: its ggml predates GGUF,
+//! has other layouts (f32 scales, interleaved nibbles) and no K-quants.
 #![cfg(all(feature = "ggml-oracle", target_arch = "x86_64"))]
 
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 use ggml_sys_bleedingedge as ggml;
 use pith_converter::checkpoint::SourceType;
 
-/// The identifiers that this ggml, older than its BF16, knows.
+/// The identifiers known to this ggml, which predates BF16.
 const TYPES: [(SourceType, ggml::ggml_type); 13] = [
     (SourceType::F16, ggml::ggml_type_GGML_TYPE_F16),
     (SourceType::Q4_0, ggml::ggml_type_GGML_TYPE_Q4_0),
@@ -26,11 +27,11 @@ const TYPES: [(SourceType, ggml::ggml_type); 13] = [
     (SourceType::Iq4Xs, ggml::ggml_type_GGML_TYPE_IQ4_XS),
 ];
 
-/// The values that ggml gives for whole blocks.
+/// ggml's values for whole blocks.
 fn ggml_decode(dtype: SourceType, id: ggml::ggml_type, stored: &[u8]) -> Vec<f32> {
     let values = stored.len() / dtype.block_bytes() * dtype.block_len();
     assert_eq!(stored.len() % dtype.block_bytes(), 0);
-    // ggml's blocks hold 16-bit fields; the copy is aligned for them.
+    // ggml's blocks hold 16-bit fields, so the copy is aligned for them.
     let mut aligned = vec![0u64; stored.len().div_ceil(8)];
     for (word, bytes) in aligned.iter_mut().zip(stored.chunks(8)) {
         let mut padded = [0; 8];
@@ -38,7 +39,7 @@ fn ggml_decode(dtype: SourceType, id: ggml::ggml_type, stored: &[u8]) -> Vec<f32
         *word = u64::from_ne_bytes(padded);
     }
     let mut out = vec![f32::NAN; values];
-    // SAFETY: `id` is one of ggml's own constants, below its GGML_TYPE_COUNT, which is all that this asks for.
+    // SAFETY: `id` is one of ggml's own constants, below its GGML_TYPE_COUNT, the only requirement.
     let traits = unsafe { ggml::ggml_internal_get_type_traits(id) };
     assert_eq!(
         (traits.blck_size as usize, traits.type_size),
@@ -46,20 +47,20 @@ fn ggml_decode(dtype: SourceType, id: ggml::ggml_type, stored: &[u8]) -> Vec<f32
         "{dtype}"
     );
     let decode = traits.to_float.unwrap_or_else(|| panic!("ggml cannot decode {dtype}"));
-    // SAFETY: `aligned` holds `values / blck_size` whole blocks of ggml's own size, `out` exactly `values` floats, a
-    // whole number of blocks; both outlive the call and do not overlap.
+    // SAFETY: `aligned` holds `values / blck_size` whole blocks of ggml's own size, `out` exactly
+    // `values` floats, a whole number of blocks; both outlive the call and do not overlap.
     unsafe { decode(aligned.as_ptr().cast(), out.as_mut_ptr(), values as i64) };
     out
 }
 
-/// ggml fills its table of f16 values when a context is made.
+/// ggml fills its table of f16 values when a context is created.
 fn initialise_ggml() {
     let params =
         ggml::ggml_init_params { mem_size: 1 << 16, mem_buffer: std::ptr::null_mut(), no_alloc: true };
     // SAFETY: a null buffer tells ggml to allocate `mem_size` bytes itself.
     let context = unsafe { ggml::ggml_init(params) };
     assert!(!context.is_null());
-    // SAFETY: `context` came from `ggml_init`, is not null and is used no more.
+    // SAFETY: `context` came from `ggml_init`, is not null and is not used again.
     unsafe { ggml::ggml_free(context) };
 }
 
@@ -68,7 +69,7 @@ fn assert_same(dtype: SourceType, id: ggml::ggml_type, stored: &[u8]) -> usize {
     let mut found = vec![f32::NAN; expected.len()];
     dtype.decode(stored, &mut found).expect("all types of the table are loadable");
     for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        // Bits of a NaN are the processor's choice.
+        // The bits of a NaN depend on the processor.
         let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
         assert!(same, "{dtype}, value {i}: {found:e} is not ggml's {expected:e}");
     }

@@ -1,5 +1,5 @@
-//! Every ignored test that needs something is run by name in `.ci/run`. One that writes golden files is
-//! a tool, run by hand.
+//! Every ignored test with a requirement is run by name in `.ci/run`. An ignored test that writes
+//! golden files is a tool to run by hand.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The Rust files of the workspace's crates, build outputs left out.
+/// Rust files of the workspace's crates, without build outputs.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -22,7 +22,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Names of the functions under an `ignore` attribute that says what they need.
+/// Names of the functions whose `ignore` attribute states a requirement.
 fn ignored_tests(text: &str, place: &Path) -> Vec<String> {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let mut names = Vec::new();

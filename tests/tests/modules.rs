@@ -1,24 +1,24 @@
-//! No ring among the modules of a crate: where one module names another, that one does not name it back, be it through
-//! others. A module and its own children may name each other.
+//! No dependency cycles among a crate's modules, direct or indirect. A module and its own children
+//! may name each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Crates whose modules are looked at.
+/// Crates whose modules are checked.
 const CRATES: &[&str] = &["meter", "runtime", "converter", "bench", "search", "cli", "xtask"];
 
-/// The modules of one crate by their paths, the root being the empty one.
+/// The modules of one crate by path; the root's path is empty.
 struct Crate {
     modules: BTreeMap<Vec<String>, Module>,
 }
 
-/// What a module's file says.
+/// Contents of a module's file.
 #[derive(Default)]
 struct Module {
-    /// Paths that it names, split at `::`.
+    /// Paths in its code, split at `::`.
     named: Vec<Vec<String>>,
-    /// Names that its `use` items bring in, and the paths they stand for.
+    /// Names imported by `use`, with their full paths.
     imported: BTreeMap<String, Vec<String>>,
 }
 
@@ -42,7 +42,7 @@ impl Crate {
         Self { modules }
     }
 
-    /// The module that a path leads to from `from`; `None` for what is no part of the crate.
+    /// The module that a path refers to from `from`; `None` for a path outside the crate.
     fn resolve(&self, from: &[String], path: &[String], depth: usize) -> Option<Vec<String>> {
         let (first, mut rest) = path.split_first()?;
         let mut at = match first.as_str() {
@@ -71,7 +71,7 @@ impl Crate {
         Some(at)
     }
 
-    /// For the children of every module, which of them name which, each with an example.
+    /// For the children of every module, the references among them, each with an example.
     fn edges(&self) -> BTreeMap<Vec<String>, BTreeMap<(String, String), String>> {
         let mut edges: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
         for (from, module) in &self.modules {
@@ -87,12 +87,12 @@ impl Crate {
         edges
     }
 
-    /// Every ring, as the examples that make it.
+    /// Every cycle, as the examples that form it.
     fn rings(&self) -> Vec<String> {
         let mut rings = Vec::new();
         for (parent, edges) in self.edges() {
             let mut left: BTreeSet<&(String, String)> = edges.keys().collect();
-            // What names nothing that is left, or is named by nothing, is in no ring.
+            // A module without outgoing or incoming references is in no cycle.
             loop {
                 let starts: BTreeSet<_> = left.iter().map(|(from, _)| from).collect();
                 let ends: BTreeSet<_> = left.iter().map(|(_, to)| to).collect();
@@ -117,7 +117,7 @@ impl Crate {
 
 impl Module {
     fn parse(text: &str) -> Self {
-        // Tests stand at the foot of a file, and may name what they like.
+        // Tests at the foot of a file may name any module.
         let text = text.split("#[cfg(test)]\nmod tests {").next().expect("the part before the first split");
         let code: Vec<&str> = text.lines().map(|line| line.split("//").next().expect("as above")).collect();
         let code = code.join("\n");
@@ -208,7 +208,7 @@ fn rings_are_found() {
     files.iter().for_each(|(name, text)| put(name, text));
     let rings = || Crate::read(folder.path()).rings();
     assert_eq!(rings(), Vec::<String>::new());
-    // Through what the root hands on, and by a path in the middle of code.
+    // Through a re-export of the root, and by a path in the middle of code.
     put("b/inner.rs", "use crate::Deep;\n");
     put("c.rs", "pub struct Deep;\nfn f() { crate::a::g() }\n");
     let found = rings();

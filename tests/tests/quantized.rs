@@ -1,5 +1,5 @@
-//! Quantized Hugging Face checkpoints, packed by the packages that people use (`tests/golden/quantized`), against the
-//! logits of `transformers` over the weights that those packages decode; and files written back.
+//! Quantized Hugging Face checkpoints from the common packages (`tests/golden/quantized`), against
+//! the logits of `transformers` over the weights those packages decode; and exported files.
 
 use pith_converter::{ConvertOptions, ExportOptions, ExportType, Recipe, Report, convert, export};
 use pith_format::{Encoding, Index, Kind, Matrix, Role, TensorId};
@@ -26,7 +26,7 @@ fn tokens() -> Vec<u32> {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Largest difference from the golden logits, of the largest of these.
+/// Largest difference from the golden logits, relative to the largest of them.
 fn apart(model: &Arc<Model>, folder: &Path) -> f32 {
     let ((rows, _), expected) = read_npy(&folder.join("logits.npy"));
     let found = all_logits(&mut exact_session(model, rows), &tokens()[..rows]);
@@ -34,7 +34,7 @@ fn apart(model: &Arc<Model>, folder: &Path) -> f32 {
     worst / largest
 }
 
-/// A file whose matrices keep the source's codes.
+/// A file whose matrices carry the source's codes.
 struct Kept {
     report: Report,
     model: Arc<Model>,
@@ -70,7 +70,7 @@ fn imported_weights_give_the_logits_of_the_decoded_model() {
 
 #[test]
 fn carried_codes_decode_to_the_very_weights() {
-    // The encodings of the layers' matrices, and whether scales are numbers of f16.
+    // The encodings of the layers' matrices, and whether the scales are exact in f16.
     for (name, widest, exact) in [
         ("gptq", Encoding::Q4, true),
         ("gptq_row", Encoding::Q8, true),
@@ -123,7 +123,8 @@ fn codes_in_any_order_of_groups_are_rounded_again_and_said_to_be() {
 fn kept_files_stay_near_the_decoded_model() {
     for name in ["gptq", "awq", "packed_4bit", "bitnet"] {
         let ((rows, _), expected) = read_npy(&folder(name).join("logits.npy"));
-        // Kernels with panels round codes of many tokens' products anew; these multiply with the codes that are there.
+        // Kernels with panels requantize activations of many tokens; these multiply with the codes
+        // themselves.
         let kernels = Some("portable".to_string());
         let options =
             SessionOptions { kernels, kv_type: KvType::F32, threads: Some(1), ..Default::default() };
@@ -135,7 +136,7 @@ fn kept_files_stay_near_the_decoded_model() {
     }
 }
 
-/// Writes a model back and gives the folder.
+/// Exports a model and returns the folder.
 fn exported(model: &Model, like: Option<&Path>, dtype: ExportType, shard_bytes: u64) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("exported");
@@ -148,7 +149,7 @@ fn exported(model: &Model, like: Option<&Path>, dtype: ExportType, shard_bytes: 
     (folder, output)
 }
 
-/// Every tensor of two files holds the same values.
+/// Asserts that every tensor of two files holds the same values.
 fn assert_same(one: &Model, two: &Model, what: &str) {
     assert_eq!(one.config().layers, two.config().layers, "{what}");
     for entry in one.index().entries() {

@@ -1,4 +1,4 @@
-//! What quantizers cost at the outputs of a real model's matrices, on the text they were calibrated with.
+//! The error of quantizers at the outputs of a real model's matrices, on the calibration text.
 
 use pith_converter::passes::output_error;
 use pith_converter::statistics::{CalibrationText, Site, Statistics, StatisticsOptions, TextOptions};
@@ -8,7 +8,7 @@ use pith_runtime::SessionOptions;
 use pith_tests::{convert_all, shared, wren};
 use std::path::Path;
 
-/// Calibrates with `tokens` of `text` and compares on every matrix that reads something.
+/// Calibrates with `tokens` of `text` and compares on every matrix with inputs.
 fn gptq_costs_no_more(source: &Path, text: &Path, tokens: usize, encodings: &[Encoding]) {
     let dense = convert_all(source, Encoding::F16);
     let model = dense.open();

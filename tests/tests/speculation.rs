@@ -1,4 +1,4 @@
-//! Speculation over the embedded model: the same text in fewer passes where text is copied.
+//! Speculation over the embedded model: the same text, in fewer passes where text is copied.
 
 use pith_format::Encoding;
 use pith_runtime::{
@@ -7,7 +7,7 @@ use pith_runtime::{
 };
 use pith_tests::{convert_all, exact_session, is_emulated, wren};
 
-/// Texts that ask for a passage to be written again: lists of names and pairs.
+/// Prompts that ask to repeat a passage: lists of names and pairs.
 fn copying() -> Vec<String> {
     let text = std::fs::read_to_string(wren().join("calibration.txt")).unwrap();
     let asked = text.lines().filter(|line| line.starts_with("Instruction: Repeat the"));
@@ -15,7 +15,7 @@ fn copying() -> Vec<String> {
     long.take(if is_emulated() { 1 } else { 20 }).collect()
 }
 
-/// Texts that copy nothing.
+/// Prompts that copy nothing.
 const ORDINARY: [&str; 4] = [
     "Question: Tell me a story about a heron.\nAnswer:",
     "Question: Tell me a story about a goat.\nAnswer:",
@@ -32,7 +32,7 @@ struct Figures {
     bytes: u64,
 }
 
-/// Greedy replies, each until its end.
+/// Greedy replies, each to its end.
 fn replies(session: &mut Session, drafter: &mut dyn Drafter, prompts: &[String]) -> Figures {
     let model = std::sync::Arc::clone(session.model());
     let tokenizer = model.tokenizer().unwrap();

@@ -59,7 +59,7 @@ fn rounding_costs_no_more_perplexity_than_it_must() {
     let exact = of(Encoding::F32);
     let (q8, q4) = (of(Encoding::Q8) / exact - 1.0, of(Encoding::Q4) / exact - 1.0);
     println!("perplexity f32 {exact:.4}, q8 {:+.3} %, q4 {:+.3} %", 100.0 * q8, 100.0 * q4);
-    // transformers gives 5.37856 by the same windows.
+    // transformers gives 5.37856 with the same windows.
     assert!((exact - 5.37856).abs() < 2e-4, "{exact}");
     assert!(q8.abs() <= 0.005, "q8 {q8}");
     assert!(q4 <= 0.14, "q4 {q4}");

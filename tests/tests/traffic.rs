@@ -1,4 +1,4 @@
-//! What is counted against what the directory says.
+//! Counted traffic against the directory's sizes.
 
 use pith_format::{Encoding, Role};
 use pith_runtime::{KvType, Session, SessionOptions};
@@ -39,7 +39,8 @@ fn cache_bytes_follow_the_positions() {
     }
 }
 
-/// At contexts of 1, 100 and 1,000 tokens: the cache by its closed form, the weights by the directory.
+/// At contexts of 1, 100 and 1,000 tokens: the cache by its closed form, the weights by the
+/// directory.
 #[test]
 fn long_contexts_cost_what_their_length_says() {
     let model = convert_with(&golden().join("families/llama3"), pith_converter::Recipe::default()).open();

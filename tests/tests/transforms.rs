@@ -1,4 +1,4 @@
-//! Changes of basis leave what a model computes as it is.
+//! Changes of basis preserve the model's results.
 
 use pith_converter::statistics::{CalibrationText, Statistics, StatisticsOptions, TextOptions};
 use pith_converter::{
@@ -13,7 +13,7 @@ use pith_tests::{
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// Of the largest logit.
+/// Tolerance, relative to the largest logit.
 const TOLERANCE: f32 = 1e-4;
 
 fn recipe(encoding: Encoding, transform: Transform) -> Recipe {
@@ -30,7 +30,7 @@ fn tokens(model: &Model) -> Vec<u32> {
     (0..48).map(|index: usize| ((index * index * 31 + index * 7 + 3) % vocab_len) as u32).collect()
 }
 
-/// The largest difference of the logits, of the largest logit.
+/// The largest difference of the logits, relative to the largest logit.
 fn logits_differ(one: &Converted, other: &Converted) -> f32 {
     let tokens = tokens(&one.open());
     let logits =
@@ -39,7 +39,7 @@ fn logits_differ(one: &Converted, other: &Converted) -> f32 {
     worst / largest
 }
 
-/// The file with Hessians of a converted model.
+/// The activation statistics, with Hessians, of a converted model.
 fn calibrate(dense: &Converted) -> PathBuf {
     let model = dense.open();
     let tokens = tokens(&model);
@@ -55,7 +55,7 @@ fn family(name: &str) -> PathBuf {
     golden().join("families").join(name)
 }
 
-/// Families and the embedded model; where every instruction is emulated, the first two.
+/// Families and the embedded model; only the first two under emulation.
 fn affordable<'a>(families: &'a [PathBuf], wren: &'a PathBuf) -> Vec<&'a PathBuf> {
     if is_emulated() { families.iter().take(2).collect() } else { families.iter().chain([wren]).collect() }
 }
@@ -74,7 +74,8 @@ fn rotated_models_give_the_same_logits() {
         let (plain, rotated) = (plain.open(), rotated.open());
         assert_eq!(rotated.metadata().provenance.passes[0].name, "hadamard");
         assert!(!rotated.config().tied_head);
-        // The stream's rotation keeps the length of a value's row once the norm's weights are in it, that of heads does not.
+        // With the norm's weights folded in, the rotation of the stream keeps the length of a
+        // value's row; the rotation of heads does not.
         let bytes = plain.index().bytes(plain.bytes(), TensorId::layer(Role::MixerNorm, 0)).unwrap();
         let gain: Vec<f32> = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let ones = vec![1.0; gain.len()];
@@ -96,7 +97,7 @@ fn rotated_models_give_the_same_logits() {
 
 #[test]
 fn scaled_models_give_the_same_logits() {
-    // One of layer norms, one whose layers are parallel, some with biases, some whose heads share values.
+    // One with layer norms, one with parallel layers, some with biases, some with shared values.
     let families =
         ["gpt_neox", "qwen2", "llama2", "qwen3_untied", "gemma2", "gemma3", "phi3", "gpt2"].map(family);
     let (wren, mut changed) = (wren(), HashSet::new());
@@ -115,14 +116,14 @@ fn scaled_models_give_the_same_logits() {
             }
         }
     }
-    // Somewhere every place has a scale that helps.
+    // Each kind of place has a scale that helps in some layer.
     let places = [Role::MixerNorm, Role::Query, Role::Value, Role::AttentionOutput, Role::Up, Role::Down];
     for role in places {
         assert!(changed.contains(&role), "{} never changed", role.name());
     }
 }
 
-/// Codes that a checkpoint came with are decoded first.
+/// Carried codes are decoded first.
 #[test]
 fn quantized_checkpoints_are_rotated() {
     for name in ["gptq_asym", "awq", "packed_4bit"] {
@@ -145,7 +146,7 @@ fn a_rotated_head_can_be_in_two_parts() {
     };
     let [whole, split, first] = ["f32", "q4-g64+q4", "q4-g64"].map(with_head);
     assert!(split.open().index().entry(TensorId::model(Role::HeadResidual)).is_some());
-    // Two times four bits hold what eight do, sixteen times finer than the first four.
+    // Two times four bits hold as much as eight, sixteen times finer than the first four.
     let [split, first] = [split, first].map(|converted| logits_differ(&whole, &converted));
     println!("{split:.1e}, the first part alone {first:.1e}");
     assert!(0.0 < split && split < 0.15 * first, "{split}, the first part alone {first}");
@@ -183,13 +184,13 @@ fn what_cannot_be_changed_is_refused() {
     }
     let error = refused(&wren(), Transform::Awq, None);
     assert!(error.to_string().contains("needs a calibration with Hessians"), "{error}");
-    // What the checkpoint's own matrices read is not what rotated ones do.
+    // The statistics of the original matrices' inputs do not fit rotated ones.
     let dense = convert_all(&wren(), Encoding::F16);
     let error = refused(&wren(), Transform::Hadamard, Some(&calibrate(&dense)));
     assert!(matches!(error, ConvertError::Statistics(_)), "{error}");
 }
 
-/// The whole way: rotated, calibrated as it then is, rounded twice.
+/// The whole pipeline: rotated, calibrated after that, rounded twice.
 #[test]
 fn rotated_models_are_calibrated_as_they_are() {
     let source = if is_emulated() { family("llama2") } else { wren() };

@@ -1,4 +1,4 @@
-//! The embedded model: it must know what its card says.
+//! The embedded model must know the facts on its card.
 
 use pith_format::Encoding;
 use pith_runtime::Session;
@@ -14,7 +14,7 @@ struct Item {
     answer: String,
 }
 
-/// Share of items, in percent, that must be right; the settings without a line are reported only.
+/// Percentage of items that must be right; settings not listed are only reported.
 const GATES: [(&str, usize); 3] = [("factoid", 95), ("summary", 95), ("in_context", 75)];
 
 fn items() -> BTreeMap<String, Vec<Item>> {
@@ -27,8 +27,8 @@ fn items() -> BTreeMap<String, Vec<Item>> {
     tasks
 }
 
-/// Whether greedy decoding of the prompt begins with the answer: at each of its positions the likeliest token is the
-/// answer's.
+/// Whether greedy decoding of the prompt begins with the answer: the likeliest token at each of its
+/// positions is the answer's.
 fn is_right(session: &mut Session, tokenizer: &Tokenizer, item: &Item) -> bool {
     let prompt = tokenizer.encode(&item.prompt, true).unwrap();
     let answer = tokenizer.encode(&item.answer, false).unwrap();
@@ -52,7 +52,7 @@ fn the_embedded_model_knows_its_world() {
         let right = asked.iter().filter(|item| is_right(&mut session, tokenizer, item)).count();
         println!("{task:<16} {right} of {}", asked.len());
         let gate = GATES.iter().find(|(name, _)| name == task).map_or(0, |(_, percent)| *percent);
-        // Of few items one may be among those that the model does not know.
+        // Of few items, one may be among those the model does not know.
         let needed = (asked.len() * gate / 100).saturating_sub(usize::from(asked.len() < 20));
         assert!(right >= needed, "{task}: {right} of {}, expected {needed}", asked.len());
     }

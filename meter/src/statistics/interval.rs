@@ -1,4 +1,4 @@
-//! Means of repeated measurements, with their confidence intervals.
+//! Means of repeated measurements, with confidence intervals.
 
 use super::{Estimate, student_95};
 use serde::Serialize;
@@ -10,22 +10,22 @@ pub struct Interval {
     pub mean: f64,
     /// Half of the 95 % confidence interval; `None` for a single value.
     pub half_width: Option<f64>,
-    /// Values it is made from.
+    /// Number of values.
     pub count: usize,
 }
 
-/// Whether two variants differ.
+/// Comparison of two variants.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Mean of the second less the first, over pairs that ran one after the other.
+    /// Mean of the second minus the first, over pairs run one after the other.
     pub difference: Interval,
-    /// The second's mean over the first's; `None` where the difference is within the noise.
+    /// Mean of the second over the first's; `None` if the difference is within the noise.
     pub ratio: Option<f64>,
 }
 
 impl Interval {
-    /// The mean of `values` with the interval of Student's t over them; `None` for no values or one
-    /// that is not finite.
+    /// The mean of `values` with its Student's t interval; `None` if there are no values or one is
+    /// not finite.
     pub fn of(values: &[f64]) -> Option<Self> {
         let count = values.len();
         if count == 0 || values.iter().any(|value| !value.is_finite()) {
@@ -36,20 +36,19 @@ impl Interval {
         Some(Self { mean, half_width, count })
     }
 
-    /// Both ends, where they are known.
+    /// Both ends of the interval; `None` for a single value.
     pub fn ends(&self) -> Option<[f64; 2]> {
         self.half_width.map(|half| [self.mean - half, self.mean + half])
     }
 
-    /// The interval of the same values, each multiplied by `by`.
+    /// The interval of the values multiplied by `by`.
     pub fn scaled(self, by: f64) -> Self {
         Self { mean: self.mean * by, half_width: self.half_width.map(|half| half * by.abs()), ..self }
     }
 }
 
-/// Compares two variants by windows taken in turns: the i-th of one beside the i-th of the other,
-/// so that heat and other slow drifts of the machine cancel in the differences. `None` for fewer
-/// than two pairs.
+/// Compares two variants measured in alternating windows. The i-th window of one is paired with the
+/// i-th of the other, so heat and other slow drifts cancel. `None` for fewer than two pairs.
 pub fn compare(first: &[f64], second: &[f64]) -> Option<Comparison> {
     let differences: Vec<f64> = first.iter().zip(second).map(|(first, second)| second - first).collect();
     let difference = Interval::of(&differences)?;

@@ -1,4 +1,4 @@
-//! Means, shares and differences, and how sure they are.
+//! Means, shares and differences, with their uncertainty.
 //!
 //! | type | of | uncertainty |
 //! |---|---|---|

@@ -1,31 +1,31 @@
-//! Ratios of two sums over one run, such as joules per token, with their confidence intervals.
+//! Ratios of two sums over one run, such as joules per token, with confidence intervals.
 
 use super::student_95;
 
-/// Most windows that a run is cut into for a confidence interval.
+/// Most windows per run for a confidence interval.
 pub const MAX_WINDOWS: usize = 20;
-/// Fewest windows, and fewest parts in each, that an interval is computed from.
+/// Fewest windows, and fewest parts per window, for a confidence interval.
 const MIN_WINDOWS: usize = 5;
 const MIN_PARTS: usize = 4;
 
 /// A ratio of two sums and its confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio {
-    /// The ratio of the sums, over the whole run.
+    /// The ratio of the sums over the whole run.
     pub mean: f64,
-    /// Half the width of the 95 % confidence interval; `None` where there are too few parts.
+    /// Half the width of the 95 % confidence interval; `None` for too few parts.
     pub half_width: Option<f64>,
-    /// Windows that the interval was computed from; 0 where there is none.
+    /// Windows behind the interval; 0 without one.
     pub windows: usize,
 }
 
 impl Ratio {
-    /// `r = Σ y / Σ x` over the parts `(y, x)` of a run, in the order of time. `None` where `Σ x`
-    /// is not positive.
+    /// `r = Σ y / Σ x` over the parts `(y, x)` of a run, in order of time. `None` unless `Σ x` is
+    /// positive.
     ///
     /// The interval is that of a ratio estimator (Cochran, Sampling Techniques, 6.4) over n
-    /// consecutive windows of equally many parts, which keeps most of the correlation between
-    /// neighbours inside a window: `t · √(n / (n - 1) · Σ (yᵢ - r·xᵢ)²) / Σ x`, with Student's t.
+    /// consecutive windows with equally many parts: `t · √(n / (n - 1) · Σ (yᵢ - r·xᵢ)²) / Σ x`,
+    /// with Student's t. Windows keep most of the correlation between neighbours inside.
     pub fn of(parts: &[(f64, f64)]) -> Option<Self> {
         let (above, below) = sums(parts);
         if below <= 0.0 {
@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(Ratio::of(&[(1.0, 0.0)]), None);
     }
 
-    /// The interval of noisy runs holds the true ratio in about 95 of 100.
+    /// About 95 of 100 intervals of noisy runs contain the true ratio.
     #[test]
     fn intervals_hold_the_true_ratio() {
         let mut state = 1_u64;
@@ -89,7 +89,7 @@ mod tests {
         assert!((362..=397).contains(&held), "{held} of 400");
     }
 
-    /// A stall makes a rate unsure by the share of the time that it took, and its inverse by the
+    /// A stall makes a rate uncertain by the share of time it took, and the inverse rate by the
     /// same share.
     #[test]
     fn a_rate_is_as_unsure_as_its_inverse() {

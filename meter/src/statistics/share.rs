@@ -1,26 +1,26 @@
-//! Shares of cases, and whether two models differ on the same cases.
+//! Shares of cases, and the comparison of two models on the same cases.
 
 use super::NORMAL_95;
 use serde::Serialize;
 
-/// How many of some cases, with a 95 % interval.
+/// A share of cases with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Share {
-    /// Cases that were so.
+    /// Cases counted.
     pub count: usize,
     /// All cases.
     pub total: usize,
     /// `count / total`.
     pub share: f64,
-    /// Where the 95 % interval begins.
+    /// Lower end of the 95 % interval.
     pub low: f64,
-    /// Where it ends.
+    /// Upper end of the 95 % interval.
     pub high: f64,
 }
 
 impl Share {
-    /// Wilson's score interval (1927), which stays within 0 and 1 and is of use at both ends.
-    /// Panics if there are no cases, or fewer than `count`.
+    /// Wilson's score interval (1927), which stays within 0 and 1 and works at both ends. Panics if
+    /// there are no cases, or fewer than `count`.
     pub fn of(count: usize, total: usize) -> Self {
         assert!(total > 0 && count <= total, "{count} of {total}");
         let (n, share) = (total as f64, count as f64 / total as f64);
@@ -34,12 +34,12 @@ impl Share {
     }
 }
 
-/// McNemar's exact test: how likely it is, were both models equally good, that among the cases
-/// where one alone is right the two numbers differ as much as `first` and `second` or more.
-/// Two-sided; 1 where there are no such cases.
+/// McNemar's exact test. `first` and `second` are the cases that only one model answers correctly.
+/// Returns the two-sided probability of a difference at least as large if both models were equally
+/// good; 1 if both are 0.
 pub fn mcnemar(first: usize, second: usize) -> f64 {
     let count = first + second;
-    // ln of C(n, i) / 2^n, from one i to the next, so that nothing overflows.
+    // Computed as ln of C(n, i) / 2^n, term by term, against overflow.
     let mut log_term = -(count as f64) * std::f64::consts::LN_2;
     let mut tail = 0.0;
     for index in 0..=first.min(second) {
@@ -77,7 +77,7 @@ mod tests {
         close(mcnemar(5, 0), 2.0 / 32.0);
         close(mcnemar(1, 9), 2.0 * 11.0 / 1024.0);
         close(mcnemar(4, 5), 1.0);
-        // Of very many nothing overflows: 40 standard deviations apart.
+        // Very many cases do not overflow: 40 standard deviations apart.
         assert!(mcnemar(30_000, 40_000) < 1e-300);
         assert!(mcnemar(35_000, 35_000) == 1.0);
     }

@@ -1,18 +1,18 @@
-//! Means of many values, and how the values are spread.
+//! Means of many values, and their spread.
 
 use serde::Serialize;
 
-/// A mean, or a figure made of means.
+/// A mean, or a figure derived from means.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
     /// The figure.
     pub value: f64,
-    /// Its standard error, tokens taken as independent; `None` for fewer than two values.
+    /// Its standard error, for independent tokens; `None` for fewer than two values.
     pub standard_error: Option<f64>,
 }
 
 impl Estimate {
-    /// Mean of some values, at least one: standard deviation (with `n − 1`) over `√n`.
+    /// Mean of one or more values: standard deviation (with `n − 1`) over `√n`.
     pub fn mean(values: impl ExactSizeIterator<Item = f64> + Clone) -> Self {
         let count = values.len();
         assert!(count > 0, "a mean of nothing");
@@ -24,13 +24,14 @@ impl Estimate {
         Self { value, standard_error }
     }
 
-    /// `exp` of it; the error is carried over to first order.
+    /// `exp` of the estimate; the error is propagated to first order.
     pub fn exp(self) -> Self {
         let value = self.value.exp();
         Self { value, standard_error: self.standard_error.map(|error| value * error) }
     }
 
-    /// `√` of it, 0 or more; the error is carried over to first order, and is unknown at 0.
+    /// `√` of the estimate, which is 0 or more; the error is propagated to first order and unknown
+    /// at 0.
     pub fn sqrt(self) -> Self {
         let value = self.value.sqrt();
         let error = self.standard_error.filter(|_| value > 0.0);
@@ -38,7 +39,7 @@ impl Estimate {
     }
 }
 
-/// How values are spread.
+/// The spread of values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// Their mean.
@@ -60,7 +61,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of some values, at least one; sorts them.
+    /// The spread of one or more values; sorts them.
     pub fn of(values: &mut [f64]) -> Self {
         let Estimate { value: mean, standard_error } = Estimate::mean(values.iter().copied());
         values.sort_unstable_by(f64::total_cmp);
@@ -77,7 +78,7 @@ impl Spread {
     }
 }
 
-/// Median, least and greatest of a few measurements, for which a mean would say too much.
+/// Median, least and greatest of a few measurements, too few for a meaningful mean.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct MedianRange {
     /// Half of the values are less.
@@ -98,9 +99,8 @@ impl MedianRange {
     }
 }
 
-/// The value below which `fraction` (0 to 1) of `sorted` lie, linear between neighbours: the first
-/// is at 0, the last at
-/// 1. Panics if there is none.
+/// The value below which `fraction` (0 to 1) of `sorted` lies, linear between neighbours. The first
+/// value is at 0, the last at 1. Panics if `sorted` is empty.
 pub fn percentile(sorted: &[f64], fraction: f64) -> f64 {
     let place = fraction.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
     let (below, part) = (place as usize, place.fract());

@@ -1,26 +1,27 @@
-//! Quantiles of the normal distribution and of Student's.
+//! Quantiles of the normal and of Student's t distribution.
 
 use std::f64::consts::{FRAC_2_PI, FRAC_PI_2};
 
-/// 97.5 % quantile of the normal distribution: 95 % of it lie within so many standard deviations of the mean.
+/// 97.5 % quantile of the normal distribution: 95 % of it lies within this many standard deviations
+/// of the mean.
 pub const NORMAL_95: f64 = 1.959_963_984_540_054;
 
 /// Degrees of freedom up to which the finite series is summed; its cost grows with them.
 const MAX_EXACT: usize = 1000;
 
-/// 97.5 % quantile of Student's t: half the width of a 95 % interval, in standard errors. At least one degree of
-/// freedom is assumed.
+/// 97.5 % quantile of Student's t: half the width of a 95 % interval, in standard errors. Uses at
+/// least one degree of freedom.
 ///
-/// Up to 1000 degrees of freedom by bisection of the distribution function, beyond by its expansion
-/// around the normal quantile (Abramowitz and Stegun 26.7.5); the two differ by less than 1e-11
-/// where they meet.
+/// Up to 1000 degrees of freedom it bisects the distribution function; beyond, it expands around
+/// the normal quantile (Abramowitz and Stegun 26.7.5). The two differ by less than 1e-11 where they
+/// meet.
 pub fn student_95(degrees_of_freedom: usize) -> f64 {
     let freedom = degrees_of_freedom.max(1);
     if freedom > MAX_EXACT {
         return expansion(freedom as f64);
     }
     let (mut low, mut high) = (0.0, FRAC_PI_2);
-    // Each step halves the range: 60 of them leave less than the spacing of floats.
+    // Each step halves the range: after 60 it is below the spacing of floats.
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
         if central_probability(middle, freedom) < 0.95 {

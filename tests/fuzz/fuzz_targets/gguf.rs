@@ -1,4 +1,4 @@
-//! A GGUF file: opened, every tensor decoded, its tokenizer made, and the whole converted.
+//! A GGUF file: opened, every tensor decoded, its tokenizer built, and the whole converted.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A `.pith` file: as it is, and with its checksum made right so that the fuzzer gets behind it.
+//! A `.pith` file: as is, and with a corrected checksum so that the fuzzer gets past it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +31,7 @@ fn try_file(data: &[u8]) {
     let _ = verified;
 }
 
-/// What parses may be run: any result will do, a panic will not.
+/// A file that parses may be run: any result is fine, a panic is not.
 fn run(data: &[u8]) {
     let file = tempfile::NamedTempFile::new_in("/dev/shm").expect("a temporary file");
     std::fs::write(file.path(), data).expect("room for it");
@@ -44,7 +44,7 @@ fn run(data: &[u8]) {
     let _ = session.step(0);
 }
 
-/// The same file with the checksum that its header, metadata and directory ask for.
+/// The same file with the correct checksum of header, metadata and directory.
 fn forge(data: &[u8]) -> Option<Vec<u8>> {
     let at = |offset: usize| -> Option<usize> {
         let bytes = data.get(offset..offset + 8)?;

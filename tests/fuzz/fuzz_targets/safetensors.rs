@@ -1,4 +1,5 @@
-//! A folder with a sound `config.json` and a fuzzed `model.safetensors`; an input that is JSON is the configuration.
+//! A folder with a sound `config.json` and a fuzzed `model.safetensors`; an input that is JSON
+//! replaces the configuration.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

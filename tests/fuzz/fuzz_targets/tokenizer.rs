@@ -1,5 +1,5 @@
-//! Tokenizers: sealed blobs, `tokenizer.json`, sentencepiece models, chosen by the first byte; what opens must encode
-//! and decode any text.
+//! Tokenizers: sealed blobs, `tokenizer.json`, sentencepiece models, chosen by the first byte. One
+//! that opens must encode and decode any text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

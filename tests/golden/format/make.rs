@@ -14,18 +14,18 @@ use pith_tokenizer::source::{GgufVocab, from_gguf, from_tokenizer_json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A file to be written.
+/// A golden file to write.
 pub struct Plan {
     pub name: String,
     pub model: ModelConfig,
-    /// Encoding of every matrix; with a head, its residual is q8.
+    /// Encoding of every matrix; with a residual matrix of the head, that one is q8.
     pub encoding: Encoding,
-    /// Tensors that a model of this shape may have or lack.
+    /// Optional tensors of this model.
     pub optional: Vec<Role>,
     pub tokenizer: Option<Tokenizer>,
 }
 
-/// What a model may lack. All other tensors that have a shape are there.
+/// Tensors that a model may lack. All others with a shape are present.
 const OPTIONAL: &[Role] = &[
     Role::Tokenizer,
     Role::PositionEmbedding,
@@ -58,7 +58,8 @@ pub fn plans() -> Vec<Plan> {
     encodings.chain(runnable()).chain(of_new_kinds()).chain(tokenizers()).collect()
 }
 
-/// Two tiles a block, the last one filled up with columns of zeros, and a last block filled up with rows of zeros.
+/// Two tiles per block, the last one padded with zero columns, and a last block padded with zero
+/// rows.
 fn of_encoding(encoding: Encoding) -> Plan {
     let layer = Layer { mixer: Mixer::None {}, feed_forward: gated(24), parallel: false };
     let model = ModelConfig { hidden_len: encoding.tile_cols() + 8, ..model(vec![layer]) };
@@ -124,7 +125,7 @@ fn runnable() -> [Plan; 8] {
     ]
 }
 
-/// Kinds of layers that the format has and no runtime runs yet.
+/// Kinds of layer in the format that no runtime runs yet.
 fn of_new_kinds() -> [Plan; 4] {
     let after_usual = |mixer, feed_forward| {
         let layer = |mixer, feed_forward| Layer { mixer, feed_forward, parallel: false };
@@ -214,7 +215,7 @@ fn bpe() -> Tokenizer {
     from_tokenizer_json(json.as_bytes()).expect("a sound tokenizer")
 }
 
-/// sentencepiece's merges by score, with tokens of bytes.
+/// sentencepiece's merges by score, with byte tokens.
 fn spm() -> Tokenizer {
     let pieces = ["▁", "h", "e", "l", "o", "▁h", "el", "lo", "▁hel", "▁hello"];
     let bytes = (0..=255).map(|byte| format!("<0x{byte:02X}>"));
@@ -240,7 +241,7 @@ fn spm() -> Tokenizer {
     from_gguf(&vocab).expect("a sound vocabulary")
 }
 
-/// Scores that f32 does not hold.
+/// Scores that f32 cannot represent.
 fn unigram() -> Tokenizer {
     let json = r#"{
         "added_tokens": [{"id": 0, "content": "<unk>", "special": true}],
@@ -365,7 +366,7 @@ impl Plan {
         (role.kind() == Kind::Matrix).then_some(encoding)
     }
 
-    /// Of every 16 rows one is of zeros, one has scales that are f16 subnormals, one is large.
+    /// Of every 16 rows one is zero, one has scales that are f16 subnormals, one is large.
     fn weights(&self, id: TensorId, rows: usize, cols: usize) -> Vec<f32> {
         let mut random = self.random(id);
         let spread = (cols as f32).sqrt();
@@ -386,7 +387,7 @@ impl Plan {
         (0..len).map(|_| centre + random() / 4.0).collect()
     }
 
-    /// Numbers from −1 to 1, the same for the same file and tensor on every machine: splitmix64.
+    /// Numbers from −1 to 1, the same for a file and tensor on every machine: splitmix64.
     fn random(&self, id: TensorId) -> impl FnMut() -> f32 {
         let mut state = checksum(format!("{} {id}", self.name).as_bytes());
         move || {
@@ -420,7 +421,7 @@ impl Plan {
     }
 }
 
-/// Checksum of every matrix's and vector's values, row after row in f32.
+/// Checksum of the values of every matrix and vector, row by row in f32.
 pub fn decoded(index: &Index, file: &[u8]) -> BTreeMap<String, String> {
     let values = |id: TensorId, rows: usize, cols: usize| match id.role.kind() {
         Kind::Matrix => {
