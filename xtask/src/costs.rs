@@ -1,4 +1,4 @@
-//! What compressing takes: calibrating, rounding and searching one checkpoint, in seconds and
+//! The cost of compression: calibrating, rounding and searching one checkpoint, in seconds and
 //! memory.
 
 use crate::{document, program};
@@ -26,7 +26,7 @@ pub struct CostsArgs {
     /// Encodings to round to
     #[arg(long, value_delimiter = ',', default_value = "q4-nl,q3,q2")]
     encodings: Vec<String>,
-    /// What a search for 3.4 bits a weight may take; none: no search
+    /// Time limit of a search for 3.4 bits per weight; without it, no search
     #[arg(long, value_name = "HOURS")]
     search_hours: Option<f64>,
     /// The pith program, built with --release
@@ -41,13 +41,13 @@ pub struct CostsArgs {
     page: PathBuf,
 }
 
-/// One command.
+/// One command and its cost.
 #[derive(Debug, Serialize)]
 struct Row {
     what: String,
     seconds: f64,
     peak_bytes: Option<u64>,
-    /// Of a file: what it took, and of a search, what it foretold.
+    /// Size of the file written; for a search also the predicted size.
     file_bytes: Option<u64>,
     predicted_bytes: Option<u64>,
 }
@@ -95,7 +95,7 @@ pub fn costs(args: CostsArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What was measured so far.
+/// Writes the rows measured so far.
 fn write(args: &CostsArgs, rows: &[Row]) -> anyhow::Result<()> {
     document::write_section(&args.page, "costs", "What compressing takes", &page(args, rows))?;
     document::write(&args.page.with_extension("").join("costs.json"), &serde_json::to_string_pretty(rows)?)

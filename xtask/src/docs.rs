@@ -1,4 +1,4 @@
-//! The documentation names commands and options of `cargo xtask` that exist.
+//! Checks that the documentation names only existing commands and options of `cargo xtask`.
 
 #[path = "../../cli/tests/support/documents.rs"]
 mod documents;
@@ -7,14 +7,14 @@ use crate::Arguments;
 use clap::CommandFactory;
 use documents::{Page, has_option, options, pages, problem, words};
 
-/// Pages about `cargo xtask`: an option that stands alone there is one of its commands'.
+/// Pages about `cargo xtask`: an option alone must belong to one of its commands.
 const PAGES: [&str; 2] = ["docs/performance.md", "docs/quality.md"];
 
-/// Options of other programs that these pages name.
+/// Options of other programs named on these pages.
 const FOREIGN: [(&str, &str); 3] =
     [("-fa", "llama-bench"), ("-rtr", "llama-bench"), ("--huge-pages", "pith bench")];
 
-/// The arguments of a command of ours.
+/// The arguments of one of our commands.
 fn arguments(words: &[String]) -> Option<&[String]> {
     match words {
         [cargo, xtask, rest @ ..] if cargo == "cargo" && xtask == "xtask" => Some(rest),

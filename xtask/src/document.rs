@@ -1,10 +1,10 @@
-//! Text between markers of a Markdown file; the prose around it stays.
+//! Text between markers in a Markdown file; the prose around them stays.
 
 use anyhow::Context;
 use pith_format::ReplaceOptions;
 use std::path::Path;
 
-/// Puts `text` between the markers of `section`, creating file and section where they are missing.
+/// Puts `text` between the markers of `section`; creates the file and the section if missing.
 pub fn write_section(path: &Path, section: &str, title: &str, text: &str) -> anyhow::Result<()> {
     let old = match std::fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::from("# Performance\n"),
@@ -14,7 +14,7 @@ pub fn write_section(path: &Path, section: &str, title: &str, text: &str) -> any
     write(path, &new)
 }
 
-/// Writes a file whole or not at all, making its folder.
+/// Writes a file atomically; creates its folder.
 pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;

@@ -1,8 +1,8 @@
-//! What each encoding costs in time: files of one checkpoint, every matrix in one encoding,
-//! decoding and reading prompts in turns.
+//! The speed of each encoding: one checkpoint, every matrix in one encoding, decode and prefill in
+//! alternating rounds.
 //!
-//! Where memory is the wall, a token costs its bytes: decode is compared in bytes a second, prefill
-//! in tokens a second, each round's figure with the baseline's of the same round.
+//! Where memory is the limit, a token costs its bytes: decode is compared in bytes per second,
+//! prefill in tokens per second, each round with the baseline of the same round.
 
 use crate::{document, program};
 use anyhow::Context;
@@ -20,10 +20,10 @@ pub struct EncodingsArgs {
     /// The checkpoint, such as the random f16.gguf that `cargo xtask rival` keeps
     #[arg(long)]
     checkpoint: PathBuf,
-    /// What is compared
+    /// Encodings to compare
     #[arg(long, value_delimiter = ',', default_value = "q8,q6,q5,q4,q4-nl,q3,q2,ternary")]
     encodings: Vec<String>,
-    /// With what
+    /// Baseline encoding
     #[arg(long, default_value = "q4-g64")]
     baseline: String,
     /// Rounds in which every file is run once
@@ -49,14 +49,14 @@ pub struct EncodingsArgs {
     page: PathBuf,
 }
 
-/// One encoding.
+/// The figures of one encoding.
 #[derive(Debug, Serialize)]
 struct Row {
     encoding: String,
     file_bytes: u64,
-    /// What rounding to nearest took.
+    /// Seconds of rounding to nearest.
     convert_seconds: f64,
-    /// A round's each: prefill in tokens, decode in 10⁹ bytes a second.
+    /// One value per round: prefill in tokens, decode in 10⁹ bytes per second.
     prefill: Vec<f64>,
     decode: Vec<f64>,
 }
@@ -146,7 +146,7 @@ fn page(args: &EncodingsArgs, rows: &[Row]) -> String {
     text
 }
 
-/// The median of the rounds' ratios, and the outermost.
+/// The median of the rounds' ratios, with the extremes.
 fn ratios(found: &[f64], baseline: &[f64]) -> String {
     match MedianRange::of(found.iter().zip(baseline).map(|(found, baseline)| found / baseline)) {
         Some(MedianRange { median, min, max }) => format!("{median:.2} ({min:.2} to {max:.2})"),

@@ -1,5 +1,4 @@
-//! `cargo xtask`: what is measured about Pith and written into `docs/performance.md` and
-//! `docs/quality.md`.
+//! `cargo xtask`: measurements of Pith for `docs/performance.md` and `docs/quality.md`.
 #![forbid(unsafe_code)]
 
 mod costs;
@@ -28,11 +27,11 @@ enum Command {
     Rival(Box<rival::RivalArgs>),
     /// Model the speed of the ARM kernels' inner loops with llvm-mca
     Mca(mca::McaArgs),
-    /// Measure what each encoding costs in time
+    /// Measure the speed of each encoding
     Encodings(encodings::EncodingsArgs),
-    /// Measure what calibrating, rounding and searching take
+    /// Measure time and memory of calibrating, rounding and searching
     Costs(costs::CostsArgs),
-    /// Measure what quantization costs in knowledge, beside llama.cpp's types
+    /// Measure the loss of knowledge by quantization, beside llama.cpp's types
     Quality(quality::QualityArgs),
 }
 

@@ -1,4 +1,4 @@
-//! A program that is run for what it prints, with the time and the memory that it took.
+//! Runs a program for its output, and measures its time and memory.
 
 use anyhow::Context;
 use serde_json::Value;
@@ -6,21 +6,21 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How often a program's memory is looked at. The system keeps the most there was, so that only a
-/// last growth is missed.
+/// Polling interval of a program's memory. The system keeps the peak, so only a growth in the last
+/// interval is missed.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// What a run printed and took.
+/// Output and cost of a run.
 #[derive(Debug)]
 pub struct Ran {
     /// Standard output, as JSON.
     pub said: Value,
     pub seconds: f64,
-    /// The most memory that was resident; `None` where the system does not tell.
+    /// Peak resident memory; `None` if the system does not report it.
     pub peak_bytes: Option<u64>,
 }
 
-/// Runs `command`, which prints JSON. An error is the command with what it wrote to standard error.
+/// Runs `command`, which prints JSON. An error holds the command and its standard error.
 pub fn run(mut command: Command) -> anyhow::Result<Ran> {
     let started = Instant::now();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -39,7 +39,7 @@ pub fn run(mut command: Command) -> anyhow::Result<Ran> {
     Ok(Ran { said, seconds, peak_bytes })
 }
 
-/// The most that a process had, until `done` is closed.
+/// Peak memory of a process until `done` is closed.
 fn peak_bytes(id: u32, done: &Receiver<()>) -> Option<u64> {
     let mut peak = None;
     loop {

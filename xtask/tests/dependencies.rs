@@ -1,5 +1,6 @@
-//! The dependencies keep to `deny.toml`: sources and bans by the lock file, which has every platform's
-//! packages; licences by the packages of this host, whose manifests are on the disk.
+//! The dependencies comply with `deny.toml`. Sources and bans are checked in the lock file, which
+//! lists the packages of every platform; licences in the packages of this host, whose manifests are
+//! on disk.
 
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -69,9 +70,9 @@ fn read<T: for<'a> Deserialize<'a>>(name: &str) -> T {
     toml::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Whether the licences allowed satisfy an SPDX expression; `None` where it cannot be read.
+/// Whether the allowed licences satisfy an SPDX expression; `None` if it cannot be parsed.
 ///
-/// `AND` binds more than `OR`. A slash, which older manifests have, means `OR`.
+/// `AND` binds tighter than `OR`. A slash, as in older manifests, means `OR`.
 fn is_satisfied(expression: &str, allowed: &BTreeSet<String>) -> Option<bool> {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let mut words = spaced.split_whitespace().peekable();
@@ -140,14 +141,14 @@ fn every_source_is_allowed_and_nothing_banned_is_used() {
     let (deny, lock): (Deny, Lock) = (read("deny.toml"), read("Cargo.lock"));
     assert!(lock.package.len() > 100, "the lock file has {} packages", lock.package.len());
     for package in &lock.package {
-        // A package without a source is the workspace's own.
+        // A package without a source belongs to the workspace.
         let Some(source) = &package.source else { continue };
         let allowed = deny.sources.allow_registry.iter().any(|url| *source == format!("registry+{url}"));
         assert!(allowed, "{} comes from {source}, which deny.toml does not allow", package.name);
     }
     for ban in &deny.bans.deny {
         let uses = |package: &&Locked| {
-            // A dependency is a name, and its version where there are several.
+            // A dependency is a name, plus its version if there are several.
             package.dependencies.iter().any(|entry| entry.split(' ').next() == Some(&ban.name))
         };
         let users: Vec<&str> = lock.package.iter().filter(uses).map(|package| &*package.name).collect();
@@ -162,7 +163,7 @@ fn every_licence_is_allowed() {
     let rustc = Command::new(std::env::var("RUSTC").unwrap_or("rustc".into())).arg("-vV").output().unwrap();
     let version = String::from_utf8(rustc.stdout).unwrap();
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
-    // What this test was built from is on the disk, so nothing has to be fetched.
+    // All packages were needed to build this test, so they are on disk.
     let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", host])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -1,4 +1,4 @@
-//! What the compiler wrote: instructions, where in the source each comes from, and the loops.
+//! The compiler's assembly: instructions, their places in the source, and loops.
 
 /// One instruction.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,7 +15,7 @@ impl Instruction {
         self.text.split_whitespace().next().unwrap_or_default()
     }
 
-    /// What follows the name.
+    /// The operands after the name.
     pub fn operands(&self) -> &str {
         self.text.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim())
     }
@@ -33,13 +33,13 @@ pub struct Place {
 pub struct Function {
     pub symbol: String,
     pub instructions: Vec<Instruction>,
-    /// Chains of calls that were inlined, the innermost first.
+    /// Chains of inlined calls, the innermost first.
     places: Vec<Vec<Place>>,
-    /// Name of a label and the instruction it stands before.
+    /// Labels, each with the instruction it precedes.
     labels: Vec<(String, usize)>,
 }
 
-/// Instructions `start .. end`, of which the last jumps back to the first.
+/// Instructions `start .. end`; the last one jumps back to the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loop {
     pub start: usize,
@@ -47,12 +47,12 @@ pub struct Loop {
 }
 
 impl Function {
-    /// Where an instruction comes from, the innermost call first.
+    /// The places of an instruction in the source, the innermost call first.
     pub fn chain(&self, instruction: &Instruction) -> &[Place] {
         &self.places[instruction.place]
     }
 
-    /// Every jump backwards and where it lands. Two jumps to one label are one loop, the longer.
+    /// Every backward jump with its target. Two jumps to one label are one loop, the longer.
     pub fn loops(&self) -> Vec<Loop> {
         let mut loops: Vec<Loop> = Vec::new();
         for (index, instruction) in self.instructions.iter().enumerate() {
@@ -65,7 +65,7 @@ impl Function {
         loops
     }
 
-    /// The instruction that a branch goes to; the label is its last operand.
+    /// The target of a branch; the label is its last operand.
     fn target(&self, instruction: &Instruction) -> Option<usize> {
         let label = instruction.operands().rsplit([',', ' ']).next()?;
         let branches = ["b", "b.", "cb", "tb"];
@@ -96,7 +96,7 @@ pub fn functions(text: &str) -> Vec<Function> {
             function.places.push(chain(comment));
         } else if !code.is_empty() && !code.starts_with('.') {
             let place = function.places.len() - 1;
-            // Several may stand on a line of inline assembly.
+            // A line of inline assembly may hold several.
             for text in code.split(';').map(str::trim).filter(|text| !text.is_empty()) {
                 function.instructions.push(Instruction { text: text.replace('\t', " "), place });
             }

@@ -1,42 +1,41 @@
-//! Which loop of the assembly is which kernel.
+//! Identifies the kernel of each loop in the assembly.
 
 use super::assembly::{Function, Instruction, Loop, Place};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Encodings that are modelled, the longer name before the one that it contains.
+/// Modelled encodings; a longer name comes before one that it contains.
 pub const ENCODINGS: [&str; 9] = ["q8", "q6", "q5", "q4-g64", "q4-nl", "q4", "q3", "q2", "ternary"];
 
-/// The inner loop of a product of int8.
+/// The inner loop of an int8 product.
 #[derive(Debug, PartialEq)]
 pub struct Kernel {
     /// `neon` or `neon-dotprod`.
     pub kernels: &'static str,
     pub encoding: &'static str,
-    /// Whether its function is one of those for a single token, `kernels/src/neon/decode.rs`.
+    /// Whether its function computes a single token, `kernels/src/neon/decode.rs`.
     pub one_token: bool,
-    /// Products of a weight and an activation in a turn.
+    /// Products of a weight and an activation per iteration.
     pub products: usize,
-    /// Bytes that a turn loads.
+    /// Bytes loaded per iteration.
     pub loaded_bytes: usize,
-    /// Stores and loads of vectors on the stack.
+    /// Vector stores to and loads from the stack.
     pub spills: usize,
-    /// `ext`, which the compiler puts before a multiplication of upper halves that it does not
-    /// know.
+    /// `ext` instructions, which the compiler puts before an unknown multiplication of upper
+    /// halves.
     pub extracts: usize,
-    /// Conversions to f32 in the loop; none where the scales wait outside.
+    /// Conversions to f32 in the loop; none if the scales are applied outside.
     pub conversions: usize,
-    /// The turn.
+    /// The instructions of one iteration.
     pub instructions: Vec<Instruction>,
 }
 
-/// The innermost loops that multiply int8, of all functions.
+/// The innermost int8 loops of all functions.
 pub fn kernels(functions: &[Function], sources: &mut Sources) -> Vec<Kernel> {
     functions.iter().flat_map(|function| of_function(function, sources)).collect()
 }
 
-/// Of the kernels of one encoding the one for a single token: of the loops in its own function the
-/// longest.
+/// The single-token kernel of an encoding: the longest loop in its own function.
 pub fn mat_vec<'a>(kernels: &'a [Kernel], name: &str, encoding: &str) -> Option<&'a Kernel> {
     let of = |kernel: &&Kernel| kernel.one_token && kernel.kernels == name && kernel.encoding == encoding;
     kernels.iter().filter(of).max_by_key(|kernel| kernel.products)
@@ -56,7 +55,7 @@ fn kernel(function: &Function, range: Loop, sources: &mut Sources) -> Option<Ker
     let instructions = &function.instructions[range.start..range.end];
     let multiplies: Vec<&Instruction> =
         instructions.iter().filter(|instruction| products(instruction) > 0).collect();
-    // The compiler forgets where some come from when it moves them.
+    // The compiler loses the place of some instructions that it moves.
     let named = |multiply: &&Instruction| sources.encoding(function.chain(multiply), &function.symbol);
     let one_token = function.symbol.contains("decode");
     let of_name = of_function_name(&function.symbol).filter(|_| one_token);
@@ -77,7 +76,7 @@ fn kernel(function: &Function, range: Loop, sources: &mut Sources) -> Option<Ker
     })
 }
 
-/// Products of int8 that an instruction makes.
+/// int8 products of one instruction.
 fn products(instruction: &Instruction) -> usize {
     let operands = instruction.operands();
     match instruction.name() {
@@ -87,7 +86,7 @@ fn products(instruction: &Instruction) -> usize {
     }
 }
 
-/// Bytes of vectors and floats that an instruction loads, the stack left out.
+/// Bytes of vectors and floats loaded by one instruction, stack excluded.
 fn loaded_bytes(instruction: &Instruction) -> usize {
     let operands = instruction.operands();
     let (name, registers) = (instruction.name(), operands.split('[').next().unwrap_or_default());
@@ -109,7 +108,7 @@ fn loaded_bytes(instruction: &Instruction) -> usize {
     }
 }
 
-/// A vector that did not fit the registers.
+/// Whether a vector is spilled to or reloaded from the stack.
 fn is_spill(instruction: &Instruction) -> bool {
     let moves = ["str", "stp", "ldr", "ldp", "stur", "ldur"].contains(&instruction.name());
     moves && instruction.operands().starts_with('q') && is_stack(instruction.operands())
@@ -132,9 +131,8 @@ impl Sources {
         Self { files: HashMap::new(), root: root.into() }
     }
 
-    /// The encoding that a chain of calls belongs to: by the heads of the items that it goes
-    /// through, else by the types in the symbol, else by the names of the files. `None` for what is
-    /// no product with weights.
+    /// The encoding of a chain of calls: from the heads of the items on the way, else from the
+    /// types in the symbol, else from the file names. `None` if it is no product with weights.
     fn encoding(&mut self, chain: &[Place], symbol: &str) -> Option<&'static str> {
         let own: Vec<&Place> = chain.iter().filter(|place| place.file.contains("kernels/src/")).collect();
         let stem = |place: &Place| place.file.rsplit('/').next().unwrap_or_default().replace(".rs", "");
@@ -146,7 +144,7 @@ impl Sources {
         by_head.or_else(|| of_type(symbol)).or_else(|| own.iter().find_map(|place| named(&stem(place))))
     }
 
-    /// The line that begins the item around a place: the last one before it without indentation.
+    /// The first line of the item around a place: the last unindented line before it.
     fn head(&mut self, place: &Place) -> String {
         let path = self.root.join(&place.file);
         let lines = self.files.entry(place.file.clone()).or_insert_with(|| {
@@ -159,18 +157,18 @@ impl Sources {
     }
 }
 
-/// The encoding that a mangled symbol's last name stands for.
+/// The encoding in a mangled symbol's last name.
 fn of_function_name(symbol: &str) -> Option<&'static str> {
     let plain = symbol.replace('_', "-");
     let ends = |encoding: &&&str| {
-        // The length of the name stands before it; older symbols have a hash behind it.
+        // A name follows its length; older symbols append a hash.
         let name = format!("{}{encoding}", encoding.len());
         plain.ends_with(&name) || plain.contains(&format!("{name}17h"))
     };
     ENCODINGS.iter().find(ends).copied()
 }
 
-/// The encoding whose name a text holds, as `Q4G64`, `q4_g64` or `q4g64`, and only one.
+/// The encoding named in a text, as `Q4G64`, `q4_g64` or `q4g64`, if exactly one.
 fn named(text: &str) -> Option<&'static str> {
     let mut plain = text.to_lowercase().replace(['_', '-'], "");
     let mut found = Vec::new();
@@ -184,8 +182,7 @@ fn named(text: &str) -> Option<&'static str> {
     (found.len() == 1).then(|| found[0])
 }
 
-/// The encoding whose type a mangled symbol holds: each name stands behind the count of its
-/// letters, `5Q4G64`.
+/// The encoding type in a mangled symbol, where each name follows its length: `5Q4G64`.
 fn of_type(symbol: &str) -> Option<&'static str> {
     let name = |encoding: &str| match encoding {
         "ternary" => "Ternary".to_string(),
@@ -263,7 +260,7 @@ impl<D: Dot> Tiles for Q4G64<D> {
         assert_eq!(mat_vec(&found, "neon-dotprod", "q4").unwrap().products, 16);
         assert_eq!(mat_vec(&found, "neon-dotprod", "q4-g64").unwrap().products, 32);
         assert_eq!(mat_vec(&found, "neon-dotprod", "q8"), None);
-        // Through code that many encodings share, only the function's name tells.
+        // In code shared by many encodings only the function's name tells.
         let shared = assembly("_RNvNtNtNtCs1_7kernels4neon6decode7dotprod7ternary", 1, sdot)
             .replace("kernels/src/neon/q4.rs", "kernels/src/neon/planes.rs");
         let found = kernels(&functions(&shared), &mut sources(folder.path()));

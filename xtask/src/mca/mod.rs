@@ -1,9 +1,9 @@
-//! `cargo xtask mca`: the ARM kernels' inner loops on paper.
+//! `cargo xtask mca`: a static model of the ARM kernels' inner loops.
 //!
 //! ```text
-//! assembly   what the compiler wrote, as functions and loops
-//! kernel     which loop is which kernel, and what it should not hold
-//! model      llvm-mca's cycles, and what they mean on a board
+//! assembly   the compiler's functions and loops
+//! kernel     the kernel of each loop, and its unwanted instructions
+//! model      llvm-mca's cycles, and the resulting speed of a board
 //! ```
 
 mod assembly;
@@ -43,7 +43,7 @@ struct Row<'a> {
     kernel: Option<(&'a Kernel, f64)>,
 }
 
-/// Builds, finds the loops, models and writes.
+/// Builds the assembly, finds the loops, models them and writes the section.
 pub fn mca(args: McaArgs) -> anyhow::Result<()> {
     let mca = Mca::find(args.llvm_mca.as_deref())?;
     let root = workspace()?;
@@ -155,7 +155,7 @@ fn workspace() -> anyhow::Result<PathBuf> {
     Ok(own.parent().context("this crate lies in no workspace")?.to_path_buf())
 }
 
-/// Assembly with the calls behind each instruction. The option that writes them is unstable.
+/// Builds assembly annotated with the inlined calls, by an unstable option.
 fn build(root: &Path) -> anyhow::Result<PathBuf> {
     let folder = root.join("target/mca");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

@@ -1,4 +1,4 @@
-//! `llvm-mca`, and what its cycles mean on a board.
+//! `llvm-mca`, and the speed of a board that its cycles imply.
 
 use super::kernel::Kernel;
 use anyhow::Context;
@@ -7,10 +7,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Turns that are simulated: the first and the last few do not matter then.
+/// Simulated iterations: enough to make the first and last few negligible.
 const TURNS: usize = 1000;
 
-/// A board: what its memory gives four cores in decoding, published for language models.
+/// A board, with the published bandwidth that decoding language models on four cores reaches.
 pub struct Board {
     pub name: &'static str,
     /// Kernels that run on it.
@@ -21,10 +21,10 @@ pub struct Board {
     pub bandwidth_gb_per_s: f64,
 }
 
-/// Cores of both.
+/// Cores of both boards.
 pub const CORES: f64 = 4.0;
 
-/// A Cortex-A76 is a Neoverse N1 but for its caches; LLVM has a model of the latter alone.
+/// A Cortex-A76 is a Neoverse N1 except for its caches; LLVM has a model of the latter only.
 pub const BOARDS: [Board; 2] = [
     Board {
         name: "Raspberry Pi 4",
@@ -42,14 +42,13 @@ pub const BOARDS: [Board; 2] = [
     },
 ];
 
-/// Bytes of one weight with its share of the scales, as the format says. Panics where it has no
-/// such encoding.
+/// Bytes per weight, with its share of the scales, from the format. Panics for an unknown encoding.
 pub fn bytes_per_weight(encoding: &str) -> f64 {
     let encoding: Encoding = encoding.parse().expect("what is modelled is an encoding");
     encoding.bits_per_weight() / 8.0
 }
 
-/// Weights of a model: those of its layers, and those of a head in q8, as `pith convert` makes it.
+/// Weights of a model: its layers', and its head's in q8, the default of `pith convert`.
 pub struct Model {
     pub name: &'static str,
     pub body: f64,
@@ -59,17 +58,17 @@ pub struct Model {
 /// Llama-3.2-1B.
 pub const MODEL: Model = Model { name: "Llama-3.2-1B", body: 973_078_528.0, head: 262_668_288.0 };
 
-/// Tokens a second that memory could feed and that the cores could compute.
+/// Tokens per second that memory and the cores allow.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {
     pub memory: f64,
     pub compute: f64,
-    /// Weights a second that the inner loop could take, by those that memory could feed.
+    /// Weights per second of the inner loop over those that memory can supply.
     pub headroom: f64,
 }
 
 impl Board {
-    /// Cycles are of 64 weights: of the body's encoding, and of q8.
+    /// Cycles are per 64 weights: in the body's encoding, and in q8.
     pub fn rates(&self, encoding: &str, cycles: f64, q8_cycles: f64) -> Rates {
         let (body, head) = (bytes_per_weight(encoding), bytes_per_weight("q8"));
         let bandwidth = self.bandwidth_gb_per_s * 1e9;
@@ -82,14 +81,14 @@ impl Board {
     }
 }
 
-/// A program `llvm-mca`.
+/// The program `llvm-mca`.
 pub struct Mca {
     program: PathBuf,
     pub version: String,
 }
 
 impl Mca {
-    /// The one given, or the newest that is installed.
+    /// The given program, or the newest one installed.
     pub fn find(given: Option<&Path>) -> anyhow::Result<Self> {
         let candidates: Vec<PathBuf> = match given {
             Some(path) => vec![path.into()],
@@ -109,7 +108,7 @@ impl Mca {
         anyhow::bail!("no {named}: install LLVM's tools (Debian: llvm), or name it with --llvm-mca")
     }
 
-    /// Cycles of 64 weights: those of a turn, by the products of a turn.
+    /// Cycles per 64 weights: an iteration's cycles over its products.
     pub fn cycles_per_64(&self, kernel: &Kernel, processor: &str) -> anyhow::Result<f64> {
         let text: String =
             kernel.instructions.iter().map(|instruction| format!("{}\n", instruction.text)).collect();

@@ -1,15 +1,15 @@
-//! The lower convex hull of divergences over bits.
+//! The lower convex hull of divergence over bits.
 
-/// A number of bits a weight and a divergence.
+/// Bits per weight and the divergence there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// Bits a weight.
+    /// Bits per weight.
     pub bits: f64,
     /// Mean KL divergence, above 0.
     pub kl: f64,
 }
 
-/// The hull's divergence at so many bits, straight in bits and log KL; `None` beyond its ends.
+/// The hull's divergence at `bits`, linear in bits and log KL; `None` beyond its ends.
 pub fn at(points: &[Point], bits: f64) -> Option<f64> {
     let mut sorted: Vec<(f64, f64)> = points.iter().map(|point| (point.bits, point.kl.ln())).collect();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));

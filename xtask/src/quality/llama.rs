@@ -13,13 +13,13 @@ const TYPES: [&str; 12] = [
     "IQ2_XXS",
 ];
 
-/// Begins the last line that is read of llama-perplexity.
+/// Start of the last line needed from llama-perplexity.
 const LAST_FIGURE: &str = "Same top p";
 
-/// Runs of llama-perplexity until one says all.
+/// Most runs of llama-perplexity until one is complete.
 const ATTEMPTS: usize = 20;
 
-/// Quantizes and judges every type.
+/// Quantizes to every type and measures each.
 pub fn measure(args: &QualityArgs, tools: &Path) -> anyhow::Result<Vec<Row>> {
     let gguf = text_of(args.gguf.as_deref().context("--gguf is missing")?)?;
     let (matrix, base) = (args.work.join("imatrix.gguf"), args.work.join("base.kld"));
@@ -64,8 +64,8 @@ pub fn measure(args: &QualityArgs, tools: &Path) -> anyhow::Result<Vec<Row>> {
     TYPES.iter().map(one).collect()
 }
 
-/// What a run of llama-perplexity says, its last figures among it: of small models it can end
-/// before they are written.
+/// A complete output of llama-perplexity: with small models it may end before it prints the last
+/// figures.
 fn whole(mut judge: impl FnMut() -> anyhow::Result<(String, String)>) -> anyhow::Result<String> {
     for _ in 0..ATTEMPTS {
         let (out, errors) = judge()?;
@@ -77,7 +77,7 @@ fn whole(mut judge: impl FnMut() -> anyhow::Result<(String, String)>) -> anyhow:
     anyhow::bail!("llama-perplexity ended {ATTEMPTS} times without \"{LAST_FIGURE}\"")
 }
 
-/// The numbers behind the colon of a line.
+/// The numbers after the colon of a line.
 fn numbers(line: &str) -> Vec<f64> {
     let values = line.split_once(':').map_or("", |(_, values)| values);
     values.split_whitespace().filter_map(|word| word.parse().ok()).collect()

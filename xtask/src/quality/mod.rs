@@ -1,9 +1,9 @@
-//! What quantization costs in knowledge: Pith's recipes beside llama.cpp's types, on one model,
+//! The loss of knowledge by quantization: Pith's recipes beside llama.cpp's types, on one model,
 //! calibration text and held-out text.
 //!
 //! Both tools cut the held-out text into the same windows and score the second half of each, so
-//! that their mean KL divergences compare. llama.cpp's value at a number of bits is read off the
-//! lower convex hull of its types, straight in bits and in the logarithm of the divergence.
+//! their mean KL divergences are comparable. llama.cpp's value at a number of bits is read off the
+//! lower convex hull of its types, linear in bits and in the logarithm of the divergence.
 
 mod hull;
 mod llama;
@@ -17,7 +17,7 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Bits a weight that people use.
+/// Common numbers of bits per weight.
 const TARGETS: [f64; 3] = [4.25, 3.4, 2.6];
 
 /// `cargo xtask quality`
@@ -47,7 +47,7 @@ pub struct QualityArgs {
     /// Recipe files to try besides, such as those that `pith search` writes
     #[arg(long)]
     recipe: Vec<PathBuf>,
-    /// What a search at each number of bits may take; none: no search
+    /// Time limit of a search at each number of bits; without it, no search
     #[arg(long, value_name = "HOURS")]
     search_hours: Option<f64>,
     /// Threads
@@ -64,7 +64,7 @@ pub struct QualityArgs {
     page: PathBuf,
 }
 
-/// One way to store the model, and what it costs.
+/// One way to store the model, and its loss.
 #[derive(Clone, Debug, Serialize)]
 struct Row {
     tool: &'static str,
@@ -74,12 +74,12 @@ struct Row {
     kl: f64,
     kl_error: Option<f64>,
     same_top: f64,
-    /// Right answers of each task, in their order.
+    /// Share of right answers per task, in order.
     tasks: Vec<(String, f64)>,
     seconds: f64,
 }
 
-/// Measures everything and writes the page's section.
+/// Measures all rows and writes the page's section.
 pub fn quality(mut args: QualityArgs) -> anyhow::Result<()> {
     let name = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
     args.work = args.work.join(&name);
@@ -165,7 +165,7 @@ fn text_of(path: &Path) -> anyhow::Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
-/// Runs a program and gives what it printed, standard output then standard error.
+/// Runs a program and returns its output: standard output, then standard error.
 fn run(program: &Path, args: &[&str]) -> anyhow::Result<(String, String)> {
     let output = std::process::Command::new(program).args(args).output();
     let output = output.with_context(|| format!("cannot start {}", program.display()))?;

@@ -9,20 +9,20 @@ use std::time::Instant;
 /// Name in the table.
 pub const NAME: &str = "Pith";
 
-/// Encodings of layers and of embedding and head, near the three numbers of bits that people use.
+/// Encodings of layers, and of embedding and head, near the three common numbers of bits.
 const BODIES: [(&str, &str); 3] = [("q4-nl", "q5"), ("q3", "q5"), ("q2", "q4-nl")];
 
-/// What a conversion knows of the inputs.
+/// The inputs of a conversion.
 #[derive(Clone, Copy)]
 enum Inputs {
     Nothing,
-    /// The calibration that all share.
+    /// The shared activation statistics.
     Calibrated,
-    /// The text, which is run through models made on the way.
+    /// The calibration text, which runs through intermediate models.
     Text,
 }
 
-/// What is done about rounding: name, arguments, what of the calibration is read.
+/// Rounding methods: name, arguments, inputs.
 const ROUNDINGS: [(&str, &[&str], Inputs); 8] = [
     ("nearest", &[], Inputs::Nothing),
     ("nearest, weighted", &["--quantizer", "nearest"], Inputs::Calibrated),
@@ -38,10 +38,10 @@ const ROUNDINGS: [(&str, &[&str], Inputs); 8] = [
     ),
 ];
 
-/// Recipes that come along.
+/// Built-in recipes to measure too.
 const NAMED: [&str; 3] = ["balanced", "small", "tiny"];
 
-/// Converts and judges everything.
+/// Converts to all recipes and measures each.
 pub fn measure(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
     let (dense, reference) = (args.work.join("dense.pith"), args.work.join("dense.reference"));
     let (model, pith) = (text_of(&args.model)?, &args.pith);
@@ -101,7 +101,7 @@ pub fn measure(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// What a search within a budget of bits finds.
+/// The result of a search under a budget of bits.
 fn searched(args: &QualityArgs, reference: &Path, bits: f64, hours: f64) -> anyhow::Result<Row> {
     let name = format!("search, {bits} bits");
     eprintln!("{name}");
@@ -157,7 +157,7 @@ fn one(
     judge(args, reference, name, file, started.elapsed().as_secs_f64())
 }
 
-/// What a file of the model has lost. `seconds`: what making it took.
+/// The loss of one file. `seconds`: the time to make it.
 fn judge(
     args: &QualityArgs,
     reference: &Path,
@@ -177,7 +177,7 @@ fn judge(
     Ok(Row {
         tool: NAME,
         name,
-        // Of the original's weights: a rotated model stores a tied matrix twice.
+        // Per weight of the original: a rotated model stores a tied matrix twice.
         bits: 8.0 * number("/compressed/matrix_bytes")? / number("/dense/weight_count")?,
         file_bytes: number("/compressed/file_bytes")? as u64,
         kl: number("/divergence/kl/mean")?,

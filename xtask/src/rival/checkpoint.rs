@@ -1,9 +1,8 @@
-//! A random checkpoint as a GGUF file of f16, which Pith's converter and the rivals' quantizers
-//! read alike.
+//! A random checkpoint as a GGUF file of f16, readable by Pith's converter and the rivals'
+//! quantizers.
 //!
 //! Weights have mean 0 and deviation 0.02. They are drawn in the file's own order, so the rows of
-//! query and key need no permutation: the file means what GGUF's readers take it to mean, Pith
-//! among them.
+//! query and key need no permutation: all readers of GGUF, Pith included, see the same model.
 
 use super::gguf::Metadata;
 use super::shape::{HEAD_DIM, Shape, Tensor};
@@ -125,7 +124,7 @@ impl Draw {
         bits ^ (bits >> 31)
     }
 
-    /// Mean 0, deviation 1: the sum of four uniform numbers, near enough to a normal one.
+    /// Mean 0, deviation 1: the sum of four uniform numbers, nearly normal.
     fn normal(&mut self) -> f32 {
         let bits = self.next();
         let sum: u32 = (0..4).map(|part| (bits >> (16 * part)) as u32 & 0xffff).sum();

@@ -1,4 +1,4 @@
-//! What a `llama-bench` understands, by its own help: builds of the family differ in their options.
+//! The options of a `llama-bench` build, from its own help: builds of the family differ.
 
 use pith_bench::Test;
 
@@ -7,22 +7,22 @@ use pith_bench::Test;
 pub struct Dialect {
     /// `-d`: tokens in the context before a test.
     depth: bool,
-    /// `-gp`: generation behind a prompt, where there is no `-d`.
+    /// `-gp`: generation after a prompt, for builds without `-d`.
     behind_prompt: bool,
-    /// `-fa` takes `on` and `off`, else 1 and 0.
+    /// Whether `-fa` takes `on` and `off` instead of 1 and 0.
     words: bool,
-    /// `-lm`: how a model is loaded.
+    /// `-lm`: the way to load a model.
     load_mode: bool,
-    /// `-mmp`: whether it is mapped.
+    /// `-mmp`: whether to map the model.
     mmap: bool,
-    /// `-rtr`: weights laid out for the kernels while loading, as ik_llama.cpp does.
+    /// `-rtr`: repacks weights for the kernels while loading, as ik_llama.cpp does.
     run_time_repack: bool,
     /// `-thp`: huge pages.
     huge_pages: bool,
 }
 
 impl Dialect {
-    /// Reads the help; says what is missing where it is not one of `llama-bench`.
+    /// Parses the help; the error names the missing option if it is no `llama-bench`.
     pub fn of(help: &str) -> Result<Self, String> {
         for option in ["--n-prompt", "--n-gen", "--threads", "--repetitions", "json"] {
             if !help.contains(option) {
@@ -40,12 +40,12 @@ impl Dialect {
         })
     }
 
-    /// The name of the program, where the user gives none.
+    /// The program's name, unless the user gives one.
     pub fn family(&self) -> &'static str {
         if self.run_time_repack { "ik_llama.cpp" } else { "llama.cpp" }
     }
 
-    /// The arguments of one test, once.
+    /// The arguments for one run of a test.
     pub fn test_args(&self, test: Test, threads: usize) -> Result<Vec<String>, String> {
         let mut args: Vec<String> = match test {
             Test { prefill: true, tokens, .. } => {
@@ -69,7 +69,7 @@ impl Dialect {
         Ok(args)
     }
 
-    /// Settings that can be the fastest: flash attention or not, the model mapped or loaded,
+    /// Settings that may be the fastest: flash attention on or off, model mapped or loaded,
     /// repacked or not.
     pub fn settings(&self) -> Vec<String> {
         let [off, on] = if self.words { ["-fa off", "-fa on"] } else { ["-fa 0", "-fa 1"] };

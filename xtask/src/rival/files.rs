@@ -1,4 +1,4 @@
-//! The files of one shape: a checkpoint for all, Pith's from it, and the rivals' from it.
+//! The files of one shape: one checkpoint, and Pith's and the rivals' files made from it.
 
 use super::checkpoint::write_checkpoint;
 use super::parse;
@@ -8,26 +8,25 @@ use anyhow::Context;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The same weights on every machine.
+/// A fixed seed: the same weights on every machine.
 const SEED: u64 = 1;
-/// Left free on the disk.
+/// Disk space to leave free.
 const SPARE_BYTES: u64 = 256 << 20;
 
-/// What the rivals run where Pith runs `encoding`.
+/// The rivals' formats that correspond to a Pith encoding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pairing {
     /// An encoding of `pith convert`.
     pub encoding: String,
-    /// Types of `llama-quantize`. Prefill, which no memory bounds, is measured with whichever is
-    /// the fastest.
+    /// Types of `llama-quantize`. Prefill, which memory does not limit, uses the fastest of them.
     pub formats: Vec<String>,
-    /// So many of the first have the same bits a body weight: the ones for decoding.
+    /// The first of them have the same bits per body weight; this many are used for decoding.
     pub same_bits: usize,
 }
 
 impl Pairing {
-    /// `NAME` with the formats known for it, or `NAME=FORMAT,FORMAT`; formats of the same bits as
-    /// the first are behind it with a `/` between, `NAME=FORMAT/FORMAT,FORMAT`.
+    /// Parses `NAME` with its known formats, or `NAME=FORMAT,FORMAT`. Formats with the same bits as
+    /// the first are joined by `/`: `NAME=FORMAT/FORMAT,FORMAT`.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let (encoding, formats) = match text.split_once('=') {
             Some(_) => name_and_rest(text, "--encodings")?,
@@ -59,7 +58,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// Makes what is missing: the checkpoint and the rivals' files once, Pith's anew, since its
+    /// Creates the missing files: checkpoint and rivals' files once, Pith's every time because its
     /// converter may have changed. `pure` files have embedding and head in the layers' encoding.
     pub fn prepare(
         work: &Path,
@@ -115,7 +114,7 @@ impl Files {
         if self.pure { "-pure" } else { "" }
     }
 
-    /// Removes what [`Self::prepare`] made.
+    /// Removes the files of [`Self::prepare`].
     pub fn remove(&self, pairings: &[Pairing]) -> anyhow::Result<()> {
         let rivals =
             pairings.iter().flat_map(|pairing| pairing.formats.iter().map(|format| self.rival(format)));
@@ -126,7 +125,7 @@ impl Files {
         Ok(())
     }
 
-    /// Made by the first `llama-quantize` that lies beside a `llama-bench` and knows the format.
+    /// Quantizes with the first `llama-quantize` beside a `llama-bench` that knows the format.
     fn quantize(&self, format: &str, tools: &[Tool]) -> anyhow::Result<()> {
         let to = self.rival(format);
         if to.is_file() {
@@ -154,13 +153,13 @@ impl Files {
                 }
                 Err(error) => problem = Some(error),
             }
-            // Nothing may be there to remove.
+            // There may be nothing to remove.
             let _ = std::fs::remove_file(&part);
         }
         Err(problem.expect("there was a program")).with_context(|| format!("cannot make {}", to.display()))
     }
 
-    /// No file but the checkpoint has more than 9 bits a weight, unless it is f16 too.
+    /// Except for the checkpoint and f16, no file has more than 9 bits per weight.
     fn ensure_room(&self, pairings: &[Pairing]) -> anyhow::Result<()> {
         let checkpoint = self.shape.checkpoint_bytes();
         let rivals =
@@ -184,7 +183,7 @@ impl Files {
     }
 }
 
-/// From above, by the name of the encoding.
+/// An upper bound, from the name of the encoding.
 fn expected_bytes(path: &Path, checkpoint: u64) -> u64 {
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     if name.ends_with("-f16.gguf") {
@@ -196,7 +195,7 @@ fn expected_bytes(path: &Path, checkpoint: u64) -> u64 {
     }
 }
 
-/// Runs a program that is to succeed.
+/// Runs a program; fails unless it succeeds.
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("cannot start {program}"))?;

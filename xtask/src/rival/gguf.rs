@@ -70,7 +70,7 @@ impl Metadata {
     }
 }
 
-/// Appends a text behind its length.
+/// Appends a text after its length.
 pub fn put_text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend((text.len() as u64).to_le_bytes());
     bytes.extend(text.as_bytes());

@@ -1,5 +1,5 @@
-//! The head that a tool reads for a token's logits: a part of every comparison, since heads of
-//! large vocabularies are a third of a small model's bytes.
+//! The head that a tool reads for a token's logits. Every comparison states it, because the heads
+//! of large vocabularies are a third of a small model's bytes.
 
 use anyhow::Context;
 use serde::Serialize;
@@ -8,10 +8,10 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-/// The head of one file, and how logits are computed with it.
+/// The head of a file, and the method of computing logits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Head {
-    /// Encoding, or two joined by + for a head in two parts.
+    /// Encoding, or two joined by + for a head with a residual matrix.
     pub encoding: String,
     pub bits_per_weight: f64,
     /// `exact`, or the name of an approximation.
@@ -24,7 +24,7 @@ impl fmt::Display for Head {
     }
 }
 
-/// Names of ggml's types, with those that ik_llama.cpp adds.
+/// Names of ggml's types, including those of ik_llama.cpp.
 const TYPES: [(u32, &str); 20] = [
     (0, "F32"),
     (1, "F16"),
@@ -48,7 +48,7 @@ const TYPES: [(u32, &str); 20] = [
     (135, "IQ2_BN"),
 ];
 
-/// No key, name or number of dimensions of a file is larger.
+/// Upper limit of any key, name or number of dimensions in a file.
 const MOST_TEXT: u64 = 1 << 20;
 
 struct Tensor {
@@ -58,8 +58,8 @@ struct Tensor {
     offset: u64,
 }
 
-/// The head of a GGUF file, with which llama.cpp and its kin compute exact logits: `output.weight`,
-/// or the embedding where the two are tied. Its bits follow from the place of the tensor behind it.
+/// The head of a GGUF file, from which llama.cpp and its kin compute exact logits: `output.weight`,
+/// or the tied embedding. Its bits follow from the offset of the next tensor.
 pub fn of_gguf(path: &Path) -> anyhow::Result<Head> {
     let place = || path.display().to_string();
     let file = File::open(path).with_context(place)?;
@@ -80,14 +80,14 @@ pub fn of_gguf(path: &Path) -> anyhow::Result<Head> {
     })
 }
 
-/// Reads a GGUF header from its beginning.
+/// Reads a GGUF header from its start.
 struct Reader {
     file: BufReader<File>,
     position: u64,
 }
 
 impl Reader {
-    /// All tensors, and where their data begin.
+    /// All tensors, and the start of their data.
     fn tensors(&mut self) -> anyhow::Result<(Vec<Tensor>, u64)> {
         anyhow::ensure!(self.bytes(4)? == b"GGUF", "it is no GGUF file");
         let version = self.u32()?;
@@ -159,7 +159,7 @@ mod tests {
     use super::super::shape::Shape;
     use super::*;
 
-    /// A small shape with the tied head that all have.
+    /// A small shape with the tied head of all shapes.
     fn small() -> Shape {
         Shape {
             name: "small",

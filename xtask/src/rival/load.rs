@@ -1,12 +1,12 @@
-//! How much of the processors others used while a child ran.
+//! Processor time that other programs used while a child ran.
 
 use anyhow::Context;
 use std::time::Instant;
 
-/// Linux counts in hundredths of a second for programs, whatever the kernel's own tick.
+/// Linux reports times to programs in hundredths of a second, whatever the kernel's tick.
 const TICKS_PER_S: f64 = 100.0;
 
-/// A moment: all processors' busy time, our own and that of children that have ended.
+/// A moment: busy time of all processors, of this process, and of its ended children.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     busy_ticks: u64,
@@ -29,8 +29,8 @@ impl Moment {
         })
     }
 
-    /// Processors that others kept busy since then, on average: 0.5 is half of one. Time that the
-    /// host of a virtual machine took away counts.
+    /// Processors that others kept busy since then, on average: 0.5 is half of one. Time stolen by
+    /// a virtual machine's host counts.
     pub fn foreign_cores(&self) -> anyhow::Result<f64> {
         let now = Self::now()?;
         let seconds = (now.at - self.at).as_secs_f64();
@@ -42,7 +42,7 @@ fn foreign(busy_ticks: u64, own_ticks: u64, seconds: f64) -> f64 {
     busy_ticks.saturating_sub(own_ticks) as f64 / TICKS_PER_S / seconds.max(1.0 / TICKS_PER_S)
 }
 
-/// All but idle and waiting for a disk; guests are part of the first two.
+/// All ticks except idle and disk wait; guests are part of the first two.
 fn busy_ticks(stat: &str) -> Option<u64> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let times: Vec<u64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -50,7 +50,8 @@ fn busy_ticks(stat: &str) -> Option<u64> {
     Some(user + nice + system + rest.iter().take(3).sum::<u64>())
 }
 
-/// utime, stime, cutime, cstime, the 14th to 17th field; the second one, the name, may hold spaces.
+/// utime, stime, cutime, cstime, the 14th to 17th field; the second field, the name, may contain
+/// spaces.
 fn own_ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let times: Vec<&str> = fields.split_whitespace().skip(11).take(4).collect();
@@ -75,7 +76,7 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_foreign() {
         assert_eq!(foreign(300, 200, 2.0), 0.5);
-        // Counters are read one after the other and may disagree by a tick.
+        // The counters are read in sequence and may disagree by a tick.
         assert_eq!(foreign(10, 11, 0.5), 0.0);
     }
 

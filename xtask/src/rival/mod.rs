@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! shape, checkpoint, gguf, vocabulary   one random checkpoint for all
-//! files, head   Pith's file and the rivals' from it, and the head that each reads
-//! tool, dialect, parse   how a benchmark is asked and what it answers
-//! rounds    settings tried, then rounds in which the tools take turns, probes and load beside every run
-//! record    runs and what follows from them; table, plot: how it is shown
+//! files, head            Pith's and the rivals' files, and the head that each reads
+//! tool, dialect, parse   calls of the benchmarks, and their answers
+//! rounds                 trial of settings, then alternating rounds, each run with probes and load
+//! record                 runs and their evaluation
+//! table, plot            presentation
 //! ```
 
 mod checkpoint;
@@ -56,7 +57,7 @@ pub struct RivalArgs {
     /// Embedding and head in the layers' encoding too, as by llama-quantize's option of this name
     #[arg(long)]
     pure: bool,
-    /// What to time: ppN or tgN, behind a context with @DEPTH
+    /// Tests to time: ppN or tgN, after a context with @DEPTH
     #[arg(long, value_delimiter = ',', default_value = "pp512,tg128,tg128@2048")]
     tests: Vec<Test>,
     /// Thread counts
@@ -97,7 +98,7 @@ pub struct RivalArgs {
     title: String,
 }
 
-/// Under what the runs were made.
+/// The conditions of the runs.
 #[derive(Debug, Serialize)]
 pub struct Conditions {
     pub processor: String,
@@ -124,7 +125,7 @@ impl Conditions {
     }
 }
 
-/// Everything, for programs.
+/// The full report, for programs.
 #[derive(Serialize)]
 struct Report<'a> {
     conditions: &'a Conditions,
@@ -132,7 +133,7 @@ struct Report<'a> {
     runs: &'a [record::Run],
 }
 
-/// Prepares, measures and writes.
+/// Prepares files, measures and writes the report.
 pub fn rival(args: RivalArgs) -> anyhow::Result<()> {
     let shapes: Vec<&Shape> = args.shapes.iter().map(|name| Shape::named(name)).collect::<Result<_, _>>()?;
     let pairings: Vec<Pairing> =
@@ -166,7 +167,7 @@ pub fn rival(args: RivalArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes what is known so far; returns the text.
+/// Writes the results so far; returns the text.
 fn write(args: &RivalArgs, conditions: &Conditions, bench: &Bench<'_>) -> anyhow::Result<String> {
     let cells = record::cells(bench.runs());
     let file = |ending: &str| args.out.join(format!("{}.{ending}", args.name));
@@ -197,7 +198,7 @@ fn conditions(args: &RivalArgs) -> Conditions {
     }
 }
 
-/// Builds the command in the profile that ships; it lies beside this program.
+/// Builds the command in the release profile; it lies beside this program.
 fn build_pith() -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo).args(["build", "--release", "--quiet", "--package", "pith"]).status();

@@ -5,23 +5,23 @@ use anyhow::Context;
 use pith_bench::Test;
 use serde_json::Value;
 
-/// One timed test, as the program that ran it says.
+/// One timed test, as its program reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
-    /// Tokens a second.
+    /// Tokens per second.
     pub tokens_per_s: f64,
     /// `llama-bench`: bytes of the model's tensors. `pith bench`: counted bytes of one token, keys
     /// and values included.
     pub bytes: f64,
-    /// `pith bench` says which head it read.
+    /// The head, as reported by `pith bench`.
     pub head: Option<Head>,
 }
 
-/// Reads `llama-bench -o json`, which must hold one test, the one asked for.
+/// Reads `llama-bench -o json`, which must hold exactly the requested test.
 pub fn llama_bench(text: &str, test: Test, threads: usize) -> anyhow::Result<Reading> {
     let row = only_row(text)?;
     let (prompt, generated) = if test.prefill { (test.tokens, 0) } else { (0, test.tokens) };
-    // Generation behind a prompt is told with the prompt.
+    // Generation after a prompt is reported with the prompt.
     let behind = !test.prefill && number(&row, "n_prompt")? == test.depth as f64;
     let expected = if behind { (test.depth, generated) } else { (prompt, generated) };
     for (key, expected) in [("n_prompt", expected.0), ("n_gen", expected.1), ("n_threads", threads)] {
@@ -52,7 +52,7 @@ pub fn pith_bench(text: &str, threads: usize) -> anyhow::Result<Reading> {
     })
 }
 
-/// Some builds print lines before the array.
+/// The only element of the array; some builds print lines before it.
 fn only_row(text: &str) -> anyhow::Result<Value> {
     let start = text.lines().scan(0, |at, line| {
         let start = *at;
@@ -80,7 +80,7 @@ fn rate(row: &Value, key: &str) -> anyhow::Result<f64> {
     Ok(value)
 }
 
-/// The first words of what a program printed.
+/// The beginning of a program's output, for messages.
 pub fn excerpt(text: &str) -> String {
     let text = text.trim();
     if text.is_empty() {

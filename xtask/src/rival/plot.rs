@@ -1,4 +1,4 @@
-//! The report as a drawing: a bar for each tool in each cell of the greatest number of threads.
+//! The report as a drawing: one bar per tool in each cell of the highest thread count.
 
 use super::record::{Cell, Figure};
 use super::table::short;
@@ -10,10 +10,10 @@ const BAR_WIDTH: f64 = 430.0;
 const BAR_HEIGHT: f64 = 13.0;
 const GAP: f64 = 8.0;
 const HEAD: f64 = 30.0;
-/// Told apart in grey and by those who do not see all colours.
+/// Distinct in grey and for colour-blind readers.
 const COLOURS: [&str; 6] = ["#0072b2", "#e69f00", "#999999", "#009e73", "#cc79a7", "#56b4e9"];
 
-/// An SVG document; bars are scaled within a test.
+/// An SVG document; bars are scaled per test.
 pub fn render(cells: &[Cell]) -> String {
     let threads = cells.iter().map(|cell| cell.threads).max().unwrap_or_default();
     let cells: Vec<&Cell> = cells.iter().filter(|cell| cell.threads == threads).collect();
@@ -63,7 +63,7 @@ fn legend(tools: &[&str]) -> String {
     text
 }
 
-/// Draws from `top` down; returns where it ends.
+/// Draws from `top` down; returns the lower edge.
 fn panel(body: &mut String, rows: &[&Cell], tools: &[&str], mut top: f64) -> f64 {
     let median = |figure: &Figure| figure.tokens_per_s.map(|spread| spread.median);
     let most = rows.iter().flat_map(|cell| &cell.figures).filter_map(median).fold(0.0, f64::max);

@@ -1,4 +1,4 @@
-//! What was measured, run by run, and what follows for each cell.
+//! Runs, and the figures of each cell derived from them.
 
 use super::head::Head;
 use super::shape::{HEAD_DIM, Shape};
@@ -10,40 +10,40 @@ use serde::Serialize;
 #[derive(Debug, Clone, Serialize)]
 pub struct Run {
     pub shape: &'static str,
-    /// Pith's encoding, which stands for the comparison.
+    /// Pith's encoding, which names the comparison.
     pub encoding: String,
     pub test: String,
     pub threads: usize,
-    /// From 1; `None` for a run that chose the settings.
+    /// Round number from 1; `None` for a trial of settings.
     pub round: Option<usize>,
     pub tool: String,
-    /// The file's own encoding.
+    /// Encoding of the tool's own file.
     pub format: String,
     pub setting: String,
-    /// The head that it read.
+    /// The head that the tool read.
     pub head: Head,
     pub tokens_per_s: f64,
-    /// Decoding alone: weights, keys and values.
+    /// For decode: weights, keys and values.
     pub bytes_per_token: Option<f64>,
-    /// Prefill alone: multiplications and additions with the layers' weights.
+    /// For prefill: multiplications and additions with the layers' weights.
     pub ops_per_token: Option<f64>,
-    /// Read by the probe just before, with as many threads.
+    /// Bandwidth probed just before, with as many threads.
     pub probe_bytes_per_s: f64,
-    /// What the probe's int8 loop gave just before, with as many threads.
+    /// Speed of the probe's int8 loop just before, with as many threads.
     pub peak_ops_per_s: Option<f64>,
-    /// Processors that others kept busy meanwhile.
+    /// Processors kept busy by others during the run.
     pub foreign_cores: f64,
-    /// More than the limit were: not part of any median.
+    /// Whether others exceeded the limit; such a run enters no median.
     pub disturbed: bool,
 }
 
 impl Run {
-    /// Bytes a second; decoding alone.
+    /// Bytes per second; for decode only.
     pub fn bytes_per_s(&self) -> Option<f64> {
         self.bytes_per_token.map(|bytes| bytes * self.tokens_per_s)
     }
 
-    /// The share of the probed bandwidth, or for prefill of the int8 peak.
+    /// Share of the probed bandwidth (decode) or of the int8 peak (prefill).
     pub fn share(&self) -> Option<f64> {
         let bandwidth = self.bytes_per_s().map(|rate| rate / self.probe_bytes_per_s);
         let compute = self.ops_per_token.zip(self.peak_ops_per_s);
@@ -51,13 +51,13 @@ impl Run {
     }
 }
 
-/// Bytes of keys and values in f16 that a decoded token reads, on average over a test.
+/// Bytes of f16 keys and values that a decoded token reads, averaged over a test.
 pub fn kv_bytes_per_token(shape: &Shape, test: Test) -> f64 {
     let position = (shape.layers * shape.kv_heads * HEAD_DIM * 2 * 2) as f64;
     position * (test.depth as f64 + (test.tokens as f64 + 1.0) / 2.0)
 }
 
-/// Whether others used so much that the run says nothing.
+/// Whether others used too much for the run to count.
 pub fn is_disturbed(foreign_cores: f64, limit_cores: f64) -> bool {
     foreign_cores > limit_cores
 }
@@ -73,7 +73,7 @@ pub struct Figure {
     pub dropped_count: usize,
     pub tokens_per_s: Option<MedianRange>,
     pub gb_per_s: Option<MedianRange>,
-    /// Of the probed bandwidth (decode) or of the int8 peak (prefill).
+    /// Share of the probed bandwidth (decode) or of the int8 peak (prefill).
     pub share: Option<MedianRange>,
 }
 
@@ -86,12 +86,12 @@ pub struct Cell {
     pub threads: usize,
     /// Pith first.
     pub figures: Vec<Figure>,
-    /// Pith's median by the best rival's.
+    /// Pith's median over the best rival's.
     pub ratio: Option<f64>,
 }
 
 impl Cell {
-    /// Of the runs of one comparison; settings that were only tried do not count.
+    /// Summarises the runs of one comparison, without trials of settings.
     pub fn of(runs: &[&Run]) -> Option<Self> {
         let counted: Vec<&Run> = runs.iter().copied().filter(|run| run.round.is_some()).collect();
         let first = *counted.first()?;
@@ -101,7 +101,7 @@ impl Cell {
                 names.push(&run.tool);
             }
         }
-        // Tools take turns in being first.
+        // The tools alternate in going first.
         names.sort_by_key(|name| *name != super::tool::PITH);
         let figures: Vec<Figure> = names
             .into_iter()
@@ -123,7 +123,7 @@ impl Cell {
     }
 }
 
-/// Of a tool's runs in a cell, of which there is one at least.
+/// Summarises a tool's runs in a cell; there must be at least one.
 fn figure(runs: &[&Run]) -> Figure {
     let kept: Vec<&Run> = runs.iter().copied().filter(|run| !run.disturbed).collect();
     Figure {
@@ -139,7 +139,7 @@ fn figure(runs: &[&Run]) -> Figure {
     }
 }
 
-/// All cells, in the order in which they were measured first.
+/// All cells, in the order of their first measurement.
 pub fn cells(runs: &[Run]) -> Vec<Cell> {
     let key = |run: &Run| (run.shape, run.encoding.clone(), run.test.clone(), run.threads);
     let mut keys = Vec::new();

@@ -1,4 +1,4 @@
-//! Settings tried, then rounds: every cell once with every tool in turn.
+//! Trial of settings, then rounds: every tool runs once in every cell.
 
 use super::files::{Files, Pairing};
 use super::head;
@@ -11,22 +11,22 @@ use pith_kernels::probe::{self, ReadProbe};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Far more than any cache.
+/// Far larger than any cache.
 const PROBE_BYTES: usize = 512 << 20;
 const READ_TIME: Duration = Duration::from_millis(240);
 const PEAK_TIME: Duration = Duration::from_millis(20);
 
-/// One comparison, and what each tool could run in it.
+/// One comparison, with the candidates of each tool.
 pub struct Cell<'a> {
     shape: &'a Shape,
     encoding: String,
     test: Test,
     threads: usize,
-    /// For each tool.
+    /// One list per tool.
     candidates: Vec<Vec<Candidate>>,
 }
 
-/// A file and further arguments.
+/// A file and additional arguments.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
     format: String,
@@ -44,12 +44,12 @@ pub struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    /// Nothing measured yet.
+    /// A bench without runs.
     pub fn new(tools: &'a [Tool], foreign_limit: f64, repeats: usize) -> Self {
         Self { tools, probe: ReadProbe::new(PROBE_BYTES), foreign_limit, repeats, runs: Vec::new() }
     }
 
-    /// All runs, in the order in which they were made.
+    /// All runs, in order.
     pub fn runs(&self) -> &[Run] {
         &self.runs
     }
@@ -77,9 +77,9 @@ impl<'a> Bench<'a> {
         cells
     }
 
-    /// The fastest candidate of each tool in each cell, tried with the greatest number of threads.
-    /// One that fails is told and left out; a tool of which none runs is an error. Disturbed tries
-    /// count only where there are no others.
+    /// The fastest candidate of each tool in each cell, at the highest thread count. A failing
+    /// candidate is reported and dropped; a tool without any is an error. Disturbed trials count
+    /// only if there are no others.
     pub fn choose(&mut self, cells: &[Cell<'_>], tries: usize) -> anyhow::Result<Vec<Vec<Candidate>>> {
         let most = cells.iter().map(|cell| cell.threads).max().unwrap_or_default();
         let mut known: Vec<(String, Test, Vec<Candidate>)> = Vec::new();
@@ -127,8 +127,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Runs every tool once in every cell; a disturbed run is repeated. Who begins changes from
-    /// round to round.
+    /// Runs every tool once in every cell and repeats disturbed runs. The first tool changes with
+    /// the round.
     pub fn round(
         &mut self,
         cells: &[Cell<'_>],
@@ -178,7 +178,7 @@ impl<'a> Bench<'a> {
         let reading = tool.run(&candidate.model, cell.test, cell.threads, &candidate.setting)?;
         let foreign_cores = before.foreign_cores()?;
         let decode_bytes = match tool.dialect {
-            // Some builds count an embedding that is also the head twice; a token reads it once.
+            // Some builds count a tied embedding twice; a token reads it once.
             Some(_) => {
                 let file =
                     std::fs::metadata(&candidate.model).map_or(f64::INFINITY, |file| file.len() as f64);

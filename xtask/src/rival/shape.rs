@@ -1,13 +1,13 @@
-//! The shapes of the published models that are measured, filled with random weights.
+//! Shapes of published models, filled with random weights.
 
-/// A decoder with 64 dimensions a head whose head is its embedding.
+/// A decoder with 64 dimensions per head and a tied embedding.
 #[derive(Debug, PartialEq)]
 pub struct Shape {
-    /// As on the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// GGUF's architecture.
+    /// Architecture in GGUF.
     pub arch: &'static str,
-    /// The published model.
+    /// The published model of this shape.
     pub like: &'static str,
     pub hidden_len: usize,
     pub layers: usize,
@@ -18,13 +18,13 @@ pub struct Shape {
     pub context_len: usize,
     pub rope_base: f32,
     pub norm_epsilon: f32,
-    /// GGUF's name of the pre-tokenizer.
+    /// Pre-tokenizer in GGUF.
     pub pre_tokenizer: &'static str,
     /// Whether query, key and value have biases.
     pub biases: bool,
 }
 
-/// Dimensions of a head.
+/// Dimensions per head.
 pub const HEAD_DIM: usize = 64;
 
 /// From the smallest to the largest.
@@ -79,7 +79,7 @@ pub const SHAPES: [Shape; 3] = [
     },
 ];
 
-/// A tensor of the checkpoint: GGUF's name, rows (1 for a vector) and columns.
+/// A tensor of the checkpoint: name in GGUF, rows (1 for a vector) and columns.
 #[derive(Debug, PartialEq)]
 pub struct Tensor {
     pub name: String,
@@ -132,8 +132,8 @@ impl Shape {
         list
     }
 
-    /// Weights that every prompt token is multiplied with: the matrices of the layers. The head
-    /// works for the last token of a prompt alone.
+    /// Weights that every prompt token is multiplied with: the matrices of the layers. Only a
+    /// prompt's last token uses the head.
     pub fn body_weights(&self) -> u64 {
         let matrices = self.tensors().into_iter().filter(|tensor| tensor.name.starts_with("blk."));
         matrices.filter(|tensor| !tensor.is_vector()).map(|tensor| (tensor.rows * tensor.cols) as u64).sum()

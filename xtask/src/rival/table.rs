@@ -5,7 +5,7 @@ use super::record::{Cell, Figure, Run};
 use pith_meter::statistics::MedianRange;
 use std::fmt::Write as _;
 
-/// Tables by test, the settings that were the fastest, and what was dropped.
+/// Tables by test, the fastest settings, and the dropped runs.
 pub fn render(conditions: &Conditions, cells: &[Cell], runs: &[Run], plot: &str) -> String {
     let mut text = format!("{}\n", conditions.sentence());
     let _ = write!(text, "\n{}", ceilings(runs));

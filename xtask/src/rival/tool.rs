@@ -1,4 +1,4 @@
-//! The programs under test, and one run of one of them.
+//! The programs under test, and a run of one of them.
 
 use super::dialect::Dialect;
 use super::parse::{self, Reading};
@@ -12,19 +12,19 @@ use std::process::Command;
 pub struct Tool {
     /// Name in the report.
     pub name: String,
-    /// What is started.
+    /// Path of the program.
     pub program: PathBuf,
     /// `None` for Pith.
     pub dialect: Option<Dialect>,
-    /// Sets of further arguments, of which the fastest is measured.
+    /// Alternative sets of additional arguments; the fastest is measured.
     pub settings: Vec<String>,
 }
 
 /// Name of our own tool.
 pub const PITH: &str = "pith";
 
-/// Pith first, then the rivals as given: `PATH` or `NAME=PATH`. `args` are `NAME=ARGUMENTS`,
-/// several for alternatives.
+/// Pith first, then the rivals as given: `PATH` or `NAME=PATH`. `args` are `NAME=ARGUMENTS`;
+/// repeated ones are alternatives.
 pub fn tools(
     pith: PathBuf,
     benches: &[String],

@@ -1,21 +1,21 @@
-//! A byte-level vocabulary whose merges are made up: loaders want one, though no text is tokenized.
+//! A byte-level vocabulary with invented merges: loaders require one, though no text is tokenized.
 
 /// GGUF's kinds of token.
 const NORMAL: i32 = 1;
 const CONTROL: i32 = 3;
 
-/// The bytes, then pairs and triples of letters and digits, last one control token.
+/// The bytes, then pairs and triples of letters and digits, and one control token at the end.
 pub struct Vocabulary {
-    /// One a token.
+    /// One per token.
     pub words: Vec<String>,
-    /// One a token.
+    /// One per token.
     pub kinds: Vec<i32>,
-    /// `left right`, in the order in which they apply.
+    /// `left right`, in order of application.
     pub merges: Vec<String>,
 }
 
 impl Vocabulary {
-    /// Of 257 tokens or more; pairs and triples give out at 242,429.
+    /// A vocabulary of 257 tokens or more; pairs and triples run out at 242,429.
     pub fn new(length: usize) -> Self {
         let letters: Vec<char> = ('0'..='9').chain('A'..='Z').chain('a'..='z').collect();
         let append = |left: &str| -> Vec<(String, char)> {
@@ -40,8 +40,8 @@ impl Vocabulary {
     }
 }
 
-/// The letter that stands for each byte in a byte-level vocabulary: itself where it prints, else
-/// one from U+0100 on.
+/// The letter for each byte in a byte-level vocabulary: the byte itself if printable, else a letter
+/// from U+0100 on.
 fn byte_letters() -> [char; 256] {
     let mut next = 0x100;
     std::array::from_fn(|byte| match byte {
