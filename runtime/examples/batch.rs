@@ -1,4 +1,5 @@
-//! Tokens a second of one sequence and of several in one pass: `cargo run --release --example batch -- MODEL.pith [THREADS]`.
+//! Tokens per second of one sequence, and of several in one pass:
+//! `cargo run --release --example batch -- MODEL.pith [THREADS]`.
 
 use pith_runtime::{Engine, EngineOptions, Model, Session, SessionOptions};
 use std::path::Path;
@@ -8,11 +9,11 @@ use std::time::Instant;
 /// Sequences in one pass.
 const COUNTS: [usize; 4] = [1, 2, 4, 8];
 
-/// Tokens of each sequence before the first pass, and passes of one measurement.
+/// Tokens of each sequence before the first pass, and passes per measurement.
 const PROMPT_LEN: usize = 64;
 const PASSES: usize = 32;
 
-/// Times that each count is measured, in turns.
+/// Measurements of each count, interleaved.
 const ROUNDS: usize = 5;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,6 +1,7 @@
-//! Attention over the cache. Each key head's positions are cut into runs at the same places always, and what runs give
-//! is added up in their order, so that results depend neither on the number of threads nor, among calls of few tokens and among others, on a
-//! call's other tokens.
+//! Attention over the cache. Each key head's positions are cut into runs at fixed places, and the
+//! partial results of the runs are added in order. Results therefore do not depend on the number of
+//! threads, nor on the other tokens of a call (calls of few tokens and calls of many each agree
+//! among themselves).
 
 use crate::cache::LayerCache;
 use crate::error::RuntimeError;
@@ -10,27 +11,28 @@ use pith_format::{Attention as Config, ModelConfig};
 use pith_kernels::{ATTENTION_QUERIES, ATTENTION_SPAN, ATTENTION_TAIL, Attention, AttentionScratch};
 use std::ops::Range;
 
-/// Up to so many tokens of a sequence, threads share a key head's positions; with more there are enough tokens to share.
+/// Up to this many tokens of a sequence, threads share the positions of a key head; beyond it, they
+/// share the tokens.
 const SPLIT_TOKENS: usize = 8;
 
-/// What attention computes with.
+/// Working memory of attention.
 pub(crate) struct AttentionBuffers {
-    /// One a thread.
+    /// One per thread.
     scratch: Vec<Scratch>,
-    /// Records of few tokens: for every key head, every run, every query.
+    /// Partial results of few tokens: for every key head, every run, every query.
     parts: Vec<f32>,
-    /// Room for every head's part of a token's results; empty between calls.
+    /// Reused memory for every head's part of a token's results; empty between calls.
     outputs: Vec<&'static mut [f32]>,
 }
 
 struct Scratch {
     kernels: AttentionScratch,
-    /// Records of the tokens that are worked on together.
+    /// Partial results of the current block of tokens.
     records: Vec<f32>,
 }
 
 impl AttentionBuffers {
-    /// Room for calls of up to `batch` tokens in a context of `context_len`.
+    /// Buffers for calls of up to `batch` tokens in a context of `context_len`.
     pub fn new(
         config: &ModelConfig,
         context_len: usize,
@@ -47,7 +49,7 @@ impl AttentionBuffers {
         let scratch = || {
             zeros(what, records).map(|records| Scratch { kernels: AttentionScratch::new(head_dim), records })
         };
-        // A window's positions may begin and end within a run.
+        // A window's positions may begin and end inside a run.
         let runs = |layer: &Config| {
             let seen = layer.window.unwrap_or(context_len).saturating_add(SPLIT_TOKENS).min(context_len);
             context_len.div_ceil(ATTENTION_SPAN).min(seen.div_ceil(ATTENTION_SPAN) + 1)
@@ -66,7 +68,7 @@ impl AttentionBuffers {
     }
 }
 
-/// Mixes values by the scores of `queries` for the tokens at positions `first …`, which are in the cache already.
+/// Attention of `queries` for the tokens from position `first` on, which are already in the cache.
 ///
 /// `queries` and `out`: `tokens × heads × head_dim`.
 pub(crate) fn attend(
@@ -87,7 +89,7 @@ pub(crate) fn attend(
     }
 }
 
-/// Tokens that are worked on together where there are many.
+/// Tokens per block in calls of many tokens.
 fn token_block(config: &Config) -> usize {
     (ATTENTION_QUERIES / config.largest_group()).max(1)
 }
@@ -97,7 +99,7 @@ fn first_head(config: &Config, kv_head: usize) -> usize {
     config.query_heads[..kv_head].iter().sum()
 }
 
-/// The key head of a query head, and the query head's number among those that share it.
+/// The key head of a query head, and the query head's index among those that share it.
 fn key_head(config: &Config, head: usize) -> (usize, usize) {
     let mut within = head;
     for (kv_head, &group) in config.query_heads.iter().enumerate() {
@@ -123,7 +125,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Each run of each key head by itself, then each query head's runs together.
+    /// Computes each run of each key head separately, then combines the runs of each query head.
     fn few_tokens(&self, exec: &mut Exec, tokens: usize, buffers: &mut AttentionBuffers, out: &mut [f32]) {
         let (config, head_dim, record_len) = (self.config, self.config.head_dim, record_len(self.config));
         let heads = config.heads();
@@ -140,7 +142,7 @@ impl Call<'_> {
                 let (kv_head, run) = (index / runs.len(), runs.start + index % runs.len());
                 let records = &mut records[..tokens * config.query_heads[kv_head] * record_len];
                 records.fill(0.0);
-                // What follows in the list is most often this thread's too.
+                // The next item in the list usually belongs to the same thread.
                 let (next_head, next_run) =
                     if run + 1 < runs.end { (kv_head, run + 1) } else { (kv_head + 1, runs.start) };
                 let next =
@@ -163,7 +165,7 @@ impl Call<'_> {
         });
     }
 
-    /// Blocks of tokens for each key head, run after run.
+    /// Computes blocks of tokens for each key head, one run after the other.
     fn many_tokens(&self, exec: &mut Exec, tokens: usize, buffers: &mut AttentionBuffers, out: &mut [f32]) {
         let (config, record_len) = (self.config, record_len(self.config));
         let (kv_heads, token_len) = (config.kv_heads(), config.query_len());
@@ -173,7 +175,7 @@ impl Call<'_> {
             .map(|start| self.read_bytes(&(start..tokens.min(start + block))))
             .sum::<u64>();
         exec.traffic.kv_read_bytes += read;
-        // Block by block, key head by key head, token by token; nothing in the place of tokens beyond the last.
+        // Order: block, key head, token. Places after the last token stay empty.
         let mut outputs = recycled(&mut buffers.outputs);
         for out in out.chunks_mut(block * token_len) {
             let start = outputs.len();
@@ -210,19 +212,19 @@ impl Call<'_> {
         buffers.outputs = recycled(&mut outputs);
     }
 
-    /// Positions that any of these tokens sees.
+    /// Positions visible to any of these tokens.
     fn seen(&self, tokens: &Range<usize>) -> Range<usize> {
         let window = self.config.window.unwrap_or(usize::MAX);
         (self.first + tokens.start + 1).saturating_sub(window)..self.first + tokens.end
     }
 
-    /// The runs that these positions lie in.
+    /// Runs that hold these positions.
     fn runs(&self, tokens: &Range<usize>) -> Range<usize> {
         let seen = self.seen(tokens);
         seen.start / ATTENTION_SPAN..seen.end.div_ceil(ATTENTION_SPAN)
     }
 
-    /// Bytes of the keys and values that these tokens see, read together.
+    /// Bytes of the keys and values visible to these tokens, read once.
     fn read_bytes(&self, tokens: &Range<usize>) -> u64 {
         self.seen(tokens).len() as u64 * self.cache.position_bytes()
     }
@@ -250,7 +252,7 @@ impl Call<'_> {
     }
 }
 
-/// The weighted mean that a record holds.
+/// Writes the weighted mean of a partial result.
 fn finish(record: &[f32], out: &mut [f32]) {
     let factor = 1.0 / record[out.len() + 1];
     for (out, mixed) in out.iter_mut().zip(record) {

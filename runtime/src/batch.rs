@@ -10,20 +10,22 @@ use pith_meter::Traffic;
 use std::sync::Arc;
 
 impl Engine {
-    /// Appends one token to each of several sequences in one pass over the weights: what [`Session::step`] does for one.
-    /// [`Session::logits`] of each are then those that it would have got alone, to the bit.
+    /// Appends one token to each of several sequences in one pass over the weights: a
+    /// [`Session::step`] for each. The [`Session::logits`] of each sequence equal, to the bit,
+    /// those it would get alone.
     ///
-    /// All sessions run the same model on this engine. Their contexts, positions and
-    /// [cache types](crate::KvType) may differ. Eleven at most go through the weights together, and no more than the
-    /// first one's [batch](Session::batch); of more, groups of as many go one after the other. Two-stage logits are
-    /// computed for one sequence at a time. Where a [limit of memory](crate::SessionOptions::memory) has weights read
-    /// again for every pass, they are read as the first session has planned it.
+    /// All sessions run the same model on this engine. Their contexts, positions and [cache
+    /// types](crate::KvType) may differ. At most eleven go through the weights together, and no
+    /// more than the first session's [batch](Session::batch); larger groups are split. Two-stage
+    /// logits are computed for one sequence at a time. Where a [memory
+    /// limit](crate::SessionOptions::memory) has weights read again for every pass, the first
+    /// session's placement applies.
     ///
-    /// Returns what the pass touched. Of that each session [counts](Session::traffic) the keys and values that are its
-    /// own and an equal share of the rest.
+    /// Returns the traffic of the pass. Each session [counts](Session::traffic) its own keys and
+    /// values and an equal share of everything else.
     ///
-    /// Fails where a session cannot take its token, or is not one of this engine and model:
-    /// [`RuntimeError::Sequence`] says which. On any error nothing was appended to any.
+    /// Fails where a session cannot take its token, or has another engine or model:
+    /// [`RuntimeError::Sequence`] names it. On any error no token is appended to any sequence.
     pub fn step(&self, batch: &mut [(&mut Session, u32)]) -> Result<Traffic, RuntimeError> {
         self.check(batch)?;
         let mut total = Traffic::default();
@@ -35,7 +37,7 @@ impl Engine {
             match step_group(group) {
                 Ok(traffic) => total += traffic,
                 Err(error) => {
-                    // Logits that were computed already follow a token that is not there.
+                    // Logits already computed follow a token that was not appended.
                     batch.iter_mut().for_each(|(session, _)| session.logits_position = 0);
                     return Err(error);
                 }
@@ -68,10 +70,10 @@ impl Engine {
     }
 }
 
-/// Computes the logits of few enough sequences; the tokens are not appended yet.
+/// Computes the logits of one group of sequences; their tokens are not appended yet.
 fn step_group(group: &mut [(&mut Session, u32)]) -> Result<Traffic, RuntimeError> {
     if let [(session, token)] = group {
-        // Alone: the logits go where they belong.
+        // A single sequence: write its logits directly to their place.
         let position = session.position();
         session.step(*token)?;
         session.tokens.truncate(position);
@@ -85,7 +87,8 @@ fn step_group(group: &mut [(&mut Session, u32)]) -> Result<Traffic, RuntimeError
     Ok(account(group, before, own))
 }
 
-/// The pass, on the first session's buffers. `own` becomes what was read and written of each sequence alone.
+/// Runs the pass on the first session's buffers. `own` receives the traffic of each sequence's own
+/// keys and values.
 fn run(group: &mut [(&mut Session, u32)], own: &mut [Traffic]) -> Result<(), RuntimeError> {
     let (leader, others) = group.split_first_mut().expect("a group is not empty");
     let Session { model, exec, buffers, all_logits, head, logits, caches, place, tokens, .. } =
@@ -123,7 +126,8 @@ fn run(group: &mut [(&mut Session, u32)], own: &mut [Traffic]) -> Result<(), Run
     Ok(())
 }
 
-/// Shares out what a pass touched, which the first session has counted since `before`; gives all of it.
+/// Divides the traffic counted by the first session since `before` among the group; returns all of
+/// it.
 fn account(group: &mut [(&mut Session, u32)], before: Traffic, own: &[Traffic]) -> Traffic {
     let total = group[0].0.exec.traffic - before;
     let alone = own.iter().fold(Traffic::default(), |mut sum, own| {
@@ -134,7 +138,7 @@ fn account(group: &mut [(&mut Session, u32)], before: Traffic, own: &[Traffic]) 
     let count = group.len() as u64;
     group[0].0.exec.traffic = before;
     for (index, ((session, _), own)) in group.iter_mut().zip(own).enumerate() {
-        // What does not divide is the first one's.
+        // The first session takes the remainder.
         let part = |bytes: u64| bytes / count + if index == 0 { bytes % count } else { 0 };
         let mut traffic = Traffic {
             weight_bytes: part(shared.weight_bytes),

@@ -1,27 +1,27 @@
-//! What a pass computes in, whoever its tokens belong to.
+//! Working memory of a pass, independent of the sequences that its tokens belong to.
 
 use crate::error::RuntimeError;
 use crate::memory::{probe, product, zeros};
 use pith_format::ModelConfig;
 use pith_kernels::Activations;
 
-/// Everything a call computes with, for as many tokens as a call may have.
+/// Working memory for a call of up to `batch` tokens.
 pub(crate) struct Buffers {
     /// The residual stream, `tokens × hidden_len`.
     pub x: Vec<f32>,
-    /// What a block computes in turn: queries, keys, values and their mix, or gate and up; then what it adds to the
-    /// residual stream. A parallel layer has the first two beside each other.
+    /// Intermediate values of one block at a time: queries, keys, values and their mix, or gate and
+    /// up; then the block's output. A parallel layer keeps the first two sets side by side.
     pub shared: Vec<f32>,
-    /// One token, or one head of it, while it is normalised.
+    /// One token, or one head of it, during normalisation.
     pub row: Vec<f32>,
-    /// What the next matrices read.
+    /// Operand of the next matrices.
     pub operand: Activations,
-    /// What the last matrix of a layer reads, where it is packed.
+    /// Operand of a layer's last matrix, where it is packed.
     pub inner: Activations,
 }
 
 impl Buffers {
-    /// Room for calls of up to `batch` tokens.
+    /// Buffers for calls of up to `batch` tokens.
     pub fn new(config: &ModelConfig, batch: usize) -> Result<Self, RuntimeError> {
         let what = "the activations";
         let widths = Widths::of(config);
@@ -42,12 +42,13 @@ impl Buffers {
         })
     }
 
-    /// The residual streams of a call's first tokens, `tokens × hidden_len`.
+    /// Residual streams of a call's first tokens: `len` values, `tokens × hidden_len`.
     pub fn hidden(&mut self, len: usize) -> &mut [f32] {
         &mut self.x[..len]
     }
 
-    /// Most values that the results of one product of all matrices with the same operand take, for `batch` tokens.
+    /// Most values in the results of one product (all matrices that read one operand) for `batch`
+    /// tokens.
     pub fn largest_product(config: &ModelConfig, batch: usize) -> Option<usize> {
         let rows = config.layers.iter().map(|layer| {
             let attention = layer.attention().map_or(0, |dims| dims.query_len() + 2 * dims.kv_len());
@@ -57,7 +58,7 @@ impl Buffers {
     }
 }
 
-/// The largest of each width over a model's layers.
+/// Largest widths over a model's layers.
 pub(crate) struct Widths {
     /// A head.
     pub head: usize,
@@ -65,7 +66,7 @@ pub(crate) struct Widths {
     pub queries: usize,
     /// All key heads.
     pub keys: usize,
-    /// Inside of a feed-forward block.
+    /// Inner width of a feed-forward block.
     pub inner: usize,
 }
 
@@ -83,13 +84,13 @@ impl Widths {
         }
     }
 
-    /// The widest that any matrix reads.
+    /// The widest operand of any matrix.
     pub fn widest(&self, hidden_len: usize) -> usize {
         hidden_len.max(self.queries).max(self.inner)
     }
 }
 
-/// Values a token of the attention's part of the shared buffer, and of the feed-forward block's.
+/// Values per token in the shared buffer: the attention's part and the feed-forward block's.
 pub(crate) fn areas(layer: &pith_format::Layer, hidden_len: usize) -> [usize; 2] {
     let attention = layer.attention().map_or(0, |dims| 2 * (dims.query_len() + dims.kv_len()));
     let inner = layer.dense().map_or(0, |dims| dims.len);

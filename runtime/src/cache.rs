@@ -1,4 +1,4 @@
-//! The cache of keys and values: for every layer and key head, one row a position.
+//! The cache of keys and values: one row per layer, key head and position.
 
 mod q4;
 
@@ -12,17 +12,18 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// How the cache stores its numbers.
+/// Storage type of keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KvType {
-    /// 32-bit floats: exact.
+    /// 32-bit floats, exact.
     F32,
     /// 16-bit floats, saturating.
     #[default]
     F16,
-    /// Bytes with one 16-bit scale a row.
+    /// Bytes, with one 16-bit scale per row.
     Q8,
-    /// 4 bits with one 16-bit scale for 32 numbers of a row; what is left of a row takes a whole group.
+    /// 4 bits, with one 16-bit scale per 32 numbers of a row; a last partial group takes the space
+    /// of a whole one.
     Q4,
 }
 
@@ -30,13 +31,13 @@ pub enum KvType {
 pub(crate) struct LayerCache {
     kv_heads: usize,
     head_dim: usize,
-    /// Positions a head has room for.
+    /// Most positions of a head.
     context_len: usize,
     keys: Rows,
     values: Rows,
 }
 
-/// `kv_heads × context_len` rows of `head_dim`. Zeros at first: pages that no position has reached take no memory.
+/// `kv_heads × context_len` rows of `head_dim`, zero at first: untouched pages take no memory.
 enum Rows {
     F32(Zeros<f32>),
     F16(Zeros<u16>),
@@ -45,7 +46,7 @@ enum Rows {
 }
 
 impl LayerCache {
-    /// Room for `context_len` positions; nothing for a layer without attention.
+    /// A cache for `context_len` positions; empty for a layer without attention.
     pub fn new(layer: &Layer, context_len: usize, kind: KvType) -> Result<Self, RuntimeError> {
         let (kv_heads, head_dim) =
             layer.attention().map_or((0, 0), |config| (config.kv_heads(), config.head_dim));
@@ -55,7 +56,8 @@ impl LayerCache {
         Ok(Self { kv_heads, head_dim, context_len, keys, values })
     }
 
-    /// Stores one position's keys and values, `kv_heads × head_dim` each, after [`LayerCache::spread`].
+    /// Stores one position's keys and values, `kv_heads × head_dim` each, after
+    /// [`LayerCache::spread`].
     pub fn store(&mut self, position: usize, keys: &[f32], values: &[f32]) {
         assert!(position < self.context_len);
         for head in 0..self.kv_heads {
@@ -66,26 +68,28 @@ impl LayerCache {
         }
     }
 
-    /// Brings queries, keys or values, rows of `head_dim`, into the form that this cache computes with, and mixes of
-    /// values back: an orthonormal map that is its own inverse, or nothing.
+    /// Transforms queries, keys or values (rows of `head_dim`) into the basis of this cache, and
+    /// mixes of values back. The map is orthonormal and its own inverse; for most types it is the
+    /// identity.
     pub fn spread(&self, x: &mut [f32]) {
         if let Rows::Q4 { .. } = self.keys {
             q4::spread(self.head_dim, x);
         }
     }
 
-    /// Keys of one head.
+    /// Keys of one head at `positions`.
     pub fn keys(&self, head: usize, positions: Range<usize>) -> KvRows<'_> {
         self.keys.view(self.rows(head, positions), self.head_dim)
     }
 
-    /// Values of one head.
+    /// Values of one head at `positions`.
     pub fn values(&self, head: usize, positions: Range<usize>) -> KvRows<'_> {
         self.values.view(self.rows(head, positions), self.head_dim)
     }
 
-    /// Appends the keys and values of `positions` to `out`, [`LayerCache::position_bytes`] each: for every position the
-    /// keys of all heads, then the values of all heads, little-endian, whatever the cache's own layout is.
+    /// Appends the keys and values of `positions` to `out`, [`LayerCache::position_bytes`] each:
+    /// for every position the keys of all heads, then the values of all heads, little-endian.
+    /// Independent of the cache's own layout.
     pub fn export(&self, positions: Range<usize>, out: &mut Vec<u8>) {
         assert!(positions.end <= self.context_len);
         for position in positions {
@@ -97,7 +101,8 @@ impl LayerCache {
         }
     }
 
-    /// Stores what [`LayerCache::export`] gave, from position `first` on. `bytes` are whole positions.
+    /// Stores the output of [`LayerCache::export`] from position `first` on. `bytes` holds whole
+    /// positions.
     pub fn import(&mut self, first: usize, bytes: &[u8]) {
         let row_bytes = self.keys.row_bytes(self.head_dim);
         if self.kv_heads == 0 {
@@ -153,7 +158,7 @@ impl Rows {
         match self {
             Rows::F32(rows) => rows[range].copy_from_slice(values),
             Rows::F16(rows) => {
-                // A slice at a time: that is what the CPU has an instruction for.
+                // Convert a slice at a time: the CPU has an instruction for it.
                 let mut clamped = [0.0f32; 64];
                 for (stored, values) in rows[range].chunks_mut(64).zip(values.chunks(64)) {
                     let clamped = &mut clamped[..values.len()];
@@ -179,7 +184,7 @@ impl Rows {
         }
     }
 
-    /// Appends a row: its numbers, little-endian, then its scales where it has some.
+    /// Appends a row: its numbers, little-endian, then its scales if it has any.
     fn export(&self, row: usize, head_dim: usize, out: &mut Vec<u8>) {
         let range = row * head_dim..(row + 1) * head_dim;
         match self {
@@ -254,7 +259,7 @@ impl Rows {
     }
 }
 
-/// Bytes of the codes of some rows in 4 bits, and their groups.
+/// Ranges of code bytes and of groups of some rows in 4 bits.
 fn groups_of(rows: Range<usize>, head_dim: usize) -> (Range<usize>, Range<usize>) {
     let groups = q4::groups(head_dim);
     let span = rows.start * groups..rows.end * groups;
@@ -264,13 +269,13 @@ fn groups_of(rows: Range<usize>, head_dim: usize) -> (Range<usize>, Range<usize>
 /// The largest f16.
 const MAX_F16: f32 = 65504.0;
 
-/// The nearest f16; numbers beyond its range become its largest.
+/// The nearest f16; numbers out of range saturate.
 fn saturating_f16(value: f32) -> f16 {
     f16::from_f32(value.clamp(-MAX_F16, MAX_F16))
 }
 
 impl KvType {
-    /// Every type.
+    /// All types.
     pub const ALL: [KvType; 4] = [KvType::F32, KvType::F16, KvType::Q8, KvType::Q4];
 
     /// Bytes of one position of a layer: keys and values of all heads.
@@ -288,7 +293,7 @@ impl KvType {
         }
     }
 
-    /// Number in a session file.
+    /// Tag in a session file.
     pub(crate) fn tag(self) -> u32 {
         match self {
             KvType::F32 => 0,

@@ -1,4 +1,4 @@
-//! Chat templates: from messages to a prompt, by the Jinja template that the model came with.
+//! Chat templates: from messages to a prompt, with the Jinja template that comes with the model.
 
 use crate::date::strftime;
 use crate::error::RuntimeError;
@@ -15,7 +15,7 @@ use std::time::SystemTime;
 pub struct Message {
     /// "system", "user" or "assistant".
     pub role: String,
-    /// What was said.
+    /// Text of the message.
     pub content: String,
 }
 
@@ -26,19 +26,19 @@ impl Message {
     }
 }
 
-/// Steps that a template may take: about a second. Real ones take some hundreds a message.
+/// Most steps of a template: about a second. Real ones take some hundreds per message.
 const FUEL: u64 = 4_000_000;
 
-/// Bytes that a prompt may have besides the messages, which may appear a few times each.
+/// Most bytes of a prompt besides the messages, which may each appear a few times.
 const OUTPUT_BYTES: usize = 1 << 20;
 const OUTPUT_REPEATS: usize = 4;
 
 /// A compiled chat template.
 ///
-/// It knows what `transformers` gives its templates: `messages`, `add_generation_prompt`, `bos_token`, `eos_token`,
-/// `raise_exception`, `strftime_now` (UTC here), `tojson`, Python's string methods, `break` and `continue`, and the
-/// `generation` tag, which marks text and changes none. Steps and output are limited, so that a hostile template
-/// ends with an error.
+/// It provides what `transformers` provides to templates: `messages`, `add_generation_prompt`,
+/// `bos_token`, `eos_token`, `raise_exception`, `strftime_now` (UTC here), `tojson`, Python's
+/// string methods, `break` and `continue`, and the `generation` tag, which marks text without
+/// changing it. Steps and output are limited, so that a hostile template ends with an error.
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -64,12 +64,13 @@ impl ChatTemplate {
         Ok(Self { environment, bos_token: bos_token.into(), eos_token: eos_token.into() })
     }
 
-    /// Sets a switch that the template may ask for, such as `enable_thinking`.
+    /// Sets a switch that the template may read, such as `enable_thinking`.
     pub fn set_switch(&mut self, name: &str, on: bool) {
         self.environment.add_global(name.to_string(), Value::from(on));
     }
 
-    /// The prompt for these messages; with `add_generation_prompt` it ends where the assistant's reply begins.
+    /// The prompt for these messages; with `add_generation_prompt` it ends where the assistant's
+    /// reply begins.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, RuntimeError> {
         let content_bytes: usize =
             messages.iter().map(|message| message.role.len() + message.content.len()).sum();
@@ -110,7 +111,7 @@ fn template_error(error: Error) -> RuntimeError {
     RuntimeError::Template { line: error.line().unwrap_or(0), message }
 }
 
-/// Takes bytes up to a limit.
+/// A writer that accepts bytes up to a limit.
 struct Limited {
     bytes: Vec<u8>,
     limit: usize,
@@ -132,10 +133,10 @@ impl Write for Limited {
     }
 }
 
-/// Python's `json.dumps`: a space behind commas and colons, nothing escaped for HTML; `indent` as there.
+/// Python's `json.dumps`: a space after commas and colons, no HTML escapes; `indent` as in Python.
 fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
-    // What else `json.dumps` takes has the value it has here.
+    // Accepted and ignored: text is never escaped to ASCII.
     let _: Option<Value> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
     let mut out = Vec::new();
@@ -167,8 +168,8 @@ impl serde_json::ser::Formatter for Spaced {
     }
 }
 
-/// The template with `generation` and `endgeneration` tags, which mark the assistant's text for training, turned into
-/// a condition that always holds, so that white space around them is treated as before.
+/// Replaces the `generation` and `endgeneration` tags, which mark the assistant's text for
+/// training, with a condition that always holds. White space around them is then treated the same.
 fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -211,7 +212,7 @@ mod tests {
 
     #[test]
     fn headers_with_a_date_and_a_trimmed_content() {
-        // In the manner of Llama 3: slices, `is defined`, tools that are none, string functions by filter.
+        // In the style of Llama 3: slices, `is defined`, no tools, string functions by filter.
         let source = r#"{{- bos_token }}
 {%- if not date is defined %}
     {%- if strftime_now is defined %}
@@ -249,7 +250,7 @@ mod tests {
 
     #[test]
     fn thoughts_of_earlier_turns_are_cut() {
-        // In the manner of Qwen 3: a reversed list, a namespace, split and strip, a switch.
+        // In the style of Qwen 3: a reversed list, a namespace, split and strip, a switch.
         let source = r#"
 {%- set ns = namespace(multi_step_tool=true, last_query_index=messages|length - 1) %}
 {%- for message in messages[::-1] %}
@@ -301,7 +302,7 @@ mod tests {
 
     #[test]
     fn turns_must_alternate() {
-        // In the manner of Gemma, which has no system role.
+        // In the style of Gemma, which has no system role.
         let source = r#"{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
 {% for message in messages %}
 {% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
@@ -318,13 +319,13 @@ mod tests {
             "chat template, line 4: Conversation roles must alternate"
         );
         let expected = "<s><start_of_turn>user\na<end_of_turn>\n<start_of_turn>model\n";
-        // A line feed behind a block is taken, one behind an expression is not.
+        // A line feed after a block is removed, one after an expression is not.
         assert_eq!(render(source, &twice[..1]).unwrap(), expected);
     }
 
     #[test]
     fn blocks_take_the_line_they_stand_on() {
-        // In the manner of Phi-3: blocks without minus signs, trimmed by the environment.
+        // In the style of Phi-3: blocks without minus signs, trimmed by the environment.
         let source = "{% for message in messages %}\n  {% if message['role'] == 'user' %}\n{{'<|user|>\n' + message['content'] + '<|end|>\n'}}\n  {% endif %}\n{% endfor %}\n{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}";
         let messages = [Message::new("user", "Hi")];
         assert_eq!(render(source, &messages).unwrap(), "<|user|>\nHi<|end|>\n\n<|assistant|>\n");
@@ -334,7 +335,7 @@ mod tests {
 
     #[test]
     fn system_prompts_move_into_the_last_user_turn() {
-        // In the manner of Mistral: filters over attributes, break, JSON as Python writes it.
+        // In the style of Mistral: filters over attributes, break, JSON as Python writes it.
         let source = r#"{%- if messages[0]["role"] == "system" %}
     {%- set system_message = messages[0]["content"] %}
     {%- set loop_messages = messages[1:] %}
@@ -366,7 +367,7 @@ mod tests {
 
     #[test]
     fn macros_and_generation_tags_leave_the_text_alone() {
-        // In the manner of SmolLM3.
+        // In the style of SmolLM3.
         let source = "{%- macro turn(role, text) -%}\n<|{{ role }}|>{{ text }}\n{%- endmacro -%}\n{%- for message in messages -%}\n{%- if message.role == 'assistant' -%}\n{%- generation -%}\n{{ turn('a', 'x') }}\n{%- endgeneration -%}\n{%- else -%}{{ turn(message.role, message.content | length) }}\n{%- endif -%}\n{%- endfor -%}";
         assert_eq!(render(source, &conversation()).unwrap(), "<|system|>11<|user|>24<|a|>x<|user|>8");
         assert_eq!(without_generation_tags("{% generation"), "{% generation");

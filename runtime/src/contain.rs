@@ -1,4 +1,5 @@
-//! A pass: the engine's threads are its own while it lasts. A panic in it ends the call, not the program that made it.
+//! Containment of panics: a pass holds the engine's threads while it runs, and a panic in it
+//! becomes an error of the call.
 
 use crate::error::RuntimeError;
 use crate::exec::Exec;
@@ -7,11 +8,12 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Session {
-    /// Runs `compute`, a [pass]. A panic in it, on whichever thread, is an error; after any error the session has its first `keep`
-    /// tokens and can be used on.
+    /// Runs `compute`, a [pass]. A panic in it, on any thread, becomes an error. After any error
+    /// the session holds its first `keep` tokens and stays usable.
     ///
-    /// What was left half done is computed anew before it is read: rows of the cache from `keep` on, buffers, the lists
-    /// of [`Exec`](crate::exec::Exec). Only the logits could be taken for those of the sequence.
+    /// Everything left half done is computed again before it is read: cache rows from `keep` on,
+    /// buffers, the lists of [`Exec`](crate::exec::Exec). Only the logits could be mistaken for
+    /// those of the sequence.
     pub(crate) fn contain(
         &mut self,
         keep: usize,
@@ -24,7 +26,8 @@ impl Session {
     }
 }
 
-/// Runs `compute` with the threads of the engine of `exec`. A panic in it, on whichever thread, is an error.
+/// Runs `compute` with the threads of the engine of `exec`. A panic in it, on any thread, becomes
+/// an error.
 pub(crate) fn pass<T: ?Sized>(
     owner: &mut T,
     exec: impl Fn(&mut T) -> &mut Exec,
@@ -36,7 +39,7 @@ pub(crate) fn pass<T: ?Sized>(
     computed.unwrap_or_else(|payload| Err(RuntimeError::Panic { message: message(&*payload) }))
 }
 
-/// What `panic!` was given.
+/// The message given to `panic!`.
 fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -63,25 +66,25 @@ mod tests {
     const THREADS: usize = 3;
     const BATCH: usize = 4;
 
-    /// Portable kernels of which one call fails.
+    /// Portable kernels with one failing call.
     #[derive(Default)]
     struct Faulty {
-        /// Calls so far, and which of them fails; number 0 never comes.
+        /// Calls so far, and the number of the failing one; number 0 never comes.
         calls: AtomicUsize,
         fatal: AtomicUsize,
-        /// Only calls on threads of the pool's own count.
+        /// Counts only calls on the pool's own threads.
         on_worker: AtomicBool,
     }
 
     impl Faulty {
-        /// Begins to count.
+        /// Starts counting.
         fn arm(&self, fatal: usize, on_worker: bool) {
             self.on_worker.store(on_worker, Ordering::SeqCst);
             self.calls.store(0, Ordering::SeqCst);
             self.fatal.store(fatal, Ordering::SeqCst);
         }
 
-        /// Calls since.
+        /// Stops counting; returns the calls so far.
         fn disarm(&self) -> usize {
             self.fatal.store(0, Ordering::SeqCst);
             self.calls.load(Ordering::SeqCst)
@@ -126,7 +129,8 @@ mod tests {
         Session::with_engine(&engine, Arc::clone(model), options).unwrap()
     }
 
-    /// Everything that computes, and what it gives. All begin behind six tokens and append nine, in three chunks.
+    /// An operation that computes, and its logits. All begin after six tokens and append nine, in
+    /// three chunks.
     type Operation = fn(&mut Session, &[u32]) -> Result<Vec<f32>, RuntimeError>;
 
     const OPERATIONS: [(&str, Operation); 5] = [
@@ -151,7 +155,7 @@ mod tests {
         }),
     ];
 
-    /// A session behind the first six tokens.
+    /// Brings a session to the first six tokens.
     fn begin(session: &mut Session, tokens: &[u32]) {
         session.reset();
         session.prefill(&tokens[..6]).unwrap();
@@ -172,7 +176,7 @@ mod tests {
             operation(&mut session, &tokens).unwrap();
             let calls = faulty.disarm();
             assert!(calls > 100, "{name}: {calls} calls");
-            // Every seventh: each matrix, layer and chunk has its turn.
+            // Every seventh call, so that each matrix, layer and chunk is covered.
             for call in (1..=calls).step_by(7).chain([calls]) {
                 begin(&mut session, &tokens);
                 faulty.arm(call, false);
@@ -202,7 +206,7 @@ mod tests {
             session.prefill(&tokens[..count]).unwrap();
             session
         };
-        // More than go together, so that the last pass may fail after others.
+        // More sequences than one group takes, so that the last pass may fail after others.
         let mut sessions: Vec<Session> = (1..7).map(open).collect();
         let step = |sessions: &mut [Session]| {
             engine.step(&mut sessions.iter_mut().map(|session| (session, 9)).collect::<Vec<_>>())
@@ -233,7 +237,7 @@ mod tests {
         let mut session = session(&model, faulty);
         for (name, operation) in OPERATIONS {
             let started = Instant::now();
-            // The pool leaves threads out for a while where the machine is busy.
+            // The pool leaves out stragglers for a while on a busy machine.
             let error = loop {
                 faulty.disarm();
                 begin(&mut session, &tokens);

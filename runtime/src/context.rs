@@ -1,15 +1,16 @@
-//! What happens when a context is full.
+//! Behaviour when a context is full.
 
 use crate::error::RuntimeError;
 
-/// What becomes of a sequence that the context has no more room for.
+/// Policy for a sequence that outgrows the context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FullContext {
     /// The reply ends; a prompt that does not fit is an error.
     #[default]
     Stop,
-    /// The first `keep` tokens stay, half of what follows them is dropped, and the other half is computed anew at its
-    /// new place: exact, and dear. As often as needed, for the prompt too.
+    /// The first `keep` tokens stay, half of the others are dropped, and the remaining half is
+    /// computed again at its new positions. Exact but slow. Repeated as often as needed, also for
+    /// the prompt.
     Shift {
         /// Tokens that always stay.
         keep: usize,
@@ -17,9 +18,9 @@ pub enum FullContext {
 }
 
 impl FullContext {
-    /// Tokens that a shift drops; `None` where nothing shifts.
+    /// Tokens dropped per shift; `None` where nothing shifts.
     ///
-    /// Fails where the kept tokens leave no room for a half.
+    /// Fails where the kept tokens leave no room for half of the others.
     pub(crate) fn block(self, context_len: usize) -> Result<Option<usize>, RuntimeError> {
         let FullContext::Shift { keep } = self else { return Ok(None) };
         match context_len.saturating_sub(keep) / 2 {
@@ -32,11 +33,11 @@ impl FullContext {
         }
     }
 
-    /// `sequence` in a context of `context_len`: itself where it fits or nothing shifts, otherwise without as many
-    /// blocks as are too many, and how many those are.
+    /// Fits `sequence` into `context_len`. Returns it unchanged where it fits or nothing shifts;
+    /// otherwise drops whole blocks. Also returns the number of blocks dropped.
     ///
-    /// Cuts at the same places however long the sequence has become, so that a conversation that is rendered anew
-    /// for every turn begins as the session does.
+    /// The cuts are at the same places for any length of the sequence. A conversation that is
+    /// rendered again for every turn therefore keeps the session's prefix.
     pub(crate) fn fit(self, sequence: &[u32], context_len: usize) -> Result<(Vec<u32>, usize), RuntimeError> {
         let (block, over) = (self.block(context_len)?, sequence.len().saturating_sub(context_len));
         let (Some(block), FullContext::Shift { keep }) = (block, self) else {
@@ -58,7 +59,7 @@ mod tests {
         let shift = FullContext::Shift { keep: 2 };
         assert_eq!(shift.fit(&sequence[..10], 10).unwrap(), (sequence[..10].to_vec(), 0));
         assert_eq!(shift.fit(&sequence, 10).unwrap(), (vec![0, 1, 6, 7, 8, 9, 10], 1));
-        // One token at a time or all at once: the cuts are the same.
+        // Growing one token at a time, or fitting all at once, cuts at the same places.
         let long: Vec<u32> = (0..100).collect();
         let mut grown = Vec::new();
         for (index, &token) in long.iter().enumerate() {

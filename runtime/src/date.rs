@@ -19,7 +19,7 @@ const MONTHS: [&str; 12] = [
 
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
-/// The moment as `format` asks; a conversion that is not known stays as it is written.
+/// Formats `moment`; unknown conversions stay as written.
 pub(crate) fn strftime(format: &str, moment: SystemTime) -> String {
     let seconds = moment.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let days = seconds / 86400;
@@ -67,7 +67,7 @@ pub(crate) fn strftime(format: &str, moment: SystemTime) -> String {
     out
 }
 
-/// Year, month and day of a day since 1970-01-01.
+/// Year, month and day, from the days since 1970-01-01.
 fn civil(days: u64) -> (u64, u64, u64) {
     let mut year = 1970 + days / 366;
     while days_before(year + 1) <= days {
@@ -87,7 +87,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year, month, left + 1)
 }
 
-/// Days from 1970-01-01 to the first of January of `year`.
+/// Days from 1970-01-01 to 1 January of `year`.
 fn days_before(year: u64) -> u64 {
     let leap_days = |year: u64| year / 4 - year / 100 + year / 400;
     (year - 1970) * 365 + leap_days(year - 1) - leap_days(1969)
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn dates_are_those_of_the_calendar() {
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        // 2024-02-29 13:05:09, 2000-12-31, 1970-01-01; by `date -u`.
+        // 2024-02-29 13:05:09, 2000-12-31, 1970-01-01; expected values from `date -u`.
         let format = "%d %b %Y|%A %-d. %B %y|%H:%M:%S|%I %p|%j|%F %T %Z|%%%q%";
         assert_eq!(
             strftime(format, at(1_709_211_909)),

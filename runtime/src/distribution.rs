@@ -1,14 +1,14 @@
-//! What may be drawn, and how likely each of it is.
+//! Probability distributions over tokens.
 
-/// Probabilities of tokens; those that it does not name have none.
+/// Probabilities of tokens; tokens not listed have probability 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Distribution {
-    /// By token; the probabilities sum up to 1.
+    /// Sorted by token; the probabilities sum to 1.
     chances: Vec<(u32, f64)>,
 }
 
 impl Distribution {
-    /// Tokens in ascending order with their probabilities, which sum up to 1 unless there are none.
+    /// Tokens in ascending order with their probabilities, which sum to 1 unless there are none.
     pub fn chances(&self) -> &[(u32, f64)] {
         &self.chances
     }
@@ -19,12 +19,12 @@ impl Distribution {
         found.map_or(0.0, |at| self.chances[at].1)
     }
 
-    /// Forgets everything.
+    /// Removes all tokens.
     pub(crate) fn clear(&mut self) {
         self.chances.clear();
     }
 
-    /// Takes the place of what was there; weights of 0 or more, of which one at least is not 0.
+    /// Replaces the distribution. Weights are not negative, and at least one is positive.
     pub(crate) fn set(&mut self, weights: impl Iterator<Item = (u32, f64)>) {
         self.chances.clear();
         self.chances.extend(weights);
@@ -32,8 +32,8 @@ impl Distribution {
         self.scale(self.total());
     }
 
-    /// What is left of it where `other` is taken away: `max(0, p − q)`, made to sum up to 1. Where nothing is left it
-    /// stays as it is.
+    /// The excess over `other`: `max(0, p − q)`, normalised. Without any excess the distribution is
+    /// unchanged.
     pub(crate) fn take_away(&mut self, other: &Distribution) {
         let left = |(token, p): (u32, f64)| (p - other.probability(token)).max(0.0);
         let total: f64 = self.chances.iter().copied().map(left).sum();
@@ -43,14 +43,15 @@ impl Distribution {
         }
     }
 
-    /// The token at the fraction `unit` of all probability, `None` where there is no token.
+    /// The token at the fraction `unit` of the cumulative probability; `None` where there is no
+    /// token.
     pub(crate) fn at(&self, unit: f64) -> Option<u32> {
         let mut left = unit * self.total();
         let passed = |&&(_, p): &&(u32, f64)| {
             left -= p;
             left < 0.0
         };
-        // Rounding may leave a little.
+        // Rounding may leave a small remainder.
         let likeliest = || self.chances.iter().max_by(|a, b| a.1.total_cmp(&b.1));
         self.chances.iter().find(passed).or_else(likeliest).map(|&(token, _)| token)
     }

@@ -1,67 +1,67 @@
-//! Everything that can go wrong between a file and its text.
+//! Errors of the runtime.
 
 use pith_format::{FormatError, ReplaceError, TensorId};
 use pith_tokenizer::TokenizerError;
 
-/// A file, an option or a request that cannot be served.
+/// Any error of a file, an option or a request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
-    /// The system does not give the file.
+    /// Reading the file failed.
     #[error("{path}: {action}: {source}")]
     Io {
         /// The file.
         path: String,
-        /// What was being done.
+        /// Operation that failed.
         action: &'static str,
-        /// Why it failed.
+        /// Cause.
         #[source]
         source: std::io::Error,
     },
-    /// The file ends before the model does: it was truncated after it was opened, or an offset and a length were given
-    /// that it does not have.
+    /// The file ends before the model does. It was truncated after it was opened, or was opened
+    /// with a wrong offset or length.
     #[error(
         "{path}: the model takes the first {expected_bytes} bytes of the file, which has {found_bytes}; it was truncated, or opened at a wrong offset"
     )]
     FileTooShort {
         /// The file.
         path: String,
-        /// Bytes that it must have, from its beginning.
+        /// Least length of the file.
         expected_bytes: u64,
-        /// What it has.
+        /// Length found.
         found_bytes: u64,
     },
-    /// A session's file cannot be written, or must not be.
+    /// A session file cannot be written.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
-    /// The file is not a sound `.pith` file, or lacks a tensor.
+    /// The file is not a valid `.pith` file, or lacks a tensor.
     #[error("{path}: {source}")]
     Format {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// Cause.
         #[source]
         source: FormatError,
     },
-    /// The file holds a tensor that its configuration gives no place, so that running it would give other text than
-    /// was meant.
+    /// The configuration has no place for one of the file's tensors, so running the file would give
+    /// wrong text.
     #[error("{path}: the configuration has no use for tensor {tensor}: {reason}")]
     UnusedTensor {
         /// The file.
         path: String,
         /// The tensor.
         tensor: TensorId,
-        /// Why.
+        /// Reason.
         reason: &'static str,
     },
-    /// A layer is of a kind that this runtime cannot run.
+    /// This runtime cannot run a kind of layer.
     #[error("{path}: layers[{layer_index}]: this version does not run {half} \"{kind}\"")]
     LayerKind {
         /// The file.
         path: String,
         /// Index of the layer.
         layer_index: usize,
-        /// Which half of it: "mixer" or "feed-forward".
+        /// Half of the layer: "mixer" or "feed-forward".
         half: &'static str,
         /// The kind, as the file names it.
         kind: &'static str,
@@ -72,82 +72,82 @@ pub enum RuntimeError {
         /// The file.
         path: String,
     },
-    /// The file's tokenizer cannot be used, or not on this text.
+    /// The file's tokenizer cannot be used, or fails on this text.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// An option's value cannot be.
+    /// An option's value is out of range.
     #[error("{option} is {found}, expected {expected}")]
     Option {
         /// Name of the option.
         option: &'static str,
         /// Its value.
         found: String,
-        /// What it must be.
+        /// Allowed values.
         expected: String,
     },
-    /// No kernels of that name run on this CPU.
+    /// No kernels with this name run on this CPU.
     #[error("no kernels \"{name}\" on this CPU; there are {available}")]
     Kernels {
-        /// The name asked for.
+        /// Name requested.
         name: String,
-        /// The names there are.
+        /// Names available.
         available: String,
     },
-    /// The session would be longer than the model was made for.
+    /// The context is longer than the model was made for.
     #[error(
         "a context of {context_len} tokens is more than the {model_context_len} that the model was made for"
     )]
     ContextTooLong {
-        /// The context asked for, in tokens.
+        /// Context requested, in tokens.
         context_len: usize,
-        /// The model's.
+        /// The model's context, in tokens.
         model_context_len: usize,
     },
-    /// The system does not give the memory.
+    /// An allocation failed.
     #[error("{what} needs {bytes} bytes, which the system does not give; a shorter context needs less")]
     Memory {
-        /// What it is for.
+        /// Purpose of the allocation.
         what: &'static str,
-        /// How much; `u64::MAX` where the number is larger than can be counted.
+        /// Size in bytes; `u64::MAX` where it overflows.
         bytes: u64,
     },
-    /// The memory allowed is less than a session needs with every layer read from the disk.
+    /// The memory limit is too low even with every layer streamed from the disk.
     #[error(
         "{memory_bytes} bytes of memory are too few: at least {least_bytes} are needed; a shorter context needs less"
     )]
     MemoryLimit {
-        /// What is allowed.
+        /// The limit.
         memory_bytes: u64,
-        /// What would do.
+        /// The least limit that would suffice.
         least_bytes: u64,
     },
-    /// The system does not permit to keep weights in memory.
+    /// The system refuses to lock weights in memory.
     #[error(
         "cannot lock {bytes} bytes of weights in memory: {source}; raise the limit (ulimit -l) or do not lock"
     )]
     Lock {
-        /// How much was to be locked.
+        /// Bytes to lock.
         bytes: u64,
-        /// Why it failed.
+        /// Cause.
         #[source]
         source: std::io::Error,
     },
-    /// The system does not give the threads.
+    /// The threads could not be started.
     #[error("cannot start {threads} threads: {source}; ask for fewer")]
     Threads {
-        /// Threads asked for.
+        /// Threads requested.
         threads: usize,
-        /// Why it failed.
+        /// Cause.
         #[source]
         source: std::io::Error,
     },
     /// A prompt without tokens.
     #[error("the prompt is empty; at least one token is needed")]
     EmptyPrompt,
-    /// A token that the model does not have.
+    /// A token outside the vocabulary.
     #[error("token {index} of the prompt is {token}, the vocabulary has {vocab_len}")]
     Token {
-        /// Its position in what was given.
+        /// Its index in the input.
         index: usize,
         /// The token.
         token: u32,
@@ -157,23 +157,23 @@ pub enum RuntimeError {
     /// More tokens than the context holds.
     #[error("{new} more tokens after {position} do not fit in a context of {context_len}")]
     ContextFull {
-        /// Tokens already there.
+        /// Tokens already in the context.
         position: usize,
-        /// Tokens that should follow.
+        /// Tokens to append.
         new: usize,
-        /// What the session holds.
+        /// Length of the context.
         context_len: usize,
     },
-    /// A sequence of a batch that cannot take its token, or cannot be in the batch.
+    /// A sequence of a batch cannot take its token, or does not belong in the batch.
     #[error("sequence {index} of the batch: {source}")]
     Sequence {
-        /// Its place in the batch.
+        /// Its index in the batch.
         index: usize,
-        /// What is wrong with it.
+        /// Cause.
         #[source]
         source: Box<RuntimeError>,
     },
-    /// A draft model whose tokens are not the model's.
+    /// The draft model's vocabulary differs from the model's.
     #[error(
         "{draft} cannot draft for {model}: token {token} is {found} in the first, {expected} in the other"
     )]
@@ -184,24 +184,24 @@ pub enum RuntimeError {
         model: String,
         /// The first token that differs.
         token: u32,
-        /// What it is in the draft model.
+        /// Its spelling in the draft model.
         found: String,
-        /// What it is in the other.
+        /// Its spelling in the model.
         expected: String,
     },
-    /// A thread panicked while it computed: a bug, or memory that failed.
+    /// A thread panicked while computing: a bug, or faulty memory.
     #[error("computing failed: {message}; the tokens were not appended")]
     Panic {
-        /// What the thread said.
+        /// The panic's message.
         message: String,
     },
-    /// No logit is a number, so there is nothing to choose from.
+    /// No token can be chosen: every logit is NaN or −∞.
     #[error("none of the {vocab_len} logits is a number; the model's weights may be damaged")]
     NoLogit {
         /// Size of the vocabulary.
         vocab_len: usize,
     },
-    /// A file that is no saved session.
+    /// The file is not a saved session.
     #[error("{path}: not a session file: it begins with {found:02x?}")]
     SessionMagic {
         /// The file.
@@ -209,7 +209,7 @@ pub enum RuntimeError {
         /// The bytes found, fewer where the file is shorter.
         found: Vec<u8>,
     },
-    /// A saved session of another version of this program.
+    /// A saved session of another version.
     #[error("{path}: session file of version {found}, this program reads version 1; save it anew")]
     SessionVersion {
         /// The file.
@@ -217,33 +217,33 @@ pub enum RuntimeError {
         /// Its version.
         found: u32,
     },
-    /// A saved session that is shorter or longer than its header says.
+    /// A saved session's length differs from its header's.
     #[error(
         "{path}: the session file should have {expected_bytes} bytes and has {found_bytes}; it was truncated or altered"
     )]
     SessionSize {
         /// The file.
         path: String,
-        /// What the header says.
+        /// Length by the header.
         expected_bytes: u64,
-        /// What there is.
+        /// Length found.
         found_bytes: u64,
     },
-    /// A saved session that does not match a checksum.
+    /// A saved session fails a checksum.
     #[error(
         "{path}: checksum of the session's {part} is {found:016x}, expected {expected:016x}; the file is damaged"
     )]
     SessionDamaged {
         /// The file.
         path: String,
-        /// What the checksum covers.
+        /// Part that the checksum covers.
         part: &'static str,
-        /// What the file says.
+        /// Checksum in the file.
         expected: u64,
-        /// What the bytes give.
+        /// Checksum of the bytes.
         found: u64,
     },
-    /// A number in a saved session cannot be.
+    /// A number in a saved session is out of range.
     #[error("{path}: {field} is {found}, expected {expected}")]
     SessionField {
         /// The file.
@@ -252,42 +252,42 @@ pub enum RuntimeError {
         field: &'static str,
         /// Its value.
         found: u64,
-        /// What it must be.
+        /// Allowed values.
         expected: String,
     },
-    /// Keys and values that this session would not have computed.
+    /// The saved keys and values do not belong to this session's model or options.
     #[error("{place}: the session was made with {what} {found}, this one has {expected}")]
     SessionMismatch {
         /// The file, or the other session.
         place: String,
-        /// What differs.
+        /// The property that differs.
         what: &'static str,
-        /// There.
+        /// Its value in the saved session.
         found: String,
-        /// Here.
+        /// Its value in this session.
         expected: String,
     },
-    /// A saved sequence that the context has no room for.
+    /// A saved sequence is longer than the context.
     #[error("{path}: {token_count} tokens do not fit in a context of {context_len}; ask for a longer one")]
     SessionTooLong {
         /// The file, or the other session.
         path: String,
-        /// Its tokens.
+        /// Length of the sequence.
         token_count: u64,
-        /// What the session holds.
+        /// Length of the context.
         context_len: usize,
     },
-    /// A chat template that cannot be rendered.
+    /// A chat template cannot be rendered.
     #[error("chat template, line {line}: {message}")]
     Template {
-        /// Line of the template, from 1; 0 where it is not known.
+        /// Line of the template, from 1; 0 where unknown.
         line: usize,
-        /// What is wrong.
+        /// Cause.
         message: String,
     },
 }
 
-/// An option that must be between 1 and `most`.
+/// Fails unless `value` is between 1 and `most`.
 pub(crate) fn at_least_one(option: &'static str, value: usize, most: usize) -> Result<usize, RuntimeError> {
     if (1..=most).contains(&value) {
         return Ok(value);

@@ -1,4 +1,5 @@
-//! The one place where weights are read: splits the work over the threads, counts the bytes, calls the kernels.
+//! The one place where weights are read. It splits the work over the threads, counts the bytes and
+//! calls the kernels.
 
 mod fused;
 
@@ -14,39 +15,41 @@ use std::array::from_fn;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Less work than this, in bytes streamed, is done sooner by one thread than handed to others.
+/// Work below this many streamed bytes runs on one thread: sharing it would take longer.
 const MIN_SHARED_BYTES: usize = 32 << 10;
 
-/// Bands a thread gets of a matrix × matrix product, so that a slow one can leave some to the others.
+/// Bands per thread in a matrix × matrix product: more than one, so that others can take work from
+/// a straggler.
 const BANDS_PER_THREAD: usize = 4;
 
 /// Most matrices that read the same operand.
 const MAX_MATRICES: usize = 3;
 
-/// An engine's kernels and threads at work for one session, and what they have read so far.
+/// The kernels and threads of an engine at work for one session, with the traffic counted so far.
 pub(crate) struct Exec {
     engine: Arc<Engine>,
     kernels: &'static dyn Kernels,
-    /// The threads; `None` between passes.
+    /// The engine's threads; `None` between passes.
     lent: Option<Lent>,
-    /// Room for the parts of a product's results, and for what is left to part; empty between calls.
+    /// Reused memory for the parts of a product's results and for the slices not yet split; empty
+    /// between calls.
     parts: Vec<&'static mut [f32]>,
     rests: Vec<&'static mut [f32]>,
-    /// The same for the parts of an operand.
+    /// Reused memory for the parts of an operand.
     operands: Vec<Part<'static>>,
-    /// And for the parts of a packed one, and what is left to part.
+    /// Reused memory for the parts of a packed operand and for the slices not yet split.
     packs: Vec<&'static mut [PackedGroup]>,
     pack_rests: Vec<&'static mut [PackedGroup]>,
-    /// One a thread.
+    /// One per thread.
     scratch: Vec<Scratch>,
-    /// Reads weights that are not kept in memory.
+    /// Reader of weights that are not kept in memory.
     pub stream: Option<Stream>,
-    /// What was touched since the session began.
+    /// Traffic since the session began.
     pub traffic: Traffic,
 }
 
 impl Exec {
-    /// For products with up to `batch` tokens.
+    /// Executor for products with up to `batch` tokens.
     pub fn new(engine: Arc<Engine>, batch: usize) -> Self {
         let rests = MAX_MATRICES * batch;
         let parts = rests * BANDS_PER_THREAD * engine.threads();
@@ -70,7 +73,8 @@ impl Exec {
         &self.engine
     }
 
-    /// Begins a pass: the engine's threads are this session's until [`Exec::end`]. Waits while others have them.
+    /// Begins a pass: the engine's threads belong to this session until [`Exec::end`]. Waits while
+    /// another session has them.
     pub fn begin(&mut self) {
         self.lent = Some(self.engine.lend());
     }
@@ -108,7 +112,7 @@ impl Exec {
         embedding.decode_row(row, out);
     }
 
-    /// Those rows of an embedding, one after the other.
+    /// Several rows of an embedding, concatenated.
     pub fn look_up_all(&mut self, embedding: Matrix<'_>, rows: &[u32], out: &mut [f32]) {
         let bytes = rows.iter().map(|&row| embedding.look_up_bytes(row as usize)).sum::<usize>();
         self.traffic.embedding_bytes += bytes as u64;
@@ -124,10 +128,11 @@ impl Exec {
         );
     }
 
-    /// `outputs[i] = weights[i] · x`, `tokens × rows` each: all matrices that read `x`, in one go.
+    /// `outputs[i] = weights[i] · x`, `tokens × rows` each: all matrices that read `x` in one call.
     ///
-    /// `finish` is called with the results of each token, in parts: the kernels, for each matrix the first row of the
-    /// part, and the part. Matrices with equal numbers of rows come in equal parts.
+    /// `finish` is called on each token's results, in parts. Its arguments: the kernels and, for
+    /// each matrix, the first row of the part and the part. Matrices with equal numbers of rows are
+    /// split into equal parts.
     pub fn multiply<const N: usize>(
         &mut self,
         x: Operand<'_>,
@@ -164,7 +169,7 @@ impl Exec {
         }
         let count = if threads == 1 { 1 } else { BANDS_PER_THREAD * threads };
         let cut = Bands { count, unit: 2 };
-        // Band by band, matrix by matrix, token by token.
+        // Order of the parts: band, matrix, token.
         let (mut parts, mut rests) = (recycled(&mut self.parts), recycled(&mut self.rests));
         for (weight, output) in weights.iter().zip(outputs) {
             rests.extend(output.chunks_exact_mut(weight.rows()));
@@ -202,8 +207,9 @@ impl Exec {
         (self.parts, self.rests) = (recycled(&mut parts), recycled(&mut rests));
     }
 
-    /// Makes `tokens × cols` values the operand of the next products; `write` fills one token at a time. Matrices of
-    /// encodings that do not [read packed activations](Kernels::reads_packed) need all of it.
+    /// Makes `tokens × cols` values the operand of the next products; `write` fills one token at a
+    /// time. Matrices whose encoding does not [read packed activations](Kernels::reads_packed) need
+    /// the whole form.
     pub fn set<'b>(
         &mut self,
         operand: &'b mut Activations,
@@ -234,9 +240,10 @@ impl Exec {
         operand.operand()
     }
 
-    /// Calls `work` with chunks of `data` on the threads, or on this one where `bytes` of traffic are too few.
+    /// Calls `work` with chunks of `data`: on the threads, or on this thread where `bytes` of
+    /// traffic are too few to share.
     ///
-    /// `scratch`: one for every thread.
+    /// `scratch`: one per thread.
     pub fn for_chunks<T: Send, S: Send>(
         &mut self,
         bytes: usize,
@@ -268,12 +275,13 @@ impl Exec {
     }
 }
 
-/// The threads of a pass that has begun.
+/// The threads of the current pass.
 fn pool(lent: &mut Option<Lent>) -> &mut Pool {
     &mut lent.as_mut().expect("computing is within a pass").pool
 }
 
-/// The memory of a list for another one: to collect from an emptied vector of the same layout keeps its room.
+/// An empty list that reuses the allocation of `list`: collecting from an emptied vector of the
+/// same layout keeps its capacity.
 pub(crate) fn recycled<A, B>(list: &mut Vec<A>) -> Vec<B> {
     let mut list = std::mem::take(list);
     list.clear();
@@ -284,12 +292,13 @@ pub(crate) fn recycled<A, B>(list: &mut Vec<A>) -> Vec<B> {
 #[derive(Clone, Copy)]
 struct Bands {
     count: usize,
-    /// Blocks that stay together but for the last: kernels of several tokens take two at a time.
+    /// Blocks that stay together, except in the last band: kernels of several tokens take two at a
+    /// time.
     unit: usize,
 }
 
 impl Bands {
-    /// Blocks of the `index`-th band; empty where there are more bands than blocks.
+    /// Blocks of the band `index`; empty where there are more bands than blocks.
     fn blocks(self, weight: &Matrix<'_>, index: usize) -> Range<usize> {
         let units = weight.block_count().div_ceil(self.unit);
         let block = |index: usize| (units * index / self.count * self.unit).min(weight.block_count());
@@ -305,7 +314,7 @@ impl Bands {
 
 #[cfg(test)]
 impl Exec {
-    /// Within a pass that never ends, on an engine of its own.
+    /// An executor within a pass that never ends, on its own engine.
     fn of(kernels: &'static dyn Kernels, threads: usize, batch: usize) -> Self {
         let pool = Pool::new(threads, false).unwrap();
         let mut exec = Self::new(Arc::new(Engine::of(kernels, pool)), batch);
@@ -330,7 +339,8 @@ mod tests {
         bytes
     }
 
-    /// Results for `tokens` tokens on that many threads, of three matrices of which one is smaller than the others.
+    /// Results for `tokens` tokens on `threads` threads, of three matrices, one smaller than the
+    /// others.
     fn run(threads: usize, tokens: usize) -> (Vec<Vec<f32>>, Traffic) {
         let (cols, shapes) = (96, [700, 5, 333]);
         let kernels = by_name("portable").unwrap();

@@ -1,5 +1,5 @@
-//! The forward pass: one for all families, for one token and for many. What a model does is in its configuration and
-//! in which tensors it has.
+//! The forward pass: one for all families, for one token or many. The configuration and the set of
+//! tensors define a model's behaviour.
 
 use crate::attention::attend;
 use crate::buffers::{Buffers, areas};
@@ -16,15 +16,16 @@ use pith_format::{ActivationFunction, Dense, Matrix, ModelConfig, NormKind};
 use pith_kernels::{Activations, Form, Kernels, Operand};
 use std::ops::Range;
 
-/// One call of the forward pass: some tokens of one sequence, or of several. Matrices see no sequences: only tokens.
+/// One call of the forward pass: tokens of one sequence, or of several. Matrices see only tokens,
+/// not sequences.
 pub(crate) struct Call<'a, 's> {
     model: &'a Model,
     exec: &'a mut Exec,
-    /// Whose tokens they are, in this order.
+    /// The sequences of the tokens, in order.
     sequences: &'a mut [Sequence<'s>],
-    /// Number of tokens of all.
+    /// Total number of tokens.
     tokens: usize,
-    /// Who is told what the matrices read.
+    /// Receives the inputs of the matrices.
     listener: Option<&'a mut dyn Listener>,
 }
 
@@ -35,16 +36,16 @@ impl<'a, 's> Call<'a, 's> {
         Self { model, exec, sequences, tokens, listener: None }
     }
 
-    /// Tells `listener` what every matrix reads. Activations are then [whole](Form::Whole) for it, which changes no
-    /// result.
+    /// Reports every matrix's input to `listener`. Activations are then [whole](Form::Whole), which
+    /// changes no result.
     pub fn heard_by(self, listener: &'a mut dyn Listener) -> Self {
         Self { listener: Some(listener), ..self }
     }
 
     /// Runs `tokens` through all layers; their residual streams stay in the buffers.
     ///
-    /// At the beginning of a sequence, when the file may still be on a slow disk, each layer is announced to the
-    /// system while the one before it is computed. Fails where the file has become too short to be read.
+    /// At the beginning of a sequence the file may still be on a slow disk, so each layer is
+    /// prefetched while the previous one is computed. Fails if the file is now too short.
     pub fn run(&mut self, tokens: &[u32], buffers: &mut Buffers) -> Result<(), RuntimeError> {
         assert_eq!(tokens.len(), self.tokens);
         self.model.check_length()?;
@@ -62,13 +63,13 @@ impl<'a, 's> Call<'a, 's> {
         Ok(())
     }
 
-    /// Runs the residual streams that are in the buffers through one layer.
+    /// Runs the residual streams in the buffers through one layer.
     pub fn run_layer(&mut self, layer_index: usize, buffers: &mut Buffers) {
         self.place();
         self.layer(layer_index, buffers);
     }
 
-    /// Computes the angles of the call's positions.
+    /// Computes the rotary angles of the call's positions.
     fn place(&mut self) {
         for sequence in &mut *self.sequences {
             for rotation in &mut sequence.place.rotations {
@@ -77,8 +78,8 @@ impl<'a, 's> Call<'a, 's> {
         }
     }
 
-    /// Logits of the call's tokens of these indices, `tokens × vocab_len`, after [`Call::run`]. `staged`: of one token,
-    /// in two stages if the session asked for them.
+    /// Logits of the call's tokens with these indices, `tokens × vocab_len`, after [`Call::run`].
+    /// `staged`: one token, in two stages if the session asked for them.
     pub fn project(
         &mut self,
         buffers: &mut Buffers,
@@ -94,14 +95,14 @@ impl<'a, 's> Call<'a, 's> {
         head.logits(self.model, self.exec, x, staged, logits);
     }
 
-    /// Tells the listener what the head reads of the call's tokens, after [`Call::run`].
+    /// Reports the head's input for the call's tokens, after [`Call::run`].
     pub fn enter_head(&mut self, buffers: &mut Buffers) {
         let x = &buffers.x[..self.tokens * self.model.config().hidden_len];
         let x = self.normalized(&self.model.output_norm, x, Form::Whole, &mut buffers.operand);
         self.tell(None, Site::Head, x);
     }
 
-    /// Puts the embeddings of `tokens` into the buffers.
+    /// Writes the embeddings of `tokens` to the buffers.
     pub fn embed(&mut self, tokens: &[u32], buffers: &mut Buffers) {
         let (model, config) = (self.model, self.model.config());
         let row = &mut buffers.row[..config.hidden_len];
@@ -110,8 +111,8 @@ impl<'a, 's> Call<'a, 's> {
         self.exec.look_up_all(model.embedding.of(model.bytes()), tokens, x);
         let positions = self.sequences.iter().flat_map(Sequence::positions);
         for ((position, &token), x) in positions.zip(tokens).zip(x.chunks_exact_mut(config.hidden_len)) {
-            if let Some(rest) = model.head_residual.as_ref().filter(|_| config.tied_head) {
-                self.exec.look_up(rest.of(model.bytes()), token as usize, row);
+            if let Some(residual) = model.head_residual.as_ref().filter(|_| config.tied_head) {
+                self.exec.look_up(residual.of(model.bytes()), token as usize, row);
                 add(x, row);
             }
             if config.embedding_scale != 1.0 {
@@ -190,7 +191,7 @@ impl<'a, 's> Call<'a, 's> {
         let Buffers { x, shared, operand, row, .. } = buffers;
         let (config, dims) = (self.model.config(), self.dense(layer_index));
         let x = &mut x[..self.tokens * config.hidden_len];
-        // What both blocks compute is needed at once.
+        // The intermediate values of both blocks are needed at once.
         let [area, _] = areas(self.config(layer_index), config.hidden_len);
         let (area, beside) = shared.split_at_mut(self.tokens * area);
         let mut input = self.normalized(&weights.norm, x, Form::Whole, operand);
@@ -205,7 +206,7 @@ impl<'a, 's> Call<'a, 's> {
         self.leave_ffn(layer_index, block, None, beside, (x, operand, row));
     }
 
-    /// Queries, keys and values of `input`, the first parts of `area`.
+    /// Queries, keys and values of `input`, written to the first parts of `area`.
     fn project_heads(
         &mut self,
         layer_index: usize,
@@ -217,7 +218,7 @@ impl<'a, 's> Call<'a, 's> {
         self.linear(input, [(&weights.query, queries), (&weights.key, keys), (&weights.value, values)]);
     }
 
-    /// Lengths of queries, keys, values and of what attention mixes, for the call's tokens.
+    /// Lengths of queries, keys, values and the attention mix, for the call's tokens.
     fn head_lengths(&self, layer_index: usize) -> [usize; 4] {
         let dims = self.attention_config(layer_index);
         let [heads, kv] = [dims.query_len(), dims.kv_len()].map(|len| self.tokens * len);
@@ -232,7 +233,8 @@ impl<'a, 's> Call<'a, 's> {
         self.config(layer_index).dense().expect("a layer with feed-forward weights has their configuration")
     }
 
-    /// From queries, keys and values in `area` to what attention adds to the residual stream `x`.
+    /// Attention and its output projection: from queries, keys and values in `area` to the sum into
+    /// the residual stream `x`.
     fn leave_attention(
         &mut self,
         layer_index: usize,
@@ -253,7 +255,8 @@ impl<'a, 's> Call<'a, 's> {
         self.add_product(&weights.output, weights.post_norm.as_ref(), input, delta, row, x);
     }
 
-    /// From what [`Call::enter_ffn`] left in `area`, or `packed`, to what the block adds to the residual stream `x`.
+    /// Output projection of the feed-forward block: from the result of [`Call::enter_ffn`] in
+    /// `area` or `packed` to the sum into the residual stream `x`.
     fn leave_ffn(
         &mut self,
         layer_index: usize,
@@ -280,7 +283,7 @@ impl<'a, 's> Call<'a, 's> {
         }
     }
 
-    /// What matrices that read the same activations need of them.
+    /// The form of the activations that these matrices need.
     fn form(&self, readers: &[&Linear]) -> Form {
         if self.listener.is_some() {
             return Form::Whole;
@@ -292,8 +295,8 @@ impl<'a, 's> Call<'a, 's> {
         }
     }
 
-    /// `gate = f(gate projection) · up projection`, or `up = f(up projection)` where there is no gate: the first two
-    /// parts of `area`.
+    /// `gate = f(gate projection) · up projection`, or `up = f(up projection)` where there is no
+    /// gate: the first two parts of `area`.
     fn enter_ffn(&mut self, block: &FeedForward, dims: &Dense, input: Operand<'_>, area: &mut [f32]) {
         let function = dims.activation;
         let [gate, up] = split(area, [self.tokens * dims.len; 2]);
@@ -309,7 +312,7 @@ impl<'a, 's> Call<'a, 's> {
         }
     }
 
-    /// [`Call::enter_ffn`] of many tokens, as what the next matrix reads.
+    /// [`Call::enter_ffn`] for many tokens, with the result packed as the next matrix's operand.
     fn enter_ffn_packed<'b>(
         &mut self,
         block: &FeedForward,
@@ -340,7 +343,8 @@ impl<'a, 's> Call<'a, 's> {
         (linear.weight.of(self.model.bytes()), bias)
     }
 
-    /// Adds the product of `input` with `linear` to the residual stream, normalised where the layer has a norm there.
+    /// Adds the product of `input` with `linear` to the residual stream, normalised first where the
+    /// layer has a norm there.
     fn add_product(
         &mut self,
         linear: &Linear,
@@ -358,7 +362,7 @@ impl<'a, 's> Call<'a, 's> {
         self.add_to_stream(norm, delta, row, x);
     }
 
-    /// Norms of every query or key head by itself, always by root mean square.
+    /// Norm of every query or key head separately, always by root mean square.
     fn normalize_heads(&mut self, norm: &Vector, head_dim: usize, row: &mut [f32], x: &mut [f32]) {
         let weight = self.exec.vector(norm);
         let (row, epsilon) = (&mut row[..head_dim], self.model.config().norm_epsilon);
@@ -368,8 +372,9 @@ impl<'a, 's> Call<'a, 's> {
         }
     }
 
-    /// Turns queries and keys, appends keys and values to the caches and mixes what the queries see there: each
-    /// sequence by itself. `heads`: queries, keys, values, and what becomes the mix.
+    /// Applies rotary positions to queries and keys, appends keys and values to the caches, and
+    /// computes attention, for each sequence separately. `heads`: queries, keys, values, and the
+    /// output mix.
     fn attend(&mut self, layer_index: usize, mut heads: [&mut [f32]; 4]) {
         let (dims, kernels) = (self.attention_config(layer_index), self.exec.kernels());
         let (all, mut start) = (self.tokens, 0);
@@ -396,7 +401,8 @@ impl<'a, 's> Call<'a, 's> {
         }
     }
 
-    /// Adds what a block computed to the residual stream, normalised where the layer has a norm there.
+    /// Adds a block's output to the residual stream, normalised first where the layer has a norm
+    /// there.
     fn add_to_stream(&mut self, norm: Option<&Norm>, delta: &[f32], row: &mut [f32], x: &mut [f32]) {
         let Some(norm) = norm else { return add(x, delta) };
         let (config, norm) = (self.model.config(), self.exec.norm(norm));
@@ -407,7 +413,7 @@ impl<'a, 's> Call<'a, 's> {
         }
     }
 
-    /// The norm of every token of `x`, as what matrices read.
+    /// The norm of every token of `x`, as an operand of matrices.
     fn normalized<'b>(
         &mut self,
         norm: &Norm,
@@ -422,7 +428,7 @@ impl<'a, 's> Call<'a, 's> {
         })
     }
 
-    /// `x` as what matrices read.
+    /// `x` as an operand of matrices.
     fn operand<'b>(&mut self, x: &[f32], form: Form, operand: &'b mut Activations) -> Operand<'b> {
         let len = x.len() / self.tokens;
         self.exec.set(operand, (self.tokens, len), form, |_, token, out| {
@@ -430,12 +436,12 @@ impl<'a, 's> Call<'a, 's> {
         })
     }
 
-    /// Products and biases of all that read `x`.
+    /// Products plus biases of all matrices that read `x`.
     fn linear<const N: usize>(&mut self, x: Operand<'_>, parts: [(&Linear, &mut [f32]); N]) {
         self.linear_then(x, parts, |_, _| {});
     }
 
-    /// [`Call::linear`], then `finish` with each token's results, part by part.
+    /// [`Call::linear`], then `finish` on each token's results, part by part.
     fn linear_then<const N: usize>(
         &mut self,
         x: Operand<'_>,
@@ -471,14 +477,14 @@ fn store(cache: &mut LayerCache, first: usize, tokens: usize, keys: &[f32], valu
     }
 }
 
-/// Adds the rows of `bias` from `first` on.
+/// Adds the elements of `bias` from `first` on.
 fn add_part(bias: Option<&[f32]>, first: usize, x: &mut [f32]) {
     if let Some(bias) = bias {
         add(x, &bias[first..]);
     }
 }
 
-/// The first values of `data` in parts of these lengths.
+/// Splits off parts of these lengths from the start of `data`.
 fn split<const N: usize>(data: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {
     let mut rest = data;
     lengths.map(|length| {

@@ -1,67 +1,68 @@
-//! What a reply is asked to be, and what became of it.
+//! Options and outcome of a generation.
 
 use crate::context::FullContext;
 
-/// When to stop.
+/// Options of a generation.
 #[derive(Clone, Debug, Default)]
 pub struct GenerateOptions {
-    /// Most tokens to generate; as many as the context holds. Must be given where a full context shifts.
+    /// Most tokens to generate. Default: as many as the context holds. Required where a full
+    /// context shifts.
     pub max_tokens: Option<usize>,
-    /// Text ends before the first of these that appears.
+    /// Stop strings: the text ends before the first that appears.
     pub stops: Vec<String>,
-    /// Goes on after a token that ends a reply.
+    /// Continues after a token that ends a reply.
     pub ignore_eos: bool,
-    /// What happens when the context is full.
+    /// Policy for a full context.
     pub full_context: FullContext,
 }
 
-/// Why it stopped.
+/// Reason for the end of a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StopReason {
     /// The model ended its reply with this token.
     EndOfText(u32),
     /// This stop string appeared.
     StopString(String),
-    /// As many tokens as asked for.
+    /// The requested number of tokens was reached.
     MaxTokens,
-    /// The context holds no more.
+    /// The context is full.
     ContextFull,
-    /// No more tokens were asked for, or an error ended it.
+    /// The caller asked for no more tokens, or an error ended the generation.
     Interrupted,
 }
 
-/// What was generated.
+/// Outcome of a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Why it stopped.
+    /// Reason for the end.
     pub reason: StopReason,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of those, the ones that the session had already.
+    /// Tokens of the prompt that the session already had.
     pub reused_tokens: usize,
     /// Generated tokens, without the one that ended the reply.
     pub tokens: Vec<u32>,
-    /// Their text, special tokens left out, up to a stop string.
+    /// Text of the tokens up to a stop string, without special tokens.
     pub text: String,
-    /// What speculation did.
+    /// Speculation figures.
     pub speculation: Speculation,
-    /// How often half of the context was dropped, for the prompt or for the reply.
+    /// Number of context shifts, for the prompt and the reply.
     pub shifts: usize,
 }
 
-/// What speculation did.
+/// Speculation figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Speculation {
-    /// Passes over the model's weights after the prompt; without speculation one a token.
+    /// Passes over the model's weights after the prompt; one per token without speculation.
     pub passes: usize,
-    /// Tokens that were drafted and checked.
+    /// Tokens drafted and checked.
     pub drafted: usize,
-    /// Of those, the ones that the reply has: each saved a pass.
+    /// Drafted tokens that became part of the reply; each saved a pass.
     pub accepted: usize,
 }
 
 impl Speculation {
-    /// The share of drafted tokens that were accepted, `None` where nothing was drafted.
+    /// Share of drafted tokens that were accepted; `None` where nothing was drafted.
     pub fn acceptance(&self) -> Option<f64> {
         (self.drafted > 0).then(|| self.accepted as f64 / self.drafted as f64)
     }

@@ -1,4 +1,4 @@
-//! From a prompt to text: choose, hand out, run.
+//! Text generation: choose a token, hand it out, run it.
 
 use crate::context::FullContext;
 use crate::distribution::Distribution;
@@ -16,21 +16,23 @@ use std::sync::Arc;
 /// A token of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Its number in the vocabulary.
+    /// Token id.
     pub id: u32,
-    /// The text that is certain with it: whole characters, nothing of a stop string, special tokens left out. Empty
-    /// while a character or a possible stop string is not complete. The pieces of all tokens are [`Outcome::text`].
+    /// Text that is certain with this token: whole characters, no part of a stop string, no special
+    /// tokens. Empty while a character or a possible stop string is incomplete. The pieces of all
+    /// tokens concatenate to [`Outcome::text`].
     pub text: String,
-    /// Whether this token ended the reply ([`StopReason::EndOfText`]). It is then no part of [`Outcome::tokens`]; its text is
-    /// what was held back until now.
+    /// Whether this token ended the reply ([`StopReason::EndOfText`]). It is then not in
+    /// [`Outcome::tokens`], and its text is the text held back until now.
     pub is_end: bool,
 }
 
-/// A reply that is being generated: an iterator of its tokens.
+/// Iterator over the tokens of a reply.
 ///
-/// Made by [`Session::generate`]. Each call of `next` computes what one more token needs. The caller may stop at any
-/// token: dropped or [finished](Generation::finish), a generation leaves the session with the prompt and the tokens
-/// handed out but the last, whose logits nobody asked for. After an error there are no more tokens.
+/// Made by [`Session::generate`]. Each call of `next` computes one more token. The caller may stop
+/// at any token. A generation that is dropped or [finished](Generation::finish) leaves in the
+/// session the prompt and all tokens handed out except the last, whose logits were not needed yet.
+/// After an error there are no more tokens.
 ///
 /// ```no_run
 /// # use pith_runtime::{GenerateOptions, Sampler, Session};
@@ -50,29 +52,29 @@ pub struct Generation<'a> {
     ledger: Option<&'a mut Ledger>,
     prompt: &'a [u32],
     options: GenerateOptions,
-    /// `None` before the first token was asked for.
+    /// `None` before the first token is requested.
     reply: Option<Reply>,
     state: State,
     reason: Option<StopReason>,
     reused_tokens: usize,
     draft: Draft,
-    /// What [`verify`] computes in.
+    /// Working memory of [`verify`].
     scratch: Distribution,
     speculation: Speculation,
     shifts: usize,
 }
 
-/// What is to be done for the next token.
+/// The work needed for the next token.
 #[derive(Clone, Copy)]
 enum State {
     /// Run the prompt.
     Begin,
-    /// Hand out this token, which was chosen to follow.
+    /// Hand out this token, already chosen.
     Chosen(u32),
-    /// Run this token, which was handed out.
+    /// Run this token, already handed out.
     Taken(u32),
-    /// Check the draft's token of that index. The pass that gave its logits began at position `first` with the token
-    /// before the draft.
+    /// Check the draft's token `index`. The pass that computed its logits began at position
+    /// `first`, with the token before the draft.
     Check {
         first: usize,
         index: usize,
@@ -81,10 +83,12 @@ enum State {
 }
 
 impl Session {
-    /// Generates a continuation of `prompt`, the whole sequence from its beginning: what the session has of it already is
-    /// not computed again, so a conversation goes on cheaply.
+    /// Generates a continuation of `prompt`, which is the whole sequence from its beginning. The
+    /// part that the session already holds is not computed again, so a conversation continues
+    /// cheaply.
     ///
-    /// Nothing is computed before the first token is asked for; errors of the prompt and of the options come then.
+    /// Nothing is computed before the first token is requested; errors of the prompt and of the
+    /// options are returned then.
     pub fn generate<'a>(
         &'a mut self,
         prompt: &'a [u32],
@@ -137,25 +141,25 @@ impl Iterator for Generation<'_> {
 impl std::iter::FusedIterator for Generation<'_> {}
 
 impl<'a> Generation<'a> {
-    /// Drafts tokens by `drafter` and checks several at a time.
+    /// Speculates: `drafter` proposes tokens, and one pass checks several.
     ///
-    /// The text is the same where the choice is greedy, or where the drafter is a [`Lookup`](crate::Lookup), whatever
-    /// the temperature; with a [`DraftModel`](crate::DraftModel) and a temperature it is another text from the same
-    /// distribution. A call of the ledger then stands for all tokens that were accepted in it, and holds the time and
-    /// the bytes of drafting too.
+    /// The text is the same under greedy choice, or with a [`Lookup`](crate::Lookup) drafter at any
+    /// temperature. With a [`DraftModel`](crate::DraftModel) and a temperature it is another text
+    /// from the same distribution. One entry of the ledger then covers all tokens accepted in a
+    /// pass, and includes the time and bytes of drafting.
     pub fn with_drafter(mut self, drafter: &'a mut dyn Drafter) -> Self {
         self.drafter = Some(drafter);
         self
     }
 
-    /// Records the forward calls in `ledger`: the prompt's as one, then one a token; choosing a token is not in it, nor
-    /// what the caller does between two.
+    /// Records the forward passes in `ledger`: one entry for the prompt, then one per token. The
+    /// time of choosing a token, and the caller's time between tokens, are not included.
     pub fn with_ledger(mut self, ledger: &'a mut Ledger) -> Self {
         self.ledger = Some(ledger);
         self
     }
 
-    /// Ends it, at its end or before, and says what was generated.
+    /// Ends the generation, complete or not, and returns the result.
     pub fn finish(mut self) -> Outcome {
         self.leave();
         let reply = self.reply.take();
@@ -201,7 +205,7 @@ impl<'a> Generation<'a> {
         Ok(())
     }
 
-    /// A chosen token becomes part of the reply, or ends it.
+    /// Adds a chosen token to the reply, or ends the reply with it.
     fn hand_out(&mut self, id: u32) -> Token {
         let mut token = self.take(id);
         if let State::Done = self.state {
@@ -234,14 +238,14 @@ impl<'a> Generation<'a> {
         Token { id, text, is_end }
     }
 
-    /// No more tokens come; gives the text that was held back, which may turn out to be a stop string.
+    /// Ends the reply. Returns the text held back, which may turn out to be a stop string.
     fn end(&mut self, reason: StopReason) -> String {
         let (text, stop) = self.reply().finish();
         (self.state, self.reason) = (State::Done, Some(stop.unwrap_or(reason)));
         text
     }
 
-    /// Runs a token that was handed out, and chooses what follows or drafts it.
+    /// Runs a token that was handed out, then chooses or drafts the following ones.
     fn run(&mut self, token: u32) -> Result<(), RuntimeError> {
         self.start_ledger();
         if self.session.position() == self.session.context_len() {
@@ -262,7 +266,8 @@ impl<'a> Generation<'a> {
         }
         let first = self.session.position();
         let tokens = [&[token], self.draft.tokens()].concat();
-        // A drafter may speak of tokens that the model does not have; then the session is as it was.
+        // A drafter may propose tokens outside the model's vocabulary; the session is then
+        // unchanged.
         self.session.step_all(&tokens)?;
         let traffic = self.pass_traffic();
         if let Some(ledger) = &mut self.ledger {
@@ -272,7 +277,7 @@ impl<'a> Generation<'a> {
         Ok(())
     }
 
-    /// Runs `token` in a full context: half of it is dropped, and the other half is run again.
+    /// Runs `token` in a full context: drops half of the context and runs the other half again.
     fn shift(&mut self, token: u32) -> Result<(), RuntimeError> {
         let sequence = [self.session.tokens(), &[token]].concat();
         let (sequence, blocks) = self.options.full_context.fit(&sequence, self.session.context_len())?;
@@ -284,7 +289,7 @@ impl<'a> Generation<'a> {
         self.choose()
     }
 
-    /// Ends a pass over one token.
+    /// Ends a pass over a single token.
     fn choose(&mut self) -> Result<(), RuntimeError> {
         let traffic = self.pass_traffic();
         if let Some(ledger) = &mut self.ledger {
@@ -294,8 +299,8 @@ impl<'a> Generation<'a> {
         Ok(())
     }
 
-    /// Looks at the logits for one token of the draft: hands it out if the model would have said it, and ends the check
-    /// where it would not.
+    /// Checks one token of the draft against its logits. Hands it out if the model accepts it;
+    /// otherwise ends the check.
     fn check(&mut self, first: usize, index: usize) -> Result<Option<Token>, RuntimeError> {
         let Some(&drafted) = self.draft.tokens().get(index) else {
             let next = self.sampler.sample(self.session.logits_at(index));
@@ -318,7 +323,7 @@ impl<'a> Generation<'a> {
         Ok(Some(token))
     }
 
-    /// Ends the check of a draft whose first `accepted` tokens stay in the session.
+    /// Ends the check of a draft; its first `accepted` tokens stay in the session.
     fn settle(&mut self, first: usize, accepted: usize) {
         let drafted = self.draft.tokens().len();
         self.session.truncate(first + 1 + accepted);
@@ -332,16 +337,16 @@ impl<'a> Generation<'a> {
         self.speculation.accepted += accepted;
     }
 
-    /// Leaves the session as it is to be left, wherever the caller stopped.
+    /// Brings the session to its final state, wherever the caller stopped.
     fn leave(&mut self) {
         if let State::Check { first, index } = std::mem::replace(&mut self.state, State::Done) {
-            // The last token that was handed out has not been run, as everywhere else.
+            // As everywhere, the last token handed out stays unrun.
             self.settle(first, index.saturating_sub(1));
         }
     }
 
-    /// Most tokens that can be drafted: what fits in a call that gives the bits of single steps, in the context, and in
-    /// the reply, whose last token is the model's own.
+    /// Most tokens that can be drafted. They must fit in a call that is bit-identical to single
+    /// steps, in the context, and in the reply, whose last token comes from the model itself.
     fn room(&mut self) -> usize {
         let context = self.session.context_len() - self.session.position();
         let token_count = self.reply().tokens.len();
@@ -359,13 +364,13 @@ impl<'a> Generation<'a> {
         }
     }
 
-    /// [`Generation::traffic`] of one more pass over the weights.
+    /// [`Generation::traffic`] after one more pass over the weights.
     fn pass_traffic(&mut self) -> Traffic {
         self.speculation.passes += 1;
         self.traffic()
     }
 
-    /// What the last call and the drafting for it moved.
+    /// Traffic of the last call, drafting included.
     fn traffic(&mut self) -> Traffic {
         let mut traffic = self.session.last_traffic();
         if let Some(drafter) = &mut self.drafter {

@@ -1,5 +1,6 @@
-//! Logits. A head may be stored in two parts that add up to its weights: then one token's logits can come of the first
-//! part, and only those of the most likely tokens of both.
+//! Logits. A head may be stored as a first matrix and a residual matrix, `head = first + residual`.
+//! One token's logits can then come from the first matrix alone, with the residual added for the
+//! most likely tokens only.
 
 use crate::attention::softcap;
 use crate::error::RuntimeError;
@@ -13,41 +14,41 @@ use crate::weights::Stored;
 use pith_format::{Matrix, TILE_ROWS};
 use pith_kernels::Operand;
 
-/// A logit of the first part is taken to lie within so many standard errors of the exact one.
+/// A first-stage logit is assumed to lie within this many standard errors of the exact one.
 const STANDARD_ERRORS: f32 = 4.0;
 
-/// Blocks of the second part that a thread takes at a time.
+/// Blocks of the residual matrix per chunk of work.
 const CHUNK_BLOCKS: usize = 4;
 
-/// Values of a chunk of logits.
+/// Logits per chunk of work.
 const CHUNK_LOGITS: usize = 4096;
 
-/// What logits are computed with.
+/// Working memory of the logits.
 pub(crate) struct Head {
     two_stage: bool,
-    /// What is read of the second part is given back to the system.
+    /// Whether pages of the residual matrix are released to the system after use.
     pub release: bool,
-    /// Products with the whole second part, for several tokens.
-    rest: Vec<f32>,
+    /// Products of several tokens with the whole residual matrix.
+    residual: Vec<f32>,
     /// Largest first-stage logit of every block of 16 tokens.
     maxima: Vec<f32>,
-    /// What the n-th largest is looked for in.
+    /// Working memory of [`nth_largest`].
     ranked: Vec<f32>,
-    /// Blocks whose second part was multiplied.
+    /// Blocks of the residual matrix that were multiplied.
     picked: Vec<usize>,
-    /// What it gave.
+    /// Their products.
     products: Vec<[f32; TILE_ROWS]>,
 }
 
 impl Head {
-    /// For one token at a time, until more is reserved.
+    /// A head for one token at a time, until more is reserved.
     pub fn new(model: &Model, two_stage: bool) -> Result<Self, RuntimeError> {
         let two_stage = two_stage && has_stages(model);
         let staged = if two_stage { model.head_matrix().rows.div_ceil(TILE_ROWS) } else { 0 };
         let mut head = Self {
             two_stage,
             release: false,
-            rest: Vec::new(),
+            residual: Vec::new(),
             maxima: Vec::with_capacity(staged),
             ranked: Vec::with_capacity(staged * TILE_ROWS),
             picked: Vec::with_capacity(staged),
@@ -59,27 +60,27 @@ impl Head {
         Ok(head)
     }
 
-    /// Whether one token's logits come in two stages.
+    /// Whether one token's logits are computed in two stages.
     pub fn is_staged(&self) -> bool {
         self.two_stage
     }
 
-    /// Room for the exact logits of that many tokens.
+    /// Allocates memory for the exact logits of this many tokens.
     pub fn reserve(&mut self, model: &Model, tokens: usize) -> Result<(), RuntimeError> {
-        let Some(rest) = &model.head_residual else { return Ok(()) };
-        let values = product(&[tokens, rest.rows]).unwrap_or(usize::MAX);
-        if self.rest.len() < values {
-            self.rest = zeros("the logits of the head's second part", values)?;
+        let Some(residual) = &model.head_residual else { return Ok(()) };
+        let values = product(&[tokens, residual.rows]).unwrap_or(usize::MAX);
+        if self.residual.len() < values {
+            self.residual = zeros("the logits of the head's second part", values)?;
         }
         Ok(())
     }
 
     /// Logits of every token of `x`, `tokens × vocab_len`.
     ///
-    /// `staged`: of one token, in two stages if the session asked for them.
+    /// `staged`: a single token, in two stages if the session asked for them.
     ///
-    /// A head that is read from the disk for every token comes in bands, unless it is for several tokens: then it
-    /// comes when it is touched.
+    /// For one token, a head that is streamed from the disk is read in bands. For several tokens
+    /// its pages are read when touched.
     pub fn logits(
         &mut self,
         model: &Model,
@@ -93,11 +94,11 @@ impl Head {
         let first = model.head_matrix().of(model.bytes());
         let second = model.head_residual.as_ref();
         let staged = second.filter(|_| self.two_stage && staged);
-        let second = second.filter(|_| staged.is_none()).map(|rest| rest.of(model.bytes()));
+        let second = second.filter(|_| staged.is_none()).map(|residual| residual.of(model.bytes()));
         let bias = model.head_bias.as_ref().map(|bias| exec.vector(bias));
-        let finish = |row: usize, logits: &mut [f32], rest: Option<&[f32]>| {
+        let finish = |row: usize, logits: &mut [f32], residual: Option<&[f32]>| {
             let bias = bias.map(|bias| &bias[row..]);
-            for more in [bias, rest].into_iter().flatten() {
+            for more in [bias, residual].into_iter().flatten() {
                 logits.iter_mut().zip(more).for_each(|(logit, more)| *logit += more);
             }
             if let (Some(cap), None) = (cap, staged) {
@@ -120,16 +121,21 @@ impl Head {
                 exec.multiply(x, [part], [out], |_, [at], [logits]| finish(row + at, logits, None));
                 continue;
             };
-            let rest = &mut self.rest[..out.len()];
-            exec.multiply(x, [part, second.band(blocks)], [out, rest], |_, [at, _], [logits, rest]| {
-                finish(row + at, logits, Some(rest));
-            });
+            let residual = &mut self.residual[..out.len()];
+            exec.multiply(
+                x,
+                [part, second.band(blocks)],
+                [out, residual],
+                |_, [at, _], [logits, residual]| {
+                    finish(row + at, logits, Some(residual));
+                },
+            );
         }
-        if let (Some(rest), None, true) = (&model.head_residual, staged, self.release) {
-            model.storage().release(rest.range.clone());
+        if let (Some(residual), None, true) = (&model.head_residual, staged, self.release) {
+            model.storage().release(residual.range.clone());
         }
-        if let Some(rest) = staged {
-            self.refine(model, exec, x, rest, logits);
+        if let Some(residual) = staged {
+            self.refine(model, exec, x, residual, logits);
             if let Some(cap) = cap {
                 let bytes = size_of_val(logits);
                 exec.for_chunks(bytes, logits, CHUNK_LOGITS, &mut [(); MAX_THREADS], |_, _, logits, _| {
@@ -139,10 +145,11 @@ impl Head {
         }
     }
 
-    /// The second stage: adds the second part's products to the logits of all tokens that may be among the
-    /// [`EXACT_TOKENS`] most likely, as far as [`STANDARD_ERRORS`] of the first part say.
+    /// The second stage: adds the residual's products to the logits of all tokens that may be among
+    /// the [`EXACT_TOKENS`] most likely, within [`STANDARD_ERRORS`] of the first stage.
     ///
-    /// The standard error is that of the blocks of the [`EXACT_TOKENS`] tokens that seem the most likely.
+    /// The standard error is estimated from the blocks of the [`EXACT_TOKENS`] tokens that seem
+    /// most likely.
     fn refine(
         &mut self,
         model: &Model,
@@ -151,7 +158,7 @@ impl Head {
         stored: &Stored,
         logits: &mut [f32],
     ) {
-        let rest = stored.of(model.bytes());
+        let residual = stored.of(model.bytes());
         let largest = |block: &[f32]| block.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
         self.maxima.clear();
         self.maxima.extend(logits.chunks(TILE_ROWS).map(largest));
@@ -160,7 +167,7 @@ impl Head {
         let floor = nth_largest(&mut self.ranked, EXACT_TOKENS);
         self.picked.clear();
         self.products.clear();
-        self.add_blocks(exec, x, rest, logits, |maximum| maximum >= floor);
+        self.add_blocks(exec, x, residual, logits, |maximum| maximum >= floor);
 
         self.ranked.clear();
         let (mut squares, mut count) = (0.0, 0);
@@ -172,22 +179,22 @@ impl Head {
         }
         let error = (squares / count.max(1) as f32).sqrt();
         let reach = nth_largest(&mut self.ranked, EXACT_TOKENS) - STANDARD_ERRORS * error;
-        self.add_blocks(exec, x, rest, logits, |maximum| maximum >= reach && maximum < floor);
+        self.add_blocks(exec, x, residual, logits, |maximum| maximum >= reach && maximum < floor);
 
         if self.release {
             for &block in &self.picked {
-                let range = rest.block_range(block..block + 1);
+                let range = residual.block_range(block..block + 1);
                 model.storage().release(stored.range.start + range.start..stored.range.start + range.end);
             }
         }
     }
 
-    /// Adds the products of the blocks whose largest logit is `wanted`.
+    /// Adds the residual's products for the blocks whose largest logit is `wanted`.
     fn add_blocks(
         &mut self,
         exec: &mut Exec,
         x: Operand<'_>,
-        rest: Matrix<'_>,
+        residual: Matrix<'_>,
         logits: &mut [f32],
         wanted: impl Fn(f32) -> bool,
     ) {
@@ -195,7 +202,7 @@ impl Head {
         self.picked.extend((0..self.maxima.len()).filter(|&block| wanted(self.maxima[block])));
         self.products.resize(self.picked.len(), [0.0; TILE_ROWS]);
         let (picked, products) = (&self.picked[before..], &mut self.products[before..]);
-        let bytes = picked.iter().map(|&block| rest.block(block).len()).sum::<usize>();
+        let bytes = picked.iter().map(|&block| residual.block(block).len()).sum::<usize>();
         exec.traffic.weight_bytes += bytes as u64;
         exec.traffic.activation_bytes += size_of_val(products) as u64;
         exec.for_chunks(
@@ -205,7 +212,7 @@ impl Head {
             &mut [(); MAX_THREADS],
             |kernels, chunk, products, _| {
                 for (&block, products) in picked[chunk * CHUNK_BLOCKS..].iter().zip(products) {
-                    let part = rest.band(block..block + 1);
+                    let part = residual.band(block..block + 1);
                     kernels.mat_vec(part, x, &mut products[..part.rows()]);
                 }
             },
@@ -217,7 +224,8 @@ impl Head {
     }
 }
 
-/// The `n`-th largest value, the smallest where there are fewer; reorders them. Negative infinity of none.
+/// The `n`-th largest value, or the smallest where there are fewer; negative infinity of an empty
+/// slice. Reorders the values.
 fn nth_largest(values: &mut [f32], n: usize) -> f32 {
     let Some(last) = values.len().checked_sub(1) else { return f32::NEG_INFINITY };
     *values.select_nth_unstable_by((n - 1).min(last), |a, b| b.total_cmp(a)).1

@@ -1,5 +1,6 @@
-//! The forward pass one layer at a time: many sequences go through a layer before the next one is touched, so that
-//! memory holds one layer's weights and cache whatever the model, and somebody hears what each matrix reads.
+//! The forward pass one layer at a time. Many sequences go through a layer before the next one is
+//! touched. Memory then holds the weights and cache of one layer only, for any model, and a
+//! listener can receive every matrix's input.
 
 use crate::buffers::{Buffers, Widths};
 use crate::cache::LayerCache;
@@ -16,14 +17,15 @@ use crate::sequence::Place;
 use pith_kernels::Activations;
 use std::sync::Arc;
 
-/// Runs sequences through one layer after the other. The hidden states (residual streams) are the caller's, so that they can be kept anywhere.
+/// Runs sequences through one layer after the other. The caller owns the hidden states (residual
+/// streams), and may keep them anywhere.
 ///
-/// They get the bits that a [`Session`](crate::Session) with the same options gives them. Each call takes one whole
-/// sequence from position 0; its tokens go in chunks of the options' batch.
+/// Results equal, to the bit, those of a [`Session`](crate::Session) with the same options. Each
+/// call takes one whole sequence from position 0; its tokens go in chunks of the options' batch.
 pub struct LayerRun {
     model: Arc<Model>,
     exec: Exec,
-    /// Of the layer that was run last.
+    /// Index and cache of the last layer run.
     cache: Option<(usize, LayerCache)>,
     buffers: Buffers,
     place: Place,
@@ -31,12 +33,13 @@ pub struct LayerRun {
     options: SessionOptions,
     context_len: usize,
     batch: usize,
-    /// Whether a layer's weights are given back to the system when another is run.
+    /// Whether a layer's weights are released to the system when another layer runs.
     releases: bool,
 }
 
 impl LayerRun {
-    /// For sequences of up to the options' context. Their limit of memory, locks and two-stage logits have no effect.
+    /// A run for sequences up to the options' context. Memory limit, locks and two-stage logits
+    /// have no effect.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, RuntimeError> {
         let Resolved { context_len, batch, threads } = options.resolve(&model)?;
         let buffers = Buffers::new(model.config(), batch)?;
@@ -58,7 +61,7 @@ impl LayerRun {
         })
     }
 
-    /// This run, leaving to the system which weights stay in memory: for a model that is run again and again.
+    /// Leaves it to the system which weights stay in memory: for a model that is run repeatedly.
     pub fn keep_weights(self) -> Self {
         Self { releases: false, ..self }
     }
@@ -68,7 +71,7 @@ impl LayerRun {
         &self.model
     }
 
-    /// Threads, the calling one included.
+    /// Number of threads, including the calling one.
     pub fn threads(&self) -> usize {
         self.exec.threads()
     }
@@ -78,8 +81,8 @@ impl LayerRun {
         self.context_len
     }
 
-    /// Bytes that a run takes at most: the largest layer's weights and cache, and an upper bound of what is computed in.
-    /// Hidden states and what listeners keep come on top.
+    /// Most bytes of a run: the largest layer's weights and cache, plus an upper bound of the
+    /// buffers. Hidden states and the listener's data are not included.
     pub fn bytes(&self) -> u64 {
         let config = self.model.config();
         let layers = config.layers.iter().enumerate().map(|(index, layer)| {
@@ -93,9 +96,10 @@ impl LayerRun {
         layers.max().unwrap_or(0).saturating_add(operands).saturating_add(results)
     }
 
-    /// The embeddings of one sequence: `hidden` becomes `tokens × hidden_len`.
+    /// Embeds one sequence: `hidden` becomes `tokens × hidden_len`.
     ///
-    /// Fails on an empty sequence, a token that the model lacks, and more tokens than the context.
+    /// Fails on an empty sequence, a token outside the vocabulary, and more tokens than the
+    /// context.
     pub fn embed(&mut self, tokens: &[u32], hidden: &mut [f32]) -> Result<(), RuntimeError> {
         let config = self.model.config();
         let (vocab_len, hidden_len) = (config.vocab_len, config.hidden_len);
@@ -119,8 +123,9 @@ impl LayerRun {
 
     /// Runs one sequence's hidden states, `tokens × hidden_len`, through a layer.
     ///
-    /// Where another layer was run before, its weights are given back to the system, which reads them again from the file
-    /// if they are wanted, unless they are [kept](Self::keep_weights). Panics if there is no such layer.
+    /// When the layer changes, the previous one's weights are released to the system, unless they
+    /// are [kept](Self::keep_weights); they are read from the file again when needed. Panics if
+    /// there is no such layer.
     pub fn layer(
         &mut self,
         layer_index: usize,
@@ -130,7 +135,7 @@ impl LayerRun {
         self.run(layer_index, hidden, Some(listener))
     }
 
-    /// [`LayerRun::layer`] that nobody hears, which is faster: activations need not be whole.
+    /// [`LayerRun::layer`] without a listener. Faster, since activations need not be whole.
     pub fn layer_unheard(&mut self, layer_index: usize, hidden: &mut [f32]) -> Result<(), RuntimeError> {
         self.run(layer_index, hidden, None)
     }
@@ -164,7 +169,8 @@ impl LayerRun {
         ran
     }
 
-    /// Tells `listener` what the head reads of a sequence that went through all layers. The head's matrix is not read.
+    /// Reports the head's input for a sequence that went through all layers. The head's matrix is
+    /// not read.
     pub fn head_input(&mut self, hidden: &[f32], listener: &mut dyn Listener) -> Result<(), RuntimeError> {
         self.check(hidden.len())?;
         let hidden_len = self.model.config().hidden_len;
@@ -208,7 +214,7 @@ impl LayerRun {
         pass(self, |run| &mut run.exec, compute)
     }
 
-    /// The cache for a layer, whose weights are announced.
+    /// The cache for a layer; also prefetches its weights.
     fn enter(&mut self, layer_index: usize) -> Result<LayerCache, RuntimeError> {
         let layer = &self.model.config().layers[layer_index];
         match self.cache.take() {
@@ -225,7 +231,7 @@ impl LayerRun {
         LayerCache::new(layer, self.context_len, self.options.kv_type)
     }
 
-    /// Whether so many values are the hidden states of a sequence.
+    /// Checks that this number of values is the hidden states of a sequence.
     fn check(&self, values: usize) -> Result<(), RuntimeError> {
         let hidden_len = self.model.config().hidden_len;
         assert_eq!(values % hidden_len, 0, "hidden states of whole tokens");

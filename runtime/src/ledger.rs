@@ -1,17 +1,17 @@
-//! What every token costs: time, bytes, energy.
+//! Cost of every token: time, bytes, energy.
 
 use pith_meter::{Conditions, Joules, Meter, Observer, Reading, Traffic};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Which part of a reply tokens belong to.
+/// Phase of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Tokens of the prompt, many at a time.
     Prefill,
-    /// Generated tokens, one at a time but where some were drafted.
+    /// Generated tokens: one at a time, or several with drafting.
     Decode,
 }
 
@@ -20,54 +20,54 @@ pub enum Phase {
 pub struct TokenCost {
     /// Prompt or reply.
     pub phase: Phase,
-    /// Tokens that share this cost: 1 in decoding, and as many more as were drafted and accepted.
+    /// Tokens that share this cost. In decoding: 1, plus the accepted draft tokens.
     pub tokens: usize,
-    /// Tokens that were drafted and run along, accepted or not.
+    /// Draft tokens computed in the same call, accepted or not.
     pub drafted: usize,
-    /// When the work began, since the ledger was made; of a clock that never goes back.
+    /// Start of the work, since the ledger was made, on a monotonic clock.
     #[serde(rename = "start_seconds", serialize_with = "as_seconds")]
     pub start: Duration,
     /// Wall-clock time.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
-    /// Bytes.
+    /// Bytes read and written.
     #[serde(flatten)]
     pub traffic: Traffic,
-    /// One a meter, in their order.
+    /// One reading per meter, in the meters' order.
     pub energy: Vec<Reading>,
-    /// The machine's state after the work; nothing is known where the ledger has no observer.
+    /// State of the machine after the work; all unknown without an observer.
     #[serde(flatten)]
     pub conditions: Conditions,
 }
 
-/// Sums over the costs of a phase.
+/// Sums of the costs of a phase.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Totals {
     /// Tokens.
     pub tokens: usize,
-    /// Tokens drafted, accepted or not.
+    /// Draft tokens, accepted or not.
     pub drafted: usize,
     /// Wall-clock time.
     #[serde(rename = "seconds", serialize_with = "as_seconds")]
     pub elapsed: Duration,
-    /// Bytes.
+    /// Bytes read and written.
     #[serde(flatten)]
     pub traffic: Traffic,
-    /// One a meter; without a figure where any of its readings has none.
+    /// One reading per meter; no figure where any of its readings has none.
     pub energy: Vec<Reading>,
 }
 
-/// Records what tokens cost. [`Ledger::start`] before the work, [`Ledger::record`] after it.
+/// Records the cost of tokens: [`Ledger::start`] before the work, [`Ledger::record`] after it.
 ///
-/// Every cost is added to the totals of its phase and handed to the sink, if there is one. It is kept as well, unless
-/// [`Ledger::totals_only`] asked for a ledger whose memory does not grow.
+/// Every cost is added to its phase's totals and passed to the sink, if there is one. The ledger
+/// also keeps each cost, unless [`Ledger::totals_only`] asked for constant memory.
 pub struct Ledger {
     meters: Vec<Metered>,
     observer: Option<Box<dyn Observer>>,
     sink: Option<Box<Sink>>,
     made: Instant,
     started: Option<Instant>,
-    /// Measured, but not yet known how many tokens share it.
+    /// A measured cost whose token count is not known yet.
     open: Option<TokenCost>,
     keeps_costs: bool,
     costs: Vec<TokenCost>,
@@ -101,12 +101,12 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// A ledger that counts time and bytes only.
+    /// A ledger of time and bytes only.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A ledger that reads `meters` too.
+    /// A ledger that also reads `meters`.
     pub fn with_meters(meters: Vec<Box<dyn Meter>>) -> Self {
         let meters = meters
             .into_iter()
@@ -121,20 +121,21 @@ impl Ledger {
         self
     }
 
-    /// Hands every cost to `sink` as soon as it is complete, between one token and the next.
+    /// Passes every cost to `sink` as soon as it is complete, between two tokens.
     pub fn with_sink(mut self, sink: impl FnMut(&TokenCost) + Send + 'static) -> Self {
         self.sink = Some(Box::new(sink));
         self
     }
 
-    /// Keeps sums only, so that memory stays the same however long the run: [`Ledger::costs`] is empty.
+    /// Keeps sums only, so that memory stays constant: [`Ledger::costs`] is empty.
     pub fn totals_only(mut self) -> Self {
         self.keeps_costs = false;
         self
     }
 
-    /// Work begins now. A meter that gives no figure now gives none for this work; it is asked again first, since it may
-    /// have had to tell of a gap before now, which is no concern of this work's.
+    /// Marks the start of work. A meter whose reading fails now gives no figure for this work. A
+    /// failed reading is repeated once first: it may only report an earlier gap, which does not
+    /// concern this work.
     pub fn start(&mut self) {
         for Metered { meter, before, .. } in &mut self.meters {
             *before = meter.energy().or_else(|_| meter.energy()).ok();
@@ -142,13 +143,13 @@ impl Ledger {
         self.started = Some(Instant::now());
     }
 
-    /// Work that began at the last [`Ledger::start`] ends now. Panics if there was none.
+    /// Marks the end of the work begun at the last [`Ledger::start`]. Panics if there was none.
     pub fn record(&mut self, phase: Phase, tokens: usize, traffic: Traffic) {
         self.measure(phase, tokens, traffic);
         self.close();
     }
 
-    /// [`Ledger::record`] where [`Ledger::share`] follows: time and energy are taken now.
+    /// [`Ledger::record`] for a cost completed by [`Ledger::share`]: takes time and energy now.
     pub(crate) fn measure(&mut self, phase: Phase, tokens: usize, traffic: Traffic) {
         let started = self.started.take().expect("start comes before record");
         let elapsed = started.elapsed();
@@ -159,7 +160,7 @@ impl Ledger {
             Some(TokenCost { phase, tokens, drafted: 0, start, elapsed, traffic, energy, conditions });
     }
 
-    /// Of the tokens drafted for what was measured, this many were accepted and share its cost, which is complete.
+    /// Completes the measured cost: of `drafted` tokens, `accepted` share it.
     pub(crate) fn share(&mut self, drafted: usize, accepted: usize) {
         if let Some(cost) = &mut self.open {
             cost.drafted += drafted;
@@ -182,12 +183,12 @@ impl Ledger {
         }
     }
 
-    /// Everything recorded, in order; nothing after [`Ledger::totals_only`].
+    /// All recorded costs in order; empty after [`Ledger::totals_only`].
     pub fn costs(&self) -> &[TokenCost] {
         &self.costs
     }
 
-    /// Forgets what was recorded, sums included; meters, observer, sink and the clock stay.
+    /// Forgets all costs and sums; keeps meters, observer, sink and clock.
     pub fn clear(&mut self) {
         self.costs.clear();
         self.prefill = Totals::default();
@@ -243,7 +244,7 @@ mod tests {
     use super::*;
     use pith_meter::{Kind, MeterError, Scope};
 
-    /// A nanojoule a byte of weight; fails at the readings listed.
+    /// A meter of one nanojoule per byte of weights; fails at the listed readings.
     struct Model {
         total: f64,
         reads: usize,
@@ -309,7 +310,7 @@ mod tests {
         assert_eq!(Ledger::new().totals(Phase::Decode).tokens_per_second(), None);
     }
 
-    /// Gets hotter by a degree an answer, and throttles from 61 °C.
+    /// One degree warmer per query; throttles from 61 °C.
     struct Warming(f64);
 
     impl Observer for Warming {

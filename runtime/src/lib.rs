@@ -12,12 +12,12 @@
 //! # Ok::<(), pith_runtime::RuntimeError>(())
 //! ```
 //!
-//! [`Model::open`] checks everything once, so that later code cannot meet a bad file. A [`Session`] allocates its
-//! cache and its activations once; a step allocates nothing. Every byte of weight and cache that is read or written
-//! is counted as [`Traffic`].
+//! [`Model::open`] checks the file once; later code can rely on it. A [`Session`] allocates its
+//! cache and activations once; a step allocates nothing. Every byte of weights and cache that is
+//! read or written is counted as [`Traffic`].
 #![deny(unsafe_code)]
 
-/// The small models of the tests are made by the public interface.
+/// Lets the shared test models use the public interface inside unit tests.
 #[cfg(test)]
 extern crate self as pith_runtime;
 
@@ -74,7 +74,7 @@ pub use listener::{Inputs, Listener, Site};
 pub use model::Model;
 pub use model_file::ModelFile;
 pub use options::{DEFAULT_BATCH, DEFAULT_CONTEXT_LEN, EXACT_TOKENS, SessionOptions};
-/// What a [`Ledger`] takes and gives.
+/// Inputs and outputs of a [`Ledger`].
 pub use pith_meter::{Conditions, Joules, Kind, Meter, MeterError, Observer, Reading, Scope, Traffic};
 pub use placement::{DiskRate, Part, Placement};
 pub use pool::MAX_THREADS;

@@ -1,21 +1,22 @@
-//! Who hears what each matrix of a pass reads, and where.
+//! Observing the inputs of matrices during a forward pass.
 
 use pith_format::{ModelConfig, Role};
 use pith_kernels::Operand;
 use std::fmt;
 
-/// A place of the forward pass where matrices read activations.
+/// A place in the forward pass where one or more matrices read activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Site {
-    /// What query, key and value read.
+    /// Input of query, key and value.
     Attention,
-    /// What the projection of the heads' outputs reads.
+    /// Input of the projection of the heads' outputs.
     Output,
-    /// What gate and up read; in a parallel layer without a norm of its own the same as [`Site::Attention`].
+    /// Input of gate and up. In a parallel layer without its own norm, the same as
+    /// [`Site::Attention`].
     Ffn,
-    /// What the feed-forward block's last matrix reads.
+    /// Input of the feed-forward block's last matrix.
     Down,
-    /// What the head reads.
+    /// Input of the head.
     Head,
 }
 
@@ -23,8 +24,8 @@ impl Site {
     /// The sites of a layer, in the order of use.
     pub const OF_LAYER: [Site; 4] = [Site::Attention, Site::Output, Site::Ffn, Site::Down];
 
-    /// What the matrix of that role reads; `None` of what is no matrix, or is only looked up. A tied head is the
-    /// embedding's matrix and reads what [`Role::Head`] reads.
+    /// Input site of the matrix with this role. `None` for roles that are no matrix or only looked
+    /// up. A tied head is the embedding's matrix and reads at the site of [`Role::Head`].
     pub fn of(role: Role) -> Option<Site> {
         match role {
             Role::Query | Role::Key | Role::Value => Some(Site::Attention),
@@ -47,8 +48,8 @@ impl Site {
         }
     }
 
-    /// Columns of the matrices that read it; `None` where the layer lacks that half. Panics if `layer` is not below the
-    /// number of layers, or is `None` of what is a layer's.
+    /// Columns of the matrices that read at this site; `None` where the layer lacks that half.
+    /// Panics if `layer` is out of range, or is `None` for a site inside a layer.
     pub fn cols(self, config: &ModelConfig, layer: Option<usize>) -> Option<usize> {
         let layer = || &config.layers[layer.expect("a layer's site")];
         match self {
@@ -60,8 +61,8 @@ impl Site {
         }
     }
 
-    /// The sites that a layer has, in the order of use, with the columns of the matrices that read each; those of no
-    /// layer are the head's. Panics if there is no such layer.
+    /// Sites of a layer in the order of use, with the columns of their matrices. `None` gives the
+    /// head's site. Panics if there is no such layer.
     pub fn all(config: &ModelConfig, layer: Option<usize>) -> impl Iterator<Item = (Site, usize)> {
         let sites: &[Site] = if layer.is_some() { &Site::OF_LAYER } else { &[Site::Head] };
         sites.iter().filter_map(move |&site| Some((site, site.cols(config, layer)?)))
@@ -74,14 +75,14 @@ impl fmt::Display for Site {
     }
 }
 
-/// Hears what matrices read.
+/// Receives the inputs of matrices.
 pub trait Listener {
-    /// Matrices are about to read these. `layer`: `None` for the head. A chunk of a sequence at a time, in the order
-    /// of its tokens.
+    /// Called before matrices read `inputs` at `site`. `layer`: `None` for the head. A sequence
+    /// arrives in chunks, in token order.
     fn input(&mut self, layer: Option<usize>, site: Site, inputs: Inputs<'_>);
 }
 
-/// What a matrix reads of some tokens.
+/// Inputs of a matrix for some tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a>(Operand<'a>);
 
@@ -90,17 +91,17 @@ impl<'a> Inputs<'a> {
         Self(operand)
     }
 
-    /// Tokens.
+    /// Number of tokens.
     pub fn tokens(&self) -> usize {
         self.0.tokens()
     }
 
-    /// Values of a token.
+    /// Values per token.
     pub fn cols(&self) -> usize {
         self.0.cols()
     }
 
-    /// Every token's values, before kernels that multiply integers round them.
+    /// One row per token, before any rounding for integer kernels.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &'a [f32]> {
         let cols = self.cols();
         self.0.floats.chunks_exact(self.0.stride()).map(move |row| &row[..cols])

@@ -7,13 +7,13 @@ use memmap2::MmapMut;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-/// Zeros in pages of their own: one that is never touched takes no memory, whatever the allocator did before. Where the
-/// system has no call for that the allocator gives them.
+/// Zeros in fresh pages: untouched pages take no memory, regardless of earlier use of the
+/// allocator. Where the system has no such call, the allocator provides them.
 #[derive(Debug)]
 pub(crate) struct Zeros<T> {
     #[cfg(any(unix, windows))]
     pages: MmapMut,
-    /// Words, so that they are aligned for any number.
+    /// Words, for an alignment that suits any number.
     #[cfg(not(any(unix, windows)))]
     pages: Vec<u64>,
     len: usize,
@@ -21,7 +21,7 @@ pub(crate) struct Zeros<T> {
 }
 
 impl<T: Pod> Zeros<T> {
-    /// `count` zeros, one at least.
+    /// `count` zeros, at least one.
     pub fn new(what: &'static str, count: usize) -> Result<Self, RuntimeError> {
         const { assert!(align_of::<T>() <= align_of::<u64>()) };
         let len = count.max(1);
@@ -36,7 +36,8 @@ impl<T: Pod> Zeros<T> {
         Ok(Self { pages, len, values: PhantomData })
     }
 
-    /// Asks for the largest pages there are, before they are touched. Advice: where it cannot be taken, pages are small.
+    /// Asks for large pages; call before touching them. Advice: where the system refuses, pages
+    /// stay small.
     pub fn prefer_large_pages(&self) {
         #[cfg(target_os = "linux")]
         let _ = self.pages.advise(memmap2::Advice::HugePage);
@@ -57,21 +58,23 @@ impl<T: Pod> DerefMut for Zeros<T> {
     }
 }
 
-/// `count` default values (zeros), fresh from the system where possible: pages that are never touched take no memory.
+/// `count` default values (zeros), fresh from the system where possible: untouched pages take no
+/// memory.
 ///
-/// Asks for the room first, since `vec!` aborts where there is none.
+/// Tests the allocation first, since `vec!` aborts on failure.
 pub(crate) fn zeros<T: Default + Clone>(what: &'static str, count: usize) -> Result<Vec<T>, RuntimeError> {
     probe(what, count.checked_mul(size_of::<T>()))?;
     Ok(vec![T::default(); count])
 }
 
-/// Whether the system gives `bytes` in one piece; `None` is a number that overflowed.
+/// Fails if the system does not give `bytes` in one piece. `None` stands for a size that
+/// overflowed.
 pub(crate) fn probe(what: &'static str, bytes: Option<usize>) -> Result<(), RuntimeError> {
     let refused = || RuntimeError::Memory { what, bytes: bytes.map_or(u64::MAX, |bytes| bytes as u64) };
     Vec::<u8>::new().try_reserve_exact(bytes.ok_or_else(refused)?).map_err(|_| refused())
 }
 
-/// The product, `None` where it overflows.
+/// The product; `None` on overflow.
 pub(crate) fn product(factors: &[usize]) -> Option<usize> {
     factors.iter().try_fold(1usize, |product, &factor| product.checked_mul(factor))
 }

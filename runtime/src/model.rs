@@ -1,4 +1,4 @@
-//! An opened file: configuration, where each weight lies, the tokenizer on demand.
+//! An opened file: configuration, place of each weight, tokenizer on demand.
 
 use crate::error::RuntimeError;
 use crate::resolve::{Resolver, Unresolved};
@@ -12,11 +12,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-/// A `.pith` file, opened and checked. Share it between sessions in an `Arc`.
+/// An opened and checked `.pith` file. Share it between sessions in an `Arc`.
 pub struct Model {
-    /// Where it was opened by path.
+    /// Path, if it was opened by path.
     path: Option<PathBuf>,
-    /// What errors call it.
+    /// Name in error messages.
     name: String,
     storage: Storage,
     index: Index,
@@ -27,10 +27,10 @@ pub struct Model {
     pub(crate) embedding_norm: Option<Norm>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: Norm,
-    /// `None` where it is the embedding.
+    /// `None` where the head is tied to the embedding.
     pub(crate) head: Option<Stored>,
     pub(crate) head_bias: Option<Vector>,
-    /// What the head's matrix, or the tied embedding, lacks of its weights.
+    /// Residual matrix of the head or of the tied embedding: `head = first + residual`.
     pub(crate) head_residual: Option<Stored>,
 }
 
@@ -41,46 +41,49 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// Maps a file and checks everything but the weights themselves, which are read when they are used.
+    /// Maps a file and checks everything except the weights, which are read at use.
     ///
-    /// Takes milliseconds whatever the size of the file. `pith inspect --verify` reads the weights too.
+    /// Takes milliseconds for any file size. `pith inspect --verify` also reads the weights.
     ///
-    /// # The file must stay as it is
+    /// # The file must not change
     ///
-    /// A mapped file is safe while nobody truncates it or writes into it, like the executable of a running program.
-    /// Replace a file by renaming another over it, as `pith convert` does: open models then keep the old one. Before
-    /// each pass a session compares the file's length with the length at opening, and returns
-    /// [`RuntimeError::FileTooShort`] where it shrank. A file that is truncated while a pass reads it ends the process
-    /// (`SIGBUS`), and bytes that are overwritten change the results; no check can see either in time. Where other
-    /// programs may write to the file, take a copy: [`Model::load`].
+    /// A mapped file is safe while nobody truncates or overwrites it, like the executable of a
+    /// running program. Replace a file by renaming another over it, as `pith convert` does: open
+    /// models then keep the old one. Before each pass a session compares the file's length with the
+    /// length at opening, and returns [`RuntimeError::FileTooShort`] if it shrank. A file truncated
+    /// during a pass ends the process (`SIGBUS`), and overwritten bytes change the results; no
+    /// check can detect either in time. Where other programs may write to the file, use a copy:
+    /// [`Model::load`].
     ///
-    /// Where the system cannot map files (WebAssembly) this reads the file into memory.
+    /// Where the system cannot map files (WebAssembly), this reads the file into memory.
     pub fn open(path: &Path) -> Result<Self, RuntimeError> {
         let (name, (file, extent)) = (path.display().to_string(), open_file(path)?);
         let storage = Storage::open(&name, file, extent)?;
         Self::check(Some(path), name, storage)
     }
 
-    /// [`Model::open`] of a copy of the file in memory, in large pages where the system has them: reading them takes
-    /// fewer look-ups of addresses, and nothing that happens to the file afterwards matters. The copy takes as much
-    /// memory as the file and is shared with no other process.
+    /// [`Model::open`] on a copy of the file in memory, in large pages where the system has them:
+    /// they need fewer address translations, and later changes to the file do not matter. The copy
+    /// takes as much memory as the file and is not shared with other processes.
     pub fn load(path: &Path) -> Result<Self, RuntimeError> {
         let (name, (file, extent)) = (path.display().to_string(), open_file(path)?);
         let storage = Storage::copy(&name, file, extent)?;
         Self::check(Some(path), name, storage)
     }
 
-    /// [`Model::open`] of the `len` bytes from `offset` on of an open file: a model inside an archive, or a file that is
-    /// known by its descriptor only (Android's assets). Any offset does; at a multiple of 64 reading is fastest.
+    /// [`Model::open`] on `len` bytes at `offset` of an open file: a model inside an archive, or a
+    /// file known only by its descriptor (Android's assets). Any offset works; multiples of 64 are
+    /// fastest.
     ///
-    /// The file must stay as it is, see [`Model::open`].
+    /// The file must not change, see [`Model::open`].
     pub fn open_at(file: File, offset: u64, len: u64) -> Result<Self, RuntimeError> {
         let name = format!("{len} bytes from {offset} on of an open file");
         let storage = Storage::open(&name, file, Extent { offset, len })?;
         Self::check(None, name, storage)
     }
 
-    /// A model whose bytes are in memory: a `Vec<u8>`, an `Arc<[u8]>`, or a part of the program (`include_bytes!`).
+    /// Opens a model in memory: a `Vec<u8>`, an `Arc<[u8]>`, or a part of the program
+    /// (`include_bytes!`).
     pub fn from_bytes(bytes: impl Into<ModelBytes>) -> Result<Self, RuntimeError> {
         Self::check(None, "a model in memory".into(), Storage::Bytes(bytes.into()))
     }
@@ -134,11 +137,11 @@ impl Model {
         })
     }
 
-    /// This model with `tiles` of `encoding` in the place of one of the file's matrices, whose shape they have: what a file
-    /// would do can be tried out before it is written.
+    /// This model with one matrix replaced by `tiles` of `encoding`, of the same shape, to
+    /// try an encoding before a file is written.
     ///
-    /// [`Model::index`], [`Model::bytes`] and what is computed from the directory ([`Model::streamed_bytes`], a
-    /// [`Placement`](crate::Placement)) stay those of the file.
+    /// [`Model::index`], [`Model::bytes`] and everything computed from the directory
+    /// ([`Model::streamed_bytes`], a [`Placement`](crate::Placement)) stay those of the file.
     pub fn with_matrix(
         mut self,
         id: TensorId,
@@ -168,12 +171,12 @@ impl Model {
         self.layers.get_mut(layer_index)?.matrix(id.role)
     }
 
-    /// The file, where the model was opened by its path.
+    /// The file's path, if the model was opened by path.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
-    /// The file's path, or what the model is where it has none; for messages.
+    /// The file's path, or a description of the model where it has none; for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -214,57 +217,58 @@ impl Model {
         Ok(self.tokenizer.get_or_init(|| tokenizer))
     }
 
-    /// Bytes of all tensors that a decoded token streams: every one of the directory but the tokenizer and the
-    /// embeddings that are only looked up. With [two-stage logits](crate::SessionOptions::two_stage_logits) a token
-    /// streams a small part of [`Role::HeadResidual`] only.
+    /// Bytes of all tensors that a decoded token streams: all in the directory except the tokenizer
+    /// and embeddings that are only looked up. With [two-stage
+    /// logits](crate::SessionOptions::two_stage_logits) a token streams only a small part of
+    /// [`Role::HeadResidual`].
     pub fn streamed_bytes(&self) -> u64 {
         self.index.total_reads().streamed
     }
 
-    /// Bytes of embedding that a token looks up: the blocks of 16 rows that its rows lie in.
+    /// Bytes of embedding that a token looks up: the blocks of 16 rows that hold its rows.
     pub fn looked_up_bytes(&self) -> u64 {
         self.index.total_reads().looked_up
     }
 
-    /// Where the file's bytes are.
+    /// Storage of the file's bytes.
     pub(crate) fn storage(&self) -> &Storage {
         &self.storage
     }
 
-    /// The matrix that gives logits.
+    /// The matrix of the logits.
     pub(crate) fn head_matrix(&self) -> &Stored {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// Where a layer's matrices lie.
+    /// Byte ranges of a layer's matrices.
     pub(crate) fn layer_ranges(&self, layer_index: usize) -> Vec<Range<usize>> {
         self.layers[layer_index].matrices().map(|stored| stored.range.clone()).collect()
     }
 
-    /// Fails where the file has become too short to be read; see [`Model::open`].
+    /// Fails if the file is now too short; see [`Model::open`].
     pub(crate) fn check_length(&self) -> Result<(), RuntimeError> {
         self.storage.check(&self.name)
     }
 
-    /// Tells the system that what every token streams is best kept in large pages: reading takes fewer look-ups of
-    /// addresses. Serves where the file is not in memory yet, or was written in large pieces.
-    /// `with_rest`: also for the second part of a head in two.
-    pub(crate) fn prefer_large_pages(&self, with_rest: bool) {
+    /// Asks the system for large pages under everything that a token streams: they need fewer
+    /// address translations. Works where the file is not in memory yet, or was written in large
+    /// pieces. `with_residual`: includes the head's residual matrix.
+    pub(crate) fn prefer_large_pages(&self, with_residual: bool) {
         let layers = (0..self.layers.len()).flat_map(|index| self.layer_ranges(index));
-        let rest = self.head_residual.iter().filter(|_| with_rest);
-        let head = std::iter::once(self.head_matrix()).chain(rest).map(|stored| stored.range.clone());
+        let residual = self.head_residual.iter().filter(|_| with_residual);
+        let head = std::iter::once(self.head_matrix()).chain(residual).map(|stored| stored.range.clone());
         layers.chain(head).for_each(|range| {
             self.storage.huge(range, true);
         });
     }
 
-    /// Tells the system that a layer's weights will be read soon; beyond the last layer, the head's.
+    /// Tells the system that a layer's weights will be read soon; after the last layer, the head's.
     pub(crate) fn will_need(&self, layer_index: usize) {
         let of_layer = |index: usize| {
             let ranges = || self.layers[index].matrices().map(|stored| &stored.range);
             Some(ranges().map(|range| range.start).min()?..ranges().map(|range| range.end).max()?)
         };
-        // A layer of which nothing is left has nothing to announce.
+        // An empty layer has nothing to prefetch.
         let range = if layer_index < self.layers.len() {
             of_layer(layer_index)
         } else {

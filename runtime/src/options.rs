@@ -1,4 +1,4 @@
-//! What a session is asked to be.
+//! Options of a session.
 
 use crate::cache::KvType;
 use crate::engine::{EngineOptions, kernels};
@@ -6,30 +6,34 @@ use crate::error::{RuntimeError, at_least_one};
 use crate::model::Model;
 use pith_format::TILE_ROWS;
 
-/// Context of a session that asks for none, in tokens, where the model was made for as much.
+/// Default context in tokens, if the model supports as many.
 pub const DEFAULT_CONTEXT_LEN: usize = 4096;
 
-/// Prompt tokens that go through the layers together, unless asked otherwise; twice as many with kernels that
-/// [pack](pith_kernels::Kernels::packs) activations, which take less memory where matrices are read by them.
+/// Default number of prompt tokens that go through the layers together. Twice as many with kernels
+/// that [pack](pith_kernels::Kernels::packs) activations: activations take less memory
+/// where all their readers take them packed.
 pub const DEFAULT_BATCH: usize = 128;
 
-/// So many of the most likely tokens get exact logits in [two stages](crate::SessionOptions::two_stage_logits).
+/// Number of most likely tokens that get exact logits in [two
+/// stages](crate::SessionOptions::two_stage_logits).
 pub const EXACT_TOKENS: usize = 40;
 
-/// What a session is to be like.
+/// Options of a session.
 #[derive(Clone, Debug, Default)]
 pub struct SessionOptions {
-    /// Tokens that the session has room for; [`DEFAULT_CONTEXT_LEN`] or the model's, whichever is less.
+    /// Context length in tokens. Default: [`DEFAULT_CONTEXT_LEN`] or the model's, whichever is
+    /// less.
     ///
-    /// Models with a second set of rotary frequencies for long contexts switch to it by this number, for the whole
-    /// session.
+    /// Models with a second set of rotary frequencies for long contexts choose the set by this
+    /// number, for the whole session.
     pub context_len: Option<usize>,
-    /// Allows a context longer than the model was made for. Models with a table of positions have none to give.
+    /// Allows a context longer than the model was made for. Not possible for models with a table of
+    /// positions.
     pub beyond_model: bool,
-    /// How keys and values are cached.
+    /// Storage type of cached keys and values.
     pub kv_type: KvType,
-    /// For an engine of the session's own: see [`EngineOptions::threads`]. Not for [`Session::with_engine`](crate::Session::with_engine), like the next
-    /// three.
+    /// Threads of the session's own engine: see [`EngineOptions::threads`]. Not for
+    /// [`Session::with_engine`](crate::Session::with_engine), like the next three.
     pub threads: Option<usize>,
     /// See [`EngineOptions::pin_threads`].
     pub pin_threads: bool,
@@ -37,22 +41,25 @@ pub struct SessionOptions {
     pub cpus: Option<Vec<usize>>,
     /// See [`EngineOptions::kernels`].
     pub kernels: Option<String>,
-    /// Prompt tokens that go through the layers together; [`DEFAULT_BATCH`].
+    /// Prompt tokens that go through the layers together. Default: [`DEFAULT_BATCH`].
     pub batch: Option<usize>,
-    /// Memory that the process may take, in bytes. Weights that do not fit in it with everything else are read from
-    /// the file for every token, by a thread that reads ahead; see [`Placement`](crate::Placement). No limit: the system decides what
-    /// stays in memory. For one session of a model at a time: others would take its pages away.
+    /// Memory limit of the process, in bytes. Weights that do not fit beside everything else are
+    /// streamed from the file for every token, by a thread that reads ahead; see
+    /// [`Placement`](crate::Placement). Default: no limit, the system decides what stays in memory.
+    /// Use it for one session of a model at a time: others would evict its pages.
     pub memory: Option<u64>,
-    /// Locks the weights that are to stay in memory there; an error where the system does not permit it.
+    /// Locks the kept weights in memory; an error where the system does not permit it.
     pub lock: bool,
-    /// Where the head is stored in two parts, logits come of the first alone, but for those tokens that may be among the
-    /// [`EXACT_TOKENS`](crate::EXACT_TOKENS) most likely, within four standard errors of the first part: theirs are exact.
-    /// Almost half of the head's bytes are not read then. For samplers that look at so many tokens at most, never
-    /// for evaluation; calls that give the logits of several tokens give exact ones. Without effect where the head is stored as one.
+    /// Two-stage logits, an approximation for heads stored with a residual matrix. The first stage
+    /// multiplies the first matrix only. The second adds the residual for tokens that may be among
+    /// the [`EXACT_TOKENS`](crate::EXACT_TOKENS) most likely, within four standard errors of the
+    /// first stage; their logits are exact. This skips almost half of the head's bytes. For
+    /// samplers that use no more than that many tokens; never for evaluation. Calls that return the
+    /// logits of several tokens always return exact ones. No effect on a head stored as one matrix.
     pub two_stage_logits: bool,
 }
 
-/// Options with a value for each.
+/// Options with all defaults filled in.
 pub(crate) struct Resolved {
     pub context_len: usize,
     pub batch: usize,
@@ -60,14 +67,14 @@ pub(crate) struct Resolved {
 }
 
 impl SessionOptions {
-    /// Fills in what was left open.
+    /// Fills in the defaults.
     pub(crate) fn resolve(&self, model: &Model) -> Result<Resolved, RuntimeError> {
         let threads = self.engine().thread_count()?;
         let packs = kernels(self.kernels.as_deref())?.packs();
         self.fill(model, threads, packs)
     }
 
-    /// What an engine for one session needs.
+    /// Options of the engine of a single session.
     pub(crate) fn engine(&self) -> EngineOptions {
         EngineOptions {
             threads: self.threads,
@@ -77,7 +84,7 @@ impl SessionOptions {
         }
     }
 
-    /// Nothing of an engine may be asked for where there is one.
+    /// Fails if an engine option is set although the engine is given.
     pub(crate) fn without_engine(&self) -> Result<(), RuntimeError> {
         let found = |option, found: Option<String>| match found {
             None => Ok(()),
@@ -92,7 +99,7 @@ impl SessionOptions {
         found("kernels", self.kernels.as_ref().map(|name| format!("\"{name}\"")))
     }
 
-    /// Fills in what was left open beside the engine.
+    /// Fills in the defaults, given the engine's threads and kernels.
     pub(crate) fn fill(&self, model: &Model, threads: usize, packs: bool) -> Result<Resolved, RuntimeError> {
         let context_len = context_len(model, self)?;
         let default = if packs { 2 * DEFAULT_BATCH } else { DEFAULT_BATCH };
@@ -112,7 +119,8 @@ fn context_len(model: &Model, options: &SessionOptions) -> Result<usize, Runtime
     Ok(context_len)
 }
 
-/// Whether a model's head has two parts, and so many rows that few of the second need to be read.
+/// Whether the head has a residual matrix, and enough rows that two stages read only a small part
+/// of it.
 pub(crate) fn has_stages(model: &Model) -> bool {
-    model.head_residual.as_ref().is_some_and(|rest| rest.rows.div_ceil(TILE_ROWS) > 4 * EXACT_TOKENS)
+    model.head_residual.as_ref().is_some_and(|residual| residual.rows.div_ceil(TILE_ROWS) > 4 * EXACT_TOKENS)
 }

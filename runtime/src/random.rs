@@ -1,4 +1,4 @@
-//! A small generator of random numbers: xoshiro256++ by Blackman and Vigna, seeded by SplitMix64, as its authors
+//! Random numbers: xoshiro256++ by Blackman and Vigna, seeded by SplitMix64 as its authors
 //! recommend. The same seed gives the same numbers on every machine and in every later version.
 
 /// xoshiro256++.
@@ -9,7 +9,7 @@ impl Random {
     pub fn new(seed: u64) -> Self {
         let mut state = seed;
         Self(std::array::from_fn(|_| {
-            // SplitMix64: never four zeros in a row.
+            // SplitMix64 never gives four zeros in a row.
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -31,7 +31,7 @@ impl Random {
         result
     }
 
-    /// Uniform in `0 .. 1`: one of 2⁵³ equidistant values.
+    /// Uniform in `0 .. 1`, one of 2⁵³ equidistant values.
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }

@@ -1,4 +1,4 @@
-//! The text of a reply as it grows, and what ends it.
+//! The growing text of a reply, and the conditions that end it.
 
 use crate::error::RuntimeError;
 use crate::generate::StopReason;
@@ -13,18 +13,19 @@ pub(crate) struct Reply {
     decoder: Decoder,
     filter: StopFilter,
     pub tokens: Vec<u32>,
-    /// All that was given out.
+    /// All text handed out.
     pub text: String,
 }
 
 impl Reply {
-    /// Without a token yet. Fails where the model has no tokenizer.
+    /// An empty reply. Fails where the model has no tokenizer.
     pub fn new(model: Arc<Model>, stops: Vec<String>) -> Result<Self, RuntimeError> {
         let (decoder, filter) = (Decoder::new(model.tokenizer()?), StopFilter::new(stops));
         Ok(Self { model, decoder, filter, tokens: Vec::new(), text: String::new() })
     }
 
-    /// Appends a token: the text that is certain now, and the stop string that ended the reply, if one did.
+    /// Appends a token. Returns the text that is now certain, and the stop string if one ended the
+    /// reply.
     pub fn push(&mut self, token: u32) -> (String, Option<StopReason>) {
         self.tokens.push(token);
         let tokenizer = self.model.tokenizer().expect("it was there when the reply began");
@@ -32,7 +33,8 @@ impl Reply {
         self.pass(&piece)
     }
 
-    /// What was held back, when no more tokens come: no stop string after all, unless it becomes one with the last bytes.
+    /// The text held back, at the end of all tokens. The last bytes may still complete a stop
+    /// string.
     pub fn finish(&mut self) -> (String, Option<StopReason>) {
         let rest = self.decoder.finish();
         let (mut piece, stop) = self.pass(&rest);

@@ -1,14 +1,15 @@
-//! From a file's directory to the model's parts: every tensor is looked up once, and every tensor has a use.
+//! From a file's directory to the model's parts. Every tensor is looked up once and must have a
+//! use.
 
 use crate::weights::{Attention, FeedForward, Layer, Linear, Norm, Stored, Vector};
 use pith_format::{Entry, FormatError, Index, Mixer, NormKind, Role, TensorId};
 use std::collections::HashSet;
 
-/// Why a layer cannot be run.
+/// Reason why a layer cannot run.
 pub(crate) enum Unresolved {
-    /// The file is not whole.
+    /// The file is incomplete.
     Format(FormatError),
-    /// The forward pass does not know this kind of layer.
+    /// The forward pass does not support this kind of layer.
     Kind { layer_index: usize, half: &'static str, kind: &'static str },
 }
 
@@ -18,7 +19,7 @@ impl From<FormatError> for Unresolved {
     }
 }
 
-/// Looks tensors up and remembers which were taken.
+/// Looks tensors up and records which were used.
 pub(crate) struct Resolver<'a> {
     file: &'a [u8],
     index: &'a Index,
@@ -81,7 +82,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// A matrix that must be there.
+    /// A required matrix.
     pub fn matrix(&mut self, role: Role) -> Result<Stored, FormatError> {
         let id = self.id(role);
         let matrix = self.index.matrix(self.file, id)?;
@@ -98,17 +99,17 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// A matrix that may be there.
+    /// An optional matrix.
     pub fn optional_matrix(&mut self, role: Role) -> Result<Option<Stored>, FormatError> {
         self.has(role).then(|| self.matrix(role)).transpose()
     }
 
-    /// A vector that may be there.
+    /// An optional vector.
     pub fn optional_vector(&mut self, role: Role) -> Result<Option<Vector>, FormatError> {
         self.has(role).then(|| self.vector(role)).transpose()
     }
 
-    /// A norm that must be there; its bias only if the model's norms have one.
+    /// A required norm; its bias only where the model's norms have one.
     pub fn norm(&mut self, weight: Role, bias: Option<Role>) -> Result<Norm, FormatError> {
         let weight = self.vector(weight)?;
         let with_bias = self.index.metadata().model.norm == NormKind::Layer;
@@ -119,18 +120,18 @@ impl<'a> Resolver<'a> {
         Ok(Norm { weight, bias })
     }
 
-    /// A norm that may be there.
+    /// An optional norm.
     pub fn optional_norm(&mut self, weight: Role, bias: Option<Role>) -> Result<Option<Norm>, FormatError> {
         self.has(weight).then(|| self.norm(weight, bias)).transpose()
     }
 
-    /// Whether there is a tokenizer, which is looked at when it is asked for.
+    /// Whether the file has a tokenizer; it is parsed at first use.
     pub fn tokenizer(&mut self) -> bool {
         self.taken.insert(self.id(Role::Tokenizer));
         self.has(Role::Tokenizer)
     }
 
-    /// The first tensor that nothing asked for, and why nothing did.
+    /// The first unused tensor, and the reason.
     pub fn unused(&self) -> Option<(&'a Entry, &'static str)> {
         let entry = self.index.entries().iter().find(|entry| !self.taken.contains(&entry.id))?;
         let reason = match entry.id.role {

@@ -4,7 +4,7 @@ use crate::error::RuntimeError;
 use crate::memory::{product, zeros};
 use pith_format::RopeTable;
 
-/// One rotary table and room for the angles of a call's tokens.
+/// A rotary table and the angles of a call's tokens.
 pub(crate) struct Rotation {
     inv_freq: Vec<f32>,
     magnitude: f32,
@@ -14,15 +14,15 @@ pub(crate) struct Rotation {
     sin: Vec<f32>,
 }
 
-/// Chooses the table's frequencies by the session's context, as llama.cpp does: they cannot change between tokens whose
-/// keys are already cached.
+/// Chooses the table's frequencies by the session's context, as llama.cpp does. They cannot change
+/// later: earlier keys are already cached.
 pub(crate) fn frequencies(table: &RopeTable, context_len: usize) -> &[f32] {
     let long = table.long_from.is_some_and(|long_from| context_len > long_from);
     table.long_inv_freq.as_ref().filter(|_| long).unwrap_or(&table.inv_freq)
 }
 
 impl Rotation {
-    /// Room for the angles of `max_tokens`, with the frequencies for that context.
+    /// Buffers for the angles of `max_tokens`, with the frequencies for that context.
     pub fn new(table: &RopeTable, context_len: usize, max_tokens: usize) -> Result<Self, RuntimeError> {
         let inv_freq = frequencies(table, context_len).to_vec();
         let count = product(&[max_tokens, inv_freq.len()]).unwrap_or(usize::MAX);
@@ -32,8 +32,8 @@ impl Rotation {
 
     /// Computes the angles of positions `first .. first + tokens`.
     ///
-    /// The angle is an f32 product, as in the models' own code, so that long contexts round alike; sine and cosine
-    /// of it are then exact to f32.
+    /// The angle is an f32 product, as in the models' own code, so that long contexts round alike;
+    /// sine and cosine of it are then exact to f32.
     pub fn set(&mut self, first: usize, tokens: usize) {
         let half = self.inv_freq.len();
         let rows = self.cos.chunks_exact_mut(half).zip(self.sin.chunks_exact_mut(half));

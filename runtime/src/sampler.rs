@@ -1,4 +1,5 @@
-//! From logits to a token: repetition penalty → top-k → top-p → min-p → temperature → draw, in llama.cpp's order.
+//! From logits to a token: repetition penalty → top-k → top-p → min-p → temperature → draw, in
+//! llama.cpp's order.
 
 use crate::distribution::Distribution;
 use crate::error::RuntimeError;
@@ -6,20 +7,21 @@ use crate::random::Random;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-/// How a token is chosen. The default is llama.cpp's.
+/// Sampling options. The defaults are llama.cpp's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplerOptions {
-    /// Logits are divided by this; 0 chooses the likeliest token.
+    /// Divisor of the logits; 0 chooses the most likely token.
     pub temperature: f32,
-    /// Keeps that many of the likeliest tokens; 0 keeps all.
+    /// Keeps this many of the most likely tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the likeliest tokens until their probabilities sum up to this; 1 keeps all.
+    /// Keeps the most likely tokens until their probabilities sum to this; 1 keeps all.
     pub top_p: f32,
-    /// Keeps tokens at least this fraction as likely as the likeliest; 0 keeps all.
+    /// Keeps tokens at least this fraction as likely as the most likely one; 0 keeps all.
     pub min_p: f32,
-    /// Logits of tokens seen lately are divided by this, or multiplied where they are negative; 1 changes nothing.
+    /// Penalty for recent tokens: positive logits are divided by it, negative ones multiplied; 1
+    /// changes nothing.
     pub repeat_penalty: f32,
-    /// How many tokens are "lately".
+    /// Number of recent tokens that are penalised.
     pub repeat_window: usize,
     /// Seed of the draws.
     pub seed: u64,
@@ -40,7 +42,7 @@ impl Default for SamplerOptions {
 }
 
 impl SamplerOptions {
-    /// The likeliest token, always.
+    /// Always the most likely token.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
     }
@@ -48,29 +50,29 @@ impl SamplerOptions {
 
 /// Chooses tokens and remembers them for the repetition penalty.
 ///
-/// The draws are the same for the same seed everywhere; the logits of different kernels, and the last bit of a
+/// The same seed gives the same draws everywhere. Different kernels' logits, and the last bit of a
 /// system's `exp`, may still lead to different tokens.
 pub struct Sampler {
     options: SamplerOptions,
     random: Random,
-    /// The last tokens, the latest at the end.
+    /// Recent tokens, the latest last.
     recent: VecDeque<u32>,
-    /// Those that are penalised, while they are.
+    /// Penalised tokens; filled only during the penalty.
     penalized: Vec<u32>,
     candidates: Vec<Candidate>,
 }
 
-/// A token that may be drawn.
+/// A candidate for the draw.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Candidate {
     token: u32,
     logit: f32,
-    /// Relative to the likeliest one's, which is 1.
+    /// Probability relative to the most likely candidate's, which is 1.
     weight: f64,
 }
 
 impl Sampler {
-    /// Fails on a value that makes no sense, naming it and its range.
+    /// Fails on an option out of range, naming it and its range.
     pub fn new(options: SamplerOptions) -> Result<Self, RuntimeError> {
         let SamplerOptions { temperature, top_p, min_p, repeat_penalty, .. } = options;
         check("temperature", temperature, "0 or more", |t| t >= 0.0 && t.is_finite())?;
@@ -82,12 +84,12 @@ impl Sampler {
         Ok(Self { options, random, recent, penalized, candidates })
     }
 
-    /// What it was made with.
+    /// The options given to [`Sampler::new`].
     pub fn options(&self) -> &SamplerOptions {
         &self.options
     }
 
-    /// Remembers a token for the repetition penalty: one of the prompt, or one that was sampled.
+    /// Remembers a token of the prompt or of the reply for the repetition penalty.
     pub fn accept(&mut self, token: u32) {
         if self.options.repeat_window > 0 {
             if self.recent.len() == self.options.repeat_window {
@@ -97,13 +99,13 @@ impl Sampler {
         }
     }
 
-    /// Forgets the tokens accepted and begins the draws anew.
+    /// Forgets the accepted tokens and restarts the draws.
     pub fn reset(&mut self) {
         self.recent.clear();
         self.random = Random::new(self.options.seed);
     }
 
-    /// A token by its logit. A logit that is not a number is never chosen; fails if there is no other.
+    /// Draws a token by `logits`. NaN and −∞ are never chosen; fails if there is nothing else.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32, RuntimeError> {
         self.filter(logits, &[])?;
         if self.candidates.len() == 1 {
@@ -117,12 +119,13 @@ impl Sampler {
                 return Ok(candidate.token);
             }
         }
-        // Rounding may leave a little; the likeliest is first and the last may weigh nothing.
+        // Rounding may leave a small remainder. Fall back to the first, the most likely; the last
+        // may have no weight.
         Ok(self.candidates[0].token)
     }
 
-    /// Leaves in `out` what [`Sampler::sample`] would draw from, had it accepted the tokens `ahead` too. Fails as it
-    /// fails.
+    /// Writes to `out` the distribution that [`Sampler::sample`] would draw from after also
+    /// accepting the tokens `ahead`. Fails where `sample` fails.
     pub fn distribution(
         &mut self,
         logits: &[f32],
@@ -134,7 +137,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// A token drawn from `distribution`. Fails where it has none.
+    /// Draws a token from `distribution`. Fails where it is empty.
     pub fn draw(&mut self, distribution: &Distribution) -> Result<u32, RuntimeError> {
         let unit = if distribution.chances().len() == 1 { 0.0 } else { self.unit() };
         distribution.at(unit).ok_or(RuntimeError::NoLogit { vocab_len: 0 })
@@ -145,7 +148,7 @@ impl Sampler {
         self.random.unit()
     }
 
-    /// Leaves in `candidates` what may be drawn, likeliest first, with weights; `ahead` follows what was accepted.
+    /// Fills `candidates`, most likely first, with weights; `ahead` follows the accepted tokens.
     fn filter(&mut self, logits: &[f32], ahead: &[u32]) -> Result<(), RuntimeError> {
         self.candidates.clear();
         self.candidates.extend(
@@ -156,7 +159,7 @@ impl Sampler {
             }),
         );
         self.penalize(ahead);
-        // −∞ is a token that its model forbids.
+        // −∞ marks a token that the model forbids.
         self.candidates.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
         let no_logit = RuntimeError::NoLogit { vocab_len: logits.len() };
         if self.options.temperature == 0.0 {
@@ -189,7 +192,7 @@ impl Sampler {
         self.penalized.extend(seen.take(self.options.repeat_window));
         self.penalized.sort_unstable();
         self.penalized.dedup();
-        // Candidates are still in the order of tokens; some may be missing, so each is looked for.
+        // Candidates are still sorted by token, but some may be missing: search for each.
         for token in &self.penalized {
             if let Ok(at) = self.candidates.binary_search_by_key(token, |candidate| candidate.token) {
                 let logit = &mut self.candidates[at].logit;
@@ -206,7 +209,7 @@ impl Sampler {
         }
     }
 
-    /// Keeps the shortest beginning whose probabilities reach top-p; candidates are sorted.
+    /// Keeps the shortest prefix whose probabilities reach top-p; candidates are sorted.
     fn keep_top_p(&mut self, best: f32) {
         let top_p = f64::from(self.options.top_p);
         if top_p >= 1.0 {
@@ -227,7 +230,7 @@ fn weight(logit: f32, best: f32, temperature: f32) -> f64 {
     ((f64::from(logit) - f64::from(best)) / f64::from(temperature)).exp()
 }
 
-/// Larger logits first; among equal ones the lower token, so that the order is always the same.
+/// Larger logits first; ties go to the lower token, so that the order is deterministic.
 fn likelier(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token))
 }
@@ -248,17 +251,17 @@ fn check(
 mod tests {
     use super::*;
 
-    /// Everything off but a temperature of 1.
+    /// Everything off; temperature 1.
     fn plain() -> SamplerOptions {
         SamplerOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerOptions::default() }
     }
 
-    /// Logits of these probabilities.
+    /// Logits with these probabilities.
     fn logits(probabilities: &[f32]) -> Vec<f32> {
         probabilities.iter().map(|p| p.ln() + 3.0).collect()
     }
 
-    /// Tokens that may be drawn and their probabilities.
+    /// Candidates and their probabilities.
     fn distribution(options: SamplerOptions, logits: &[f32], seen: &[u32]) -> Vec<(u32, f64)> {
         let mut sampler = Sampler::new(options).unwrap();
         seen.iter().for_each(|&token| sampler.accept(token));
@@ -297,7 +300,7 @@ mod tests {
             of(SamplerOptions { temperature: 0.5, ..plain() }),
             &[(1, 16.0 / 28.5), (3, 9.0 / 28.5), (4, 2.25 / 28.5), (0, 1.0 / 28.5), (2, 0.25 / 28.5)],
         );
-        // Top-p looks at what top-k left: 4/7 ≥ 0.5. Temperature comes last.
+        // Top-p applies to the result of top-k: 4/7 ≥ 0.5. Temperature comes last.
         assert_distribution(
             of(SamplerOptions { top_k: 2, top_p: 0.5, temperature: 9.0, ..plain() }),
             &[(1, 1.0)],
@@ -309,7 +312,7 @@ mod tests {
     fn the_penalty_makes_seen_tokens_less_likely_whatever_their_sign() {
         let options = SamplerOptions { repeat_penalty: 2.0, repeat_window: 3, ..plain() };
         let seen = |seen: &[u32]| {
-            // Whether tokens were accepted or are ahead is the same.
+            // Accepted tokens and tokens ahead count alike.
             let mut sampler = Sampler::new(options.clone()).unwrap();
             let mut ahead = Sampler::new(options.clone()).unwrap();
             let (before, after) = seen.split_at(seen.len() / 2);

@@ -1,4 +1,4 @@
-//! What a pass needs of a sequence beside its tokens.
+//! A pass's view of one sequence, besides its tokens.
 
 use crate::attention::AttentionBuffers;
 use crate::cache::LayerCache;
@@ -8,28 +8,28 @@ use pith_format::ModelConfig;
 use pith_meter::Traffic;
 use std::ops::Range;
 
-/// What attention over one sequence computes with.
+/// Working memory of attention over one sequence.
 pub(crate) struct Place {
     pub attention: AttentionBuffers,
     pub rotations: Vec<Rotation>,
 }
 
-/// A call's tokens of one sequence, and where its keys and values are.
+/// A call's tokens of one sequence, with the place of its keys and values.
 pub(crate) struct Sequence<'a> {
     /// Position of the first token.
     pub first: usize,
     /// Number of tokens.
     pub tokens: usize,
-    /// Of the layers from `first_layer` on.
+    /// Caches of the layers from `first_layer` on.
     caches: &'a mut [LayerCache],
     first_layer: usize,
     pub place: &'a mut Place,
-    /// Keys and values that were read and written.
+    /// Keys and values read and written.
     pub traffic: Traffic,
 }
 
 impl Place {
-    /// Room for calls of up to `batch` tokens in a context of `context_len`.
+    /// Buffers for calls of up to `batch` tokens in a context of `context_len`.
     pub fn new(
         config: &ModelConfig,
         context_len: usize,
@@ -43,7 +43,7 @@ impl Place {
         })
     }
 
-    /// `tokens` tokens from position `first` on.
+    /// A view of `tokens` tokens from position `first` on.
     pub fn sequence<'a>(
         &'a mut self,
         first: usize,
@@ -53,7 +53,7 @@ impl Place {
         Sequence { first, tokens, caches, first_layer: 0, place: self, traffic: Traffic::default() }
     }
 
-    /// The same for one layer alone.
+    /// [`Place::sequence`] for one layer alone.
     pub fn sequence_of_layer<'a>(
         &'a mut self,
         first: usize,
@@ -72,7 +72,7 @@ impl Sequence<'_> {
         self.first..self.first + self.tokens
     }
 
-    /// A layer's cache, and what attention computes with.
+    /// A layer's cache, and the working memory of attention.
     pub fn of_layer(&mut self, layer_index: usize) -> (&mut LayerCache, &mut Place) {
         (&mut self.caches[layer_index - self.first_layer], self.place)
     }

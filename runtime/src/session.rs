@@ -15,12 +15,12 @@ use crate::sequence::Place;
 use pith_meter::Traffic;
 use std::sync::Arc;
 
-/// One sequence of tokens over a model. Everything it needs is allocated when it is made, but for some lists that the
-/// first long prompt makes.
+/// One sequence of tokens over a model. Allocates everything at creation, except some lists that
+/// the first long prompt creates.
 pub struct Session {
     pub(crate) model: Arc<Model>,
     pub(crate) exec: Exec,
-    /// Where the weights are, if there is a limit.
+    /// Placement of the weights, if there is a memory limit.
     placement: Option<Placement>,
     pins: Option<Pins>,
     pub(crate) caches: Vec<LayerCache>,
@@ -28,11 +28,12 @@ pub struct Session {
     pub(crate) place: Place,
     pub(crate) head: Head,
     pub(crate) logits: Vec<f32>,
-    /// How many tokens the logits come after; they are the sequence's while it has as many, 0 is never.
+    /// Number of tokens that the logits follow. They are current while the sequence has that
+    /// length; 0 means none.
     pub(crate) logits_position: usize,
-    /// Logits of several tokens, once they were asked for.
+    /// Logits of several tokens, allocated at first use.
     pub(crate) all_logits: Vec<f32>,
-    /// What is in the cache, in order; room for the whole context.
+    /// Tokens in the cache, in order; capacity for the whole context.
     pub(crate) tokens: Vec<u32>,
     pub(crate) context_len: usize,
     batch: usize,
@@ -41,18 +42,18 @@ pub struct Session {
 }
 
 impl Session {
-    /// Allocates cache and activations, and starts an engine of its own. The calling thread stays as it was, see
-    /// [`Engine`].
+    /// Opens a session with its own engine; allocates cache and activations. The calling thread is
+    /// unchanged, see [`Engine`].
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, RuntimeError> {
-        // Before threads are started for nothing.
+        // Checked before threads are started in vain.
         options.resolve(&model)?;
         let engine = Engine::new(options.engine())?;
         Self::open(&engine, model, options)
     }
 
-    /// Allocates cache and activations of a session that runs on an engine's threads, beside others.
+    /// Opens a session on a shared engine; allocates cache and activations.
     ///
-    /// Fails where the options have something that is the engine's: threads, CPUs, kernels.
+    /// Fails where the options set something that belongs to the engine: threads, CPUs, kernels.
     pub fn with_engine(
         engine: &Arc<Engine>,
         model: Arc<Model>,
@@ -82,7 +83,7 @@ impl Session {
         if options.memory.is_some() || options.lock {
             let mut plan = Placement::with(&model, &options, Resolved { context_len, batch, threads })?;
             let (reader, kept) = plan.enact(&model, options.lock)?;
-            head.release = plan.rest_outside;
+            head.release = plan.residual_outside;
             (placement, pins, stream) = (Some(plan), Some(kept), reader);
         }
         if stream.is_none() {
@@ -110,9 +111,10 @@ impl Session {
         })
     }
 
-    /// Appends `tokens` and gives the logits of what follows the last of them, one a token of the vocabulary.
+    /// Appends `tokens` and returns the logits after the last of them, one per token of the
+    /// vocabulary.
     ///
-    /// On an error nothing was appended.
+    /// On an error nothing is appended.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32], RuntimeError> {
         self.check(tokens, self.position())?;
         let before = self.exec.traffic;
@@ -136,28 +138,30 @@ impl Session {
         Ok(&self.logits)
     }
 
-    /// Appends one token and gives the logits of what follows it. Allocates nothing.
+    /// Appends one token and returns the logits after it. Allocates nothing.
     pub fn step(&mut self, token: u32) -> Result<&[f32], RuntimeError> {
         self.prefill(&[token])
     }
 
-    /// Makes `tokens` the whole sequence, keeping from the present one what both begin with. Returns how many tokens
-    /// were kept; the logits of what follows are in [`Session::logits`].
+    /// Makes `tokens` the whole sequence, keeping the common prefix with the present one. Returns
+    /// how many tokens were kept; [`Session::logits`] has the logits after the last token.
     ///
-    /// On an error of the tokens the session is as it was; where computing failed it has what both begin with.
+    /// If `tokens` are invalid the session is unchanged; if computing fails it holds the common
+    /// prefix.
     pub fn resume(&mut self, tokens: &[u32]) -> Result<usize, RuntimeError> {
         self.check(tokens, 0)?;
         let common = self.tokens.iter().zip(tokens).take_while(|(old, new)| old == new).count();
-        // The last one is computed anyhow: its logits are wanted.
+        // The last token is always computed, for its logits.
         let kept = common.min(tokens.len() - 1);
         self.truncate(kept);
         self.prefill(&tokens[kept..])?;
         Ok(kept)
     }
 
-    /// Appends `tokens` and calls `each` with the position of every one of them and the logits of what follows it.
+    /// Appends `tokens` and calls `each` with the position of every one of them and the logits
+    /// after it.
     ///
-    /// Allocates room for some tokens' logits at the first call.
+    /// The first call allocates memory for some tokens' logits.
     pub fn logits_of(
         &mut self,
         tokens: &[u32],
@@ -201,12 +205,14 @@ impl Session {
         Ok(())
     }
 
-    /// Appends `tokens` and keeps the logits of what follows each of them for [`Session::logits_at`]: those that as many
-    /// calls of [`Session::step`] give, to the bit where they are fewer than [`pith_kernels::FEW_TOKENS`] (and exact where those of a step are
-    /// [not](SessionOptions::two_stage_logits)), in one pass over the weights for every
-    /// [`Session::batch`] of them.
+    /// Appends `tokens` in one pass over the weights per [`Session::batch`] of them, and keeps the
+    /// logits after each for [`Session::logits_at`].
     ///
-    /// Allocates room for the logits of as many tokens as it never had before.
+    /// The logits equal those of single [`Session::step`] calls, to the bit for fewer tokens than
+    /// [`pith_kernels::FEW_TOKENS`]. They are always exact, even where those of a step are
+    /// [not](SessionOptions::two_stage_logits).
+    ///
+    /// Allocates when it gets more tokens than ever before.
     pub fn step_all(&mut self, tokens: &[u32]) -> Result<(), RuntimeError> {
         self.check(tokens, self.position())?;
         let before = self.exec.traffic;
@@ -230,14 +236,14 @@ impl Session {
         Ok(())
     }
 
-    /// The logits of what follows the token of that index among those of the last [`Session::step_all`]. Panics if
-    /// there were fewer.
+    /// The logits after the token `index` of the last [`Session::step_all`]. Panics if it had fewer
+    /// tokens.
     pub fn logits_at(&self, index: usize) -> &[f32] {
         let vocab_len = self.model.config().vocab_len;
         &self.all_logits[index * vocab_len..][..vocab_len]
     }
 
-    /// The logits that the last [`Session::prefill`] or [`Session::step`] gave.
+    /// The logits of the last [`Session::prefill`] or [`Session::step`].
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
@@ -252,7 +258,7 @@ impl Session {
         self.tokens.len()
     }
 
-    /// Forgets all tokens from `position` on; nothing if there are no more.
+    /// Removes all tokens from `position` on; no effect if there are none.
     pub fn truncate(&mut self, position: usize) {
         self.tokens.truncate(position);
         if position < self.logits_position {
@@ -260,43 +266,43 @@ impl Session {
         }
     }
 
-    /// Forgets all tokens.
+    /// Removes all tokens.
     pub fn reset(&mut self) {
         self.truncate(0);
     }
 
-    /// Tokens that the session has room for.
+    /// Length of the context in tokens.
     pub fn context_len(&self) -> usize {
         self.context_len
     }
 
-    /// Tokens that go through the layers together at most.
+    /// Most tokens that go through the layers together.
     pub fn batch(&self) -> usize {
         self.batch
     }
 
-    /// How keys and values are cached.
+    /// Storage type of cached keys and values.
     pub fn kv_type(&self) -> KvType {
         self.kv_type
     }
 
-    /// Bytes of the whole cache; pages that no position has reached take no memory yet.
+    /// Bytes of the whole cache; untouched pages take no memory yet.
     pub fn kv_bytes(&self) -> u64 {
         self.caches.iter().map(LayerCache::bytes).sum()
     }
 
-    /// Which weights are kept and which are read for every token, where [`SessionOptions::memory`] is limited.
+    /// Placement of the weights, where [`SessionOptions::memory`] sets a limit.
     pub fn placement(&self) -> Option<&Placement> {
         self.placement.as_ref()
     }
 
-    /// Whether a token's logits are computed in two stages: asked for, and the head is stored in two parts and large
-    /// enough.
+    /// Whether single tokens get two-stage logits: requested, and the head has a residual matrix
+    /// and is large enough.
     pub fn has_two_stage_logits(&self) -> bool {
         self.head.is_staged()
     }
 
-    /// Bytes of weights that are locked in memory.
+    /// Bytes of weights locked in memory.
     pub fn locked_bytes(&self) -> u64 {
         self.pins.as_ref().map_or(0, Pins::locked_bytes)
     }
@@ -306,32 +312,32 @@ impl Session {
         &self.model
     }
 
-    /// What it runs on.
+    /// The session's engine.
     pub fn engine(&self) -> &Arc<Engine> {
         self.exec.engine()
     }
 
-    /// Name of the kernels it runs on.
+    /// Name of the kernels.
     pub fn kernels(&self) -> &'static str {
         self.exec.kernels().name()
     }
 
-    /// Threads, the calling one included.
+    /// Number of threads, including the calling one.
     pub fn threads(&self) -> usize {
         self.exec.threads()
     }
 
-    /// What the last call that succeeded touched.
+    /// Traffic of the last successful call.
     pub fn last_traffic(&self) -> Traffic {
         self.last_traffic
     }
 
-    /// What the session touched since it began.
+    /// Traffic since the session began.
     pub fn traffic(&self) -> Traffic {
         self.exec.traffic
     }
 
-    /// Room for the logits of that many tokens.
+    /// Allocates the logits of this many tokens.
     pub(crate) fn reserve_logits(&mut self, tokens: usize) -> Result<(), RuntimeError> {
         let vocab_len = self.model.config().vocab_len;
         self.head.reserve(&self.model, tokens)?;
@@ -342,7 +348,7 @@ impl Session {
         Ok(())
     }
 
-    /// Whether `tokens` can follow the first `position` tokens.
+    /// Checks that `tokens` can follow the first `position` tokens.
     pub(crate) fn check(&self, tokens: &[u32], position: usize) -> Result<(), RuntimeError> {
         let vocab_len = self.model.config().vocab_len;
         if tokens.is_empty() {

@@ -1,32 +1,32 @@
-//! Stop strings: text is held back while it could still be the beginning of one.
+//! Stop strings. Text is held back while it could still be the beginning of one.
 
-/// Lets text through up to the first stop string.
+/// Passes text through up to the first stop string.
 pub(crate) struct StopFilter {
     stops: Vec<String>,
     held: String,
 }
 
-/// What a piece of text led to.
+/// Result of a piece of text.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Passed {
     /// Text that can no longer be part of a stop string; may be empty.
     Text(String),
-    /// The text before this stop string, by its index; nothing passes after it.
+    /// The text before a stop string, and the string's index; nothing passes after it.
     Stop(String, usize),
 }
 
 impl StopFilter {
-    /// Empty stop strings stop nothing.
+    /// A filter for these stop strings; empty ones are ignored.
     pub fn new(stops: Vec<String>) -> Self {
         Self { stops, held: String::new() }
     }
 
-    /// The stop string of that index.
+    /// The stop string with this index.
     pub fn stop(&self, index: usize) -> &str {
         &self.stops[index]
     }
 
-    /// The next piece of text.
+    /// Takes the next piece of text.
     pub fn push(&mut self, piece: &str) -> Passed {
         self.held.push_str(piece);
         let stops = self.stops.iter().enumerate().filter(|(_, stop)| !stop.is_empty());
@@ -41,13 +41,13 @@ impl StopFilter {
         }
         let bytes = self.held.as_bytes();
         let begins = |at: usize| stops.clone().any(|(_, stop)| stop.as_bytes().starts_with(&bytes[at..]));
-        // Where a whole character ends in the held text it ends in the stop string, so `at` is a boundary.
+        // A character boundary in the held text is one in the stop string, so `at` is a boundary.
         let at = (0..bytes.len()).find(|&at| begins(at)).unwrap_or(bytes.len());
         let rest = self.held.split_off(at);
         Passed::Text(std::mem::replace(&mut self.held, rest))
     }
 
-    /// What was still held back, when no more text comes.
+    /// The text still held back, at the end of all text.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
@@ -57,7 +57,7 @@ impl StopFilter {
 mod tests {
     use super::*;
 
-    /// What passes, piece by piece, and the stop string that ended it.
+    /// The text that passes, piece by piece, and the index of the stop string that ended it.
     fn run(stops: &[&str], pieces: &[&str]) -> (Vec<String>, Option<usize>) {
         let mut filter = StopFilter::new(text(stops));
         let mut passed = Vec::new();

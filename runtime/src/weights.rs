@@ -4,32 +4,33 @@ use pith_format::{Encoding, Matrix, Role};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Where a matrix lies.
+/// Location of a matrix.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub encoding: Encoding,
     pub rows: usize,
     pub cols: usize,
-    /// Bytes of the file.
+    /// Byte range in the file.
     pub range: Range<usize>,
-    /// What is read in their place.
+    /// Replacement bytes, read instead of the file's.
     pub own: Option<Arc<[u8]>>,
-    /// Where its blocks begin, and the last one ends, where they differ in size.
+    /// Offsets of the blocks, then the end of the last one, where blocks differ in size.
     pub blocks: Option<Arc<[u64]>>,
 }
 
-/// A vector, copied out of the file. Only [`Exec`](crate::exec::Exec) looks into it, so that every use is counted.
+/// A vector, copied out of the file. Only [`Exec`](crate::exec::Exec) reads it, so that every use
+/// is counted.
 #[derive(Debug)]
 pub(crate) struct Vector(Vec<f32>);
 
-/// A matrix and what is added to its product.
+/// A matrix and the bias of its product.
 #[derive(Debug)]
 pub(crate) struct Linear {
     pub weight: Stored,
     pub bias: Option<Vector>,
 }
 
-/// Weight and bias of a norm; the model says which kind.
+/// Weight and bias of a norm; the model's configuration gives the kind.
 #[derive(Debug)]
 pub(crate) struct Norm {
     pub weight: Vector,
@@ -61,7 +62,7 @@ pub(crate) struct Attention {
 /// The weights of a feed-forward block.
 #[derive(Debug)]
 pub(crate) struct FeedForward {
-    /// `None` in parallel layers whose block reads what attention reads.
+    /// `None` in parallel layers whose block shares attention's input.
     pub norm: Option<Norm>,
     pub gate: Option<Linear>,
     pub up: Linear,
@@ -70,7 +71,7 @@ pub(crate) struct FeedForward {
 }
 
 impl Layer {
-    /// Every matrix, in the order of use.
+    /// All matrices, in the order of use.
     pub fn matrices(&self) -> impl Iterator<Item = &Stored> {
         let attention = self
             .attention
@@ -81,7 +82,7 @@ impl Layer {
         attention.chain(feed_forward).map(|linear| &linear.weight)
     }
 
-    /// The matrix of that role.
+    /// The matrix with this role.
     pub fn matrix(&mut self, role: Role) -> Option<&mut Stored> {
         let (attention, block) = (self.attention.as_mut(), self.feed_forward.as_mut());
         let linear = match role {
@@ -103,14 +104,14 @@ impl Vector {
         Self(values)
     }
 
-    /// For [`Exec`](crate::exec::Exec) alone, which counts it.
+    /// For [`Exec`](crate::exec::Exec) only, which counts the bytes.
     pub fn uncounted(&self) -> &[f32] {
         &self.0
     }
 }
 
 impl Stored {
-    /// The matrix in the file it was resolved in, or what stands in for it.
+    /// The matrix's replacement, or its bytes in the file it was resolved from.
     pub fn of<'a>(&'a self, file: &'a [u8]) -> Matrix<'a> {
         let bytes = self.own.as_deref().unwrap_or_else(|| &file[self.range.clone()]);
         let matrix = match &self.blocks {

@@ -1,4 +1,4 @@
-//! A step allocates nothing: counted by the allocator of this test binary.
+//! A step allocates nothing, as counted by this test binary's allocator.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -14,11 +14,11 @@ struct Counting;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: everything is handed on to the system's allocator.
+// SAFETY: every call is forwarded to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are the system allocator's.
+        // SAFETY: the caller's guarantees are those of the system allocator.
         unsafe { System.alloc(layout) }
     }
 
@@ -43,7 +43,7 @@ fn steps_and_prompts_allocate_nothing() {
         Role::ALL.iter().copied().filter(|&role| role != Role::Tokenizer && role != Role::Head).collect();
     let model = plan.build().open();
     for kernels in pith_kernels::available() {
-        // The reference is there to be right, and computes in vectors of its own.
+        // The reference kernels favour clarity, and allocate their own vectors.
         if kernels.name() == "reference" {
             continue;
         }
@@ -57,7 +57,7 @@ fn steps_and_prompts_allocate_nothing() {
                 };
                 let mut session = Session::new(Arc::clone(&model), options).unwrap();
                 let mut sampler = Sampler::new(SamplerOptions::default()).unwrap();
-                // The first call of all may set up what the system's locks and the sampler keep.
+                // The very first call may set up memory of the system's locks and of the sampler.
                 session.prefill(&[1, 2, 3]).unwrap();
                 sampler.sample(session.logits()).unwrap();
                 let before = COUNT.load(Ordering::Relaxed);

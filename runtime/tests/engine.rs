@@ -26,7 +26,7 @@ fn open(engine: &Arc<Engine>, model: &Arc<Model>) -> Session {
     Session::with_engine(engine, Arc::clone(model), options).unwrap()
 }
 
-/// Logits of a prompt and of steps after it; other tokens for every `seed`.
+/// Logits of a prompt and of steps after it, with different tokens for every `seed`.
 fn logits(session: &mut Session, seed: usize) -> Vec<Vec<f32>> {
     let text: Vec<u32> = tokens(40, 301).into_iter().map(|token| (token + seed as u32) % 301).collect();
     session.reset();
@@ -57,7 +57,7 @@ fn sessions_used_at_once_compute_what_they_compute_alone() {
     }
 }
 
-/// What the system says of the calling thread's CPUs.
+/// The calling thread's CPUs as the system reports them.
 #[cfg(target_os = "linux")]
 fn cpus_allowed() -> String {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
@@ -69,7 +69,7 @@ fn cpus_allowed() -> String {
 fn the_calling_thread_may_run_wherever_it_might_before() {
     let built = built();
     let (model, before) = (built.open(), cpus_allowed());
-    // CPU 0 may not be this process's.
+    // This process may not be allowed CPU 0.
     let cpu = (0..1024).find(|&cpu| {
         let options = EngineOptions { cpus: Some(vec![cpu]), ..EngineOptions::default() };
         Engine::new(options).is_ok()

@@ -1,5 +1,5 @@
-//! Models larger than the memory allowed, against the same models in memory. A binary of its own, since what the
-//! process holds is part of the sum.
+//! Models larger than the memory limit, compared with the same models in memory. A separate binary,
+//! since the process's own memory counts too.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -9,13 +9,13 @@ use pith_runtime::{Model, Placement, RuntimeError, Session, SessionOptions};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use support::{Built, Plan, llama, tokens};
 
-/// One test at a time.
+/// Lets one test run at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Layers of 6 MB and a head of 16, so that the head takes several bands.
+/// Layers of 6 MB and a head of 16 MB, so that the head takes several bands.
 fn large() -> Built {
     plan().build()
 }
@@ -37,7 +37,7 @@ fn options(memory: Option<u64>) -> SessionOptions {
     SessionOptions { memory, threads: Some(2), batch: Some(8), ..SessionOptions::default() }
 }
 
-/// The least memory that a session says it needs, and a little for what the process comes to hold meanwhile.
+/// The least memory that a session reports, plus a little for growth of the process.
 fn least(model: &Model) -> u64 {
     match Placement::new(model, &options(Some(1))) {
         Err(RuntimeError::MemoryLimit { memory_bytes: 1, least_bytes }) => least_bytes + (4 << 20),
@@ -45,7 +45,7 @@ fn least(model: &Model) -> u64 {
     }
 }
 
-/// Everything a session does, and the logits it gives.
+/// Runs every operation of a session; returns the logits.
 fn logits(session: &mut Session) -> Vec<Vec<f32>> {
     let text = tokens(30, 8000);
     let mut all = vec![session.prefill(&text[..19]).unwrap().to_vec()];
@@ -68,7 +68,7 @@ fn streamed_weights_give_the_same_bits() {
     assert!(plain.placement().is_none());
     let expected = logits(&mut plain);
     for (more, streamed) in [(0, 6), (8 << 20, 5), (1 << 32, 0)] {
-        // Each time anew: an emulator's code is part of the process too, and grows.
+        // Measured again each time: an emulator's code is part of the process and grows.
         let memory = Some(least(&model) + more);
         let mut session = Session::new(Arc::clone(&model), options(memory)).unwrap();
         let placement = session.placement().unwrap().clone();
@@ -86,7 +86,7 @@ fn streamed_weights_give_the_same_bits() {
     }
 }
 
-/// In one stage both parts of a head are streamed beside each other; in two, only the first is.
+/// With one stage, both matrices of a head are streamed together; with two, only the first.
 #[test]
 fn a_head_in_two_parts_is_streamed() {
     let _alone = alone();
@@ -102,9 +102,9 @@ fn a_head_in_two_parts_is_streamed() {
     let head_bytes = |placement: &Placement| -> u64 {
         placement.parts.iter().filter(|part| part.name.starts_with("head")).map(|part| part.bytes).sum()
     };
-    let rest = model.index().entry(TensorId::model(Role::HeadResidual)).unwrap().bytes;
+    let residual = model.index().entry(TensorId::model(Role::HeadResidual)).unwrap().bytes;
     let first = model.index().entry(TensorId::model(Role::TokenEmbedding)).unwrap().bytes;
-    for (two_stage_logits, kept) in [(false, first + rest), (true, first)] {
+    for (two_stage_logits, kept) in [(false, first + residual), (true, first)] {
         let of = |memory| SessionOptions { two_stage_logits, ..options(memory) };
         let mut plain = Session::new(Arc::clone(&model), of(None)).unwrap();
         let mut session = Session::new(Arc::clone(&model), of(Some(least(&model)))).unwrap();
@@ -112,9 +112,9 @@ fn a_head_in_two_parts_is_streamed() {
         assert_eq!(head_bytes(&placement), kept);
         assert!(placement.parts.iter().any(|part| part.streamed && part.name.starts_with("head")));
         assert!(logits(&mut session) == logits(&mut plain), "two stages: {two_stage_logits}");
-        // Where there is room for all of it nothing is left out.
+        // With enough memory for everything nothing is left out.
         let whole = Placement::new(&model, &of(Some(1 << 40))).unwrap();
-        assert_eq!(head_bytes(&whole), first + rest);
+        assert_eq!(head_bytes(&whole), first + residual);
     }
 }
 

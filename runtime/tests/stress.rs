@@ -1,6 +1,6 @@
-//! Whatever is done to sessions, none of them hangs and all compute on as if nothing had been.
+//! Stress: random operations on sessions never hang, and never change later results.
 //!
-//! | variable | what | where not given |
+//! | variable | meaning | default |
 //! |---|---|---|
 //! | `PITH_STRESS_SECONDS` | how long to go on | 2 |
 //! | `PITH_STRESS_SEED` | the first round's seed, which a failure names | the clock |
@@ -18,15 +18,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A round that takes longer hangs.
+/// A longer round counts as hung.
 const LONGEST_ROUND: Duration = Duration::from_secs(60);
 
-/// How often the watchdog looks.
+/// Period of the watchdog.
 const TICK: Duration = Duration::from_millis(200);
 
 const VOCAB_LEN: usize = 400;
 
-/// Large enough that threads get work, small enough for many tokens a second.
+/// Large enough that threads get work, small enough for many tokens per second.
 fn model(encoding: Encoding) -> (support::Built, Arc<Model>) {
     let mut plan = support::llama();
     plan.encoding = encoding;
@@ -59,7 +59,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text}, expected a number")))
 }
 
-/// Numbers from a seed.
+/// Random numbers from a seed.
 struct Random(u64);
 
 impl Random {
@@ -71,7 +71,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `end`, which is not 0.
+    /// Less than `end`, which is not 0.
     fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
@@ -80,13 +80,14 @@ impl Random {
         self.below(count) == 0
     }
 
-    /// From few words, so that there is something to look up; at least one.
+    /// At least one token, from few different ones, so that lookups find matches.
     fn tokens(&mut self, most: usize) -> Vec<u32> {
         (0..1 + self.below(most)).map(|_| self.below(20) as u32 * 17).collect()
     }
 }
 
-/// Ends the process, with the seed, if a round takes too long: a thread that hangs cannot be ended otherwise.
+/// Ends the process, naming the seed, if a round takes too long: a hung thread cannot be ended
+/// otherwise.
 struct Watchdog {
     present: Arc<Mutex<Option<(u64, Instant)>>>,
 }
@@ -96,7 +97,7 @@ impl Watchdog {
         let present: Arc<Mutex<Option<(u64, Instant)>>> = Arc::default();
         let watched = Arc::downgrade(&present);
         std::thread::spawn(move || {
-            // Counts its own ticks: a process that is stopped for a while, or a machine that sleeps, hangs nowhere.
+            // Counts its own ticks: a stopped process or a sleeping machine is no hang.
             let (mut last, mut ticks) = (None, 0);
             while let Some(present) = watched.upgrade() {
                 let round = *present.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,7 +121,7 @@ impl Watchdog {
     }
 }
 
-/// One session's life.
+/// The life of one session.
 struct Life<'a> {
     model: &'a Arc<Model>,
     random: Random,
@@ -129,7 +130,7 @@ struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    /// On this engine, or on one of its own.
+    /// A session on this engine, or on its own.
     fn begin(model: &'a Arc<Model>, seed: u64, engine: Option<&Arc<Engine>>) -> Self {
         let mut random = Random(seed);
         let options = SessionOptions {
@@ -174,7 +175,7 @@ impl<'a> Life<'a> {
         assert!(self.session.position() <= context_len);
     }
 
-    /// All tokens or none.
+    /// All tokens were appended, or none.
     fn appended(
         &mut self,
         before: usize,
@@ -189,7 +190,7 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// The caller's own panic goes through the session.
+    /// The caller's own panic passes through the session.
     fn break_a_receiver(&mut self, tokens: &[u32]) {
         let before = self.session.position();
         let tokens = &tokens[..tokens.len().min(self.session.context_len() - before)];
@@ -200,7 +201,7 @@ impl<'a> Life<'a> {
         let result = catch_unwind(AssertUnwindSafe(|| {
             self.session.logits_of(tokens, |position, _| {
                 if position == culprit {
-                    // Without the message that a panic prints.
+                    // Avoids the message that `panic!` prints.
                     resume_unwind(Box::new(position));
                 }
             })
@@ -209,7 +210,7 @@ impl<'a> Life<'a> {
         assert!((before..=culprit).contains(&self.session.position()));
     }
 
-    /// Steps until the context has no more room.
+    /// Steps until the context is full.
     fn fill(&mut self) {
         let mut error = None;
         while error.is_none() {
@@ -219,7 +220,7 @@ impl<'a> Life<'a> {
         assert_eq!(self.session.position(), self.session.context_len());
     }
 
-    /// A reply that may be looked up, may run over the context, and may be broken off.
+    /// A reply that may use lookup, overflow the context, or be stopped early.
     fn reply(&mut self, prompt: &[u32]) {
         let (random, context_len) = (&mut self.random, self.session.context_len());
         let full_context = match random.is_one_in(2) {
@@ -258,7 +259,7 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// What the session computes now is what a new one computes on one thread.
+    /// The session must now compute what a new one computes on one thread.
     fn end(mut self) {
         let tokens = self.random.tokens(self.session.context_len());
         self.session.reset();
@@ -282,7 +283,7 @@ fn random_engine(random: &mut Random) -> Arc<Engine> {
     Engine::new(options).unwrap()
 }
 
-/// Some sessions at once, each with threads of its own, or all on the same.
+/// Several sessions at once, each with its own threads or all on the same.
 fn round(models: &[Arc<Model>], seed: u64) -> usize {
     let mut random = Random(seed);
     let lives: Vec<_> =
@@ -292,7 +293,7 @@ fn round(models: &[Arc<Model>], seed: u64) -> usize {
     let act = |(model, seed): (usize, u64)| {
         let mut life = Life::begin(&models[model], seed, shared.as_ref());
         (0..acts).for_each(|_| life.act());
-        // Others are dropped just as they are.
+        // The others are dropped in their current state.
         if !life.random.is_one_in(4) {
             life.end();
         }
@@ -327,7 +328,7 @@ fn sessions_survive_whatever_is_done_to_them() {
     assert!(rounds > 0);
 }
 
-/// Greedy, in a context that is filled again and again.
+/// A greedy reply in a context that fills repeatedly.
 fn long_reply(model: &Arc<Model>, kernels: &str, threads: usize, max_tokens: usize) -> Vec<u32> {
     let options = SessionOptions {
         context_len: Some(320),
@@ -355,7 +356,7 @@ fn a_long_reply_is_the_same_on_any_number_of_threads() {
     let max_tokens = number("PITH_STRESS_TOKENS").unwrap_or(usual) as usize;
     let mut kernels: Vec<String> =
         pith_kernels::available().iter().map(|kernels| kernels.name().into()).collect();
-    // It computes in f64, far too slowly.
+    // It computes in f64, far too slowly here.
     kernels.retain(|name| name != "reference");
     if let Ok(only) = std::env::var("PITH_STRESS_KERNELS") {
         kernels = vec![only];

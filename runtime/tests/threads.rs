@@ -1,4 +1,4 @@
-//! How many threads a process has with many sessions.
+//! Thread count of a process with many sessions.
 
 #![cfg(target_os = "linux")]
 
@@ -32,7 +32,7 @@ fn a_hundred_sessions_share_one_pool() {
     println!("{} threads with 100 sessions, {before} before", threads());
     assert_eq!(threads(), before + 2);
     drop((sessions, engine));
-    // The system lists a thread a moment longer than its end can be waited for.
+    // The system still lists a thread for a moment after it was joined.
     let begin = Instant::now();
     while threads() > before && begin.elapsed() < Duration::from_secs(60) {
         std::thread::yield_now();

@@ -1,18 +1,20 @@
-//! Rounding of a head's row to 4 bits: groups of 32 codes, each the nearest of 16 levels times the group's scale.
+//! Rounding of a head's row to 4 bits, in groups of 32 codes. A code picks one of 16 levels; the
+//! value is the level times the group's scale.
 //!
-//! A few large numbers would make all others of their group coarse. So rows are [spread] first, which makes every number
-//! of a group the sum or difference of all of them; queries are spread too, which leaves scores what they were, and mixes of
-//! values are brought back.
+//! A few large numbers would make the scale too coarse for the others of their group. Rows are
+//! therefore [spread] first: every number becomes a signed sum of all numbers of its group. Queries
+//! are spread too, which leaves the scores unchanged; mixes of values are spread back.
 
 use super::{MAX_F16, saturating_f16};
 use half::f16;
 use pith_kernels::{KV4_BYTES, KV4_GROUP, KV4_LEVELS};
 
-/// What the largest number of a group may become, in units of its scale. The levels reach further on one side and lie
-/// closer together on the other, and a little beyond them is not lost: whichever errs least is taken.
+/// Candidates for the group's largest number, in units of its scale. The levels reach further on
+/// one side and lie closer together on the other, and numbers a little beyond them lose nothing.
+/// The candidate with the least error is taken.
 const PEAKS: [f32; 4] = [-127.0, -115.0, 113.0, 125.0];
 
-/// The code of the level nearest to every whole number from −128 to 127, by the number's byte.
+/// Code of the level nearest to each integer from −128 to 127, indexed by its byte.
 const NEAREST: [u8; 256] = {
     let (mut codes, mut byte) = ([0; 256], 0);
     while byte < 256 {
@@ -30,13 +32,13 @@ const NEAREST: [u8; 256] = {
     codes
 };
 
-/// Groups of a row.
+/// Number of groups in a row.
 pub fn groups(head_dim: usize) -> usize {
     head_dim.div_ceil(KV4_GROUP)
 }
 
-/// Multiplies each group of each row by a Hadamard matrix, orthonormal and its own inverse. What is left of a row
-/// behind the last group goes in parts of 16, 8, 4, 2 and 1.
+/// Multiplies each group of each row by a Hadamard matrix, orthonormal and its own inverse. The
+/// numbers after the last whole group are split into parts of 16, 8, 4, 2 and 1.
 pub fn spread(head_dim: usize, x: &mut [f32]) {
     for row in x.chunks_exact_mut(head_dim) {
         let (groups, mut rest) = row.as_chunks_mut::<KV4_GROUP>();
@@ -51,8 +53,8 @@ pub fn spread(head_dim: usize, x: &mut [f32]) {
     }
 }
 
-/// The same for one group. Sums and differences of its halves are put in turns five times, which ends in the order it
-/// began with, and each time is the same few instructions on whole vectors.
+/// [`spread`] of one group. Five steps interleave the sums and differences of its halves; the final
+/// order is the original one, and each step is the same few vector instructions.
 #[inline]
 fn spread_group(group: &mut [f32; KV4_GROUP]) {
     let mut from = *group;
@@ -68,7 +70,7 @@ fn spread_group(group: &mut [f32; KV4_GROUP]) {
     *group = from.map(|value| value * factor);
 }
 
-/// The same for one block, whose length is a power of two.
+/// [`spread`] of one block, whose length is a power of two.
 fn spread_block(block: &mut [f32]) {
     let mut half = block.len() / 2;
     while half > 0 {
@@ -84,7 +86,7 @@ fn spread_block(block: &mut [f32]) {
     block.iter_mut().for_each(|value| *value *= factor);
 }
 
-/// Rounds a row. `codes` and `scales` are its groups'.
+/// Rounds a row. `codes` and `scales` belong to its groups.
 pub fn store(values: &[f32], codes: &mut [u8], scales: &mut [u16]) {
     let groups = codes.as_chunks_mut().0.iter_mut().zip(scales);
     for ((codes, scale), values) in groups.zip(values.chunks(KV4_GROUP)) {
@@ -92,7 +94,7 @@ pub fn store(values: &[f32], codes: &mut [u8], scales: &mut [u16]) {
     }
 }
 
-/// Rounds up to 32 numbers and gives their scale; what is behind them becomes some code.
+/// Rounds up to 32 numbers and returns their scale; codes after them are arbitrary.
 fn store_group(values: &[f32], codes: &mut [u8; KV4_BYTES]) -> f16 {
     let largest = values.iter().fold(0.0f32, |largest, &value| {
         let value = value.clamp(-MAX_F16, MAX_F16);
@@ -103,7 +105,7 @@ fn store_group(values: &[f32], codes: &mut [u8; KV4_BYTES]) -> f16 {
     for peak in PEAKS {
         let scale = largest / peak;
         let (share, norm) = fit(values, scale);
-        // With the best scale for these levels, the error is Σ value² less this.
+        // With the optimal scale for these levels, the error is Σ value² minus this.
         let gain = share * share / norm;
         if gain.is_finite() && best.is_none_or(|(most, _)| gain > most) {
             best = Some((gain, scale));
@@ -118,7 +120,7 @@ fn store_group(values: &[f32], codes: &mut [u8; KV4_BYTES]) -> f16 {
     saturating_f16(share / norm)
 }
 
-/// `Σ value · level` and `Σ level²` with each value's nearest level at this scale.
+/// `Σ value · level` and `Σ level²`, with the level nearest to each value at this scale.
 fn fit(values: &[f32], scale: f32) -> (f32, f32) {
     let inverse = 1.0 / scale;
     values.iter().fold((0.0, 0.0), |(share, norm), &value| {
@@ -127,9 +129,9 @@ fn fit(values: &[f32], scale: f32) -> (f32, f32) {
     })
 }
 
-/// The code of the level nearest to the whole number nearest to `x`.
+/// Code of the level nearest to `x` rounded to an integer.
 fn nearest(x: f32) -> u8 {
-    // 1.5 · 2²³: what is added to it moves to its last bits, rounded to a whole number.
+    // 1.5 · 2²³: adding it leaves `x`, rounded to an integer, in the low bits.
     let bits = (x.clamp(-127.0, 127.0) + 12_582_912.0).to_bits();
     NEAREST[usize::from(bits as u8)]
 }
@@ -153,7 +155,7 @@ mod tests {
         values.iter().zip(found).map(|(value, found)| f64::from(value - found).powi(2)).sum()
     }
 
-    /// What rounding to nearest gives with the first level for the largest number.
+    /// Rounding to nearest, with the scale from the first level for the largest number.
     fn plainly(values: &[f32]) -> Vec<f32> {
         let largest = values.iter().fold(0.0f32, |a, &b| if b.abs() > a.abs() { b } else { a });
         let scale = saturating_f16(largest / -127.0).to_f32();
@@ -169,12 +171,12 @@ mod tests {
     fn no_group_is_worse_than_plainly_rounded() {
         let mut random = Random::new(7);
         let (mut searched, mut plain) = (0.0, 0.0);
-        // Half of f16's smallest step, times the largest level: what a scale beyond its normal numbers is off.
+        // Half of f16's smallest step, times the largest level: the error of a subnormal scale.
         let least = 127.0 * 2f32.powi(-25);
         for case in 0..2000 {
             let len = 1 + case % KV4_GROUP;
             let factor = 10f32.powi(case as i32 % 7 - 3);
-            // Twelve uniform numbers are nearly a normal one.
+            // The sum of twelve uniform numbers is nearly normal.
             let values: Vec<f32> = (0..len)
                 .map(|_| factor * ((0..12).map(|_| random.unit()).sum::<f64>() - 6.0) as f32)
                 .collect();
@@ -187,7 +189,7 @@ mod tests {
                 );
             }
             let [a, b] = [&found, &expected].map(|found| error(&values, found));
-            // f16's scale, and the numbers rounded to whole ones before.
+            // The error of the f16 scale, and of rounding the numbers to integers first.
             let slack = len as f64 * f64::from(0.01 * largest + least).powi(2);
             assert!(a <= b + slack, "{a} for {b} of {values:?}");
             if len == KV4_GROUP {
@@ -218,13 +220,13 @@ mod tests {
             spread(head_dim, &mut turned[0]);
             assert!(error(&rows[0], &turned[0]) < 1e-12 * head_dim as f64);
         }
-        // Whole groups take another way to the same matrix.
+        // Whole groups use another algorithm for the same matrix.
         let mut group: [f32; KV4_GROUP] = std::array::from_fn(|_| random.unit() as f32 - 0.5);
         let mut block = group;
         spread_group(&mut group);
         spread_block(&mut block);
         assert!(error(&group, &block) < 1e-10, "{group:?} is not {block:?}");
-        // One large number among small ones goes to all of its group.
+        // One large number among small ones spreads over its group.
         let mut row = [0.0; 64];
         row[5] = 8.0;
         spread(64, &mut row);

@@ -1,4 +1,4 @@
-//! One thing that many threads want, each for a while: first come, first served.
+//! A resource lent to one thread at a time, first come, first served.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,8 +6,8 @@ use std::thread::Thread;
 
 /// Lends a `T` to one borrower at a time.
 ///
-/// A mutex alone would let a borrower that gives it back and asks again at once, as a long prompt does, pass by
-/// everyone who waits.
+/// With a mutex alone, a borrower that returns it and asks again at once, as a long prompt does,
+/// would overtake everyone who waits.
 pub(super) struct Lender<T> {
     state: Mutex<State<T>>,
 }
@@ -28,7 +28,7 @@ impl<T> Lender<T> {
         Self { state: Mutex::new(State { here: Some(thing), waiting: VecDeque::new() }) }
     }
 
-    /// Waits until nobody has it and nobody asked before.
+    /// Waits until it is free and all earlier requests are served.
     pub fn lend(&self) -> T {
         let mut state = lock(&self.state);
         if let Some(thing) = state.here.take() {
@@ -45,7 +45,7 @@ impl<T> Lender<T> {
         }
     }
 
-    /// Hands it to whoever waits for longest.
+    /// Returns it, to the borrower that has waited longest.
     pub fn take_back(&self, thing: T) {
         let mut state = lock(&self.state);
         let Some(waiter) = state.waiting.pop_front() else {
@@ -58,7 +58,8 @@ impl<T> Lender<T> {
     }
 }
 
-/// Nothing panics while it holds one of these locks but an allocation, after which the content is still sound.
+/// A lock that ignores poisoning. Only an allocation can panic under it, and the content is then
+/// still sound.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -100,14 +101,14 @@ mod tests {
                     lender.take_back(list);
                     told.send(borrower).unwrap();
                 });
-                // The next one comes when this one waits.
+                // The next borrower starts once this one waits.
                 while lock(&lender.state).waiting.len() <= borrower {
                     std::thread::yield_now();
                 }
             }
             held.push(9);
             lender.take_back(held);
-            // Whoever comes now waits for the others.
+            // Later borrowers now queue behind the others.
             let list = lender.lend();
             assert!(list.starts_with(&[9, 0]), "{list:?}");
             lender.take_back(list);

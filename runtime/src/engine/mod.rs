@@ -9,28 +9,29 @@ use pith_kernels::Kernels;
 use std::fmt;
 use std::sync::Arc;
 
-/// What an engine is to be like.
+/// Options of an engine.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
-    /// Threads, the calling one included; as many as there are CPUs given, or as the system says can run at once.
+    /// Number of threads, including the calling one. Default: the number of given CPUs, or the
+    /// parallelism that the system reports.
     pub threads: Option<usize>,
-    /// Keeps each thread but the calling one on a CPU of its own. For machines that do nothing else.
+    /// Pins each thread except the calling one to its own CPU. For machines that do nothing else.
     pub pin_threads: bool,
-    /// The CPUs that all threads are kept on, by the system's numbers. The thread that calls a session is on them
-    /// while it computes a pass, and where it was before as soon as the pass ends. Left to the system where there are
-    /// none given. An error where the system has no call for that, or refuses one of them.
+    /// CPUs for all threads, by the system's numbers. A thread that calls a session moves to them
+    /// for each pass and returns to its own CPUs when the pass ends. Default: the system decides.
+    /// An error where the system has no such call or refuses one of the CPUs.
     pub cpus: Option<Vec<usize>>,
-    /// Name of the kernels; the fastest that this CPU can run.
+    /// Name of the kernels. Default: the fastest that this CPU can run.
     pub kernels: Option<String>,
 }
 
-/// Threads and the kernels that they run, for any number of sessions.
+/// Threads and their kernels, shared by any number of sessions.
 ///
-/// Passes of sessions that are used from several threads at once take turns, in the order in which they were asked
-/// for: each pass has all threads, and while nobody else waits it costs two uncontended locks.
+/// When several threads use sessions at once, passes take turns in the order of their requests.
+/// Each pass has all threads. Without contention a pass costs two uncontended locks.
 ///
-/// Making an engine, and opening sessions on it, leaves the calling thread as it was: it may run wherever it might
-/// before.
+/// Creating an engine, and opening sessions on it, leaves the affinity of the calling thread
+/// unchanged.
 ///
 /// ```no_run
 /// use pith_runtime::{Engine, EngineOptions, Model, Session, SessionOptions};
@@ -51,7 +52,7 @@ pub struct Engine {
     pool: Lender<Pool>,
 }
 
-/// An engine's threads while a pass has them.
+/// An engine's threads, lent to one pass.
 pub(crate) struct Lent {
     pub pool: Pool,
     visit: Option<Visit>,
@@ -68,19 +69,19 @@ impl Engine {
             expected: format!("CPUs that this process may use: {reason}"),
         };
         let cpus = options.cpus.as_deref().map(CpuSet::new).transpose().map_err(refused)?;
-        // Threads begin on the CPUs of the thread that starts them.
+        // Threads inherit the CPUs of the thread that starts them.
         let _visit = cpus.as_ref().and_then(CpuSet::visit);
         let pool = Pool::new(threads, options.pin_threads)
             .map_err(|source| RuntimeError::Threads { threads, source })?;
         Ok(Arc::new(Self { cpus, ..Self::of(kernels, pool) }))
     }
 
-    /// Runs `kernels` on the threads of `pool`.
+    /// An engine of `kernels` on the threads of `pool`.
     pub(crate) fn of(kernels: &'static dyn Kernels, pool: Pool) -> Self {
         Self { kernels, threads: pool.threads(), cpus: None, pool: Lender::new(pool) }
     }
 
-    /// Threads, the calling one included.
+    /// Number of threads, including the calling one.
     pub fn threads(&self) -> usize {
         self.threads
     }
@@ -94,14 +95,14 @@ impl Engine {
         self.kernels
     }
 
-    /// The threads, for one pass; waits while others have them. The calling thread is on the engine's CPUs until they are
-    /// given back.
+    /// Lends the threads for one pass; waits while others have them. The calling thread stays on
+    /// the engine's CPUs until they are returned.
     pub(crate) fn lend(&self) -> Lent {
         let pool = self.pool.lend();
         Lent { pool, visit: self.cpus.as_ref().and_then(CpuSet::visit) }
     }
 
-    /// Ends a pass, on the thread that began it.
+    /// Ends a pass; must be called on the thread that began it.
     pub(crate) fn take_back(&self, lent: Lent) {
         let Lent { pool, visit } = lent;
         drop(visit);
@@ -117,7 +118,7 @@ impl fmt::Debug for Engine {
 }
 
 impl EngineOptions {
-    /// Threads of an engine with these options.
+    /// Number of threads of an engine with these options.
     pub(crate) fn thread_count(&self) -> Result<usize, RuntimeError> {
         let all = || std::thread::available_parallelism().map_or(1, |count| count.get());
         let cpus = self.cpus.as_ref().map_or_else(all, Vec::len);

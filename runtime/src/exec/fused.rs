@@ -1,5 +1,6 @@
-//! Products of many tokens whose results are worked on while they are in the nearest caches: a thread computes a few
-//! rows for all tokens, and what becomes of them is all that goes to memory.
+//! Matrix products of many tokens, fused with the operation that follows. A thread computes a few
+//! rows for all tokens, applies the operation while the results are in its nearest caches, and
+//! writes only the final values to memory.
 
 use super::{Exec, pool, recycled};
 use pith_format::{Matrix, TILE_ROWS};
@@ -7,26 +8,26 @@ use pith_kernels::{
     ACTIVATION_GROUP, Activations, Kernels, MIN_PACKED, Operand, PACKED_TOKENS, pack_rows, padded_len,
 };
 
-/// Most rows of a band: few enough for the results of all tokens to stay in a cache. Bands are whole panels and whole
-/// groups of activations.
+/// Most rows of a band: few enough that the results of all tokens stay in a cache. Bands are whole
+/// panels and whole groups of activations.
 const MAX_BAND_ROWS: usize = 128;
 
-/// What the rows of a band are a multiple of, but for the last band's.
+/// Rows of a band are a multiple of this, except in the last band.
 const BAND_UNIT: usize = 32;
 
-/// Most matrices whose results meet in a band.
+/// Most matrices whose results are combined in one band.
 const MAX_MATRICES: usize = 2;
 
-/// What a thread computes a band in.
+/// Working memory of one thread for one band.
 pub(super) struct Scratch {
-    /// Matrix by matrix, token by token.
+    /// Results in the order matrix, token, row.
     results: Vec<f32>,
-    /// Room for one slice a token; empty between products.
+    /// Reused list of one slice per token; empty between products.
     rows: Vec<&'static mut [f32]>,
 }
 
 impl Scratch {
-    /// For products with up to `batch` tokens.
+    /// Working memory for products with up to `batch` tokens.
     pub fn new(batch: usize) -> Self {
         let tokens = if batch < MIN_PACKED { 0 } else { batch };
         Self { results: vec![0.0; MAX_MATRICES * MAX_BAND_ROWS * tokens], rows: Vec::with_capacity(tokens) }
@@ -34,8 +35,8 @@ impl Scratch {
 }
 
 impl Exec {
-    /// `sums += weight · x`, `tokens × rows`. `finish` is called with the results of each token, in parts, before they
-    /// are added: the part's first row, and the part.
+    /// `sums += weight · x`, `tokens × rows`. `finish` is called on each token's results, in parts,
+    /// before they are added. Its arguments: the part's first row, and the part.
     pub fn multiply_add(
         &mut self,
         x: Operand<'_>,
@@ -63,9 +64,10 @@ impl Exec {
         (self.parts, self.rests) = (recycled(&mut places), recycled(&mut rests));
     }
 
-    /// Makes what `finish` leaves in the results of the first of `weights` the operand of the next products, packed
-    /// alone. All weights have as many rows. `finish` is called with the results of each token, in parts: the kernels, the
-    /// first row of the parts, and a part of every matrix.
+    /// Multiplies, applies `finish`, and makes the results of the first of `weights` the operand of
+    /// the next products, in packed form only. All weights have the same number of rows. `finish`
+    /// is called on each token's results, in parts. Its arguments: the kernels, the first row of
+    /// the parts, and one part of every matrix.
     pub fn multiply_packed<'b, const N: usize>(
         &mut self,
         x: Operand<'_>,
@@ -97,14 +99,15 @@ impl Exec {
         operand.operand()
     }
 
-    /// Rows of a band of a matrix, so that all threads have equally many.
+    /// Rows of a band of a matrix, such that all threads get equally many.
     fn band_rows(&self, rows: usize) -> usize {
         let bands = rows.div_ceil(MAX_BAND_ROWS).next_multiple_of(self.threads());
         rows.div_ceil(bands).next_multiple_of(BAND_UNIT)
     }
 
-    /// Calls `finish` for every band of `weights`: the kernels, the band's first row, the results of each matrix,
-    /// `tokens × rows`, and the band's places, as many for each band.
+    /// Calls `finish` for every band of `weights`. Its arguments: the kernels, the band's first
+    /// row, the results of each matrix (`tokens × rows`), and the band's places (the same number
+    /// for every band).
     fn in_bands<const N: usize, T: Send>(
         &mut self,
         x: Operand<'_>,
@@ -144,7 +147,7 @@ impl Exec {
     }
 }
 
-/// Takes the first `len` values away.
+/// Splits off the first `len` values.
 fn cut<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     rest.split_off_mut(..len).expect("as many as there are rows")
 }
@@ -206,7 +209,7 @@ mod tests {
                             *gate += *up * (first + row) as f32;
                         }
                     });
-                    // What pads a token is not read.
+                    // Padding of a token is not read.
                     let used = rows.div_ceil(ACTIVATION_GROUP);
                     let stride = padded_len(rows) / ACTIVATION_GROUP;
                     for (found, expected) in

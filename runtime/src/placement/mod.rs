@@ -1,4 +1,5 @@
-//! Models larger than memory: what is kept, what is read for every token, and how fast that can be.
+//! Models larger than memory: which weights are kept, which are streamed for every token, and at
+//! what rate.
 
 mod plan;
 mod stream;
@@ -17,40 +18,42 @@ use std::time::Duration;
 pub(crate) use stream::Stream;
 use stream::{Ahead, Circle, pieces};
 
-/// Pages beside each other are asked for at once, even with a vector or some padding between them.
+/// Ranges closer than this are requested together, even with a vector or padding between them.
 const MERGE_BYTES: usize = 1 << 16;
 
-/// Stacks, the allocator's reserves, and large pages that a kept part shares with a streamed one.
+/// Reserve for stacks, the allocator, and large pages shared by a kept and a streamed part.
 const SLACK_BYTES: u64 = 24 << 20;
 
-/// What a process without `/proc` is taken to hold already.
+/// Assumed size of a process without `/proc`.
 const PROCESS_BYTES: u64 = 64 << 20;
 
-/// How much faster announcing pieces must be to be preferred.
+/// Least speed-up for which announcing pieces is preferred.
 const CLEARLY_FASTER: f64 = 1.25;
 
-/// Longest time that the disk is measured.
+/// Longest time of a disk measurement.
 const PROBE_TIME: Duration = Duration::from_millis(500);
 
-/// Where the weights of a session are: some kept in memory, the others read from the file for every token.
+/// Placement of a session's weights: some are kept in memory, the others are streamed from the file
+/// for every token.
 #[derive(Clone, Debug)]
 pub struct Placement {
-    /// Memory that everything together may take.
+    /// Limit for everything together.
     pub memory_bytes: u64,
     /// Keys and values of the whole context.
     pub kv_bytes: u64,
-    /// Activations, what the process holds already, and some reserve.
+    /// Activations, memory that the process already holds, and a reserve.
     pub working_bytes: u64,
-    /// Room for what is streamed: the part in use and what is read ahead of it.
+    /// Window of the stream: the part in use and the pieces read ahead.
     pub window_bytes: u64,
-    /// What a token reads, in order: the layers, then the head, cut into bands no larger than the largest layer.
+    /// Parts in the order of use: the layers, then the head, cut into bands no larger than the
+    /// largest layer.
     pub parts: Vec<Part>,
-    /// What reading the streamed parts was measured to give, if it was.
+    /// Measured rate of reading the streamed parts, if it was measured.
     pub disk: Option<DiskRate>,
     ahead: Ahead,
-    /// The second part of a head is no part here: it does not fit, two stages read little of it, and what they read is
-    /// given back.
-    pub(crate) rest_outside: bool,
+    /// The head's residual matrix is not among the parts. It does not fit, two-stage logits read
+    /// little of it, and the pages they read are released.
+    pub(crate) residual_outside: bool,
 }
 
 /// A part of a model's weights.
@@ -60,12 +63,13 @@ pub struct Part {
     pub name: String,
     /// Bytes of its matrices.
     pub bytes: u64,
-    /// Read from the file for every token; otherwise kept.
+    /// Streamed from the file for every token; otherwise kept.
     pub streamed: bool,
     ranges: Vec<Range<usize>>,
 }
 
-/// What a disk gave: cold pages of the model's own file, read in order through the map with read-ahead.
+/// Measured disk rate: cold pages of the model's own file, read in order through the map with
+/// read-ahead.
 #[derive(Clone, Copy, Debug)]
 pub struct DiskRate {
     /// Bytes read.
@@ -75,20 +79,21 @@ pub struct DiskRate {
 }
 
 impl DiskRate {
-    /// Bytes a second.
+    /// Bytes per second.
     pub fn bytes_per_second(self) -> f64 {
         self.bytes as f64 / self.seconds.max(1e-9)
     }
 }
 
 impl Placement {
-    /// Decides for a session of `options`, of which [`SessionOptions::memory`] is the limit; without one everything is
-    /// kept. So it is where the model is a copy in memory, which a limit can only refuse.
+    /// Plans for a session of `options`; [`SessionOptions::memory`] is the limit. Without a limit
+    /// everything is kept. A model copied into memory is also kept whole; a limit can only refuse
+    /// it.
     pub fn new(model: &Model, options: &SessionOptions) -> Result<Self, RuntimeError> {
         Self::with(model, options, options.resolve(model)?)
     }
 
-    /// [`Placement::new`] where what was left open is known.
+    /// [`Placement::new`] with the defaults already filled in.
     pub(crate) fn with(
         model: &Model,
         options: &SessionOptions,
@@ -98,14 +103,15 @@ impl Placement {
         let memory_bytes = options.memory.unwrap_or(u64::MAX);
         let layer_kv = config.layers.iter().map(|layer| options.kv_type.position_bytes(layer));
         let kv_bytes = layer_kv.sum::<u64>().saturating_mul(needs.context_len as u64);
-        // Read now, so that it is among what the process holds; an error comes back when it is used.
+        // Load the tokenizer now, so that it counts as memory of the process. An error is reported
+        // at its use.
         let _ = model.tokenizer();
         let holds = resident_bytes().unwrap_or(PROCESS_BYTES);
         let working = |parts: &[Part]| {
             let weight_bytes: u64 = parts.iter().map(|part| part.bytes).sum();
             let working_bytes = activation_bytes(model, needs.context_len, needs.batch, needs.threads)
                 .saturating_add(holds)
-                // A page's entry in the process's table is a 512th of it.
+                // A page table entry takes 1/512 of its page.
                 .saturating_add(SLACK_BYTES + weight_bytes / 512);
             (working_bytes, weight_bytes)
         };
@@ -113,8 +119,8 @@ impl Placement {
         let (mut working_bytes, weight_bytes) = working(&parts);
         let all = kv_bytes.saturating_add(working_bytes).saturating_add(weight_bytes);
         let mapped = model.storage().is_mapped();
-        let rest_outside = mapped && options.two_stage_logits && has_stages(model) && all > memory_bytes;
-        if rest_outside {
+        let residual_outside = mapped && options.two_stage_logits && has_stages(model) && all > memory_bytes;
+        if residual_outside {
             parts = parts_of(model, false);
             working_bytes = working(&parts).0;
         }
@@ -123,7 +129,7 @@ impl Placement {
         let fixed = kv_bytes.saturating_add(working_bytes);
         let placed = match mapped {
             true => place(&Sizes { layers, head_bands, fixed }, memory_bytes),
-            // There is nothing to read again: the process holds all of it, which is counted there.
+            // Nothing can be streamed: the process already holds all of it, and `fixed` counts it.
             false if fixed > memory_bytes => Err(fixed),
             false => Ok(Choice { streamed: vec![false; parts.len()], window: 0 }),
         };
@@ -139,30 +145,31 @@ impl Placement {
             parts,
             disk: None,
             ahead: Ahead::Announced,
-            rest_outside,
+            residual_outside,
         })
     }
 
-    /// Bytes that stay in memory.
+    /// Bytes of the kept parts.
     pub fn kept_bytes(&self) -> u64 {
         self.parts.iter().filter(|part| !part.streamed).map(|part| part.bytes).sum()
     }
 
-    /// Bytes that are read for every token, or for every batch of a prompt.
+    /// Bytes streamed for every token, or for every batch of a prompt.
     pub fn streamed_bytes(&self) -> u64 {
         self.parts.iter().filter(|part| part.streamed).map(|part| part.bytes).sum()
     }
 
-    /// Tokens a second that the disk allows; `None` where nothing is streamed or the disk was not measured.
+    /// Upper bound of tokens per second from the disk rate; `None` where nothing is streamed or the
+    /// disk was not measured.
     pub fn tokens_per_second(&self) -> Option<f64> {
         let streamed = Some(self.streamed_bytes()).filter(|&bytes| bytes > 0)?;
         Some(self.disk?.bytes_per_second() / streamed as f64)
     }
 
-    /// Measures the disk on what is to be streamed: for half a second at most, less where there is less.
+    /// Measures the disk on the streamed parts, for half a second at most.
     ///
-    /// Reading ahead goes two ways, which take turns, since a disk's rate is not the same from moment to moment. The
-    /// way that gives the system less work is kept unless the other is clearly faster.
+    /// Two ways of reading ahead alternate, because a disk's rate varies with time. The way with
+    /// less work for the system is used unless the other is clearly faster.
     pub fn measure(&mut self, model: &Arc<Model>) {
         let ranges = self.streamed_ranges();
         if ranges.is_empty() {
@@ -194,10 +201,10 @@ impl Placement {
         }
     }
 
-    /// Reads what is kept and locks it where the system permits, then starts to read what is streamed.
+    /// Reads the kept parts, locks them where the system permits, and starts the stream.
     ///
-    /// `must_lock`: an error where it does not permit. Everything that is kept is then locked, also where nothing
-    /// is streamed; otherwise only where something is.
+    /// `must_lock`: an error where the system does not permit it; all kept parts are then locked,
+    /// even where nothing is streamed. Otherwise they are locked only where something is streamed.
     pub(crate) fn enact(
         &mut self,
         model: &Arc<Model>,
@@ -206,7 +213,7 @@ impl Placement {
         let streams = self.parts.iter().any(|part| part.streamed);
         let mut pins = Pins { model: Arc::clone(model), locked: Vec::new() };
         if streams {
-            // A row of an embedding that is looked up must not bring megabytes around it.
+            // The look-up of one embedding row must not read megabytes around it.
             let looked_up = std::iter::once(&model.embedding).chain(&model.head_residual);
             looked_up.for_each(|stored| model.storage().random(stored.range.clone()));
             self.measure(model);
@@ -229,7 +236,7 @@ impl Placement {
     }
 }
 
-/// Ranges of a model that are locked in memory for as long as this lives.
+/// Ranges of a model, locked in memory until dropped.
 pub(crate) struct Pins {
     model: Arc<Model>,
     locked: Vec<Range<usize>>,
@@ -251,7 +258,7 @@ impl Pins {
         }
         let mut permitted = true;
         for (index, piece) in pieces.iter().enumerate() {
-            // The disk works on the next ones meanwhile.
+            // The disk works on the next ranges meanwhile.
             let from = if index == 0 { 0 } else { index + 7 };
             if ahead == Ahead::Announced {
                 pieces.iter().take(index + 8).skip(from).for_each(|piece| storage.will_need(piece.clone()));
@@ -273,7 +280,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Bytes that are locked.
+    /// Bytes locked.
     pub fn locked_bytes(&self) -> u64 {
         self.locked.iter().map(|range| range.len() as u64).sum()
     }
@@ -285,8 +292,8 @@ impl Drop for Pins {
     }
 }
 
-/// Layers, then the head in bands of whole blocks, with or without the second part of one in two.
-fn parts_of(model: &Model, with_rest: bool) -> Vec<Part> {
+/// Layers, then the head in bands of whole blocks, with or without the head's residual matrix.
+fn parts_of(model: &Model, with_residual: bool) -> Vec<Part> {
     let part = |name: String, ranges: Vec<Range<usize>>| Part {
         name,
         bytes: ranges.iter().map(|range| range.len() as u64).sum(),
@@ -297,8 +304,8 @@ fn parts_of(model: &Model, with_rest: bool) -> Vec<Part> {
         .map(|index| part(format!("layer {index}"), merged(model.layer_ranges(index))))
         .collect();
     let largest = parts.iter().map(|part| part.bytes).max().unwrap_or(u64::MAX);
-    let rest = model.head_residual.as_ref().filter(|_| with_rest);
-    let head: Vec<&Stored> = std::iter::once(model.head_matrix()).chain(rest).collect();
+    let residual = model.head_residual.as_ref().filter(|_| with_residual);
+    let head: Vec<&Stored> = std::iter::once(model.head_matrix()).chain(residual).collect();
     let blocks = head[0].rows.div_ceil(TILE_ROWS);
     let bytes: u64 = head.iter().map(|matrix| matrix.range.len() as u64).sum();
     let count = bytes.div_ceil(largest.max(1)).clamp(1, blocks as u64) as usize;
@@ -313,12 +320,12 @@ fn parts_of(model: &Model, with_rest: bool) -> Vec<Part> {
     parts
 }
 
-/// Blocks of the `band`-th of `count` bands of a matrix.
+/// Blocks of band `band` of `count` bands of a matrix.
 pub(crate) fn head_band(blocks: usize, band: usize, count: usize) -> Range<usize> {
     blocks * band / count..blocks * (band + 1) / count
 }
 
-/// Sorted, and what is hardly apart as one.
+/// Sorts the ranges and merges those that nearly touch.
 fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     ranges.sort_by_key(|range| range.start);
     let mut merged: Vec<Range<usize>> = Vec::new();
@@ -331,12 +338,13 @@ fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     merged
 }
 
-/// What a session allocates besides its cache, about.
+/// Approximate size of a session's allocations besides its cache.
 fn activation_bytes(model: &Model, context_len: usize, batch: usize, threads: usize) -> u64 {
     let config = model.config();
     let widths = Widths::of(config);
     let widest = widths.widest(config.hidden_len);
-    // The operand is floats, codes, scales and sums; panels and angles take less than as much again.
+    // The operand is floats, codes, scales and sums; panels and angles take less than the same
+    // again.
     let token = 2 * (config.hidden_len + widths.queries + widths.keys + widths.inner) + 3 * widest;
     let groups = config.layers.iter().filter_map(|layer| layer.attention());
     let group = groups.map(|dims| dims.largest_group()).max().unwrap_or(0);
@@ -347,7 +355,7 @@ fn activation_bytes(model: &Model, context_len: usize, batch: usize, threads: us
         .map_or(u64::MAX, |bytes| bytes as u64 + 4 * config.vocab_len as u64)
 }
 
-/// What this process holds that no file backs; `None` where the system does not tell.
+/// Memory of this process that no file backs; `None` where the system does not report it.
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;

@@ -1,39 +1,40 @@
-//! Which weights are kept and which are read for every token: arithmetic alone.
+//! The choice between kept and streamed weights, as pure arithmetic.
 
-/// Bytes that are asked of the disk at a time.
+/// Bytes per disk request.
 pub(super) const PIECE_BYTES: u64 = 4 << 20;
 
-/// What a forward pass reads, in its order.
+/// Sizes of a forward pass's parts, in the order of use.
 pub(super) struct Sizes<'a> {
     /// Bytes of each layer's matrices.
     pub layers: &'a [u64],
     /// Bytes of the bands in which a streamed head is read.
     pub head_bands: &'a [u64],
-    /// What else takes memory: cache, activations, the process itself.
+    /// Other memory: cache, activations, the process itself.
     pub fixed: u64,
 }
 
-/// What becomes of the parts, layers first, then the head's bands.
+/// The choice for each part: layers first, then the head's bands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Choice {
     pub streamed: Vec<bool>,
-    /// Room for what is streamed: the part in use and what is read ahead of it. 0 where nothing is.
+    /// Window of the stream: the part in use and the pieces read ahead. 0 where nothing is
+    /// streamed.
     pub window: u64,
 }
 
-/// Room for the part in use and half as much ahead of it, so that the disk has work while a part is computed.
+/// The part in use and half as much read ahead, so that the disk works during computation.
 fn wanted_window(largest: u64) -> u64 {
     largest + (largest / 2).max(2 * PIECE_BYTES)
 }
 
-/// Less than this and the disk would wait for the computation every time.
+/// With a smaller window the disk would wait for the computation every time.
 fn least_window(largest: u64) -> u64 {
     largest + PIECE_BYTES
 }
 
-/// Keeps as much as `memory` has room for. A byte that is kept saves a byte of reading for every token whichever it
-/// is; so the head is kept first, which would be the most awkward to stream, and the streamed layers lie evenly
-/// between the others, whose computation then gives the disk time. An error is the least memory that would do.
+/// Keeps as much as `memory` allows. Any kept byte saves a byte of reading per token. So the head,
+/// the hardest to stream, is kept first, and the streamed layers are spread evenly between the kept
+/// ones, whose computation gives the disk time. The error is the least memory that would suffice.
 pub(super) fn place(sizes: &Sizes<'_>, memory: u64) -> Result<Choice, u64> {
     let parts: Vec<u64> = sizes.layers.iter().chain(sizes.head_bands).copied().collect();
     let total: u64 = parts.iter().sum();
@@ -61,12 +62,12 @@ pub(super) fn place(sizes: &Sizes<'_>, memory: u64) -> Result<Choice, u64> {
     Err(sizes.fixed.saturating_add(least_window(parts.iter().copied().max().unwrap_or(0))))
 }
 
-/// Whether `index` is one of `count` that lie evenly among `of`.
+/// Whether `index` is one of `count` evenly spread among `of`.
 fn evenly(index: usize, count: usize, of: usize) -> bool {
     (index + 1) * count / of > index * count / of
 }
 
-/// What a choice takes, and whether there is as much.
+/// Memory of a choice, and whether it fits.
 struct Room<'a> {
     parts: &'a [u64],
     window: fn(u64) -> u64,
@@ -96,7 +97,7 @@ impl Room<'_> {
             .is_some_and(|used| used <= self.memory)
     }
 
-    /// Keeps what there is room for besides, the largest first.
+    /// Keeps as many more parts as fit, the largest first.
     fn fill(&self, mut streamed: Vec<bool>) -> Vec<bool> {
         let mut order: Vec<usize> = (0..self.parts.len()).collect();
         order.sort_by_key(|&index| std::cmp::Reverse(self.parts[index]));
@@ -119,7 +120,7 @@ mod tests {
         place(&Sizes { layers, head_bands, fixed }, memory)
     }
 
-    /// What is kept, the window, and the rest never exceed the memory.
+    /// Kept parts, window and fixed memory together never exceed the limit.
     fn used(parts: &[u64], fixed: u64, choice: &Choice) -> u64 {
         let kept = parts.iter().zip(&choice.streamed).filter(|(_, streamed)| !**streamed);
         fixed + choice.window + kept.map(|(bytes, _)| bytes).sum::<u64>()
@@ -134,7 +135,8 @@ mod tests {
 
     #[test]
     fn the_head_is_kept_and_streamed_layers_lie_evenly() {
-        // 16 layers of 30 and a head of 120, 20 besides; 300 are 20 + 120 + 45 of window + 3 layers.
+        // 16 layers of 30 and a head of 120, 20 fixed: 300 are 20 + 120 + a window of 45 + 3
+        // layers.
         let choice = choose(&[30 * MB; 16], &[30 * MB; 4], 20 * MB, 300 * MB).unwrap();
         assert_eq!(choice.window, 45 * MB);
         let kept: Vec<usize> = (0..20).filter(|&part| !choice.streamed[part]).collect();

@@ -1,8 +1,9 @@
-//! Reading ahead: a thread that fetches the streamed parts in the forward pass's order, round and round, and lets go of
-//! what was used.
+//! Read-ahead: a thread fetches the streamed parts in the forward pass's order, in a circle, and
+//! releases used pages.
 //!
-//! Left to itself the system evicts what was not used for longest, which in a circle is just what comes next. So pages
-//! are asked for before they are needed and given back as soon as they were used, and the system never has to choose.
+//! On its own the system evicts the least recently used pages, which in a circle are exactly the
+//! next ones needed. Pages are therefore requested before use and released right after, so that the
+//! system never has to choose.
 
 use super::plan::PIECE_BYTES;
 use crate::error::RuntimeError;
@@ -12,41 +13,42 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The largest page that a file is cached in, as far as it matters here.
+/// Largest page of a cached file that matters here.
 const LARGE_PAGE_BYTES: usize = 2 << 20;
 
-/// What lies between two parts that are beside each other: padding.
+/// Largest gap between neighbouring parts, which is padding.
 const NEIGHBOUR_BYTES: usize = 1 << 16;
 
-/// A circle of pieces, numbered on and on: piece `n` is `pieces[n % pieces.len()]`.
+/// A circle of pieces with running numbers: piece `n` is `pieces[n % pieces.len()]`.
 pub(super) struct Circle {
     model: Arc<Model>,
     pieces: Vec<Range<usize>>,
     ahead: Ahead,
-    /// Most bytes that are asked for and not yet given back.
+    /// Most bytes requested and not yet released.
     window: u64,
 }
 
-/// How pages come before they are needed.
+/// Method of reading pages before they are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ahead {
     /// Every piece of the window is announced to the system, then touched.
     Announced,
-    /// Touching is enough: the system reads ahead by itself, in large pages where the file system has them. Where it
-    /// does, the disk and the system have much less to do.
+    /// Pieces are only touched: the system reads ahead by itself, in large pages where the file
+    /// system has them. Disk and system then have much less work.
     Large,
 }
 
-/// The forward pass's side of it.
+/// The forward pass's side of the read-ahead.
 pub(crate) struct Stream {
     circle: Arc<Circle>,
     shared: Arc<Shared>,
     worker: Option<JoinHandle<()>>,
-    /// Pieces of each part within a round; of a part that is kept, none, where the next streamed one begins.
+    /// Pieces of each part within a round. A kept part has an empty range, at the start of the next
+    /// streamed part.
     parts: Vec<Range<u64>>,
     pieces_a_round: u64,
     layer_count: usize,
-    /// Number of the first piece of the part that was entered last.
+    /// Number of the first piece of the part entered last.
     position: u64,
 }
 
@@ -57,16 +59,16 @@ struct Shared {
 
 #[derive(Default)]
 struct Progress {
-    /// Pieces before this one are done with.
+    /// Pieces before this one are used up.
     done: u64,
     /// Pieces before this one are in memory, or were.
     ready: u64,
-    /// The session ends, or the thread has ended.
+    /// The session is ending, or the thread has ended.
     stop: bool,
 }
 
 impl Circle {
-    /// A circle of these ranges of the file, which are not empty.
+    /// A circle of these ranges of the file; none may be empty.
     pub fn new(
         model: Arc<Model>,
         ranges: impl IntoIterator<Item = Range<usize>>,
@@ -88,11 +90,12 @@ impl Circle {
         self.pieces[(number % self.pieces.len() as u64) as usize].clone()
     }
 
-    /// Lets go of these pieces, neighbours at once.
+    /// Releases these pieces, neighbours together.
     ///
-    /// A large page that the piece before shares could not go with it; it goes now.
+    /// A large page shared with the previous piece could not be released with it; it is released
+    /// now.
     fn release(&self, numbers: Range<u64>) {
-        // A round is everything.
+        // A full round covers everything.
         let end = numbers.end.min(numbers.start + self.pieces.len() as u64);
         let mut run: Option<Range<usize>> = None;
         if numbers.start < end && numbers.start > 0 {
@@ -118,7 +121,7 @@ impl Circle {
         }
     }
 
-    /// Reads cold pieces in order, as the thread does, for `most` time at the longest: bytes and seconds.
+    /// Reads cold pieces in order, as the thread does, for about `most`. Returns bytes and seconds.
     pub fn time(&self, most: Duration) -> (u64, f64) {
         let count = self.pieces.len() as u64;
         self.release(0..count);
@@ -143,9 +146,10 @@ impl Circle {
         (bytes, seconds)
     }
 
-    /// The thread's work until it is told to stop.
+    /// The thread's loop until it is told to stop.
     fn run(&self, shared: &Shared) {
-        // Pieces before these were given back, asked for, and arrived; bytes asked for and not given back.
+        // Pieces before these numbers were released, requested, and arrived; bytes requested and
+        // not yet released.
         let (mut released, mut asked, mut ready, mut held) = (0u64, 0u64, 0u64, 0u64);
         loop {
             let mut progress = shared.lock();
@@ -166,7 +170,7 @@ impl Circle {
             if done > released {
                 let given_back = released..done.min(asked);
                 held -= given_back.map(|number| self.piece(number).len() as u64).sum::<u64>();
-                // What was skipped was never asked for.
+                // Skipped pieces were never requested.
                 (released, asked, ready) = (done, asked.max(done), ready.max(done));
             }
             while self.has_room(held, self.piece(asked)) {
@@ -187,7 +191,8 @@ impl Circle {
 }
 
 impl Stream {
-    /// Starts to read. `parts`: each part's ranges if it is streamed, layers first.
+    /// Starts to read. `parts`: the ranges of each streamed part, `None` for kept parts; layers
+    /// first.
     pub fn start(
         model: &Arc<Model>,
         parts: &[Option<Vec<Range<usize>>>],
@@ -218,17 +223,17 @@ impl Stream {
         Ok(Self { circle, shared, worker: Some(worker), parts, pieces_a_round, layer_count, position: 0 })
     }
 
-    /// Gives back what was read before a layer and waits until the layer is there.
+    /// Releases the pieces before a layer and waits until the layer is in memory.
     pub fn enter_layer(&mut self, layer_index: usize) {
         self.enter(layer_index);
     }
 
-    /// The same for a band of the head.
+    /// [`Stream::enter_layer`] for a band of the head.
     pub fn enter_head(&mut self, band: usize) {
         self.enter(self.layer_count + band);
     }
 
-    /// In how many bands the head is read; one where it is kept.
+    /// Number of bands in which the head is read; one where it is kept.
     pub fn head_bands(&self) -> usize {
         let bands = &self.parts[self.layer_count..];
         if bands.iter().all(Range::is_empty) { 1 } else { bands.len() }
@@ -240,7 +245,7 @@ impl Stream {
         if first < self.position {
             first += self.pieces_a_round;
         }
-        // Not by the thread, which is to keep the disk busy.
+        // Released here, not by the thread, which keeps the disk busy.
         if first > self.position {
             self.circle.release(self.position..first);
             self.shared.lock().done = first;
@@ -258,7 +263,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.shared.stop();
         if let Some(worker) = self.worker.take() {
-            // It has nothing to say, and whoever waits for pieces stopped waiting.
+            // The result carries nothing, and nobody waits for pieces any more.
             let _ = worker.join();
         }
     }
@@ -275,7 +280,8 @@ impl Shared {
     }
 }
 
-/// Nobody waits for a thread that has ended, however it ended: pages come without it too, slower.
+/// Marks the stream as stopped when its thread ends for any reason. Waiting ends then: pages still
+/// load on access, only slower.
 struct StopAtEnd<'a>(&'a Shared);
 
 impl Drop for StopAtEnd<'_> {
@@ -284,8 +290,8 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
-/// A range in pieces of [`PIECE_BYTES`] at most, which end where the file's large pages do. `origin`: where the range's
-/// zero is in the file.
+/// Splits a range into pieces of at most [`PIECE_BYTES`], cut at multiples of that size in the
+/// file. `origin`: the file offset of the range's zero.
 pub(super) fn pieces(range: Range<usize>, origin: u64) -> impl Iterator<Item = Range<usize>> {
     let (piece_bytes, shift) = (PIECE_BYTES as usize, (origin % PIECE_BYTES) as usize);
     let cut = move |index: usize| (index * piece_bytes).saturating_sub(shift).clamp(range.start, range.end);

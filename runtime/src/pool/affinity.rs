@@ -1,4 +1,4 @@
-//! Which CPU a thread runs on.
+//! CPU affinity of threads.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use linux::{CpuSet, Visit, pin_to};
@@ -9,17 +9,18 @@ pub(crate) use other::{CpuSet, Visit, pin_to};
 mod linux {
     use std::io;
 
-    /// Some CPUs, as the system's calls take them.
+    /// A set of CPUs in the form of the system's calls.
     #[derive(Clone, Copy)]
     pub(crate) struct CpuSet(libc::cpu_set_t);
 
-    /// The calling thread is on other CPUs than its own until this is dropped, on the same thread.
+    /// Moves the calling thread to other CPUs until this is dropped, on the same thread.
     pub(crate) struct Visit {
         home: CpuSet,
     }
 
     impl CpuSet {
-        /// These CPUs. Fails, and names the first that cannot be had, where the system refuses one of them.
+        /// A set of these CPUs. Fails where the system refuses one of them, and names the first
+        /// such.
         pub fn new(cpus: &[usize]) -> Result<Self, String> {
             let mut wanted = Self::empty();
             for &cpu in cpus {
@@ -32,18 +33,19 @@ mod linux {
             wanted.apply().map_err(|error| error.to_string())?;
             let _visit = Visit { home };
             let given = Self::of_this_thread().map_err(|error| error.to_string())?;
-            // The system leaves out without a word what a group of processes may not use.
+            // The system silently drops CPUs that a control group may not use.
             match cpus.iter().find(|&&cpu| !given.contains(cpu)) {
                 Some(missing) => Err(format!("the system does not give CPU {missing}")),
                 None => Ok(wanted),
             }
         }
 
-        /// Moves the calling thread onto these CPUs. `None` where it is kept on just these already, or where the system
-        /// refuses now what it gave before: then it computes where it is.
+        /// Moves the calling thread to these CPUs. `None` where it is already bound to exactly
+        /// these, or where the system now refuses what it allowed before: the thread then computes
+        /// where it is.
         pub fn visit(&self) -> Option<Visit> {
             let home = Self::of_this_thread().ok()?;
-            // SAFETY: both are sets.
+            // SAFETY: both are valid sets.
             let is_here = unsafe { libc::CPU_EQUAL(&home.0, &self.0) };
             if is_here {
                 return None;
@@ -74,7 +76,7 @@ mod linux {
             }
         }
 
-        /// Panics if there can be no such CPU in a set.
+        /// Panics if the set cannot hold this CPU number.
         fn insert(&mut self, cpu: usize) {
             assert!(cpu < libc::CPU_SETSIZE as usize);
             // SAFETY: `cpu` is below the size of the set.
@@ -82,20 +84,21 @@ mod linux {
         }
 
         fn contains(&self, cpu: usize) -> bool {
-            // SAFETY: `cpu` is below the size of the set, which is looked at first.
+            // SAFETY: `cpu` is below the size of the set, which is checked first.
             cpu < libc::CPU_SETSIZE as usize && unsafe { libc::CPU_ISSET(cpu, &self.0) }
         }
     }
 
     impl Drop for Visit {
         fn drop(&mut self) {
-            // It was in force before. Where the system has taken those CPUs away meanwhile, the thread stays.
+            // This set was in force before. If the system has since taken those CPUs away, the
+            // thread stays.
             let _ = self.home.apply();
         }
     }
 
-    /// Pins the calling thread to the `index`-th CPU that this process may use. Says whether that was done; where the
-    /// system refuses, the thread stays where the scheduler wants it.
+    /// Pins the calling thread to the `index`-th CPU that this process may use. Returns whether it
+    /// succeeded; where the system refuses, the scheduler places the thread.
     pub(crate) fn pin_to(index: usize) -> bool {
         let Ok(allowed) = CpuSet::of_this_thread() else { return false };
         let mut cpus = (0..libc::CPU_SETSIZE as usize).filter(|&cpu| allowed.contains(cpu));
@@ -106,7 +109,7 @@ mod linux {
     }
 }
 
-/// Other systems have no such calls without further dependencies.
+/// Other systems need further dependencies for such calls.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod other {
     #[derive(Clone, Copy)]

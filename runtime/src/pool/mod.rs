@@ -1,9 +1,9 @@
-//! Threads that wait for the next matrix: they spin for a moment, since in decoding it comes within microseconds,
-//! then park.
+//! Thread pool. Threads wait for the next matrix by spinning for a moment, since in decoding it
+//! comes within microseconds, then park.
 //!
-//! A thread whose CPU is taken away makes all others wait for its share, for milliseconds each time. Who is late in
-//! this way is left out for a while, longer each time it happens again, so that a CPU which is shared with another
-//! program slows a token down to what the other CPUs can do, not below it.
+//! A thread that loses its CPU makes all others wait for its share, for milliseconds each time.
+//! Such a straggler is left out for a while, longer each time it happens again. A CPU shared with
+//! another program then slows a token down to the speed of the other CPUs, not below it.
 
 mod affinity;
 
@@ -20,13 +20,14 @@ pub(crate) use affinity::{CpuSet, Visit};
 /// Most threads an engine can have.
 pub const MAX_THREADS: usize = 64;
 
-/// How long a thread spins before it parks.
+/// Time a thread spins before it parks.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// A thread is late if all others waited this long for it, and half as long as they had worked themselves.
-const LATE: Duration = Duration::from_millis(1);
+/// A thread is a straggler if all others waited this long for it, and half as long as they had
+/// worked themselves.
+const STRAGGLER_WAIT: Duration = Duration::from_millis(1);
 
-/// How long a thread is left out the first time, and at most.
+/// Time a straggler is left out: the first time, and at most.
 const LEAVE: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(500)];
 
 /// The calling thread and `threads − 1` others, which live as long as the pool.
@@ -37,25 +38,26 @@ pub(crate) struct Pool {
 
 struct Worker {
     handle: JoinHandle<()>,
-    /// Left out until then.
+    /// End of the time it is left out.
     leave_until: Option<Instant>,
-    /// How long it was left out the last time, and when it came back.
+    /// Last time left out, and the moment of return.
     leave: Duration,
     back_since: Option<Instant>,
 }
 
-/// What threads of the pool run, with a number below their count; 0 is the calling thread.
+/// A job of the pool's threads. Its argument is a number below their count; 0 is the calling
+/// thread.
 type Job<'a> = &'a (dyn Fn(usize) + Sync);
 
 struct Shared {
-    /// One a worker.
+    /// One per worker.
     signals: Vec<Line<Signal>>,
     /// Workers that have not finished the job.
     running: Line<AtomicUsize>,
-    /// Who finished last.
+    /// The thread that finished last.
     last: AtomicUsize,
-    /// Written by the caller while no worker runs, read by workers between the signal and their last decrement of
-    /// `running`.
+    /// Written by the caller while no worker runs, read by workers between the signal and their
+    /// last decrement of `running`.
     job: UnsafeCell<Option<Job<'static>>>,
     stop: AtomicBool,
     caller_parked: AtomicBool,
@@ -64,32 +66,33 @@ struct Shared {
     spin: Duration,
 }
 
-/// How the caller reaches a worker.
+/// The caller's channel to one worker.
 #[derive(Default)]
 struct Signal {
-    /// Counts the jobs it takes part in: a change is the signal to begin.
+    /// Number of jobs it took part in; a change is the signal to begin.
     generation: AtomicUsize,
-    /// Its number in the present job.
+    /// Its number in the current job.
     rank: AtomicUsize,
-    /// Set by it before it parks, cleared by who wakes it.
+    /// Set by the worker before it parks, cleared by the thread that wakes it.
     parked: AtomicBool,
 }
 
-/// A cache line of its own, so that threads that spin on it disturb nobody else.
+/// A cache line of its own, so that threads spinning on it do not disturb others.
 #[repr(align(128))]
 #[derive(Default)]
 struct Line<T>(T);
 
-// SAFETY: all fields but `job` are `Sync`; `job` is written only while no worker reads it, see there.
+// SAFETY: all fields except `job` are `Sync`; `job` is written only while no worker reads it, see
+// there.
 unsafe impl Sync for Shared {}
-// SAFETY: the job it holds is a shared reference to something `Sync`.
+// SAFETY: the job is a shared reference to something `Sync`.
 unsafe impl Send for Shared {}
 
 impl Pool {
-    /// Spawns `threads − 1` threads; none for one.
+    /// Spawns `threads − 1` threads.
     ///
-    /// With `pin` each of them stays on a CPU of its own where the system has a call for that. Fails if the system
-    /// gives no more threads.
+    /// With `pin` each of them stays on its own CPU where the system supports it. Fails if a thread
+    /// cannot be started.
     pub fn new(threads: usize, pin: bool) -> std::io::Result<Self> {
         assert!((1..=MAX_THREADS).contains(&threads));
         let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
@@ -102,7 +105,7 @@ impl Pool {
             caller_parked: AtomicBool::new(false),
             caller: Mutex::new(None),
             panic: Mutex::new(None),
-            // Where threads share a CPU, spinning keeps from running what is waited for.
+            // Where threads share a CPU, a spinning thread would block the one it waits for.
             spin: if threads <= cpus { SPIN } else { Duration::ZERO },
         });
         let mut pool = Self { shared, workers: Vec::with_capacity(threads - 1) };
@@ -120,17 +123,18 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Threads, the caller's included, whether or not some are left out for now.
+    /// Number of threads, including the calling one and any left out for now.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Cuts `data` into chunks of `chunk_len` (the last may be shorter) and calls `work` once with each, its index
-    /// and the scratch of the thread it runs on.
+    /// Cuts `data` into chunks of `chunk_len` (the last may be shorter). Calls `work` once for
+    /// each, with the chunk, its index and the scratch of the thread it runs on.
     ///
-    /// At most `limit` threads take part, of which `scratch` needs one each; with one, everything runs on the
-    /// caller's thread, in order. Chunk `n` goes to thread `n` while there are threads; who is done takes the next.
-    /// A panic in `work` is passed on after all threads have stopped.
+    /// At most `limit` threads take part; `scratch` needs an element for each. With one thread,
+    /// everything runs on the caller's thread, in order. The first chunks go to the threads by
+    /// number; a thread that is done takes the next chunk. A panic in `work` is passed on after all
+    /// threads have stopped.
     pub fn for_chunks<T: Send, S: Send>(
         &mut self,
         limit: usize,
@@ -153,15 +157,17 @@ impl Pool {
         self.broadcast(threads, &|worker| {
             // SAFETY: `worker < threads ≤ scratch.len()`.
             let scratch = unsafe { scratch.get().add(worker) };
-            // SAFETY: each worker has its own number, so nobody else has this element; it outlives `broadcast`.
+            // SAFETY: each worker has its own number, so no other thread uses this element; it
+            // outlives `broadcast`.
             let scratch = unsafe { &mut *scratch };
             let mut index = worker;
             while index < chunk_count {
                 let start = index * chunk_len;
                 // SAFETY: `start < len`, since `index < chunk_count`.
                 let chunk = unsafe { data.get().add(start) };
-                // SAFETY: within `data`, which outlives `broadcast`; each index is given out once (below `threads`
-                // by the worker's number, from there on by `next`), so chunks do not overlap.
+                // SAFETY: within `data`, which outlives `broadcast`; each index is given out once
+                // (below `threads` by the worker's number, from there on by `next`), so chunks do
+                // not overlap.
                 let chunk = unsafe { std::slice::from_raw_parts_mut(chunk, chunk_len.min(len - start)) };
                 work(index, chunk, scratch);
                 index = next.fetch_add(1, Ordering::Relaxed);
@@ -169,17 +175,19 @@ impl Pool {
         });
     }
 
-    /// Runs `job` once on each of `threads` threads and returns when all are done. At least as many must be there that
-    /// are not left out.
+    /// Runs `job` once on each of `threads` threads and returns when all are done. At least that
+    /// many threads must not be left out.
     fn broadcast(&mut self, threads: usize, job: Job<'_>) {
         let shared = &*self.shared;
-        // Before anyone has the job: from there on nothing may panic until all are done with it.
+        // Computed before any thread has the job: from there on nothing may panic until all are
+        // done with it.
         let present = self.workers.iter().filter(|worker| worker.leave_until.is_none()).count();
         assert!(threads <= present + 1, "{threads} threads asked for, {} there", present + 1);
-        // SAFETY: only the lifetime changes; no worker uses the job after `running` is 0, which is waited for below,
-        // on every path, before this borrow ends.
+        // SAFETY: only the lifetime changes. No worker uses the job after `running` is 0, and this
+        // function waits for that, on every path, before this borrow ends.
         let job_forever = unsafe { std::mem::transmute::<Job<'_>, Job<'static>>(job) };
-        // SAFETY: `&mut self` and the wait below say that no worker is running a job, so none reads this.
+        // SAFETY: `&mut self` and the wait below guarantee that no worker is running a job, so none
+        // reads this.
         unsafe { *shared.job.get() = Some(job_forever) };
         shared.running.0.store(threads - 1, Ordering::SeqCst);
         let begin = Instant::now();
@@ -200,20 +208,20 @@ impl Pool {
         }
     }
 
-    /// Leaves out who made the others wait.
+    /// Leaves out a straggler.
     fn judge(&mut self, worked: Duration, waited: Duration) {
-        if waited < LATE || waited < worked / 2 {
+        if waited < STRAGGLER_WAIT || waited < worked / 2 {
             return;
         }
         let worker = &mut self.workers[self.shared.last.load(Ordering::SeqCst)];
         let now = Instant::now();
-        // Who was on time for long is forgiven.
+        // A thread that was on time for long starts again with the shortest time.
         let again = worker.back_since.is_some_and(|since| now - since < 8 * worker.leave);
         worker.leave = if again { (2 * worker.leave).min(LEAVE[1]) } else { LEAVE[0] };
         worker.leave_until = Some(now + worker.leave);
     }
 
-    /// Threads that are not left out, after taking back who was for long enough.
+    /// Number of threads in use, after bringing back those whose time is over.
     fn call_back(&mut self) -> usize {
         let mut count = 1;
         for worker in &mut self.workers {
@@ -262,8 +270,8 @@ impl Shared {
                 return;
             }
             seen = seen.wrapping_add(1);
-            // SAFETY: the job was written before the generation changed and is not written again before this worker
-            // has counted itself out.
+            // SAFETY: the job was written before the generation changed and is not written again
+            // before this worker has counted itself out.
             let job = unsafe { *self.job.get() }.expect("a job comes before its signal");
             let rank = signal.rank.load(Ordering::SeqCst);
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job(rank))) {
@@ -279,7 +287,7 @@ impl Shared {
         }
     }
 
-    /// Gives the moment when it had spun long enough and parked, if it had to.
+    /// Returns the moment when it gave up spinning and parked, if it did.
     fn wait_for_workers(&self) -> Option<Instant> {
         let done = || self.running.0.load(Ordering::SeqCst) == 0;
         if spin(self.spin, done) {
@@ -292,16 +300,19 @@ impl Shared {
     }
 }
 
-/// Spins, then parks until `ready`. Who makes it ready must clear `parked` and unpark this thread if it was set.
+/// Spins, then parks until `ready`. The thread that makes it ready must clear `parked`, and unpark
+/// this thread if it was set.
 fn wait(duration: Duration, ready: impl Fn() -> bool, parked: &AtomicBool) {
     if spin(duration, &ready) {
         return;
     }
     loop {
-        // A swap, not a store: qemu 7 lets a load that follows a store overtake it, for aarch64 on x86, and this
-        // thread would see the old state and park just as the other sees the old flag and does not wake it.
+        // A swap, not a store: qemu 7 lets a load overtake an earlier store, for aarch64 on x86.
+        // This thread would then see the old state and park, while the other sees the old flag and
+        // does not wake it.
         parked.swap(true, Ordering::SeqCst);
-        // Looked at again after the flag is up: whoever made it ready before has not seen the flag.
+        // Check again after setting the flag: a thread that made it ready before did not see the
+        // flag.
         if ready() {
             parked.store(false, Ordering::SeqCst);
             return;
@@ -310,7 +321,7 @@ fn wait(duration: Duration, ready: impl Fn() -> bool, parked: &AtomicBool) {
     }
 }
 
-/// Whether it became ready while spinning.
+/// Whether `ready` became true while spinning.
 fn spin(duration: Duration, ready: impl Fn() -> bool) -> bool {
     if ready() {
         return true;
@@ -332,12 +343,13 @@ fn spin(duration: Duration, ready: impl Fn() -> bool) -> bool {
     }
 }
 
-/// Nothing panics while holding one of these locks but an allocation, after which the content is still sound.
+/// A lock that ignores poisoning. Only an allocation can panic under it, and the content is then
+/// still sound.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The beginning of a slice that threads share out among themselves.
+/// Start of a slice whose parts are distributed among threads.
 struct Base<T>(*mut T);
 
 impl<T> Base<T> {
@@ -346,7 +358,8 @@ impl<T> Base<T> {
     }
 }
 
-// SAFETY: it only gives the pointer out; `for_chunks` hands every element, which is `Send`, to one thread at a time.
+// SAFETY: it only hands out the pointer; `for_chunks` gives every element, which is `Send`, to one
+// thread at a time.
 unsafe impl<T: Send> Sync for Base<T> {}
 
 #[cfg(test)]

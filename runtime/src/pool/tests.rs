@@ -1,5 +1,5 @@
-//! The pool alone. Under Miri, which runs every step a thousand times slower and finds what a clock cannot, fewer rounds
-//! and nothing about time.
+//! Tests of the pool alone. Miri runs every step a thousand times slower and finds errors that no
+//! clock shows: fewer rounds under it, and no test of time.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn threads_that_parked_come_back() {
     for round in 0..20 {
         let mut data = [0; 3];
         pool.for_chunks(3, &mut data, 1, &mut [(); 3], |_, chunk, _| {
-            // The caller gets to park too.
+            // Gives the caller time to park too.
             std::thread::sleep(Duration::from_micros(200));
             chunk[0] = 1;
         });
@@ -41,12 +41,12 @@ fn a_signal_just_as_a_thread_parks_wakes_it() {
     let mut pool = Pool::new(2, false).unwrap();
     let begin = Instant::now();
     let mut round = 0;
-    // A virtual millisecond costs Miri about as long as a second takes elsewhere.
+    // A virtual millisecond takes Miri about as long as a second elsewhere.
     while begin.elapsed() < if cfg!(miri) { Duration::from_millis(20) } else { Duration::from_secs(1) } {
         let mut data = [0; 2];
         pool.for_chunks(2, &mut data, 1, &mut [(); 2], |_, chunk, _| chunk[0] = 1);
         assert_eq!(data, [1; 2]);
-        // Around the moment at which the worker gives up spinning, a little later each round.
+        // Around the moment at which the worker stops spinning, a little later each round.
         round = (round + 1) % 400;
         let pause = SPIN + Duration::from_nanos(100 * round);
         let paused = Instant::now();
@@ -54,21 +54,22 @@ fn a_signal_just_as_a_thread_parks_wakes_it() {
     }
 }
 
-/// Threads of `pool` that took one of three pieces of work each; the last is much later than the others if `late`.
+/// Number of threads of `pool` that took one of three pieces of work each. The last is a straggler
+/// if `late`.
 fn threads_of(pool: &mut Pool, late: bool) -> usize {
     let mut ids = [std::thread::current().id(); 3];
     pool.for_chunks(3, &mut ids, 1, &mut [(); 3], |index, id, _| {
         id[0] = std::thread::current().id();
-        // Everyone has to take one.
-        let pause = if late && index == 2 { 20 * LATE } else { Duration::from_micros(300) };
+        // Long enough that every thread takes one.
+        let pause = if late && index == 2 { 20 * STRAGGLER_WAIT } else { Duration::from_micros(300) };
         std::thread::sleep(pause);
     });
     ids.iter().collect::<std::collections::HashSet<_>>().len()
 }
 
-/// What a clock says is compared only where a machine that stops for a moment cannot change the answer.
+/// Times are compared only where a short stop of the machine cannot change the answer.
 #[test]
-fn who_is_late_is_left_out_for_a_while() {
+fn a_straggler_is_left_out_for_a_while() {
     let mut pool = Pool::new(3, false).unwrap();
     let left_out = |pool: &Pool| pool.workers.iter().filter_map(|worker| worker.leave_until).max();
     let mut before = Instant::now();
@@ -77,12 +78,12 @@ fn who_is_late_is_left_out_for_a_while() {
         if left_out(&pool).is_some() {
             break;
         }
-        // The caller was itself stopped while it should have waited.
+        // The caller itself was stopped while it should have waited.
         before = Instant::now();
         threads_of(&mut pool, true);
     }
     let until = left_out(&pool).expect("nobody is left out, however late");
-    assert!(cfg!(miri) || until - before >= 20 * LATE + LEAVE[0], "left out for too short a time");
+    assert!(cfg!(miri) || until - before >= 20 * STRAGGLER_WAIT + LEAVE[0], "left out for too short a time");
     assert_eq!(pool.workers.iter().filter(|worker| worker.leave_until.is_some()).count(), 1);
 
     let set = |pool: &mut Pool, until: Instant| {
@@ -120,7 +121,7 @@ fn a_panic_is_passed_on_and_the_pool_lives() {
     }
 }
 
-/// Runs `body` on a thread of its own, whose affinity it may change, and fails if it hangs.
+/// Runs `body` on its own thread, whose affinity it may change, and fails if it hangs.
 fn within_a_minute(body: impl FnOnce() + Send + 'static) {
     let (done, end) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -129,12 +130,12 @@ fn within_a_minute(body: impl FnOnce() + Send + 'static) {
     });
     match end.recv_timeout(Duration::from_secs(60)) {
         Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
-        // Where it panicked, so does this.
+        // Passes a panic on.
         _ => thread.join().unwrap(),
     }
 }
 
-/// Lets every thread have a part and count it.
+/// Gives every thread a part and counts them.
 fn count_up(pool: &mut Pool, rounds: usize) {
     let threads = pool.threads();
     let mut counts = vec![0; threads];
@@ -149,7 +150,7 @@ const ROUNDS: usize = if cfg!(miri) { 3 } else { 300 };
 #[test]
 fn more_pinned_threads_than_cpus_run() {
     within_a_minute(|| {
-        // One CPU is left to this thread and to those that it starts: there is none to pin the others to.
+        // This thread and those it starts may use one CPU only: there is none to pin the others to.
         affinity::pin_to(0);
         for pin in [false, true] {
             count_up(&mut Pool::new(8, pin).unwrap(), ROUNDS);
@@ -162,10 +163,10 @@ fn cpus_that_are_taken_away_end_no_call() {
     within_a_minute(|| {
         let mut pool = Pool::new(4, false).unwrap();
         count_up(&mut pool, ROUNDS);
-        // Wherever the threads were, from now on all have to share the first CPU; the pool does not know.
+        // From now on all threads share the first CPU; the pool does not know.
         pool.for_chunks(4, &mut [(); 4], 1, &mut [(); 4], |_, _, _| {
             affinity::pin_to(0);
-            // Everyone has to take one.
+            // Long enough that every thread takes one.
             std::thread::sleep(Duration::from_millis(2));
         });
         count_up(&mut pool, ROUNDS);
@@ -188,13 +189,13 @@ fn random_jobs_are_done_or_their_panic_passed_on() {
         let mut pool = Pool::new(1 + below(8), below(2) == 0).unwrap();
         for _ in 0..below(if cfg!(miri) { 6 } else { 60 }) {
             let (len, chunk_len, limit) = (below(200), 1 + below(20), 1 + below(8));
-            // At most two, each at a chunk that may not be there.
+            // At most two, each at a chunk that may not exist.
             let culprits = [below(400), below(400)];
             let (mut data, mut scratch) = (vec![0usize; len], vec![0usize; 8]);
             let result = catch_unwind(AssertUnwindSafe(|| {
                 pool.for_chunks(limit, &mut data, chunk_len, &mut scratch, |index, chunk, count| {
                     if culprits.contains(&index) {
-                        // Without the message that a panic prints.
+                        // Avoids the message that `panic!` prints.
                         resume_unwind(Box::new(index));
                     }
                     chunk.iter_mut().for_each(|value| *value += index + 1);

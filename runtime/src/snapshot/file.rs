@@ -1,4 +1,4 @@
-//! Writing and reading of session files.
+//! Writing and reading session files.
 
 use super::header::{HEADER_BYTES, Header, Identity};
 use crate::cache::LayerCache;
@@ -9,10 +9,10 @@ use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Bytes that are moved at a time.
+/// Bytes per read or write.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A file being written; dropped before [`Writer::finish`] it leaves nothing.
+/// A file being written. Dropped before [`Writer::finish`], it leaves nothing.
 pub(super) struct Writer {
     file: BufWriter<Replacement>,
     hash: Xxh3,
@@ -24,7 +24,8 @@ impl Writer {
         let file = Replacement::create(path, ReplaceOptions::FORCE)?;
         let mut writer =
             Self { file: BufWriter::with_capacity(CHUNK_BYTES, file), hash: Xxh3::new(), chunk: Vec::new() };
-        // The header's place; it goes in last, so that a file without it is no session file.
+        // Reserves the header's place. The header is written last, so an unfinished file is not a
+        // session file.
         writer.write(&[0; HEADER_BYTES])?;
         Ok(writer)
     }
@@ -39,7 +40,7 @@ impl Writer {
         Ok(written.map_err(|source| self.file.get_ref().failed("write", source))?)
     }
 
-    /// The first `count` positions of a layer.
+    /// Writes the first `count` positions of a layer.
     pub fn put_layer(&mut self, cache: &LayerCache, count: usize) -> Result<(), RuntimeError> {
         let step = positions_a_chunk(cache);
         let mut chunk = std::mem::take(&mut self.chunk);
@@ -52,7 +53,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the header, syncs, and gives the file its name. Returns its length in bytes.
+    /// Writes the header, syncs, and renames the file to its name. Returns its length in bytes.
     pub fn finish(self, mut header: Header) -> Result<u64, RuntimeError> {
         header.body_checksum = self.hash.digest();
         let mut file = self.file.into_inner().map_err(|error| {
@@ -67,19 +68,20 @@ impl Writer {
     }
 }
 
-/// A file whose every byte was checked; nothing of a session was touched for it.
+/// A fully checked file; checking changes nothing in a session.
 pub(super) struct Verified {
     pub header: Header,
-    /// The first tokens of the file, as many as were asked for.
+    /// The file's first tokens, as many as were requested.
     pub tokens: Vec<u32>,
     path: String,
     file: BufReader<File>,
 }
 
 impl Verified {
-    /// Opens a file for a session of `identity` with `vocab_len` logits and reads it whole, a chunk at a time.
+    /// Opens a file for a session of `identity` with `vocab_len` logits and reads all of it, one
+    /// chunk at a time.
     ///
-    /// `limit` is what keeps the tokens read from taking more memory than the caller's own sequence does.
+    /// `limit` bounds the memory of the tokens read to that of the caller's own sequence.
     pub fn open(
         path: &Path,
         identity: &Identity,
@@ -123,7 +125,7 @@ impl Verified {
         Ok(verified)
     }
 
-    /// Compares the body's checksum and keeps the first `kept` tokens.
+    /// Checks the body's checksum and keeps the first `kept` tokens.
     fn read_all(&mut self, kept: usize, vocab_len: usize) -> Result<(), RuntimeError> {
         let mut hash = Xxh3::new();
         let mut wrong = None;
@@ -162,7 +164,7 @@ impl Verified {
         }
     }
 
-    /// Reads the logits, where the file has them.
+    /// Reads the logits if the file has them.
     pub fn logits(&mut self, logits: &mut [f32]) -> Result<(), RuntimeError> {
         assert_eq!(logits.len() as u64, self.header.logit_count);
         self.seek(HEADER_BYTES as u64 + 4 * self.header.token_count)?;
@@ -202,16 +204,16 @@ impl Verified {
     }
 }
 
-/// How many of a file's tokens are of use.
+/// Number of tokens to take from a file.
 #[derive(Clone, Copy)]
 pub(super) enum Limit {
-    /// All; more than the context holds are an error.
+    /// All; an error if the context cannot hold them.
     Whole { context_len: usize },
-    /// The first so many.
+    /// The first tokens, this many at most.
     First(usize),
 }
 
-/// As many positions as a chunk holds, at least one.
+/// Positions per chunk, at least one.
 pub(super) fn positions_a_chunk(cache: &LayerCache) -> usize {
     (CHUNK_BYTES / (cache.position_bytes() as usize).max(1)).max(1)
 }

@@ -1,4 +1,4 @@
-//! The first bytes of a session file, and what must agree between a file and a session.
+//! Header of a session file, and the conditions for a session to use it.
 
 use crate::cache::{KvType, LayerCache};
 use crate::error::RuntimeError;
@@ -6,28 +6,28 @@ use crate::rope::frequencies;
 use crate::session::Session;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-/// Neither text nor changed silently by a text-mode transfer.
+/// Not text: a text-mode transfer changes it visibly.
 pub(super) const MAGIC: [u8; 8] = *b"\x89PSES\r\x1a\n";
 
-/// The version that is written, and the only one that is read.
+/// The version written, and the only one read.
 pub(super) const VERSION: u32 = 1;
 
 pub(super) const HEADER_BYTES: usize = 128;
 
-/// Where the checksum of the header's other bytes lies.
+/// Offset of the checksum, which covers the header's other bytes.
 const CHECKSUM_OFFSET: usize = HEADER_BYTES - 8;
 
-/// What a sequence's keys and values depend on besides its tokens.
+/// Everything that a sequence's keys and values depend on besides its tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
-    /// The model file's checksum, which covers each tensor's.
+    /// Checksum of the model file; it covers each tensor's checksum.
     pub model: u64,
-    /// Checksum of the rotary frequencies, which a model may choose by the context's length.
+    /// Checksum of the rotary frequencies; a model may choose them by context length.
     pub rope: u64,
     /// [`KvType::tag`].
     pub kv_type: u32,
     pub layer_count: u32,
-    /// Bytes of keys and values of one position, all layers together.
+    /// Bytes of keys and values per position, all layers together.
     pub position_bytes: u64,
 }
 
@@ -48,7 +48,8 @@ impl Identity {
         }
     }
 
-    /// Whether keys and values of `self`, which lie at `place`, are ones that a session of `expected` would compute.
+    /// Checks that a session of `expected` would compute the keys and values of `self`, which lie
+    /// at `place`.
     pub fn check(&self, place: &str, expected: &Self) -> Result<(), RuntimeError> {
         let mismatch = |what, found, expected| {
             Err(RuntimeError::SessionMismatch { place: place.into(), what, found, expected })
@@ -80,19 +81,19 @@ impl Identity {
     }
 }
 
-/// The header, parsed.
+/// The parsed header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub identity: Identity,
     pub token_count: u64,
-    /// Logits of what follows the last token; 0 where they were not saved.
+    /// Number of logits of the last token; 0 where they were not saved.
     pub logit_count: u64,
-    /// Of everything behind the header.
+    /// Checksum of everything after the header.
     pub body_checksum: u64,
 }
 
 impl Header {
-    /// Length of the whole file; `None` where it cannot be counted.
+    /// Length of the whole file; `None` on overflow.
     pub fn file_bytes(&self) -> Option<u64> {
         let cache = self.token_count.checked_mul(self.identity.position_bytes)?;
         let numbers = self.token_count.checked_add(self.logit_count)?.checked_mul(4)?;
@@ -119,7 +120,8 @@ impl Header {
         bytes
     }
 
-    /// Reads the header of a file of `found_bytes`, whose first bytes, up to [`HEADER_BYTES`], are `bytes`.
+    /// Parses the header of a file of `found_bytes`. `bytes`: its first bytes, up to
+    /// [`HEADER_BYTES`].
     pub fn parse(path: &str, bytes: &[u8], found_bytes: u64) -> Result<Self, RuntimeError> {
         let magic = &bytes[..bytes.len().min(MAGIC.len())];
         if magic != MAGIC {
@@ -178,7 +180,7 @@ mod tests {
         Header { identity, token_count: 5, logit_count: 7, body_checksum: 11 }
     }
 
-    /// The header's bytes with a field replaced and the checksum right again.
+    /// The header's bytes with one field replaced and the checksum recomputed.
     fn forged(at: usize, field: &[u8]) -> [u8; HEADER_BYTES] {
         let mut bytes = header().to_bytes();
         bytes[at..at + field.len()].copy_from_slice(field);

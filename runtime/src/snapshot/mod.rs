@@ -1,8 +1,8 @@
-//! Sessions on disk, and prefixes shared in memory: what was computed once is not computed again.
+//! Sessions saved to disk and prefixes shared in memory, so that nothing is computed twice.
 //!
-//! `docs/format.md` has the file. The logits of the last token are saved with it, where the session has them: they
-//! cost as much room as a few tokens, and computing them again would read the whole model and could round otherwise
-//! than the call that gave them did.
+//! `docs/format.md` defines the file. It holds the last token's logits where the session has them.
+//! They take as much room as a few tokens; computing them again would read the whole model, and
+//! could round differently.
 
 mod file;
 mod header;
@@ -14,20 +14,23 @@ use header::{Header, Identity};
 use std::path::Path;
 
 impl Session {
-    /// Saves the sequence: tokens, keys, values, and the logits of what follows. Returns the file's length in bytes.
+    /// Saves the sequence: tokens, keys, values, and the logits of the last token. Returns the
+    /// file's length in bytes.
     ///
-    /// The file appears under its name when it is whole and on the disk; until then another of that name stays.
+    /// The file appears under its name only when it is complete and on disk; until then an older
+    /// file of that name stays.
     pub fn save(&self, path: &Path) -> Result<u64, RuntimeError> {
         self.save_prefix(path, self.position())
     }
 
-    /// [`Session::save`] for the first `count` tokens. Panics if there are not as many.
+    /// [`Session::save`] for the first `count` tokens. Panics if the sequence is shorter.
     ///
-    /// Logits are in the file only where `count` is the whole sequence and its last call gave them, exact ones.
+    /// The file holds logits only where `count` is the whole sequence and its last call computed
+    /// exact ones.
     pub fn save_prefix(&self, path: &Path, count: usize) -> Result<u64, RuntimeError> {
         assert!(count <= self.position(), "{count} of {} tokens", self.position());
         let current = count > 0 && count == self.position() && count == self.logits_position;
-        // Logits of two stages are not for a session that wants exact ones.
+        // Two-stage logits must not reach a session that wants exact ones.
         let with_logits = current && !self.head.is_staged();
         let logits = if with_logits { &self.logits[..] } else { &[] };
         let mut writer = Writer::create(path)?;
@@ -48,14 +51,15 @@ impl Session {
         })
     }
 
-    /// Makes the sequence of a file that was saved the session's, as if it had been computed; returns its length.
+    /// Replaces the session's sequence with a saved one, as if it had been computed; returns its
+    /// length.
     ///
-    /// The context may be longer than that of the session that was saved, as long as the model's frequencies are the
-    /// same for both. Afterwards [`Session::logits`] are what follows the last token: a file that lacks them has its
-    /// last token computed again.
+    /// The context may be longer than the saved session's if the model's rotary frequencies are the
+    /// same for both. Afterwards [`Session::logits`] are those of the last token; where the file
+    /// lacks them, the last token is computed again.
     ///
-    /// The whole file is checked first. On an error the session is as it was, unless the file fails or is written to
-    /// between the check and the reading: then the session is empty.
+    /// The whole file is checked first. On an error the session is unchanged, unless the file fails
+    /// or changes between the check and the reading: then the session is empty.
     pub fn restore(&mut self, path: &Path) -> Result<usize, RuntimeError> {
         let (identity, vocab_len) = (Identity::of(self), self.logits.len());
         let limit = Limit::Whole { context_len: self.context_len };
@@ -71,10 +75,11 @@ impl Session {
         Ok(count)
     }
 
-    /// Takes from a file what it and `tokens` have in common from the beginning, unless the session has as much of
-    /// it already. Returns how many of `tokens` the session then begins with; [`Session::resume`] computes the rest.
+    /// Takes the common prefix of a file and `tokens`, unless the session already has as much of
+    /// it. Returns how many of `tokens` the session then holds; [`Session::resume`] computes the
+    /// others.
     ///
-    /// The file may be longer than the context. Checks and errors are those of [`Session::restore`].
+    /// The file may be longer than the context. Checks and errors as in [`Session::restore`].
     pub fn restore_common(&mut self, path: &Path, tokens: &[u32]) -> Result<usize, RuntimeError> {
         let (identity, vocab_len) = (Identity::of(self), self.logits.len());
         let limit = Limit::First(tokens.len().min(self.context_len));
@@ -87,11 +92,11 @@ impl Session {
         Ok(common)
     }
 
-    /// Makes the first `count` tokens of another session of the same model this one's whole sequence, without
-    /// computing anything. Panics if the other has not as many.
+    /// Replaces the sequence with the first `count` tokens of another session of the same model,
+    /// without computing anything. Panics if the other sequence is shorter.
     ///
-    /// Afterwards the logits are the other's where they were its last token's; otherwise they are to be computed, as
-    /// [`Session::resume`] does. On an error the session is as it was.
+    /// Afterwards the logits are the other session's if they belong to its last token; otherwise
+    /// [`Session::resume`] computes them. On an error the session is unchanged.
     pub fn copy_prefix_from(&mut self, other: &Session, count: usize) -> Result<(), RuntimeError> {
         assert!(count <= other.position(), "{count} of {} tokens", other.position());
         let place = "the other session";
@@ -120,7 +125,7 @@ impl Session {
         Ok(())
     }
 
-    /// Makes the first `count` tokens of a checked file the whole sequence.
+    /// Replaces the sequence with the first `count` tokens of a checked file.
     fn take(&mut self, mut file: Verified, count: usize) -> Result<(), RuntimeError> {
         self.reset();
         file.layers(&mut self.caches, count)?;
@@ -133,7 +138,7 @@ impl Session {
     }
 }
 
-/// How many tokens both begin with.
+/// Length of the common prefix.
 fn common(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

@@ -1,4 +1,4 @@
-//! Prompt lookup: what followed the last time the same tokens stood there may follow again.
+//! Prompt lookup: drafts the tokens that followed the last occurrence of the same tokens.
 
 use super::{Draft, Drafter, at_least_one};
 use crate::error::RuntimeError;
@@ -8,54 +8,56 @@ use std::collections::HashMap;
 /// Longest run of tokens that is looked up as a whole.
 const LONGEST: usize = 4;
 
-/// Matches are followed backwards up to this length.
+/// Matches are extended backwards up to this length.
 const FAR: usize = 32;
 
-/// A token is drafted if it will be accepted with this probability at least. A pass costs more with every token that
-/// it checks, and what it is charged for a wrong one must be won back.
+/// Least acceptance probability of a drafted token. A pass costs more with every token that it
+/// checks, so drafting must win back the cost of wrong tokens.
 const WORTH: f32 = 0.4;
 
-/// How much the last token counts in a rate.
+/// Weight of the newest token in a rate.
 const STEP: f32 = 1.0 / 16.0;
 
-/// Drafts what followed the longest suffix of the sequence where it occurred last.
+/// Drafts the tokens that followed the last occurrence of the sequence's longest suffix.
 ///
-/// How long a draft is depends on how often matches of that length were right so far. That is learned from every
-/// token, drafted or not: where nothing is drafted, what would have been is compared with what came. So drafts grow
-/// while text is copied, and ordinary text is left alone.
+/// The draft's length depends on how often matches of that length were right so far. The rates
+/// learn from every token, drafted or not: without a draft, the match that would have been drafted
+/// is compared with the actual token. Drafts therefore grow while text is copied, and ordinary text
+/// gets none.
 pub struct Lookup {
     most: usize,
     sequence: Vec<u32>,
-    /// Runs of one to [`LONGEST`] tokens, with [`u32::MAX`] before shorter ones: where what followed them begins.
+    /// Runs of one to [`LONGEST`] tokens, padded in front with [`u32::MAX`]: index of the token
+    /// after each.
     followers: HashMap<[u32; LONGEST], usize>,
     found: Option<Match>,
-    /// How often a match of 1, 2 …, 4 …, up to [`FAR`] tokens was right, as a moving average.
+    /// Moving average of how often a match of 1, 2 …, 4 …, up to [`FAR`] tokens was right.
     rates: [f32; 6],
 }
 
-/// An earlier place like the end of the sequence.
+/// An earlier occurrence of the sequence's end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Match {
-    /// Index of what followed there; below the sequence's length.
+    /// Index of the token that followed there; below the sequence's length.
     at: usize,
-    /// How many tokens before it are those at the end.
+    /// Number of tokens before it that equal the end of the sequence.
     length: usize,
 }
 
 impl Lookup {
-    /// Drafts of at most `most` tokens, at least 1.
+    /// A drafter of at most `most` tokens, at least 1.
     pub fn new(most: usize) -> Result<Self, RuntimeError> {
         Ok(Self {
             most: at_least_one(most)?,
             sequence: Vec::new(),
             followers: HashMap::new(),
             found: None,
-            // Where to begin; a few dozen tokens say more.
+            // Initial rates; a few dozen tokens replace them.
             rates: [0.15, 0.35, 0.6, 0.8, 0.9, 0.95],
         })
     }
 
-    /// The match for the end of the sequence, which has just grown, and the index brought up to date.
+    /// Updates the index for a sequence that has just grown, and returns the match for its end.
     fn find(&mut self, continued: Option<Match>) -> Option<Match> {
         let len = self.sequence.len();
         let mut latest = None;
@@ -67,7 +69,7 @@ impl Lookup {
         }
         let latest = latest.map(|at| Match { at, length: self.length(at) });
         match (latest, continued) {
-            // Of two like places the later one, unless that would leave a text in the middle of copying it.
+            // Prefer the later of two equal matches, unless a copy is in progress.
             (Some(latest), Some(continued))
                 if latest.length < continued.length || continued.length == FAR =>
             {
@@ -77,7 +79,7 @@ impl Lookup {
         }
     }
 
-    /// How many tokens before `at` are those at the end of the sequence, up to [`FAR`].
+    /// Number of tokens before `at` that equal the end of the sequence, up to [`FAR`].
     fn length(&self, at: usize) -> usize {
         let pairs = self.sequence[..at].iter().rev().zip(self.sequence.iter().rev());
         pairs.take(FAR).take_while(|(there, here)| there == here).count()
@@ -99,12 +101,12 @@ impl Drafter for Lookup {
         for &token in &sequence[self.sequence.len()..] {
             self.push(token);
         }
-        // What was written says little about what the model will write.
+        // Given text says little about the model's own text.
         self.rates = rates;
         Ok(())
     }
 
-    /// What the context has lost may be copied all the same.
+    /// Text that left the context may still be copied.
     fn shift(&mut self, _sequence: &[u32]) -> Result<(), RuntimeError> {
         Ok(())
     }
@@ -131,7 +133,7 @@ impl Drafter for Lookup {
             if survival < WORTH {
                 break;
             }
-            // A place so near that the draft runs into itself repeats what it has drafted.
+            // A match so near that the draft reaches its own start: repeat the drafted tokens.
             let at = found.at + index;
             let token = match self.sequence.get(at) {
                 Some(&token) => token,
@@ -143,7 +145,7 @@ impl Drafter for Lookup {
     }
 }
 
-/// Index of the rate for matches of a length from 1 to [`FAR`].
+/// Index of the rate for match lengths from 1 to [`FAR`].
 fn class(length: usize) -> usize {
     length.ilog2() as usize
 }
@@ -172,7 +174,7 @@ mod tests {
         let mut lookup = after(&[1, 2, 3, 4, 5, 6, 7, 8, 4, 5, 9, 2, 3, 4, 5]);
         assert_eq!(lookup.found, Some(Match { at: 5, length: 4 }));
         assert_eq!(drafted(&mut lookup, 8)[0], 6);
-        // Of equally long matches the last.
+        // Of equally long matches, the last.
         let lookup = after(&[1, 2, 3, 7, 1, 2, 3, 8, 1, 2, 3]);
         assert_eq!(lookup.found, Some(Match { at: 7, length: 3 }));
     }
@@ -210,7 +212,7 @@ mod tests {
     #[test]
     fn matches_that_mislead_are_given_up_and_taken_up_again() {
         let mut lookup = after(&[]);
-        // Four tokens that are always the same, and then another one every time.
+        // Four constant tokens, then a different one every time.
         for other in 0..60 {
             [1, 2, 3, 4].into_iter().for_each(|token| lookup.push(token));
             if other > 40 {

@@ -1,8 +1,9 @@
-//! Speculation: tokens that are guessed cheaply and checked together, in one pass over the weights.
+//! Speculation: tokens drafted cheaply and checked together, in one pass over the weights.
 //!
-//! A [`Drafter`] proposes what may follow. The model computes its own logits for all of it at once, and what it would
-//! not have said itself is thrown away ([`verify`]), so that the text is the text without speculation: the same
-//! tokens where the choice is greedy or the drafter says one thing only, the same distribution otherwise.
+//! A [`Drafter`] proposes the next tokens. The model computes its logits for all of them in one
+//! pass and discards the tokens that it would not have produced ([`verify`]). The text is therefore
+//! the text without speculation: the same tokens under greedy choice or with a deterministic
+//! drafter, the same distribution otherwise.
 
 mod lookup;
 mod model;
@@ -18,61 +19,61 @@ use crate::error::RuntimeError;
 use crate::sampler::Sampler;
 use pith_meter::Traffic;
 
-/// Most tokens drafted for one pass, unless asked otherwise.
+/// Default for the most tokens drafted per pass.
 pub const DEFAULT_DRAFT_TOKENS: usize = 8;
 
-/// Proposes tokens that may follow a sequence.
+/// Proposes continuations of a sequence.
 ///
-/// It may be used for one sequence after another, and keeps what it has learned.
+/// One drafter may serve several sequences in turn; it keeps what it has learned.
 pub trait Drafter {
-    /// Most tokens it ever proposes at once.
+    /// Most tokens that it ever proposes at once.
     fn most(&self) -> usize;
 
-    /// The sequence is `sequence` now, whatever it was before.
+    /// Starts a new sequence, whatever came before.
     fn begin(&mut self, sequence: &[u32]) -> Result<(), RuntimeError>;
 
-    /// The context was full, and of the sequence `sequence` is left. The text goes on.
+    /// The context was full; `sequence` is the part that remains. The text continues.
     fn shift(&mut self, sequence: &[u32]) -> Result<(), RuntimeError> {
         self.begin(sequence)
     }
 
-    /// The sequence goes on with `token`.
+    /// The sequence continues with `token`.
     fn push(&mut self, token: u32);
 
-    /// Adds to `draft`, which is empty, at most `most` tokens that may follow. `sampler` has accepted the sequence;
-    /// what is drawn must be drawn with its random numbers from its distribution.
+    /// Adds up to `most` tokens to the empty `draft`. `sampler` has accepted the sequence; random
+    /// draws must use its random numbers and its distribution.
     fn draft(&mut self, most: usize, sampler: &mut Sampler, draft: &mut Draft) -> Result<(), RuntimeError>;
 
-    /// Of the last draft's `drafted` tokens the model would have said the first `accepted`.
+    /// Reports that the model accepted the first `accepted` of the last draft's `drafted` tokens.
     fn judged(&mut self, _drafted: usize, _accepted: usize) {}
 
-    /// What drafting touched since this was last asked.
+    /// Traffic of drafting since the last call.
     fn take_traffic(&mut self) -> Traffic {
         Traffic::default()
     }
 }
 
-/// Tokens that may follow a sequence, and what each was drawn from.
+/// Drafted tokens, each with the distribution it was drawn from.
 #[derive(Clone, Debug, Default)]
 pub struct Draft {
     tokens: Vec<u32>,
-    /// One a token, and more that wait to be used again. Empty where the drafter had no other choice.
+    /// One per token, and unused ones kept for reuse. Empty where the drafter had no other choice.
     distributions: Vec<Distribution>,
 }
 
 impl Draft {
-    /// The tokens.
+    /// The drafted tokens.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// Adds a token that the drafter was certain of.
+    /// Adds a token that the drafter is certain of.
     pub fn push(&mut self, token: u32) {
         self.next_distribution().clear();
         self.tokens.push(token);
     }
 
-    /// Adds a token drawn from what `sampler` makes of a drafter's `logits`.
+    /// Adds a token drawn from `sampler`'s distribution for a drafter's `logits`.
     pub fn draw(&mut self, sampler: &mut Sampler, logits: &[f32]) -> Result<u32, RuntimeError> {
         self.next_distribution();
         let next = &mut self.distributions[self.tokens.len()];
@@ -82,7 +83,7 @@ impl Draft {
         Ok(token)
     }
 
-    /// What the token of that index was drawn from; without any probability where the drafter was certain.
+    /// Distribution of the draft's token `index`; empty where the drafter was certain.
     pub(crate) fn distribution(&self, index: usize) -> &Distribution {
         &self.distributions[index]
     }
@@ -104,7 +105,7 @@ impl Draft {
     }
 }
 
-/// Drafts nothing: plain decoding.
+/// A drafter that drafts nothing: plain decoding.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoDrafter;
 
@@ -124,7 +125,7 @@ impl Drafter for NoDrafter {
     }
 }
 
-/// Checks a number of tokens to draft.
+/// Checks the number of tokens to draft.
 fn at_least_one(most: usize) -> Result<usize, RuntimeError> {
     let (option, found) = ("number of tokens to draft", most.to_string());
     if most > 0 {

@@ -1,4 +1,4 @@
-//! A smaller model drafts for a larger one.
+//! A smaller model that drafts for a larger one.
 
 use super::vocabulary::agree;
 use super::{Draft, Drafter, at_least_one};
@@ -11,29 +11,29 @@ use pith_meter::Traffic;
 /// Length of the first draft.
 const FIRST: usize = 4;
 
-/// Drafts by a model of its own, drawing as the sampler draws.
+/// Drafts with a second model, sampling as the main sampler does.
 ///
-/// A draft that is accepted as a whole makes the next one two tokens longer, one that is not a token shorter. The
-/// cache is kept in step: what the larger model said otherwise is cut off and computed anew. Where the smaller model's
-/// context ends, drafting ends.
+/// A fully accepted draft makes the next one two tokens longer; any other makes it one shorter. The
+/// draft model's cache follows the sequence: tokens that the larger model rejected are removed, and
+/// its own token is computed. Drafting ends where the smaller model's context ends.
 pub struct DraftModel {
     session: Session,
     sequence: Vec<u32>,
-    /// Tokens that both models have.
+    /// Size of the vocabulary that both models share.
     vocab_len: usize,
-    /// After these nothing follows.
+    /// Tokens that end a reply.
     ends: Vec<u32>,
     most: usize,
     length: usize,
-    /// How far [`Session::traffic`] has been handed out.
+    /// Part of [`Session::traffic`] that was already reported.
     handed_out: Traffic,
 }
 
 impl DraftModel {
-    /// Drafts of at most `most` tokens, at least 1, for `model`.
+    /// A drafter of at most `most` tokens, at least 1, for `model`.
     ///
-    /// Fails where the vocabularies differ, naming both files and the first token that is another. The number of
-    /// logits may differ: models pad their vocabulary.
+    /// Fails where the vocabularies differ, naming both files and the first token that differs. The
+    /// number of logits may differ: models pad their vocabulary.
     pub fn new(session: Session, model: &Model, most: usize) -> Result<Self, RuntimeError> {
         let most = at_least_one(most)?;
         agree(session.model(), model)?;
@@ -57,8 +57,8 @@ impl DraftModel {
         tokens.iter().all(|&token| (token as usize) < self.vocab_len)
     }
 
-    /// Runs what the session lacks of the sequence; its last token at least, whose logits are wanted. Says whether
-    /// the model can.
+    /// Runs the tokens of the sequence that the session lacks; always the last token, for its
+    /// logits. Returns whether they fit the model.
     fn catch_up(&mut self) -> Result<bool, RuntimeError> {
         let fits = self.sequence.len() <= self.session.context_len();
         let from = self.session.position().min(self.sequence.len().saturating_sub(1));
@@ -82,7 +82,7 @@ impl Drafter for DraftModel {
         let pairs = self.session.tokens().iter().zip(sequence);
         let common = pairs.take_while(|(old, new)| old == new).count();
         self.session.truncate(common);
-        // The last token is left for the first draft, so that it is run once.
+        // Leave the last token for the first draft, so that it is run only once.
         let ready = sequence.len().saturating_sub(1);
         let new = sequence.get(common..ready).unwrap_or_default();
         if !new.is_empty() && ready <= self.session.context_len() && self.knows(new) {

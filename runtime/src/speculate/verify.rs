@@ -1,17 +1,18 @@
-//! Which token follows, given one that was drafted: exactly as likely as without the draft.
+//! Verification of a drafted token, which leaves the distribution of the text unchanged.
 
 use super::Draft;
 use crate::distribution::Distribution;
 use crate::error::RuntimeError;
 use crate::sampler::Sampler;
 
-/// The token that follows where the draft's token of that index was proposed, by the model's `logits` there: the
-/// drafted one if it is accepted, another if not. `scratch` is room to compute in.
+/// The next token, given the draft's token `index` and the model's `logits` there: the drafted
+/// token if it is accepted, another if not. `scratch` is working memory.
 ///
-/// Speculative sampling (Leviathan, Kalman and Matias 2023; Chen et al. 2023): a token `x` that was drawn from `q` is
-/// accepted with probability `min(1, p(x) / q(x))`; otherwise one is drawn from what `p` has more of than `q`,
-/// `max(0, p − q)`. Together that is `p`. Where the drafter was certain, `q` is 1 for its token: to draw from `p` and
-/// to compare is the same, and takes the random numbers that drawing without a draft takes.
+/// Speculative sampling (Leviathan, Kalman and Matias 2023; Chen et al. 2023): a token `x` drawn
+/// from `q` is accepted with probability `min(1, p(x) / q(x))`; otherwise the token is drawn from
+/// the excess of `p` over `q`, `max(0, p − q)`. Together the result has distribution `p`. Where the
+/// drafter was certain, `q` is 1 for its token: drawing from `p` and comparing is equivalent, and
+/// uses the same random numbers as drawing without a draft.
 pub(crate) fn verify(
     sampler: &mut Sampler,
     logits: &[f32],
@@ -75,7 +76,8 @@ mod tests {
                 accepted += u32::from(token == drafted);
             }
             let (squares, freedom) = chi_squared(&counts, &expected);
-            // A χ² has this mean and twice it as variance: five standard deviations.
+            // χ² has mean `freedom` and variance twice that; the bound is five standard deviations
+            // above the mean.
             let bound = freedom as f64 + 5.0 * (2.0 * freedom as f64).sqrt();
             assert!(squares < bound, "{options:?}: χ² {squares} of {counts:?} against {expected:?}");
             assert!((5_000..55_000).contains(&accepted), "{options:?}: both ways were taken, {accepted}");

@@ -1,14 +1,14 @@
-//! Whether two models mean the same by a token.
+//! Check that two models share their tokens.
 
 use crate::error::RuntimeError;
 use crate::model::Model;
 use pith_format::{Role, TensorId};
 use pith_tokenizer::Tokenizer;
 
-/// Fails where a token of `draft` is another one in `model`.
+/// Fails if a token of `draft` differs in `model`.
 pub(super) fn agree(draft: &Model, model: &Model) -> Result<(), RuntimeError> {
     let (ours, theirs) = (draft.tokenizer()?, model.tokenizer()?);
-    // Most drafts come from the same family, with the same tokenizer to the byte.
+    // Most draft models come from the same family, with a byte-identical tokenizer.
     if blob(draft).is_some() && blob(draft) == blob(model) {
         return Ok(());
     }

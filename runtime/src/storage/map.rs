@@ -1,4 +1,4 @@
-//! A part of a file as bytes, mapped.
+//! A mapped part of a file.
 
 use super::Extent;
 use memmap2::{Mmap, MmapOptions};
@@ -6,26 +6,26 @@ use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
 
-/// A part of a file mapped for reading, at any offset. Only pages that are touched take memory.
+/// A part of a file mapped for reading, at any offset. Only touched pages take memory.
 pub(crate) struct Map {
-    /// `None` for no bytes, which cannot be mapped everywhere.
+    /// `None` for an empty part, which some systems cannot map.
     map: Option<Mmap>,
     file: File,
     extent: Extent,
 }
 
 impl Map {
-    /// Maps a part that the file has.
+    /// Maps a part that lies within the file.
     pub fn new(file: File, extent: Extent) -> io::Result<Self> {
         if extent.len == 0 {
             return Ok(Self { map: None, file, extent });
         }
         let len = usize::try_from(extent.len).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let mut options = MmapOptions::new();
-        // The offset need not be a page's: the pages are mapped that the part lies in.
+        // The offset need not be page-aligned: the map covers whole pages around the part.
         options.offset(extent.offset).len(len);
-        // SAFETY: the map is read-only and private; that nobody truncates or rewrites the file under it is what
-        // `Model::open` asks of whoever owns the file, as for any program's executable.
+        // SAFETY: the map is read-only and private. `Model::open` requires that nobody truncates or
+        // rewrites the file, as for any program's executable.
         let map = unsafe { options.map(&file) }?;
         Ok(Self { map: Some(map), file, extent })
     }
@@ -42,7 +42,7 @@ impl Map {
     pub fn will_need(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Some(map) = self.map_of(&range) {
-            // Advice: where it cannot be taken nothing is lost.
+            // Advice only: nothing is lost if the system refuses.
             let _ = map.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
         }
         #[cfg(not(unix))]
@@ -53,7 +53,7 @@ impl Map {
     pub fn random(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Some(map) = self.map_of(&range) {
-            // Advice: where it cannot be taken nothing is lost.
+            // Advice only: nothing is lost if the system refuses.
             let _ = map.advise_range(memmap2::Advice::Random, range.start, range.len());
         }
         #[cfg(not(unix))]
@@ -76,8 +76,8 @@ impl Map {
         #[cfg(unix)]
         if let Some(map) = self.map_of(&range) {
             let (offset, len) = (range.start, range.len());
-            // SAFETY: the map is of a file and read-only, so there is nothing that could be lost: a page that is read
-            // after this comes from the file again.
+            // SAFETY: the map is of a file and read-only, so nothing can be lost: a page read after
+            // this comes from the file again.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
         }
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -85,7 +85,8 @@ impl Map {
             use std::os::fd::AsRawFd;
             let offset = self.extent.offset + range.start as u64;
             let (offset, len) = (offset as libc::off_t, range.len() as libc::off_t);
-            // SAFETY: the descriptor is open as long as `self` lives; the call takes numbers only, and is advice.
+            // SAFETY: the descriptor stays open as long as `self` lives; the call takes only
+            // numbers and is advice.
             let _ =
                 unsafe { libc::posix_fadvise(self.file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
         }
@@ -93,7 +94,7 @@ impl Map {
         let _ = range;
     }
 
-    /// The map, if it has this range and there is something in it.
+    /// The map, if it covers this range and the range is not empty.
     #[cfg(unix)]
     fn map_of(&self, range: &Range<usize>) -> Option<&Mmap> {
         self.map.as_ref().filter(|map| range.start < range.end && range.end <= map.len())
@@ -111,7 +112,7 @@ impl Deref for Map {
 /// Reads `bytes` and keeps them in memory until [`unlock`].
 pub(super) fn lock(bytes: &[u8]) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    // SAFETY: the bytes are there; locking changes none of them.
+    // SAFETY: the bytes are valid memory; locking changes none of them.
     return match unsafe { libc::mlock(bytes.as_ptr().cast(), bytes.len()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -123,10 +124,10 @@ pub(super) fn lock(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Takes [`lock`] back.
+/// Reverses [`lock`].
 pub(super) fn unlock(bytes: &[u8]) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    // SAFETY: as in `lock`; what was not locked stays as it is.
+    // SAFETY: as in `lock`; unlocking memory that is not locked has no effect.
     let _ = unsafe { libc::munlock(bytes.as_ptr().cast(), bytes.len()) };
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = bytes;

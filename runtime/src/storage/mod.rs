@@ -1,7 +1,7 @@
-//! The bytes of a model: a part of a file that is mapped, or memory.
+//! The bytes of a model: a mapped part of a file, or memory.
 //!
-//! Ranges are always offsets into the model's bytes, wherever these begin in a file. Advice to the system (read ahead,
-//! keep, release) does something for a mapped file only.
+//! Ranges are always offsets into the model's bytes, wherever these begin in a file. Advice to the
+//! system (read ahead, keep, release) affects mapped files only.
 
 #[cfg(any(unix, windows))]
 #[allow(unsafe_code)]
@@ -17,38 +17,39 @@ use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
-/// No page of any system is smaller, so that a step of it touches each.
+/// The smallest page size of any system, so that steps of it touch every page.
 const PAGE_BYTES: usize = 4096;
 
-/// Tensors begin at multiples of this within a model. Kernels read any address; at these addresses no vector lies in two
-/// cache lines.
+/// Tensors begin at multiples of this within a model. Kernels read any address; at these addresses
+/// no vector spans two cache lines.
 const LINE_BYTES: usize = 64;
 
 /// A model's bytes.
 pub(crate) enum Storage {
-    /// Pages of a file, which take memory when they are touched.
+    /// Pages of a file, which take memory when touched.
     #[cfg(any(unix, windows))]
     Mapped(Map),
-    /// All of it in memory.
+    /// All bytes in memory.
     Bytes(ModelBytes),
 }
 
-/// A model in memory, for [`Model::from_bytes`](crate::Model::from_bytes): made from a `Vec<u8>`, an `Arc<[u8]>` or
-/// bytes of the program itself (`include_bytes!`).
+/// A model in memory, for [`Model::from_bytes`](crate::Model::from_bytes): a `Vec<u8>`, an
+/// `Arc<[u8]>` or bytes of the program itself (`include_bytes!`).
 ///
-/// A `Vec` is moved within its allocation so that it begins on a cache line. The others are read where they lie; at an
-/// address that is no multiple of 64 kernels give the same results and take somewhat longer.
+/// A `Vec` is moved within its allocation to begin on a cache line. The others are read in place.
+/// At an address that is not a multiple of 64, kernels give the same results and take somewhat
+/// longer.
 pub struct ModelBytes(Bytes);
 
 enum Bytes {
-    /// The model begins at this index.
+    /// Bytes, and the index at which the model begins.
     Owned(Vec<u8>, usize),
     Shared(Arc<[u8]>),
     Static(&'static [u8]),
     Pages(Zeros<u8>),
 }
 
-/// Which part of a file a model is.
+/// The part of a file that holds a model.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
     pub offset: u64,
@@ -56,10 +57,10 @@ pub(crate) struct Extent {
 }
 
 impl Storage {
-    /// Maps this part of a file; reads it into memory where the system has no call to map.
+    /// Maps this part of a file, or reads it into memory where the system cannot map.
     ///
-    /// The file must not be changed while it is mapped; a converter replaces a file by renaming, which leaves the
-    /// mapped one as it was. `name` is for errors.
+    /// The file must not change while it is mapped. A converter replaces a file by renaming, which
+    /// leaves the mapped one unchanged. `name` is for errors.
     pub fn open(name: &str, file: File, extent: Extent) -> Result<Self, RuntimeError> {
         check_file(name, &file, extent)?;
         #[cfg(any(unix, windows))]
@@ -84,9 +85,10 @@ impl Storage {
         Ok(Self::Bytes(ModelBytes(Bytes::Pages(pages))))
     }
 
-    /// Fails where the file has become shorter than the model needs: reading a page that is gone ends the process.
+    /// Fails if the file is now shorter than the model: reading a missing page would end the
+    /// process.
     ///
-    /// One call of the system, under a microsecond; nothing for a model in memory.
+    /// One system call, under a microsecond; free for a model in memory.
     pub fn check(&self, name: &str) -> Result<(), RuntimeError> {
         match self {
             #[cfg(any(unix, windows))]
@@ -98,12 +100,12 @@ impl Storage {
         }
     }
 
-    /// Whether pages come from a file when they are touched.
+    /// Whether pages are read from a file when touched.
     pub fn is_mapped(&self) -> bool {
         !matches!(self, Self::Bytes(_))
     }
 
-    /// Where the model begins in its file, modulo any size of a page.
+    /// Offset of the model in its file, modulo any page size.
     pub fn origin(&self) -> u64 {
         match self {
             #[cfg(any(unix, windows))]
@@ -112,7 +114,8 @@ impl Storage {
         }
     }
 
-    /// Tells the system that `range` will be read soon, so that a cold file is read ahead in large pieces.
+    /// Tells the system that `range` will be read soon, so that it reads a cold file ahead in large
+    /// pieces.
     pub fn will_need(&self, range: Range<usize>) {
         #[cfg(any(unix, windows))]
         if let Self::Mapped(map) = self {
@@ -121,7 +124,8 @@ impl Storage {
         let _ = range;
     }
 
-    /// Tells the system that `range` is read here and there, so that a page brings no neighbours with it.
+    /// Tells the system that `range` is read at random, so that a page brings no neighbours with
+    /// it.
     pub fn random(&self, range: Range<usize>) {
         #[cfg(any(unix, windows))]
         if let Self::Mapped(map) = self {
@@ -130,8 +134,8 @@ impl Storage {
         let _ = range;
     }
 
-    /// Whether `range` is to be read in the largest pages there are when it is touched. False where the system cannot,
-    /// and in memory, where pages are what they are.
+    /// Turns large pages on or off for `range`; call before it is touched. False where the system
+    /// cannot do this, and in memory, where page sizes are fixed.
     pub fn huge(&self, range: Range<usize>, huge: bool) -> bool {
         #[cfg(any(unix, windows))]
         if let Self::Mapped(map) = self {
@@ -147,7 +151,7 @@ impl Storage {
         std::hint::black_box(pages.fold(0u8, |sum, byte| sum.wrapping_add(*byte)));
     }
 
-    /// Tells the system that `range` will not be read soon. Where another program reads the file too it stays.
+    /// Tells the system that `range` will not be read soon. Pages that another program uses stay.
     pub fn release(&self, range: Range<usize>) {
         #[cfg(any(unix, windows))]
         if let Self::Mapped(map) = self {
@@ -168,7 +172,7 @@ impl Storage {
         }
     }
 
-    /// Takes [`Storage::lock`] back.
+    /// Reverses [`Storage::lock`].
     pub fn unlock(&self, range: Range<usize>) {
         #[cfg(any(unix, windows))]
         map::unlock(self.get(range).unwrap_or_default());
@@ -228,7 +232,7 @@ impl<const N: usize> From<&'static [u8; N]> for ModelBytes {
     }
 }
 
-/// Opens a file, and finds that it is no folder; with all of its bytes.
+/// Opens a file, checks that it is not a folder, and returns it with its whole extent.
 pub(crate) fn open_file(path: &Path) -> Result<(File, Extent), RuntimeError> {
     let name = path.display().to_string();
     let file = File::open(path).map_err(failed(&name, "open"))?;

@@ -1,6 +1,7 @@
 use super::*;
 
-/// The whole file mapped, the same bytes at an odd offset of a longer file, a copy, and memory.
+/// Every storage of the same bytes: the whole file mapped, an odd offset of a longer file, a copy,
+/// and memory.
 fn all(folder: &Path, content: &[u8]) -> Vec<Storage> {
     let whole = folder.join("whole");
     std::fs::write(&whole, content).unwrap();
@@ -34,7 +35,7 @@ fn pages_come_and_go_and_the_bytes_stay() {
                 assert!(!storage.huge(range.clone(), true) || range.end <= content.len());
                 storage.huge(range.clone(), false);
                 storage.touch(range.clone());
-                // Whether it is permitted is the system's affair.
+                // The system decides whether locking is permitted.
                 let locked = storage.lock(range.clone()).is_ok();
                 assert!(!locked || range.end <= content.len());
                 storage.unlock(range.clone());
@@ -51,7 +52,7 @@ fn bytes_that_are_given_away_begin_on_a_cache_line() {
     for len in [0usize, 1, 63, 64, 65, 200_000] {
         for front in 0..3 {
             let content: Vec<u8> = (0..len + front).map(|index| (index % 251) as u8).collect();
-            // Whatever room there is already.
+            // A vector with some spare capacity.
             let mut bytes = Vec::with_capacity(len + 50 * front);
             bytes.extend_from_slice(&content[front..]);
             let storage = Storage::Bytes(bytes.into());

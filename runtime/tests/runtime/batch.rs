@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 const VOCAB_LEN: usize = 301;
 
-/// A window in one layer, a head in two parts with rows enough for two stages.
+/// A window in one layer, and a head with a residual matrix and enough rows for two stages.
 fn plan(encoding: Encoding) -> Plan {
     let mut plan = llama();
     plan.encoding = encoding;
@@ -20,7 +20,7 @@ fn engine(threads: usize, kernels: &str) -> Arc<Engine> {
     Engine::new(EngineOptions { threads: Some(threads), kernels, ..EngineOptions::default() }).unwrap()
 }
 
-/// Sessions that differ in whatever can differ: context, cache, position, batch.
+/// Sessions that differ in everything possible: context, cache, position, batch.
 fn sessions(engine: &Arc<Engine>, model: &Arc<Model>, count: usize) -> Vec<Session> {
     let open = |index: usize| {
         let options = SessionOptions {
@@ -31,7 +31,7 @@ fn sessions(engine: &Arc<Engine>, model: &Arc<Model>, count: usize) -> Vec<Sessi
         };
         let mut session = Session::with_engine(engine, Arc::clone(model), options).unwrap();
         let text = tokens(60, VOCAB_LEN);
-        // The second has nothing yet.
+        // The second session is still empty.
         if index != 1 {
             session.prefill(&text[index..index + 3 + 2 * index]).unwrap();
         }
@@ -40,7 +40,7 @@ fn sessions(engine: &Arc<Engine>, model: &Arc<Model>, count: usize) -> Vec<Sessi
     (0..count).map(open).collect()
 }
 
-/// The token that sequence `index` gets in pass `pass`.
+/// The token of sequence `index` in pass `pass`.
 fn token(index: usize, pass: usize) -> u32 {
     ((index * 37 + pass * 11 + 5) % VOCAB_LEN) as u32
 }
@@ -79,7 +79,7 @@ fn each_sequence_gets_the_bits_it_gets_alone() {
                         assert_eq!(alone.tokens(), together.tokens());
                     }
                 }
-                // And on as if nothing had been.
+                // Continue as if nothing had happened.
                 for (alone, together) in alone.iter_mut().zip(&mut together) {
                     let text = tokens(5, VOCAB_LEN);
                     assert!(alone.prefill(&text).unwrap() == together.prefill(&text).unwrap());

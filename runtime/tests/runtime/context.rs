@@ -8,7 +8,7 @@ use pith_runtime::{
     SamplerOptions, Session, StopReason,
 };
 
-/// Drafts of no model and no text.
+/// A drafter without model or text, which drafts nothing.
 struct Nothing;
 
 impl Drafter for Nothing {
@@ -57,7 +57,7 @@ fn a_full_context_shifts_and_the_reply_goes_on() {
         let (outcome, ledger) = reply(&mut session, &mut Nothing, &[0, 1, 2], &shifting(keep, 100)).unwrap();
         assert_eq!((outcome.reason, outcome.tokens.len()), (StopReason::MaxTokens, 100));
         assert!(outcome.tokens.iter().enumerate().all(|(index, &token)| token as usize == (index + 3) % 12));
-        // 102 tokens were run in all; a shift takes half of what is not kept.
+        // 102 tokens ran in total; a shift drops half of the tokens not kept.
         let block = (8 - keep) / 2;
         assert_eq!(outcome.shifts, (102usize - 8).div_ceil(block), "{keep}");
         assert_eq!(session.tokens()[..keep.min(3)], [0, 1, 2][..keep.min(3)]);
@@ -73,7 +73,7 @@ fn what_follows_a_shift_is_what_follows_the_shortened_text() {
     let mut plan = llama();
     let chain = chain();
     (plan.config.vocab_len, plan.tokenizer) = (12, chain.tokenizer);
-    // A window, and positions from a table: nothing of them may be left behind.
+    // A window, and positions from a table: a shift must leave no trace of either.
     attention(&mut plan.config.layers[1]).window = Some(5);
     plan.roles.push(Role::PositionEmbedding);
     let model = plan.build().open();
@@ -87,7 +87,8 @@ fn what_follows_a_shift_is_what_follows_the_shortened_text() {
         let blocks = before.len().saturating_sub(20).div_ceil(9);
         let context = [&before[..2], &before[2 + 9 * blocks..]].concat();
         fresh.reset();
-        // Token by token and at once are the same to rounding; the largest logit must be the largest by more.
+        // Token by token and all at once agree only up to rounding; the largest logit must lead by
+        // more.
         let logits = fresh.prefill(&context).unwrap();
         let best = logits.iter().copied().fold(f32::MIN, f32::max);
         assert!(logits[token as usize] >= best - 1e-4, "token {index}");
@@ -125,7 +126,7 @@ fn a_conversation_longer_than_the_context_is_shortened_and_mostly_kept() {
     }
     assert_eq!(conversation.len(), 61);
     assert!(conversation.iter().enumerate().all(|(index, &token)| token as usize == index % 12));
-    // The cuts are where the session made them: all but the last token is there already.
+    // The cuts are where the session made them: all but the last token is present.
     assert!(reused.iter().skip(1).all(|&count| count >= 2), "{reused:?}");
     assert!(reused.iter().filter(|&&count| count >= 8).count() >= 8, "{reused:?}");
 }

@@ -1,4 +1,4 @@
-//! One test an error, each naming the place and both values.
+//! One test per error; each error names the place and both values.
 
 use crate::support::{Plan, llama};
 use pith_format::{NormKind, Role, TensorId};

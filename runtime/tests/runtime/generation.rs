@@ -1,4 +1,4 @@
-//! Generation, by a model whose tokens follow each other in a fixed order.
+//! Generation by a model whose tokens follow each other in a fixed order.
 
 use crate::support::{Plan, llama};
 use pith_format::Role;
@@ -8,14 +8,15 @@ use pith_runtime::{
 };
 use std::sync::Arc;
 
-/// Tokens in the order in which the model says them, in the letters that byte-level vocabularies use for bytes: `Ã` and
-/// `©` are the two bytes of `é`, `Ġ` is a space.
+/// Tokens in the model's order, in the letters of byte-level vocabularies: `Ã` and `©` are the two
+/// bytes of `é`, `Ġ` is a space.
 pub const CHAIN: [&str; 12] = ["S", "H", "ell", "oĠ", "caf", "Ã", "©", "Ġ<", "/e", "nd", ">", "E"];
 
 /// The token that ends a reply.
 pub const EOS: u32 = 11;
 
-/// Token `i` is followed by token `i + 1`, the last by the first: embeddings are unit vectors, layers add nothing.
+/// Token `i` is followed by token `i + 1`, the last by the first: embeddings are unit vectors,
+/// layers add nothing.
 pub fn chain() -> Plan {
     let mut plan = llama();
     plan.config.vocab_len = CHAIN.len();
@@ -55,7 +56,7 @@ pub fn session(model: &Arc<Model>, context_len: usize) -> Session {
     Session::new(Arc::clone(model), options).unwrap()
 }
 
-/// Greedy generation; the pieces that came and the outcome.
+/// Greedy generation; returns the text pieces and the outcome.
 fn run(
     session: &mut Session,
     prompt: &[u32],
@@ -77,7 +78,7 @@ fn run(
     Ok((pieces, outcome))
 }
 
-/// What a generation gives when nobody stops it.
+/// The outcome of a generation that runs to its end.
 pub fn outcome(mut generation: Generation<'_>) -> Result<Outcome, RuntimeError> {
     generation.try_for_each(|token| token.map(drop))?;
     Ok(generation.finish())
@@ -123,7 +124,7 @@ fn as_many_tokens_as_asked_for_and_no_more() {
         assert_eq!((outcome.reason, outcome.tokens.len()), (StopReason::MaxTokens, count));
         assert_eq!(session.position(), count.max(1), "the last token has not been run");
     }
-    // An incomplete character comes out as a replacement at the end.
+    // At the end an incomplete character becomes a replacement character.
     let options = GenerateOptions { max_tokens: Some(2), ..Default::default() };
     let (pieces, _) = run(&mut session(&model, 64), &[3], &options).unwrap();
     assert_eq!(pieces, ["caf", "\u{fffd}"]);
@@ -135,14 +136,14 @@ fn a_full_context_ends_the_reply() {
     let mut session = session(&model, 6);
     let options = GenerateOptions { ignore_eos: true, ..Default::default() };
     let (_, outcome) = run(&mut session, &[10, 11], &options).unwrap();
-    // Four more are run; the logits of the last one choose another that has no room.
+    // Four more tokens run; the logits of the last choose another, which does not fit.
     assert_eq!((outcome.reason, outcome.tokens), (StopReason::ContextFull, vec![0, 1, 2, 3, 4]));
     let error = run(&mut session, &[0; 7], &options).unwrap_err();
     assert!(matches!(error, RuntimeError::ContextFull { position: 0, new: 7, context_len: 6 }));
 }
 
-/// Left at any token, a session goes on as if nobody had ever left: plain and with drafts of the right text, of wrong
-/// text, and of both.
+/// A session left at any token continues as if it had not been left: without drafts, and with
+/// drafts of right, wrong and mixed text.
 #[test]
 fn a_reply_can_be_left_at_any_token() {
     let model = chain().build().open();
@@ -167,7 +168,7 @@ fn a_reply_can_be_left_at_any_token() {
                 } else {
                     drop(generation);
                 }
-                // The prompt, and the tokens but the last.
+                // The prompt, and all tokens except the last.
                 let run_tokens = count.saturating_sub(1);
                 let expected = [&[0], &ids[..run_tokens]].concat();
                 assert_eq!(session.tokens(), &expected[..if count == 0 { 0 } else { expected.len() }]);
@@ -179,7 +180,7 @@ fn a_reply_can_be_left_at_any_token() {
     }
 }
 
-/// Drafts what the chain says, but for some tokens.
+/// Drafts the chain's tokens, with some wrong.
 struct Guess {
     position: usize,
     most: usize,
@@ -232,10 +233,10 @@ fn a_conversation_is_not_computed_again() {
     let options = GenerateOptions { max_tokens: Some(3), ..Default::default() };
     let (_, first) = run(&mut session, &[0, 1], &options).unwrap();
     assert_eq!((first.reused_tokens, session.tokens()), (0, &[0, 1, 2, 3][..]));
-    // The model's three tokens, then what a user said.
+    // The model's three tokens, then a user's.
     let (_, second) = run(&mut session, &[0, 1, 2, 3, 4, 7], &options).unwrap();
     assert_eq!((second.reused_tokens, second.tokens), (4, vec![8, 9, 10]));
-    // The same again: the last prompt token is computed for its logits.
+    // Repeated: only the last prompt token is computed, for its logits.
     let (_, third) = run(&mut session, &[0, 1, 2, 3, 4, 7], &options).unwrap();
     assert_eq!((third.reused_tokens, third.tokens), (5, vec![8, 9, 10]));
     let (_, other) = run(&mut session, &[5], &options).unwrap();

@@ -1,4 +1,4 @@
-//! Heads in two parts: what the two stages give is what both parts give, as far as it matters.
+//! Heads with a residual matrix: two stages give the exact logits where these matter.
 
 use crate::support::{Plan, llama, tokens};
 use pith_format::{Encoding, Role, TensorId};
@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 const VOCAB_LEN: usize = 5003;
 
-/// A vocabulary that is no multiple of 16, and a second part that is about a tenth of the first.
+/// A vocabulary that is not a multiple of 16, and a residual matrix with values about a tenth of
+/// the first's.
 fn plan(tied: bool) -> Plan {
     let mut plan = llama();
     plan.config.vocab_len = VOCAB_LEN;
@@ -27,14 +28,14 @@ fn session(model: &Arc<Model>, two_stage_logits: bool, threads: usize) -> Sessio
     Session::new(Arc::clone(model), options).unwrap()
 }
 
-/// Tokens by falling logit.
+/// Tokens by descending logit.
 fn ranked(logits: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
     order
 }
 
-fn rest_bytes(model: &Model) -> u64 {
+fn residual_bytes(model: &Model) -> u64 {
     model.index().entry(TensorId::model(Role::HeadResidual)).unwrap().bytes
 }
 
@@ -79,10 +80,10 @@ fn a_stage_reads_little_of_the_second_part() {
     let mut staged = session(&model, true, 1);
     staged.step(7).unwrap();
     let read = staged.last_traffic().weight_bytes;
-    let rest = rest_bytes(&model);
-    let first = model.streamed_bytes() - rest;
-    assert!(read > first && read < first + rest / 2, "{read} of {first} and {rest}");
-    let block = rest / VOCAB_LEN.div_ceil(16) as u64;
+    let residual = residual_bytes(&model);
+    let first = model.streamed_bytes() - residual;
+    assert!(read > first && read < first + residual / 2, "{read} of {first} and {residual}");
+    let block = residual / VOCAB_LEN.div_ceil(16) as u64;
     assert_eq!((read - first) % block, 0);
 
     let mut exact = session(&model, false, 1);

@@ -1,4 +1,4 @@
-//! Layer by layer: the same bits as all at once, and the inputs that the oracle computes.
+//! Layer by layer: the same bits as a whole pass, and the oracle's inputs.
 
 use crate::logits::MECHANISMS;
 use crate::oracle;
@@ -8,7 +8,7 @@ use pith_runtime::{Inputs, KvType, LayerRun, Listener, Model, RuntimeError, Sess
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Keeps all it hears.
+/// Records all inputs.
 #[derive(Default)]
 struct Recorder(HashMap<(Option<usize>, Site), Vec<Vec<f32>>>);
 
@@ -33,7 +33,7 @@ fn options(kernels: &str, batch: usize, threads: usize) -> SessionOptions {
     }
 }
 
-/// Logits of every token of every sequence, and what was heard.
+/// Logits of every token of every sequence, and the recorded inputs.
 fn run(model: &Arc<Model>, options: SessionOptions, sequences: &[Vec<u32>]) -> (Vec<Vec<f32>>, Recorder) {
     let config = model.config();
     let mut run = LayerRun::new(Arc::clone(model), options).unwrap();
@@ -72,7 +72,7 @@ fn bits(logits: &[Vec<f32>]) -> Vec<Vec<u32>> {
 #[test]
 fn every_mechanism_gives_the_bits_of_the_plain_pass() {
     for (name, change) in MECHANISMS {
-        // What packed activations are multiplied with is worked on in another order, on some kernels.
+        // On some kernels, packed activations give products in another order.
         let best = vec![pith_kernels::best()];
         let all = if is_emulated() { best.clone() } else { pith_kernels::available() };
         let cases = [(Encoding::F16, &all), (Encoding::Q4, &best), (Encoding::F32, &best)];
@@ -81,7 +81,7 @@ fn every_mechanism_gives_the_bits_of_the_plain_pass() {
             change(&mut plan);
             plan.encoding = *encoding;
             let model = plan.build().open();
-            // One that fills chunks, one that does not, one of a token.
+            // One that fills chunks, one that does not, one of a single token.
             let counts: &[usize] = if is_emulated() { &[19, 1] } else { &[32, 19, 1] };
             let sequences: Vec<_> =
                 counts.iter().map(|&count| tokens(count, plan.config.vocab_len)).collect();

@@ -1,4 +1,4 @@
-//! Logits: against the oracle, and against themselves computed in another way.
+//! Logits against the oracle, and against other ways of computing them.
 
 use crate::oracle;
 use crate::support::{Plan, attention, dense, is_emulated, llama, tokens, ungate};
@@ -7,10 +7,10 @@ use pith_kernels::MIN_PACKED;
 use pith_runtime::{KvType, Model, Session, SessionOptions};
 use std::sync::Arc;
 
-/// One change that brings a mechanism in.
+/// A change that adds one mechanism.
 pub type Change = fn(&mut Plan);
 
-/// Every mechanism by itself, then all that go together.
+/// Every mechanism alone, then all compatible ones together.
 pub const MECHANISMS: &[(&str, Change)] = &[
     ("nothing", |_| ()),
     ("16-bit weights", |p| p.encoding = Encoding::F16),
@@ -144,7 +144,7 @@ fn every_mechanism_gives_the_oracles_logits() {
         let expected = oracle::logits(&plan.config, &built, &tokens);
         let model = built.open();
         for kernels in pith_kernels::available() {
-            // The reference takes its time, and has no path of its own for any of these.
+            // The reference kernels are slow and have no special path for these.
             if kernels.name() == "reference" && *name != "everything" {
                 continue;
             }
@@ -180,11 +180,12 @@ fn prefill_equals_token_by_token() {
                     tokens.iter().map(|&token| stepped.step(token).unwrap().to_vec()).collect();
                 let expected = widen(&single);
                 let what = format!("{name} in {encoding} with {kv_type}");
-                // More tokens at once may round the weights again.
+                // Calls of more tokens may round the weights again.
                 let batches = if encoding == Encoding::F32 { [1, 7, 33] } else { [1, 7, MIN_PACKED - 1] };
                 for batch in batches.into_iter().skip(usize::from(is_emulated())) {
                     let mut session = self::session(&model, kv_type, 1, batch);
-                    // Many tokens at once differ in last bits, and those may turn a code: of 4 bits, a tenth of a number.
+                    // Calls of many tokens differ in the last bits, which may flip a code: with 4
+                    // bits, by a tenth of a number.
                     let bound = if kv_type == KvType::Q4 && batch > 7 { 5e-2 } else { 1e-4 };
                     assert_close(&all_logits(&mut session, &tokens), &expected, bound, &what);
                     session.reset();
@@ -254,7 +255,7 @@ fn truncated_sequences_go_on_as_if_nothing_had_been() {
     assert_eq!(session.tokens(), &tokens[..9]);
     session.prefill(&[5, 6, 7]).unwrap();
     session.truncate(9);
-    // The chunks are others than before.
+    // The chunks differ from those before.
     let found = session.prefill(&tokens[9..]).unwrap().to_vec();
     assert_eq!(session.logits(), found);
     assert_close(&[found], &widen(std::slice::from_ref(&expected)), 1e-4, "after a truncation");

@@ -1,5 +1,5 @@
-//! The forward pass written down in f64, one token after the other, without a thought for speed: what the runtime's
-//! logits are held against.
+//! The oracle: a forward pass in f64, one token after the other, written for clarity. The runtime's
+//! logits are compared with it.
 
 use crate::support::Built;
 use pith_format::{ActivationFunction, Attention, Dense, Layer, ModelConfig, NormKind, Role, TensorId};
@@ -9,7 +9,7 @@ struct Oracle<'a> {
     config: &'a ModelConfig,
     built: &'a Built,
     layer: Option<usize>,
-    /// What every matrix read, product by product.
+    /// Input of every matrix, product by product.
     inputs: RefCell<Vec<(TensorId, Vec<f64>)>>,
 }
 
@@ -18,10 +18,10 @@ pub fn logits(config: &ModelConfig, built: &Built, tokens: &[u32]) -> Vec<Vec<f6
     logits_and_inputs(config, built, tokens).0
 }
 
-/// A matrix and what it reads, token after token.
+/// A matrix and its inputs, token after token.
 pub type MatrixInputs = (TensorId, Vec<f64>);
 
-/// Logits of every token, and what every matrix reads: of each matrix, its tokens in their order.
+/// Logits of every token, and every matrix's inputs in token order.
 pub fn logits_and_inputs(
     config: &ModelConfig,
     built: &Built,
@@ -51,8 +51,9 @@ impl Oracle<'_> {
 
     fn embed(&self, position: usize, token: u32) -> Vec<f64> {
         let mut x = self.row(Role::TokenEmbedding, token as usize).unwrap();
-        if let (true, Some(rest)) = (self.config.tied_head, self.row(Role::HeadResidual, token as usize)) {
-            x = sum(&x, &rest);
+        if let (true, Some(residual)) = (self.config.tied_head, self.row(Role::HeadResidual, token as usize))
+        {
+            x = sum(&x, &residual);
         }
         x.iter_mut().for_each(|x| *x *= f64::from(self.config.embedding_scale));
         if let Some(row) = self.row(Role::PositionEmbedding, position) {
@@ -160,7 +161,7 @@ impl Oracle<'_> {
         if self.get(norm).is_some() { self.norm(&x, norm, None) } else { x }
     }
 
-    /// A product, and a bias where there is one.
+    /// A product, plus the bias if there is one.
     fn linear(&self, x: &[f64], weight: Role, bias: Role) -> Vec<f64> {
         let id = TensorId { role: weight, layer: self.layer, expert: None };
         self.inputs.borrow_mut().push((id, x.to_vec()));

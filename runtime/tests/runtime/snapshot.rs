@@ -21,7 +21,7 @@ fn session(model: &Arc<Model>, kv_type: KvType, context_len: usize) -> Session {
     Session::new(Arc::clone(model), options(kv_type, context_len)).unwrap()
 }
 
-/// The most likely tokens one after the other, beginning with what the session's logits say.
+/// The most likely tokens in turn, starting from the session's logits.
 fn greedy(session: &mut Session, count: usize) -> Vec<u32> {
     let likeliest = |logits: &[f32]| (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
     let mut chosen = Vec::new();
@@ -33,7 +33,7 @@ fn greedy(session: &mut Session, count: usize) -> Vec<u32> {
     chosen
 }
 
-/// A session of four tokens, saved; its logits are in the file.
+/// A saved session of four tokens, with logits in the file.
 fn saved(built: &Built, model: &Arc<Model>) -> (PathBuf, Vec<f32>) {
     let path = built.folder.path().join("saved.session");
     let mut session = session(model, KvType::F16, 16);
@@ -52,7 +52,7 @@ fn a_restored_session_goes_on_as_one_that_computed_everything() {
         for round in 0..if is_emulated() { 4 } else { 20 } {
             cut = (cut * 29 + 11) % 44 + 1;
             let mut first = session(&model, kv_type, 48);
-            // Some sequences come as a prompt and some grow token by token.
+            // Some sequences are prompts, others grow token by token.
             if round % 2 == 0 {
                 first.prefill(&text[..cut]).unwrap();
             } else {
@@ -91,7 +91,7 @@ fn a_prefix_without_logits_has_its_last_token_computed_again() {
         assert_eq!(greedy(&mut restored, 10), greedy(&mut computed, 10));
         assert!(restored.save(&path).unwrap() > short, "now there are logits");
     }
-    // Logits that belong to other tokens are not saved: truncated, then made as long again another way.
+    // Logits of other tokens are not saved: truncate, then restore the length another way.
     long.truncate(10);
     long.logits_of(&text[10..], |_, _| ()).unwrap();
     long.save(&path).unwrap();
@@ -145,7 +145,7 @@ fn every_truncation_and_every_changed_byte_is_refused() {
             _ => assert!(matches!(error, RuntimeError::SessionDamaged { part: "contents", .. }), "{error}"),
         }
     }
-    // Whole again, it is taken.
+    // The complete file is accepted again.
     fs::write(&path, &bytes).unwrap();
     assert_eq!(session.restore(&path).unwrap(), 4);
 }
@@ -173,7 +173,7 @@ fn another_model_cache_or_rotation_is_refused() {
     let message = refusal(&llama(), KvType::F16, 3);
     assert!(message.contains("4 tokens do not fit in a context of 3"), "{message}");
 
-    // The same file turns otherwise in a context that is long enough.
+    // The same file has other rotary frequencies in a longer context.
     let mut plan = llama();
     let table = &mut plan.config.rope[0];
     table.long_inv_freq = Some(table.inv_freq.iter().map(|frequency| frequency / 4.0).collect());
@@ -212,7 +212,7 @@ fn saving_replaces_and_leaves_nothing_else() {
         fs::read_dir(built.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["model.pith", "saved.session"]);
-    // A folder stands in the way: the temporary file is taken away again.
+    // A folder is in the way: the temporary file is removed.
     let folder = built.folder.path().join("folder");
     fs::create_dir_all(folder.join("inner")).unwrap();
     let mut session = session(&model, KvType::F16, 16);
@@ -246,10 +246,10 @@ fn only_what_a_prompt_shares_with_a_file_is_taken() {
     let mut computed = session(&model, KvType::F16, 20);
     computed.prefill(&prompt).unwrap();
     assert_eq!(greedy(&mut short, 5), greedy(&mut computed, 5));
-    // What the session has is kept where the file has no more to give.
+    // The session's tokens are kept where the file has no more.
     assert_eq!(short.restore_common(&path, &prompt).unwrap(), 15);
     assert_eq!(short.position(), 20);
-    // The file's last token brings its logits.
+    // The file's last token comes with its logits.
     let mut same = session(&model, KvType::F16, 48);
     assert_eq!(same.restore_common(&path, &text).unwrap(), 40);
     assert_eq!(same.logits(), long.logits());

@@ -1,4 +1,4 @@
-//! Speculation: the text is the text without it.
+//! Speculation does not change the text.
 
 use crate::generation::{CHAIN, EOS, chain, outcome, session, stops};
 use crate::support::{Plan, attention, is_emulated, llama};
@@ -10,7 +10,7 @@ use pith_runtime::{
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A random model over the chain's vocabulary, of so many layers.
+/// A random model over the chain's vocabulary, with this many layers.
 fn random(layers: usize) -> Plan {
     let mut plan = llama();
     let chain = chain();
@@ -18,12 +18,12 @@ fn random(layers: usize) -> Plan {
     (plan.config.vocab_len, plan.config.bos, plan.config.eos) =
         (CHAIN.len(), chain.config.bos, chain.config.eos);
     plan.tokenizer = chain.tokenizer;
-    // A tied head says the same token again and again.
+    // A tied head repeats the same token.
     plan.config.tied_head = false;
     plan
 }
 
-/// Everything a reply leaves behind.
+/// The complete result of a reply.
 #[derive(Debug, PartialEq)]
 struct Trace {
     reason: StopReason,
@@ -31,11 +31,11 @@ struct Trace {
     pieces: Vec<String>,
     session: Vec<u32>,
     decoded: usize,
-    /// What the sampler says next.
+    /// The sampler's next token.
     next: u32,
 }
 
-/// A reply, by a drafter where there is one, left after so many pieces of text.
+/// A reply, with a drafter if given, left after this many pieces of text.
 fn reply(
     session: &mut Session,
     drafter: Option<&mut dyn Drafter>,
@@ -74,7 +74,7 @@ fn reply(
     (trace, outcome)
 }
 
-/// Drafts what it was told, from the sequence's position on.
+/// Drafts a given text, from the sequence's position on.
 struct Script {
     text: Vec<u32>,
     position: usize,
@@ -97,7 +97,7 @@ impl Drafter for Script {
 
     fn draft(&mut self, most: usize, _: &mut Sampler, draft: &mut Draft) -> Result<(), RuntimeError> {
         assert!((1..=self.most).contains(&most));
-        // More than is wanted is cut off.
+        // One more than requested; the excess is cut off.
         self.text.iter().skip(self.position).take(most + 1).for_each(|&token| draft.push(token));
         Ok(())
     }
@@ -112,11 +112,11 @@ fn a_small_batch_gives_the_bits_of_single_steps() {
         attention(&mut plan.config.layers[1]).window = Some(9);
         let model = plan.build().open();
         for kernels in pith_kernels::available() {
-            // The reference takes its time, and computes every token by itself.
+            // The reference kernels are slow, and compute every token separately.
             if kernels.name() == "reference" {
                 continue;
             }
-            // How keys and values are stored has nothing to do with how weights are.
+            // The cache type is independent of the weights' encoding.
             let all = !is_emulated() || *encoding == Encoding::Q4;
             for kv_type in KvType::ALL.into_iter().filter(|&kv_type| all || kv_type == KvType::F16) {
                 let threads: &[usize] = if is_emulated() { &[2] } else { &[1, 2] };
@@ -155,7 +155,7 @@ fn whatever_is_drafted_a_reply_ends_as_it_does_without() {
     let greedy = SamplerOptions::greedy();
     let limits = [None, Some(0), Some(1), Some(2), Some(7), Some(20)];
     let stop_lists: [&[&str]; 4] = [&[], &["</end>"], &["o c", "never"], &["é"]];
-    // The model's own text, and that text with every eleventh or second token wrong.
+    // The model's own text, and the same with every eleventh or second token wrong.
     let right: Vec<u32> = (0..60).map(|index| index % 12).collect();
     let wrong = |every: usize| -> Vec<u32> {
         right.iter().enumerate().map(|(i, &t)| if i % every == every - 1 { 3 } else { t }).collect()
@@ -207,7 +207,7 @@ fn greedy_text_is_that_of_plain_decoding() {
                     assert_eq!(found, expected, "drafter {index}, {most} tokens after {prompt:?}");
                     let speculation = outcome.speculation;
                     if index == 1 {
-                        // The same model drafts what the model says, and only that.
+                        // The same model drafts exactly the model's own tokens.
                         assert_eq!(speculation.acceptance(), Some(1.0));
                         assert!(
                             speculation.passes <= 44usize.div_ceil(most.min(4) + 1) + 2,
@@ -240,7 +240,7 @@ fn a_drafter_goes_from_reply_to_reply() {
             let (found, outcome) = reply(&mut drafted, Some(&mut *drafter), &greedy, &prompt, &options, 99);
             assert_eq!(found, expected);
             assert_eq!(outcome.reused_tokens > 0, turn > 0);
-            // The third turn takes the second one back.
+            // The third turn removes the second one.
             prompt.truncate(if turn == 2 { 5 } else { 99 });
             prompt.extend(&found.tokens);
             prompt.push(7);
@@ -268,7 +268,7 @@ fn a_lookup_takes_the_draws_that_plain_decoding_takes() {
     assert!(0 < accepted && accepted < drafted, "{accepted} of {drafted}");
 }
 
-/// The probabilities of every continuation of `prompt` by three tokens, by plain decoding.
+/// Probabilities of every continuation of `prompt` by three tokens, from plain decoding.
 fn law(model: &Arc<Model>, sampling: &SamplerOptions, prompt: &[u32]) -> HashMap<[u32; 3], f64> {
     let mut session = session(model, 64);
     let mut sampler = Sampler::new(sampling.clone()).unwrap();
@@ -304,7 +304,7 @@ fn a_draft_models_text_is_distributed_as_plain_text() {
         let mut session = session(&model, 64);
         let mut drafter = DraftModel::new(crate::generation::session(&small, 64), &model, 3).unwrap();
         let mut counts: HashMap<[u32; 3], u32> = HashMap::new();
-        // A law of fewer draws has fewer cells of five.
+        // Fewer draws give fewer cells of five or more.
         let (runs, least_freedom) = if is_emulated() { (1000, 8.0) } else { (6000, 40.0) };
         let (mut drafted, mut accepted) = (0, 0);
         for seed in 0..runs {
@@ -318,7 +318,7 @@ fn a_draft_models_text_is_distributed_as_plain_text() {
             counts.keys().all(|tokens| law.contains_key(tokens)),
             "what the filters leave out is never said"
         );
-        // Pearson's χ², continuations expected less than five times taken together.
+        // Pearson's χ², with continuations expected less than five times merged.
         let expected = |p: f64| p * runs as f64;
         let term = |n: f64, e: f64| (n - e).powi(2) / e;
         let count = |tokens| f64::from(counts.get(tokens).copied().unwrap_or(0));
@@ -355,7 +355,7 @@ fn a_call_of_several_tokens_is_one_cost() {
     let generation = session.generate(&[0], &mut sampler, options);
     let outcome = outcome(generation.with_drafter(&mut script).with_ledger(&mut ledger)).unwrap();
     assert_eq!(outcome.reason, StopReason::EndOfText(EOS));
-    // 1 2 3 4 5, 6 7 8 9 10; the end is drafted and right, and is no token of the reply.
+    // 1 2 3 4 5, 6 7 8 9 10; the end is drafted and accepted, and is not a token of the reply.
     let costs: Vec<_> = ledger.costs().iter().map(|cost| (cost.tokens, cost.drafted)).collect();
     assert_eq!(costs, [(1, 0), (5, 4), (5, 4)]);
     let decode = ledger.totals(Phase::Decode);
@@ -399,7 +399,7 @@ fn another_vocabulary_is_refused() {
     plan.config.vocab_len = 13;
     let message = draft(&plan.build().open(), &built[0].open()).unwrap().to_string();
     assert!(message.ends_with("token 12 is \"X\" in the first, missing in the other"), "{message}");
-    // No tokenizer at all.
+    // No tokenizer.
     let mut plan = random(1);
     plan.tokenizer = None;
     assert!(matches!(draft(&plan.build().open(), &built[0].open()), Some(RuntimeError::NoTokenizer { .. })));
@@ -407,7 +407,7 @@ fn another_vocabulary_is_refused() {
     assert_eq!(none, "number of tokens to draft is 0, expected at least 1");
 }
 
-/// The chain's tokenizer with a part of its description replaced.
+/// The chain's tokenizer with part of its description replaced.
 fn chain_with(old: &str, new: &str) -> Vec<u8> {
     let json = crate::generation::tokenizer_json();
     assert!(json.contains(old));
@@ -421,7 +421,7 @@ fn a_draft_model_may_have_fewer_logits_and_a_shorter_context() {
     let (model, small) = (padded.build().open(), random(1).build().open());
     let options = GenerateOptions { ignore_eos: true, max_tokens: Some(40), ..Default::default() };
     for seed in 0..20 {
-        // Hot enough for tokens that the draft model does not have.
+        // Hot enough for tokens that the draft model lacks.
         let sampling = match seed {
             0 => SamplerOptions::greedy(),
             _ => {

@@ -1,4 +1,4 @@
-//! One model from a file, from inside a longer file, and from memory.
+//! The same model from a file, from inside a longer file, and from memory.
 
 use crate::support::{Built, llama, tokens};
 use pith_format::{Encoding, Role};
@@ -26,7 +26,7 @@ fn logits(model: Model) -> Vec<Vec<f32>> {
     all
 }
 
-/// The model's bytes inside a longer file, from `offset` on.
+/// A longer file with the model's bytes at `offset`.
 fn inside(built: &Built, offset: u64) -> (File, u64) {
     let bytes = std::fs::read(&built.path).unwrap();
     let path = built.folder.path().join(format!("archive-{offset}"));
@@ -42,7 +42,7 @@ fn a_model_answers_alike_wherever_its_bytes_are() {
     assert!(logits(Model::load(&built.path).unwrap()) == expected, "a copy");
     assert!(logits(Model::from_bytes(bytes.clone()).unwrap()) == expected, "owned");
     assert!(logits(Model::from_bytes(Arc::<[u8]>::from(bytes.clone())).unwrap()) == expected, "shared");
-    // At every address within a cache line.
+    // At several addresses within a cache line.
     for at in [1, 3, 17, 63] {
         let moved: &'static [u8] = [&vec![0; at], &bytes[..]].concat().leak();
         assert!(logits(Model::from_bytes(&moved[at..]).unwrap()) == expected, "in memory from {at} on");
@@ -95,9 +95,9 @@ fn a_file_that_shrank_is_an_error_before_the_next_pass() {
     is_short(session.resume(&[1, 9]).unwrap_err());
     is_short(run.embed(&[1, 2, 3], &mut hidden).unwrap_err());
     is_short(run.layer_unheard(0, &mut hidden).unwrap_err());
-    // A copy has nothing to do with it.
+    // A copy is not affected.
     logits(copy);
-    // What is there again is read on.
+    // Once the bytes are back, reading continues.
     cut(len);
     session.resume(&[1, 2, 3, 4]).unwrap();
 }

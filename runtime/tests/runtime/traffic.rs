@@ -1,11 +1,11 @@
-//! Counted bytes are the directory's bytes.
+//! Counted bytes equal the directory's bytes.
 
 use crate::logits::session;
 use crate::support::{attention, is_emulated, llama, tokens};
 use pith_format::{Encoding, NormKind, Role, TensorId};
 use pith_runtime::{KvType, Traffic};
 
-/// What a decoded token streams, by the directory.
+/// Bytes that a decoded token streams, from the directory.
 fn directory_bytes(model: &pith_runtime::Model, left_out: &[Role]) -> u64 {
     let entries = model.index().entries().iter();
     entries.filter(|entry| !left_out.contains(&entry.id.role)).map(|entry| entry.bytes).sum()
@@ -13,7 +13,7 @@ fn directory_bytes(model: &pith_runtime::Model, left_out: &[Role]) -> u64 {
 
 #[test]
 fn a_decoded_token_streams_exactly_the_directorys_tensors() {
-    // What is counted does not depend on who counts.
+    // The counts do not depend on the kernels.
     let encodings = if is_emulated() { &[Encoding::Q8, Encoding::Q4NL] } else { Encoding::ALL };
     for encoding in encodings {
         let threads: &[usize] = if is_emulated() { &[3] } else { &[1, 3] };
@@ -45,7 +45,7 @@ fn a_decoded_token_streams_exactly_the_directorys_tensors() {
             assert_eq!(model.streamed_bytes(), expected);
             let block =
                 |role| model.index().matrix(model.bytes(), TensorId::model(role)).unwrap().look_up_bytes(3);
-            // Its head is in two parts, and its embedding is not the head.
+            // Its head has a residual matrix and is not the embedding.
             let looked_up = block(Role::TokenEmbedding) + block(Role::PositionEmbedding);
             assert_eq!(session.last_traffic().embedding_bytes, looked_up as u64);
             assert_eq!(model.looked_up_bytes(), looked_up as u64);
@@ -77,7 +77,7 @@ fn the_cache_counts_rows_read_and_written() {
         session.prefill(&tokens(4, 301)).unwrap();
         let Traffic { kv_read_bytes, kv_write_bytes, .. } = session.last_traffic();
         assert_eq!(kv_write_bytes, 3 * 4 * position_bytes);
-        // The tokens read together what any of them sees.
+        // The tokens together read everything that any of them sees.
         assert_eq!(kv_read_bytes, 3 * 4 * position_bytes, "{kv_type}");
         session.step(1).unwrap();
         assert_eq!(session.last_traffic().kv_read_bytes, (2 * 5 + 3) * position_bytes);
@@ -93,6 +93,7 @@ fn a_long_prompt_reads_the_cache_once_a_block_of_tokens() {
     let position_bytes = 2 * 2 * 24;
     let mut session = session(&model, KvType::F16, 1, 64);
     session.prefill(&tokens(30, 301)).unwrap();
-    // Two query heads a key head: 24 tokens, then 6, which see two positions before them in a window of 3.
+    // Two query heads per key head: 24 tokens, then 6, which see two positions before them in a
+    // window of 3.
     assert_eq!(session.last_traffic().kv_read_bytes, (2 * (24 + 30) + 24 + 8) * position_bytes);
 }

@@ -1,4 +1,4 @@
-//! Small random models, written through the format's own writer.
+//! Small random models, written by the format's own writer.
 
 use pith_format::{
     ActivationFunction, Attention, Dense, Encoding, FeedForward, Kind, Layer, Metadata, Mixer, ModelConfig,
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// What every model has, as far as its layers have a place for it.
+/// Tensors of every model, where its layers have a place for them.
 const REQUIRED: &[Role] = &[
     Role::TokenEmbedding,
     Role::MixerNorm,
@@ -38,7 +38,7 @@ pub struct Plan {
     pub without: Vec<TensorId>,
     pub encoding: Encoding,
     pub tokenizer: Option<Vec<u8>>,
-    /// Weights by role, row and column; random where it gives none.
+    /// Weights by role, row and column; `None` means random.
     pub weight: fn(Role, usize, usize) -> Option<f32>,
 }
 
@@ -50,7 +50,7 @@ pub struct Built {
     pub weights: HashMap<TensorId, Vec<f64>>,
 }
 
-/// Whether every instruction is emulated (`.ci/qemu-runner` says so): tests that compute much do less then.
+/// Whether every instruction is emulated (set by `.ci/qemu-runner`): expensive tests then do less.
 #[allow(dead_code, reason = "each test binary uses its part")]
 pub fn is_emulated() -> bool {
     std::env::var_os("PITH_QEMU_CPU").is_some()
@@ -88,13 +88,13 @@ pub fn dense(layer: &mut Layer) -> &mut Dense {
     }
 }
 
-/// Takes the gate out of a layer.
+/// Removes the gate from a layer.
 #[allow(dead_code, reason = "each test binary uses its part")]
 pub fn ungate(layer: &mut Layer) {
     layer.feed_forward = FeedForward::Plain(*dense(layer));
 }
 
-/// Three layers in Llama's manner.
+/// Three layers in the style of Llama.
 pub fn llama() -> Plan {
     let inv_freq = |dim: usize, base: f32| -> Vec<f32> {
         (0..dim / 2).map(|i| base.powf(-2.0 * i as f32 / dim as f32)).collect()
@@ -210,7 +210,7 @@ impl Built {
     }
 }
 
-/// Bytes for the file and the values that they stand for.
+/// Bytes for the file, and the values they represent.
 fn store(plan: &TensorPlan, values: &[f32]) -> (Vec<u8>, Vec<f64>) {
     let Some(encoding) = plan.encoding else {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
