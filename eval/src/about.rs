@@ -1,31 +1,31 @@
-//! Which model was run, and how large it is.
+//! Identity and size of a model that was run.
 
 use pith_format::{Kind, Role, TensorId};
 use pith_runtime::{Model, Session};
 use serde::{Deserialize, Serialize};
 
-/// A model and how it was run.
+/// A model and the settings of its run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
     /// Name in the file.
     pub name: String,
-    /// What its matrices were encoded by.
+    /// Recipe of the matrices' encodings.
     pub recipe: String,
-    /// The file's checksum, hexadecimal; it covers every tensor's.
+    /// Checksum of the file, hexadecimal; it covers every tensor's checksum.
     pub checksum: String,
     /// Checksum of the file's tokenizer, hexadecimal.
     pub tokenizer: Option<String>,
-    /// The kernels it ran on.
+    /// Name of the kernels.
     pub kernels: String,
-    /// How keys and values were cached.
+    /// Storage type of cached keys and values.
     pub kv_type: String,
-    /// Bytes and weights.
+    /// Size in bytes and weights.
     #[serde(flatten)]
     pub size: Size,
 }
 
 impl About {
-    /// The model of a session.
+    /// Identity of a session's model.
     pub fn of(session: &Session) -> Self {
         let model = session.model();
         let tokenizer = model.index().entry(TensorId::model(Role::Tokenizer));
@@ -41,21 +41,21 @@ impl About {
     }
 }
 
-/// How large a model is.
+/// Size of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Size {
-    /// The whole file.
+    /// Bytes of the whole file.
     pub file_bytes: u64,
-    /// All matrices, embeddings and head too, with their scales and their padding.
+    /// Bytes of all matrices, embeddings and head included, with scales and padding.
     pub matrix_bytes: u64,
-    /// Weights in those matrices.
+    /// Number of weights in those matrices.
     pub weight_count: u64,
     /// `8 · matrix_bytes / weight_count`.
     pub bits_per_weight: f64,
 }
 
 impl Size {
-    /// Adds up a file's directory. A head in two parts has the weights of one.
+    /// Sums a file's directory. A head with a residual matrix counts its weights once.
     pub fn of(model: &Model) -> Self {
         let matrices = model.index().entries().iter().filter(|entry| entry.kind() == Kind::Matrix);
         let (mut matrix_bytes, mut weight_count) = (0, 0);

@@ -1,4 +1,4 @@
-//! What a compressed model still knows: its divergence from the original, and its answers to tasks.
+//! Evaluation of a compressed model: its divergence from the original, and its answers to tasks.
 //!
 //! ```no_run
 //! use pith_eval::{Windows, WindowOptions, kl::Reference};
@@ -20,7 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `docs/evaluating.md` says what each figure means.
+//! `docs/evaluating.md` explains each figure.
 #![forbid(unsafe_code)]
 
 mod about;

@@ -1,17 +1,17 @@
-//! Where logits come from.
+//! Sources of logits.
 
 use crate::about::About;
 use pith_runtime::{Model, RuntimeError, Session};
 use pith_tokenizer::Tokenizer;
 use std::ops::Range;
 
-/// Gives the logits of what follows the tokens of a sequence. A [`Session`] does; so may a model that lies in no file.
+/// A source of logits for the tokens of a sequence: a [`Session`], or a model without a file.
 pub trait Logits {
-    /// Number of logits of a position.
+    /// Number of logits per position.
     fn vocab_len(&self) -> usize;
 
-    /// Runs `tokens` as a sequence of its own and calls `each` with the positions of `wanted`, in order, and the logits
-    /// of what follows the token there. Panics if `wanted` ends beyond `tokens`.
+    /// Runs `tokens` as a new sequence. Calls `each` with every position of `wanted`, in order, and
+    /// the logits after the token there. Panics if `wanted` ends beyond `tokens`.
     fn logits(
         &mut self,
         tokens: &[u32],
@@ -19,12 +19,13 @@ pub trait Logits {
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), RuntimeError>;
 
-    /// Which model it is, if it lies in a file.
+    /// Identity of the model, if it comes from a file.
     fn about(&self) -> Option<About> {
         None
     }
 
-    /// The model's tokenizer, if it has one: how tokens are spelled tells vocabularies of one length apart.
+    /// The model's tokenizer, if it has one. Token spellings distinguish vocabularies of the same
+    /// length.
     fn tokenizer(&self) -> Option<&Tokenizer> {
         None
     }
@@ -61,8 +62,8 @@ impl Logits for Session {
     }
 }
 
-/// The token that sequences of a model begin with: the configuration's, or else the first that the tokenizer puts
-/// before a text.
+/// The token that begins a model's sequences: the configuration's, or else the first token that the
+/// tokenizer puts before a text.
 pub fn first_token(model: &Model) -> Option<u32> {
     let of_tokenizer = || model.tokenizer().ok()?.prefix_ids().first().copied();
     model.config().bos.or_else(of_tokenizer)

@@ -3,18 +3,18 @@
 use crate::error::EvalError;
 use pith_runtime::Session;
 
-/// How well a model foretells a text.
+/// Perplexity of a model on a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Perplexity {
     /// Mean of the negative log probability of each scored token, in nats.
     pub nats_per_token: f64,
-    /// Tokens scored.
+    /// Number of tokens scored.
     pub tokens: usize,
 }
 
 impl Perplexity {
-    /// Scores `tokens` in windows as long as the session's context, each beginning with the model's first
-    /// token where it has one. `None` where no token could be scored.
+    /// Scores `tokens` in windows of the session's context length, each beginning with the model's
+    /// first token if it has one. `None` where no token could be scored.
     pub fn of(session: &mut Session, tokens: &[u32]) -> Result<Option<Self>, EvalError> {
         let first = session.model().config().bos;
         let window = session.context_len() - usize::from(first.is_some());

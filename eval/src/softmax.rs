@@ -1,18 +1,18 @@
-//! From logits to the logarithms of probabilities, in f64.
+//! Log probabilities from logits, in f64.
 
-/// What turns a position's logits into probabilities.
+/// Normalisation of one position's logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Masses {
-    /// `ln Σ exp(logit)`: a token's `ln p` is its logit less this.
+    /// `ln Σ exp(logit)`: `ln p` of a token is its logit minus this.
     pub log_sum: f64,
-    /// `ln` of the probability of all tokens that are not kept; negative infinity where there are none.
+    /// `ln` of the total probability of the tokens not kept; negative infinity if all are kept.
     pub tail_log: f64,
 }
 
-/// Sums up the logits of a position. The reference and what is compared with it go the same way, bit for bit, so
-/// that a model's divergence from itself is 0.
+/// Sums the logits of a position. The reference and the compared model use the same arithmetic, so
+/// that a model's divergence from itself is exactly 0.
 ///
-/// `kept` has one place for every logit. Fails with the first token whose logit is not finite.
+/// `kept` has one element per logit. The error is the first token whose logit is not finite.
 pub(crate) fn masses(logits: &[f32], kept: &[bool]) -> Result<Masses, usize> {
     let largest = f64::from(logits[largest(logits)?]);
     let (mut kept_sum, mut tail_sum, mut has_tail) = (0.0f64, 0.0f64, false);
@@ -26,13 +26,15 @@ pub(crate) fn masses(logits: &[f32], kept: &[bool]) -> Result<Masses, usize> {
         }
     }
     let log_total = (kept_sum + tail_sum).ln();
-    // A tail too small for f64 is taken as the smallest number: that makes a divergence smaller, never larger.
+    // A tail too small for f64 becomes the smallest number. This can make a divergence smaller,
+    // never larger.
     let tail_log =
         if has_tail { tail_sum.max(f64::MIN_POSITIVE).ln() - log_total } else { f64::NEG_INFINITY };
     Ok(Masses { log_sum: largest + log_total, tail_log })
 }
 
-/// The token with the largest logit, the first of them. Fails with the first token whose logit is not finite.
+/// The token with the largest logit; the first of equals. The error is the first token whose logit
+/// is not finite.
 pub(crate) fn largest(logits: &[f32]) -> Result<usize, usize> {
     if let Some(token) = logits.iter().position(|logit| !logit.is_finite()) {
         return Err(token);
@@ -46,7 +48,7 @@ pub(crate) fn largest(logits: &[f32]) -> Result<usize, usize> {
     Ok(best)
 }
 
-/// The `count` tokens with the largest logits, in ascending order; of equal ones the first.
+/// The `count` tokens with the largest logits, in ascending token order; of equal logits the first.
 pub(crate) fn likeliest(logits: &[f32], count: usize, order: &mut Vec<u32>) {
     order.clear();
     order.extend(0..logits.len() as u32);

@@ -1,4 +1,4 @@
-//! A text as windows of tokens.
+//! Windows of tokens, cut from a text.
 
 use crate::error::EvalError;
 use crate::logits::first_token;
@@ -8,17 +8,17 @@ use std::fmt;
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Tokens of a window, unless asked otherwise: llama.cpp's.
+/// Default length of a window in tokens, the same as llama.cpp's.
 pub const DEFAULT_CONTEXT_LEN: usize = 512;
 
-/// Which positions of a window are scored.
+/// Scored positions of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scored {
-    /// From the middle on, so that each has half a window before it: llama.cpp's way.
+    /// The second half, so that each position has half a window before it, as in llama.cpp.
     #[default]
     SecondHalf,
-    /// Every one that has a token after it.
+    /// Every position that has a token after it.
     All,
 }
 
@@ -31,16 +31,16 @@ impl fmt::Display for Scored {
     }
 }
 
-/// How a text is cut.
+/// Options for cutting a text.
 #[derive(Clone, Copy, Debug)]
 pub struct WindowOptions {
-    /// Tokens of a window.
+    /// Length of a window in tokens.
     pub context_len: usize,
-    /// Which positions are scored.
+    /// Scored positions of a window.
     pub scored: Scored,
     /// Whether windows begin with the model's [first token](first_token), where it has one.
     pub first_token: bool,
-    /// Takes no more than that many tokens of the text.
+    /// Most tokens taken from the text.
     pub token_limit: Option<usize>,
 }
 
@@ -55,20 +55,21 @@ impl Default for WindowOptions {
     }
 }
 
-/// Windows of as many tokens each, one after the other.
+/// Consecutive windows of equal length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Windows {
     /// `windows × context_len`, at least one window.
     pub(crate) tokens: Vec<u32>,
     pub(crate) context_len: usize,
     pub(crate) scored: Scored,
-    /// [`text_hash`] of what the tokens came of.
+    /// [`text_hash`] of the source text.
     pub(crate) text_hash: Option<u64>,
 }
 
 impl Windows {
-    /// Cuts a text as `llama-perplexity` does: the whole text is tokenized, special tokens spelled in it being text; a line
-    /// feed at its very end is left out; the first token goes before it. Then it is [cut](Windows::cut).
+    /// Cuts a text as `llama-perplexity` does. The whole text is tokenized, with special tokens in
+    /// it read as text. A line feed at the very end is left out, and the first token goes before
+    /// the text. The result is then [cut](Windows::cut).
     pub fn of_text(model: &Model, text: &str, options: &WindowOptions) -> Result<Self, EvalError> {
         let first = if options.first_token { first_token(model) } else { None };
         let body = text.strip_suffix('\n').unwrap_or(text);
@@ -79,10 +80,11 @@ impl Windows {
         Ok(Self { text_hash: Some(text_hash(text)), ..windows })
     }
 
-    /// Cuts tokens into windows; what does not fill the last is left out. In every window `first`, where there is one,
-    /// takes the place of the first token.
+    /// Cuts tokens into windows; an incomplete last window is dropped. `first`, if given, replaces
+    /// the first token of every window.
     ///
-    /// Fails where no token of a window would be scored, or where the tokens do not fill one.
+    /// Fails where no token of a window would be scored, or where the tokens do not fill one
+    /// window.
     pub fn cut(
         mut tokens: Vec<u32>,
         context_len: usize,
@@ -108,7 +110,7 @@ impl Windows {
         self.tokens.chunks_exact(self.context_len)
     }
 
-    /// How many windows there are.
+    /// Number of windows.
     pub fn count(&self) -> usize {
         self.tokens.len() / self.context_len
     }
@@ -118,33 +120,33 @@ impl Windows {
         &self.tokens
     }
 
-    /// Tokens of a window.
+    /// Length of a window in tokens.
     pub fn context_len(&self) -> usize {
         self.context_len
     }
 
-    /// Which positions are scored.
+    /// Scored positions of a window.
     pub fn scored(&self) -> Scored {
         self.scored
     }
 
-    /// The positions of a window whose logits are scored, each against the token after it.
+    /// Scored positions of a window; the logits at each are scored against the next token.
     pub fn positions(&self) -> Range<usize> {
         positions(self.context_len, self.scored)
     }
 
-    /// Tokens scored in all windows together.
+    /// Number of tokens scored in all windows.
     pub fn scored_count(&self) -> usize {
         self.count() * self.positions().len()
     }
 
-    /// [`text_hash`] of the text, where it was one.
+    /// [`text_hash`] of the text, if the windows came from a text.
     pub fn text_hash(&self) -> Option<u64> {
         self.text_hash
     }
 }
 
-/// Tells texts apart: xxh3 of 64 bits.
+/// Hash that identifies a text: 64-bit xxh3.
 pub fn text_hash(text: &str) -> u64 {
     xxh3_64(text.as_bytes())
 }
@@ -171,7 +173,7 @@ mod tests {
         assert_eq!((windows.positions(), windows.scored_count()), (0..4, 8));
     }
 
-    /// `first = n_ctx / 2`, `n_ctx - 1 - first` positions from there, in llama.cpp's words.
+    /// In llama.cpp's terms: `first = n_ctx / 2`, then `n_ctx - 1 - first` positions.
     #[test]
     fn the_second_half_is_that_of_llama_cpp() {
         for context_len in [3, 4, 255, 256, 512] {

@@ -4,46 +4,47 @@ use crate::kl::Reference;
 use pith_meter::statistics::{Estimate, Share, Spread};
 use serde::Serialize;
 
-/// A scored token in both models.
+/// Comparison of both models at one scored token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenDivergence {
     /// Divergence of the position's probabilities, in nats.
     pub kl: f64,
     /// `ln` of the token's probability in the original.
     pub log_p: f64,
-    /// `ln` of its probability in the other.
+    /// `ln` of its probability in the compared model.
     pub log_q: f64,
-    /// Whether both have the same likeliest token there.
+    /// Whether both models have the same most likely token.
     pub same_top: bool,
 }
 
-/// How far a model is from its original, over a text.
+/// Divergence of a model from its original on a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Divergence {
-    /// Tokens scored.
+    /// Number of tokens scored.
     pub token_count: usize,
-    /// Tokens kept of a position.
+    /// Tokens kept per position.
     pub kept_len: usize,
-    /// Whether those are all, so that the divergence is exact and no lower bound.
+    /// Whether all tokens are kept: the divergence is then exact, otherwise a lower bound.
     pub exact: bool,
-    /// Divergence of a position, in nats.
+    /// Divergence per position, in nats.
     pub kl: Spread,
-    /// Positions where both have the same likeliest token.
+    /// Share of positions where both models have the same most likely token.
     pub top1: Share,
     /// The original's perplexity.
     pub reference_perplexity: Estimate,
-    /// The other's.
+    /// The compared model's perplexity.
     pub perplexity: Estimate,
-    /// The other's perplexity over the original's; its error is that of the differences token by token.
+    /// The compared model's perplexity divided by the original's; its error is that of the
+    /// differences per token.
     pub perplexity_ratio: Estimate,
-    /// How much more probable the text's tokens are: mean of `q − p`.
+    /// Change in the probability of the text's tokens: mean of `q − p`.
     pub delta_p: Estimate,
     /// `√` of the mean of `(q − p)²`.
     pub delta_p_rms: Estimate,
 }
 
 impl Divergence {
-    /// Sums up `tokens`, at least one, which were compared with `reference`.
+    /// Summarises `tokens`, at least one, which were compared with `reference`.
     pub fn of(reference: &Reference, tokens: &[TokenDivergence]) -> Self {
         let mut kl: Vec<f64> = tokens.iter().map(|token| token.kl).collect();
         let mean = |of: fn(&TokenDivergence) -> f64| Estimate::mean(tokens.iter().map(of));

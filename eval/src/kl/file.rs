@@ -1,12 +1,12 @@
 //! References as files, little-endian:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 0–7 | `89 50 4B 4C 52 0D 1A 0A` |
 //! | 8–11 | version, 1 |
-//! | 12–15 | bytes of the description |
-//! | 16–23 | bytes behind the description |
-//! | 24–31 | xxh3 of bytes 0–23 and of all from 32 on |
+//! | 12–15 | length of the description |
+//! | 16–23 | length of everything after the description |
+//! | 24–31 | xxh3 of bytes 0–23 and of everything from 32 on |
 //! | 32– | the description, JSON |
 //! | then | tokens, u32: `windows × context` |
 //! | then | for each position: `ln Σ exp(logit)` and `ln` of the tail's probability, f64; the next token's logit, f32; the likeliest token, u32 |
@@ -24,24 +24,24 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Neither text nor changed silently by a transfer in text mode.
+/// Not text: a text-mode transfer changes it visibly.
 const MAGIC: [u8; 8] = *b"\x89PKLR\r\x1a\n";
 
-/// The version that is written, and the only one that is read.
+/// The version written, and the only one read.
 const VERSION: u32 = 1;
 
 const HEADER_BYTES: usize = 32;
 
-/// Where the checksum of all else lies.
+/// Offset of the checksum, which covers all other bytes.
 const CHECKSUM_OFFSET: usize = 24;
 
-/// Bytes that are moved at a time.
+/// Bytes per read or write.
 const CHUNK_BYTES: usize = 1 << 16;
 
-/// Bytes of a position besides its kept tokens.
+/// Bytes per position besides its kept tokens.
 const POSITION_BYTES: u64 = 24;
 
-/// What the numbers of the file mean.
+/// Description of the file's contents.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Description {
@@ -56,7 +56,7 @@ struct Description {
 }
 
 impl Reference {
-    /// Writes a file whole, or leaves what was there. Returns its bytes.
+    /// Writes the file completely, or leaves the old one. Returns its length in bytes.
     pub fn save(&self, path: &Path) -> Result<u64, EvalError> {
         let replacement = Replacement::create(path, ReplaceOptions::FORCE)?;
         let mut file = BufWriter::with_capacity(CHUNK_BYTES, replacement);
@@ -92,7 +92,7 @@ impl Reference {
         Ok((HEADER_BYTES + description.len()) as u64 + layout.bytes)
     }
 
-    /// Reads a file that [`Reference::save`] wrote. Every byte is checked before any is believed.
+    /// Reads a file written by [`Reference::save`]. Every byte is checked before any is used.
     pub fn load(path: &Path) -> Result<Self, EvalError> {
         let mut reader = Reader::open(path)?;
         let description: Description = serde_json::from_slice(&reader.description).map_err(|error| {
@@ -136,7 +136,7 @@ impl Reference {
         }
     }
 
-    /// What the comparison relies on: a file may be forged, checksum and all.
+    /// Checks everything that the comparison relies on: a file may be forged, checksum included.
     fn validate(&self, reader: &Reader<'_>) -> Result<(), EvalError> {
         let best = self.positions.iter().map(|position| position.best);
         let tokens = self.windows.tokens.iter().chain(&self.ids).copied().chain(best);
@@ -160,7 +160,7 @@ impl Reference {
     }
 }
 
-/// How many numbers of each kind there are.
+/// Counts of each kind of number in the file.
 struct Layout {
     token_count: usize,
     position_count: usize,
@@ -170,7 +170,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// `None` where no reference can have such numbers.
+    /// `None` where no reference can have these counts.
     fn of(description: &Description) -> Option<Self> {
         let Description { vocab_len, kept_len, context_len, scored, window_count, .. } = *description;
         let token_count = window_count.checked_mul(context_len)?;
@@ -200,7 +200,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Checks length and checksum, and stands behind the description.
+    /// Checks length and checksum; the position is then after the description.
     fn open(path: &'a Path) -> Result<Self, EvalError> {
         let failed = |action| move |source| EvalError::Io { path: path.to_path_buf(), action, source };
         let file = File::open(path).map_err(failed("open"))?;
@@ -253,7 +253,7 @@ impl<'a> Reader<'a> {
         Ok(Self { path, file, description, payload_bytes })
     }
 
-    /// The next `count` values of `N` bytes; no more than the file's length has.
+    /// The next `count` values of `N` bytes, within the file's length.
     fn take<T, const N: usize>(&mut self, count: usize, of: fn([u8; N]) -> T) -> Result<Vec<T>, EvalError> {
         let mut values = Vec::with_capacity(count);
         for _ in 0..count {
@@ -272,7 +272,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Writes values one after the other, many at a time.
+/// Writes values in sequence, many at a time.
 fn put_all<T: Copy, const N: usize>(
     values: &[T],
     bytes_of: fn(T) -> [u8; N],
@@ -337,7 +337,7 @@ mod tests {
         Reference::load(path)
     }
 
-    /// The file with its checksum right again.
+    /// The file with its checksum recomputed.
     fn forged(mut file: Vec<u8>) -> Vec<u8> {
         let mut hash = Xxh3::new();
         hash.update(&file[..CHECKSUM_OFFSET]);
@@ -397,7 +397,7 @@ mod tests {
         let (_folder, path, file) = saved(4);
         let begin = HEADER_BYTES + u32::from_le_bytes(file[12..16].try_into().unwrap()) as usize;
         let text = std::str::from_utf8(&file[HEADER_BYTES..begin]).unwrap();
-        // Descriptions of the same length.
+        // Replacements of the same length.
         for (from, to) in [
             ("\"kept_len\":4", "\"kept_len\":5"),
             ("\"kept_len\":4", "\"kept_len\":0"),

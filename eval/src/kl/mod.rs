@@ -1,8 +1,8 @@
-//! How far a model's probabilities are from its original's.
+//! Divergence of a model's probabilities from its original's.
 //!
-//! `KL = Σ p·ln(p/q)` over the tokens kept of a position, `p` being the original's, and one term more for all others
-//! together. Putting tokens together never makes a divergence larger, so that it is a lower bound of the true one;
-//! where every token is kept it is the true one.
+//! `KL = Σ p·ln(p/q)` over the kept tokens of a position, where `p` is the original's probability,
+//! plus one term for all other tokens together. Merging tokens never increases a divergence, so
+//! this is a lower bound of the true one. Where every token is kept it is exact.
 
 mod divergence;
 mod file;

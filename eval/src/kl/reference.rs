@@ -1,4 +1,4 @@
-//! What is kept of the original's logits, and the comparison with it.
+//! The original's kept logits, and the comparison with them.
 
 use crate::about::About;
 use crate::error::EvalError;
@@ -11,21 +11,21 @@ use pith_meter::statistics::Estimate;
 use pith_tokenizer::Tokenizer;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Tokens kept of a position, unless asked otherwise.
+/// Default number of tokens kept per position.
 pub const DEFAULT_KEPT: usize = 256;
 
-/// Of vocabularies up to this length every token is kept, unless asked otherwise: the divergence is exact.
+/// Vocabularies up to this length keep every token by default: the divergence is exact.
 pub const EXACT_VOCAB_LEN: usize = 2048;
 
-/// The original's logits at every scored position: those of the likeliest tokens, and the others' probability
-/// together. It keeps them as they were computed, in f32, and sums in f64.
+/// The original's logits at every scored position: those of the most likely tokens, and the total
+/// probability of the others. Logits are kept in f32, as computed; sums are in f64.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reference {
     pub(super) about: Option<About>,
     pub(super) windows: Windows,
     pub(super) vocab_len: usize,
     pub(super) kept_len: usize,
-    /// Tells how the tokens of the windows are spelled.
+    /// Checksum of the spelling of the windows' tokens.
     pub(super) spelled: Option<u64>,
     pub(super) positions: Vec<Position>,
     /// `positions × kept_len`, ascending in each position; empty where every token is kept.
@@ -34,25 +34,25 @@ pub struct Reference {
     pub(super) logits: Vec<f32>,
 }
 
-/// What is kept of a position besides the logits.
+/// Data of a position besides its kept logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Position {
     /// `ln Σ exp(logit)` over the vocabulary.
     pub log_sum: f64,
     /// `ln` of the probability of the tokens not kept.
     pub tail_log: f64,
-    /// Logit of the token that follows in the text.
+    /// Logit of the next token in the text.
     pub next_logit: f32,
-    /// The likeliest token.
+    /// The most likely token.
     pub best: u32,
 }
 
 impl Reference {
     /// Runs the original over the windows.
     ///
-    /// Keeps the `kept` likeliest tokens of a position; `None`: all of vocabularies up to [`EXACT_VOCAB_LEN`],
-    /// [`DEFAULT_KEPT`] of longer ones. A position takes 24 bytes and 8 for a token kept, 4 where all are.
-    /// `progress` counts windows.
+    /// Keeps the `kept` most likely tokens per position. `None` keeps all tokens of vocabularies up
+    /// to [`EXACT_VOCAB_LEN`], and [`DEFAULT_KEPT`] of longer ones. A position takes 24 bytes, plus
+    /// 8 per kept token, or 4 where all are kept. `progress` counts windows.
     pub fn compute(
         model: &mut impl Logits,
         windows: Windows,
@@ -88,7 +88,8 @@ impl Reference {
         Ok(Divergence::of(self, &self.compare_tokens(model, progress)?))
     }
 
-    /// [`compare`](Reference::compare), token by token: two candidates can be compared in pairs.
+    /// [`compare`](Reference::compare) token by token, so that two candidates can be compared in
+    /// pairs.
     pub fn compare_tokens(
         &self,
         model: &mut impl Logits,
@@ -104,7 +105,7 @@ impl Reference {
         Ok(tokens)
     }
 
-    /// Whether a model has the reference's vocabulary, as far as the text's tokens show it.
+    /// Checks that a model has the reference's vocabulary, as far as the text's tokens show it.
     pub fn check(&self, model: &impl Logits) -> Result<(), EvalError> {
         let (reference, found) = (self.vocab_len, model.vocab_len());
         if reference != found {
@@ -123,7 +124,7 @@ impl Reference {
         }
     }
 
-    /// The original and how it was run, where it lay in a file.
+    /// The original and the settings of its run, if it came from a file.
     pub fn about(&self) -> Option<&About> {
         self.about.as_ref()
     }
@@ -133,22 +134,22 @@ impl Reference {
         &self.windows
     }
 
-    /// Tokens of the vocabulary.
+    /// Number of tokens in the vocabulary.
     pub fn vocab_len(&self) -> usize {
         self.vocab_len
     }
 
-    /// Tokens kept of a position.
+    /// Tokens kept per position.
     pub fn kept_len(&self) -> usize {
         self.kept_len
     }
 
-    /// Whether every token is kept, so that divergences are exact and no lower bounds.
+    /// Whether every token is kept. Divergences are then exact, otherwise lower bounds.
     pub fn is_exact(&self) -> bool {
         self.kept_len == self.vocab_len
     }
 
-    /// Tokens scored.
+    /// Number of tokens scored.
     pub fn token_count(&self) -> usize {
         self.positions.len()
     }
@@ -158,7 +159,7 @@ impl Reference {
         Estimate::mean(self.log_probabilities().map(|log_p| -log_p)).exp()
     }
 
-    /// `ln p` of the tokens scored.
+    /// `ln p` of the scored tokens.
     pub(super) fn log_probabilities(&self) -> impl ExactSizeIterator<Item = f64> + Clone {
         self.positions.iter().map(|position| f64::from(position.next_logit) - position.log_sum)
     }
@@ -175,7 +176,7 @@ impl Reference {
         })
     }
 
-    /// Keeps a position. Between calls `marks` is as it was made.
+    /// Adds a position. `marks` is restored before returning.
     fn push(
         &mut self,
         next: u32,
@@ -201,7 +202,7 @@ impl Reference {
         Ok(())
     }
 
-    /// Between calls `marks` is as it was made.
+    /// Compares one position. `marks` is restored before returning.
     fn compare_position(
         &self,
         index: usize,
@@ -228,7 +229,7 @@ impl Reference {
             pairs.zip(ids).map(|(&p, &token)| term(p, logits[token as usize])).sum::<f64>() + tail
         };
         Ok(TokenDivergence {
-            // No divergence is negative; rounding alone can make it so, by some 1e-16.
+            // A divergence is never negative; rounding alone can make it so, by about 1e-16.
             kl: sum.max(0.0),
             log_p: f64::from(position.next_logit) - position.log_sum,
             log_q: f64::from(logits[next as usize]) - masses.log_sum,
@@ -237,7 +238,7 @@ impl Reference {
     }
 }
 
-/// Calls `each` with the token that follows a scored position and the logits there, for all of them in order; its
+/// Calls `each` for all scored positions in order, with the following token and the logits; its
 /// error is the first token whose logit is not finite.
 fn run(
     model: &mut impl Logits,
@@ -263,7 +264,7 @@ fn run(
     Ok(())
 }
 
-/// A checksum over the bytes of each token.
+/// Checksum of the bytes of each token.
 fn spelled(tokenizer: &Tokenizer, tokens: &[u32]) -> u64 {
     let mut hash = Xxh3::new();
     for &token in tokens {
@@ -281,7 +282,7 @@ pub(super) mod tests {
     use pith_runtime::RuntimeError;
     use std::ops::Range;
 
-    /// Logits by a rule: of token `t` after token `a`, at any position.
+    /// A model by a rule: the logit of token `t` after token `a`, at any position.
     pub struct Rule<F: Fn(u32, u32) -> f32>(pub usize, pub F);
 
     impl<F: Fn(u32, u32) -> f32> Logits for Rule<F> {
@@ -319,7 +320,7 @@ pub(super) mod tests {
 
     #[test]
     fn two_tokens_by_hand() {
-        // p = (3/4, 1/4), q = (1/2, 1/2), whatever constant is added to the logits.
+        // p = (3/4, 1/4), q = (1/2, 1/2), for any constant added to the logits.
         let mut p = Rule(2, |_, token| [3f32.ln() + 5.0, 5.0][token as usize]);
         let mut q = Rule(2, |_, _| -7.0);
         let windows = Windows::cut(vec![0, 0, 0, 1], 4, None, Scored::All).unwrap();
@@ -327,7 +328,7 @@ pub(super) mod tests {
         let found = reference.compare(&mut q, &()).unwrap();
         let expected = 0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln();
         assert!((found.kl.mean - expected).abs() < 1e-6 * expected, "{} {expected}", found.kl.mean);
-        // The text goes on with 0, 0, 1.
+        // The text continues with 0, 0, 1.
         let perplexity = (0.75f64 * 0.75 * 0.25).powf(-1.0 / 3.0);
         assert!((found.reference_perplexity.value - perplexity).abs() < 1e-6);
         assert!((found.perplexity.value - 2.0).abs() < 1e-12);
@@ -372,7 +373,7 @@ pub(super) mod tests {
             let after = of(Some(kept));
             for (less, more) in before.iter().zip(&after) {
                 assert!(less.kl <= more.kl + 1e-12, "{kept}: {less:?} {more:?}");
-                // What is kept is summed apart from the tail.
+                // Kept tokens are summed separately from the tail.
                 assert!((less.log_p - more.log_p).abs() + (less.log_q - more.log_q).abs() < 1e-12);
             }
             before = after;

@@ -8,17 +8,17 @@ use std::path::Path;
 /// A question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// Where it stands in its file, from 1.
+    /// Line number in its file, from 1.
     pub line: usize,
-    /// Which task it belongs to.
+    /// Name of the task it belongs to.
     pub task: String,
-    /// What the model is given.
+    /// Text given to the model.
     pub prompt: String,
-    /// What it is to go on with.
+    /// Expected continuation.
     pub answer: String,
 }
 
-/// Reads a file: one object a line; empty lines and further fields are passed over.
+/// Reads a file with one object per line; ignores empty lines and other fields.
 pub fn read_items(path: &Path) -> Result<Vec<Item>, EvalError> {
     let bytes = std::fs::read(path).map_err(|source| EvalError::Io {
         path: path.to_path_buf(),
@@ -28,7 +28,7 @@ pub fn read_items(path: &Path) -> Result<Vec<Item>, EvalError> {
     parse_items(path, &bytes)
 }
 
-/// [`read_items`] of a file's bytes; `path` is what errors name.
+/// [`read_items`] on a file's bytes; `path` is for errors.
 pub fn parse_items(path: &Path, bytes: &[u8]) -> Result<Vec<Item>, EvalError> {
     let mut items = Vec::new();
     for (index, bytes) in bytes.split(|&byte| byte == b'\n').enumerate() {
@@ -60,8 +60,8 @@ pub fn parse_items(path: &Path, bytes: &[u8]) -> Result<Vec<Item>, EvalError> {
     Ok(items)
 }
 
-/// Keeps the items of some tasks, of all where none is named, and of each task the first `limit`. Fails on a task that
-/// no item has.
+/// Keeps the items of the named tasks (of all tasks where none is named), and the first `limit` of
+/// each task. Fails on a task without items.
 pub fn select_items(
     path: &Path,
     mut items: Vec<Item>,

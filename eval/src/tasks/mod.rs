@@ -1,8 +1,8 @@
 //! Questions with one right answer each.
 //!
-//! An item is right where greedy decoding of its prompt gives its answer's tokens: at each place of the answer the
-//! likeliest token is the answer's. All places are looked at in one pass over prompt and answer, since up to the first
-//! wrong token both ways see the same text.
+//! An item is right if greedy decoding of its prompt gives the answer's tokens: at each position of
+//! the answer, the most likely token is the answer's. One pass over prompt and answer checks all
+//! positions, since up to the first wrong token both ways see the same text.
 
 mod items;
 mod report;

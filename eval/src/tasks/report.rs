@@ -1,44 +1,45 @@
-//! Right answers task by task.
+//! Right answers per task.
 
 use crate::tasks::Item;
 use pith_meter::statistics::{Share, mcnemar};
 use serde::Serialize;
 
-/// What came out, for each task and all together.
+/// Results per task and in total.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TaskReport {
-    /// In the order in which the tasks first appear.
+    /// Tasks in the order of first appearance.
     pub tasks: Vec<TaskResult>,
     /// All items.
     pub all: TaskResult,
 }
 
-/// Right answers.
+/// Results of one task.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TaskResult {
-    /// Name of the task, `all` for all of them.
+    /// Name of the task; `all` for the total.
     pub task: String,
-    /// Items answered right.
+    /// Share of items answered correctly.
     pub right: Share,
-    /// The same of another model, where there is one.
+    /// Comparison with another model, if there is one.
     pub against: Option<Flips>,
 }
 
-/// Answers of two models to the same items.
+/// Comparison of two models' answers to the same items.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Flips {
-    /// Items that the other answered right.
+    /// Share of items that the other model answered correctly.
     pub right: Share,
-    /// Items that the other alone answered right.
+    /// Items that only the other model answered correctly.
     pub lost: usize,
-    /// Items that the other alone answered wrong.
+    /// Items that only the other model answered wrongly.
     pub gained: usize,
-    /// [`mcnemar`] of the two numbers.
+    /// [`mcnemar`] of `lost` and `gained`.
     pub p_value: f64,
 }
 
 impl TaskReport {
-    /// Counts `right`, and beside it another model's; each has a place for every item, of which there is at least one.
+    /// Counts `right`, and another model's answers if given. Each slice has one element per item;
+    /// there is at least one item.
     pub fn of(items: &[Item], right: &[bool], against: Option<&[bool]>) -> Self {
         assert_eq!(items.len(), right.len());
         assert!(against.is_none_or(|against| against.len() == right.len()));

@@ -1,4 +1,4 @@
-//! Asking a model.
+//! Scoring a model's answers.
 
 use crate::error::EvalError;
 use crate::logits::Logits;
@@ -12,18 +12,19 @@ use std::path::Path;
 /// An item as tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// Prompt and answer.
+    /// Tokens of prompt and answer.
     pub tokens: Vec<u32>,
-    /// Where the answer begins: at least 1, less than the number of tokens.
+    /// Index of the answer's first token: at least 1, less than the number of tokens.
     pub answer_start: usize,
 }
 
-/// Turns items into tokens for a model.
+/// Tokenizes items for a model.
 ///
-/// `first` goes before a prompt that does not begin with it. Prompt and answer are tokenized together where that leaves
-/// the prompt's own tokens as they are, so that the answer gets the tokens that it has in running text; otherwise each by
-/// itself. Special tokens spelled in them are special tokens. Fails, naming `path`, line and field, on an item whose
-/// prompt or answer gives no tokens, or that needs more than `context_len` tokens.
+/// `first` is put before a prompt that does not begin with it. Prompt and answer are tokenized
+/// together where that leaves the prompt's own tokens unchanged, so that the answer gets the tokens
+/// it has in running text; otherwise separately. Special tokens written in the text become special
+/// tokens. Fails, naming `path`, line and field, on an item whose prompt or answer has no tokens,
+/// or that needs more than `context_len` tokens.
 pub fn questions(
     path: &Path,
     items: &[Item],
@@ -64,7 +65,7 @@ fn question(
         return Err(wrong("prompt", "gives no tokens, and the model has none that texts begin with".into()));
     }
     tokens.extend(answer);
-    // The answer's last token is not fed.
+    // The answer's last token is not fed to the model.
     if tokens.len() - 1 > context_len {
         let answer_len = tokens.len() - answer_start;
         let reason = format!(
@@ -75,7 +76,7 @@ fn question(
     Ok(Question { tokens, answer_start })
 }
 
-/// Whether each question is answered right. `progress` counts items.
+/// Whether each question is answered correctly. `progress` counts items.
 pub fn score(
     questions: &[Question],
     model: &mut impl Logits,
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
     use std::ops::Range;
 
-    /// Says after every token the next higher one.
+    /// A model that always continues with the next higher token.
     struct Counts;
 
     impl Logits for Counts {
