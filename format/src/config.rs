@@ -1,4 +1,4 @@
-//! What a model is: the metadata of a file, stored as JSON.
+//! Description of a model: the metadata of a file, stored as JSON.
 
 use crate::error::FormatError;
 use crate::layer::Layer;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
-    /// Dimensions and mechanisms, which drive the forward pass.
+    /// Dimensions and mechanisms of the forward pass.
     pub model: ModelConfig,
     /// Jinja template that turns messages into a prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -18,13 +18,13 @@ pub struct Metadata {
     pub provenance: Provenance,
 }
 
-/// A decoder-only language model. Dimensions are per layer, since pruning makes them differ.
+/// A decoder-only language model. Dimensions are per layer, because pruning makes them differ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Name of the model, for people.
+    /// Name of the model, for display.
     pub name: String,
-    /// Family it was converted as, for people; the forward pass does not look at it.
+    /// Family used in conversion, for display; the forward pass ignores it.
     pub family: String,
     /// Rows of the embedding and of the head.
     pub vocab_len: usize,
@@ -32,13 +32,13 @@ pub struct ModelConfig {
     pub hidden_len: usize,
     /// Longest sequence the model was made for, in tokens.
     pub context_len: usize,
-    /// Kind of every norm but those of queries and keys, which are always [`NormKind::Rms`].
+    /// Kind of all norms except those of queries and keys, which are always [`NormKind::Rms`].
     pub norm: NormKind,
     /// Added to the mean square (or variance) under every norm's root.
     pub norm_epsilon: f32,
-    /// Embeddings are multiplied by this.
+    /// Factor of the embeddings.
     pub embedding_scale: f32,
-    /// The head is the embedding matrix.
+    /// Whether the head is the embedding matrix.
     pub tied_head: bool,
     /// `logit = cap · tanh(logit / cap)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,14 +52,14 @@ pub struct ModelConfig {
     /// Rotary tables that layers refer to.
     #[serde(default)]
     pub rope: Vec<RopeTable>,
-    /// One entry a layer.
+    /// One entry per layer.
     pub layers: Vec<Layer>,
 }
 
 /// Frequencies of a rotary embedding, scaling already applied.
 ///
-/// Dimension `i` of a head turns with dimension `i + dim/2` by the angle `position · inv_freq[i]`; dimensions from
-/// `dim` on are left alone.
+/// Dimension `i` of a head turns with dimension `i + dim/2` by the angle `position · inv_freq[i]`;
+/// dimensions from `dim` on are unchanged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RopeTable {
@@ -67,12 +67,12 @@ pub struct RopeTable {
     pub dim: usize,
     /// `dim / 2` radians per position.
     pub inv_freq: Vec<f32>,
-    /// Sine and cosine are multiplied by this.
+    /// Factor of sine and cosine.
     pub magnitude: f32,
     /// Frequencies for sessions longer than `long_from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub long_inv_freq: Option<Vec<f32>>,
-    /// Longest context, in tokens, that `inv_freq` serves.
+    /// Longest context, in tokens, for `inv_freq`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub long_from: Option<usize>,
 }
@@ -104,7 +104,8 @@ const MAX_LAYERS: usize = 1 << 12;
 pub(crate) const MAX_LEN: usize = 1 << 24;
 
 impl ModelConfig {
-    /// Checks that the numbers can belong to a model, so that arithmetic on them cannot overflow later.
+    /// Checks that the numbers are possible for a model, so that later arithmetic on them cannot
+    /// overflow.
     pub fn validate(&self) -> Result<(), FormatError> {
         for (field, value) in [
             ("vocab_len", self.vocab_len),
@@ -234,7 +235,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// The layer of every kind with that mixer or feed-forward block, alone in a model.
+    /// Reduces the model to a single layer, one with this mixer or feed-forward block.
     fn alone(config: &mut ModelConfig, kind: &str) {
         let is = |layer: &Layer| [layer.mixer.kind(), layer.feed_forward.kind()].contains(&kind);
         config.layers = every_kind().into_iter().filter(is).take(1).collect();

@@ -1,4 +1,4 @@
-//! The directory: one entry of 64 bytes a tensor.
+//! The directory: one entry of 64 bytes per tensor.
 
 use crate::config::ModelConfig;
 use crate::encoding::{Encoding, TILE_ROWS};
@@ -9,20 +9,20 @@ use crate::role::{Role, Scope, TensorId};
 /// Bytes of an entry.
 pub(crate) const ENTRY_BYTES: usize = 64;
 
-/// In the layer field of the model's own tensors, and in the expert field of what is not an expert's.
+/// Layer field of tensors of the model, and expert field of tensors that belong to no expert.
 const NONE: u32 = u32::MAX;
 
-/// In the encoding field of vectors and bytes.
+/// Encoding field of vectors and bytes.
 const NO_ENCODING: u8 = u8::MAX;
 
-/// What the bytes of an entry are.
+/// Form of an entry's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Tiles of an [`Encoding`].
     Matrix,
-    /// f32, one after the other; never quantized.
+    /// Consecutive f32; never quantized.
     Vector,
-    /// Bytes with a meaning of their own.
+    /// Bytes with their own format.
     Bytes,
 }
 
@@ -36,7 +36,7 @@ impl Kind {
     }
 }
 
-/// One tensor: what it is, where it lies.
+/// One tensor: identity, shape, place in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Role, layer and expert.
@@ -47,28 +47,28 @@ pub struct Entry {
     pub rows: u64,
     /// Columns of a matrix, otherwise 1.
     pub cols: u64,
-    /// From the beginning of the file.
+    /// Offset from the beginning of the file.
     pub offset: u64,
-    /// Length, the padding of rows and columns included.
+    /// Length, including the padding of rows and columns.
     pub bytes: u64,
-    /// [`checksum`](crate::checksum) of those bytes.
+    /// [`checksum`](crate::checksum) of the bytes.
     pub checksum: u64,
 }
 
 impl Entry {
-    /// What its bytes are.
+    /// Form of the bytes.
     pub fn kind(&self) -> Kind {
         self.id.role.kind()
     }
 
-    /// Blocks of 16 rows whose sizes the block index holds; 0 for what has no index.
+    /// Number of blocks of 16 rows in the block index; 0 for tensors without an index.
     pub(crate) fn indexed_blocks(&self) -> u64 {
         let is_indexed = self.encoding.is_some_and(Encoding::is_indexed);
         if is_indexed { self.rows.div_ceil(TILE_ROWS as u64) } else { 0 }
     }
 
-    /// Bytes that its shape needs. `None` where they overflow; `indexed`, the sum of its blocks, where their sizes
-    /// differ.
+    /// Bytes required by the shape; `None` on overflow. Where blocks differ in size: `indexed`, the
+    /// sum of the block sizes.
     pub(crate) fn expected_bytes(
         kind: Kind,
         encoding: Option<Encoding>,
@@ -100,9 +100,10 @@ impl Entry {
         bytes
     }
 
-    /// Reads an entry and checks it against the header and the model.
+    /// Parses an entry and checks it against the header and the model.
     ///
-    /// Whether its bytes fit its shape ([`Entry::check_bytes`]), and the order of entries, are the index's to check.
+    /// The index checks the rest: bytes against shape ([`Entry::check_bytes`]), and the order of
+    /// entries.
     pub(crate) fn parse(
         bytes: &[u8; ENTRY_BYTES],
         index: usize,
@@ -158,7 +159,7 @@ impl Entry {
         Ok(entry)
     }
 
-    /// The layer and expert that an entry names, which the model must have.
+    /// The layer and expert of an entry; the model must have them.
     fn parse_id(
         role: Role,
         [layer, expert]: [u32; 2],
@@ -185,7 +186,7 @@ impl Entry {
         Ok(TensorId { role, layer, expert })
     }
 
-    /// Whether rows and columns are what the configuration asks for; a number of bytes may be any.
+    /// Checks rows and columns against the configuration; a byte tensor may have any length.
     fn check_shape(&self, model: &ModelConfig) -> Result<(), FormatError> {
         let (tensor, found) = (self.id, (self.rows, self.cols));
         match tensor.shape(model) {
@@ -196,7 +197,7 @@ impl Entry {
         }
     }
 
-    /// Whether the tensor takes as many bytes as its shape needs. `blocks`: sizes of its blocks by the block index.
+    /// Checks the tensor's bytes against its shape. `blocks`: its block sizes from the block index.
     pub(crate) fn check_bytes(&self, blocks: &[u32]) -> Result<(), FormatError> {
         let indexed = blocks.iter().map(|&size| u64::from(size) * DATA_ALIGN_BYTES).sum();
         let expected_bytes =
@@ -208,7 +209,7 @@ impl Entry {
     }
 }
 
-/// The kinds of a tensor's layer.
+/// The kinds of mixer and feed-forward block of a tensor's layer.
 fn describe(tensor: TensorId, model: &ModelConfig) -> String {
     let layer = tensor.layer.and_then(|index| model.layers.get(index));
     layer.map_or("the model".into(), |layer| {

@@ -1,49 +1,49 @@
-//! Everything that can be wrong with a `.pith` file.
+//! Errors of the `.pith` format.
 
 use crate::encoding::Encoding;
 use crate::replace::ReplaceError;
 use crate::role::TensorId;
 
-/// A file that cannot be read, or a call that would write one that could not be read.
+/// An unreadable file, or a call that would write an unreadable one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
     /// The first eight bytes are not [`MAGIC`](crate::MAGIC).
     #[error("not a .pith file: it begins with {found:02x?}, expected {:02x?}", crate::MAGIC)]
     Magic {
-        /// The bytes found, fewer where the file is shorter.
+        /// The bytes found; fewer where the file is shorter.
         found: Vec<u8>,
     },
-    /// Written before the format was settled: such files were never released.
+    /// The file predates the settled format; such files were never released.
     #[error("format version {found} is of before the first release: convert the model again")]
     OldVersion {
         /// The file's version.
         found: u32,
     },
-    /// Written by a newer (or broken) converter.
+    /// The file was written by a newer (or broken) converter.
     #[error("format version {found} is not supported, this program reads version {}", crate::VERSION)]
     Version {
         /// The file's version.
         found: u32,
     },
-    /// The file is shorter or longer than its header says.
+    /// The file's length differs from its header's.
     #[error(
         "the header promises {expected_bytes} bytes, the file has {found_bytes}; it was truncated or altered"
     )]
     FileSize {
-        /// What the header says.
+        /// Length by the header.
         expected_bytes: u64,
-        /// What there is.
+        /// Length found.
         found_bytes: u64,
     },
-    /// A number in the header cannot be.
+    /// A number in the header is out of range.
     #[error("header: {field} is {found}, expected {expected}")]
     Header {
         /// Field of the header.
         field: &'static str,
         /// Its value.
         found: u64,
-        /// What it must be.
+        /// Allowed values.
         expected: String,
     },
     /// Header, metadata, block index and directory do not match their checksum.
@@ -51,25 +51,25 @@ pub enum FormatError {
         "checksum of header, metadata, block index and directory is {found:016x}, expected {expected:016x}; the file is damaged"
     )]
     Checksum {
-        /// What the header says.
+        /// Checksum in the header.
         expected: u64,
-        /// What the bytes give.
+        /// Checksum of the bytes.
         found: u64,
     },
     /// The metadata is not the JSON that this version expects.
     #[error("metadata: {0}")]
     Metadata(#[source] serde_json::Error),
-    /// A value of the configuration cannot be.
+    /// A value of the configuration is out of range.
     #[error("metadata: {field} is {found}, expected {expected}")]
     ConfigValue {
         /// Path of the value.
         field: String,
         /// Its value.
         found: String,
-        /// What it must be.
+        /// Allowed values.
         expected: String,
     },
-    /// A directory entry cannot be.
+    /// A field of a directory entry is out of range.
     #[error("directory entry {index}: {field} is {found}, expected {expected}")]
     Entry {
         /// Position in the directory.
@@ -78,15 +78,15 @@ pub enum FormatError {
         field: &'static str,
         /// Its value.
         found: u64,
-        /// What it must be.
+        /// Allowed values.
         expected: String,
     },
     /// The block index holds more or fewer blocks than the directory's matrices have.
     #[error("block index: {found_bytes} bytes, the directory's matrices need {expected_bytes}")]
     BlockIndex {
-        /// What the directory needs.
+        /// Bytes required by the directory.
         expected_bytes: u64,
-        /// What the header says.
+        /// Bytes by the header.
         found_bytes: u64,
     },
     /// Two entries have the same role, layer and expert.
@@ -95,7 +95,7 @@ pub enum FormatError {
         /// The tensor.
         tensor: TensorId,
     },
-    /// A tensor's shape is not what the configuration asks for.
+    /// A tensor's shape differs from the configuration's.
     #[error("{tensor}: shape is {found:?}, the configuration asks for {expected:?}")]
     TensorShape {
         /// The tensor.
@@ -110,7 +110,7 @@ pub enum FormatError {
     ForeignTensor {
         /// The tensor.
         tensor: TensorId,
-        /// What the configuration says of its layer.
+        /// Kinds of the layer's halves by the configuration.
         layer: String,
     },
     /// The tensor's bytes do not match its shape.
@@ -118,9 +118,9 @@ pub enum FormatError {
     TensorSize {
         /// The tensor.
         tensor: TensorId,
-        /// What shape and encoding need; `None` where that overflows.
+        /// Bytes required by shape and encoding; `None` on overflow.
         expected_bytes: Option<u64>,
-        /// What was found.
+        /// Bytes found.
         found_bytes: u64,
     },
     /// A matrix was made from the wrong number of bytes.
@@ -132,9 +132,9 @@ pub enum FormatError {
         rows: usize,
         /// Columns.
         cols: usize,
-        /// What they need; `None` where that overflows.
+        /// Bytes required; `None` on overflow.
         expected_bytes: Option<u64>,
-        /// What was found.
+        /// Bytes found.
         found_bytes: usize,
     },
     /// The file lacks a tensor that the model needs.
@@ -150,24 +150,24 @@ pub enum FormatError {
     TensorChecksum {
         /// The tensor.
         tensor: TensorId,
-        /// Where it begins.
+        /// Offset in the file.
         offset: u64,
-        /// How long it is.
+        /// Length in bytes.
         bytes: u64,
-        /// What the directory says.
+        /// Checksum in the directory.
         expected: u64,
-        /// What the bytes give.
+        /// Checksum of the bytes.
         found: u64,
     },
     /// A byte between two sections is not zero.
     #[error("padding byte at offset {offset} is {found:#04x}, expected 0x00")]
     Padding {
-        /// Where.
+        /// Offset in the file.
         offset: u64,
         /// The byte.
         found: u8,
     },
-    /// Tensors were written in another order than planned, or not all of them.
+    /// Tensors were written in another order than planned, or some are missing.
     #[error("the writer expected {expected}, was given {found}")]
     WriteOrder {
         /// The planned tensor.
@@ -175,7 +175,7 @@ pub enum FormatError {
         /// The tensor given.
         found: String,
     },
-    /// The file cannot be written, or must not be.
+    /// The file cannot be written.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
 }

@@ -2,7 +2,7 @@
 
 use crate::error::FormatError;
 
-/// Neither text nor changed silently by a transfer in text mode: a high bit, the name, CR LF, end-of-file.
+/// Not text: a text-mode transfer changes it visibly. A high bit, the name, CR LF, end-of-file.
 pub const MAGIC: [u8; 8] = *b"\x89PITH\r\n\x1a";
 
 /// Version of the format that this crate reads and writes. Version 1 was never released.
@@ -11,16 +11,16 @@ pub const VERSION: u32 = 2;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 128;
 
-/// Every tensor begins on a multiple of this: a cache line.
+/// Alignment of every tensor: a cache line.
 pub const DATA_ALIGN_BYTES: u64 = 64;
 
-/// Gaps between tensors are shorter than this: the largest page of any system that Pith runs on.
+/// Upper bound of the gaps between tensors: the largest page of any system that Pith runs on.
 pub const PAGE_BYTES: u64 = 64 << 10;
 
-/// Metadata, block index and directory begin on a multiple of this.
+/// Alignment of metadata, block index and directory.
 pub(crate) const SECTION_ALIGN_BYTES: u64 = 8;
 
-/// Where the sections of a file lie. All sizes in bytes.
+/// Positions of a file's sections. All sizes in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub file_bytes: u64,
@@ -35,7 +35,8 @@ pub(crate) struct Header {
     pub checksum: u64,
 }
 
-/// Offset of the checksum, which covers the header's bytes before it, the metadata, the block index and the directory.
+/// Offset of the checksum, which covers the header's bytes before it, the metadata, the block index
+/// and the directory.
 pub(crate) const CHECKSUM_OFFSET: usize = HEADER_BYTES - 8;
 
 impl Header {
@@ -62,7 +63,7 @@ impl Header {
         bytes
     }
 
-    /// Reads the header; the sections it names lie within `file` when this returns.
+    /// Parses the header; on success the sections lie within `file`.
     pub fn parse(file: &[u8]) -> Result<Self, FormatError> {
         let magic = &file[..file.len().min(8)];
         if magic != MAGIC {
@@ -102,7 +103,8 @@ impl Header {
         Ok(header)
     }
 
-    /// Sections follow each other without a hole: each begins at the next multiple of its alignment.
+    /// Checks that sections follow each other without a hole: each begins at the next multiple of
+    /// its alignment.
     fn check_order(&self, entry_bytes: u64) -> Result<(), FormatError> {
         let first = HEADER_BYTES as u64..=PAGE_BYTES;
         if !first.contains(&self.data_offset) || !self.data_offset.is_multiple_of(DATA_ALIGN_BYTES) {

@@ -13,14 +13,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
-/// A file's metadata and directory, checked. It borrows nothing; hand it the same bytes again to reach a tensor.
+/// A file's checked metadata and directory. It borrows nothing; tensors are reached by passing the
+/// same bytes again.
 #[derive(Clone, Debug)]
 pub struct Index {
     header: Header,
     metadata: Metadata,
     entries: Vec<Entry>,
     positions: HashMap<TensorId, usize>,
-    /// Of matrices whose blocks differ in size: where each block begins, and where the last one ends.
+    /// Offsets of the blocks, then the end of the last one, for matrices whose blocks differ in
+    /// size.
     blocks: HashMap<TensorId, Arc<[u64]>>,
 }
 
@@ -36,8 +38,9 @@ pub struct Verified {
 impl Index {
     /// Parses and checks header, metadata, block index and directory. Tensor data is not touched.
     ///
-    /// After this every entry lies within the file, overlaps no other, has the shape that the configuration asks for
-    /// and the bytes that its shape or its blocks need, and begins less than a page behind the entry before it.
+    /// Afterwards every entry lies within the file, overlaps no other, has the shape required by
+    /// the configuration and the bytes required by its shape or blocks, and begins less than a page
+    /// after the end of the previous entry.
     pub fn parse(file: &[u8]) -> Result<Self, FormatError> {
         let header = Header::parse(file)?;
         let metadata_bytes = section(file, header.metadata_offset, header.metadata_bytes);
@@ -70,7 +73,7 @@ impl Index {
         &self.metadata
     }
 
-    /// All tensors in the order in which they lie.
+    /// All tensors in file order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -80,7 +83,8 @@ impl Index {
         self.positions.get(&id).map(|&position| &self.entries[position])
     }
 
-    /// The header's checksum. The directory is part of it and holds each tensor's, so it tells files apart.
+    /// The header's checksum. It covers the directory, which holds each tensor's checksum, so it
+    /// identifies the file.
     pub fn checksum(&self) -> u64 {
         self.header.checksum
     }
@@ -90,14 +94,14 @@ impl Index {
         self.header.file_bytes
     }
 
-    /// The bytes of a tensor of this index. `file` must be what was parsed.
+    /// The bytes of a tensor of this index. `file` must be the parsed bytes.
     pub fn bytes<'a>(&self, file: &'a [u8], id: TensorId) -> Result<&'a [u8], FormatError> {
         assert_eq!(file.len() as u64, self.header.file_bytes, "not the file that was parsed");
         let entry = self.entry(id).ok_or(FormatError::MissingTensor { tensor: id })?;
         Ok(section(file, entry.offset, entry.bytes))
     }
 
-    /// A matrix of this index. Panics if the role is not one of a matrix.
+    /// A matrix of this index. Panics if the role is not a matrix.
     pub fn matrix<'a>(&'a self, file: &'a [u8], id: TensorId) -> Result<Matrix<'a>, FormatError> {
         assert_eq!(id.role.kind(), Kind::Matrix);
         let bytes = self.bytes(file, id)?;
@@ -110,33 +114,34 @@ impl Index {
         }
     }
 
-    /// Where the blocks of a matrix begin in its bytes, and where the last one ends; `None` where all blocks have the
-    /// same size.
+    /// Offsets of a matrix's blocks in its bytes, then the end of the last one; `None` where all
+    /// blocks have the same size.
     pub fn blocks(&self, id: TensorId) -> Option<&Arc<[u64]>> {
         self.blocks.get(&id)
     }
 
-    /// What a decoded token reads of a tensor.
+    /// Bytes that a decoded token reads of a tensor.
     pub fn reads(&self, entry: &Entry) -> Reads {
         let blocks = entry.rows.div_ceil(TILE_ROWS as u64);
         entry.id.reads(&self.metadata.model, entry.bytes, entry.bytes.div_ceil(blocks))
     }
 
-    /// A vector of this index, copied out. Panics if the role is not one of a vector.
+    /// A vector of this index, copied out. Panics if the role is not a vector.
     pub fn vector(&self, file: &[u8], id: TensorId) -> Result<Vec<f32>, FormatError> {
         assert_eq!(id.role.kind(), Kind::Vector);
         let (values, _) = self.bytes(file, id)?.as_chunks::<4>();
         Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
     }
 
-    /// What a decoded token reads of all tensors.
+    /// Bytes that a decoded token reads of all tensors.
     pub fn total_reads(&self) -> Reads {
         let mut reads = Reads::default();
         self.entries.iter().for_each(|entry| reads += self.reads(entry));
         reads
     }
 
-    /// Reads every byte: each tensor against its checksum, each gap for zeros. `report` hears of what is sound.
+    /// Reads every byte and checks tensors against their checksums and gaps for zeros. `report` is
+    /// called for each sound tensor or gap.
     pub fn verify(&self, file: &[u8], mut report: impl FnMut(Verified)) -> Result<(), FormatError> {
         assert_eq!(file.len() as u64, self.header.file_bytes, "not the file that was parsed");
         for gap in self.gaps() {
@@ -163,7 +168,7 @@ impl Index {
         Ok(())
     }
 
-    /// The stretches that belong to no section and no tensor.
+    /// Byte ranges outside all sections and tensors.
     fn gaps(&self) -> Vec<Range<u64>> {
         let header = &self.header;
         let tensors = self.entries.iter().map(|entry| (entry.offset, entry.bytes));
@@ -183,10 +188,10 @@ impl Index {
     }
 }
 
-/// The header's bytes that mean nothing yet.
+/// Reserved bytes of the header.
 const RESERVED: Range<usize> = 88..CHECKSUM_OFFSET;
 
-/// The checksum that the header carries, over its own first bytes and the sections behind the data.
+/// The header's checksum, over its own first bytes and the sections after the data.
 pub(crate) fn checksum_of(header: &[u8], sections: [&[u8]; 3]) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(header);
@@ -194,12 +199,12 @@ pub(crate) fn checksum_of(header: &[u8], sections: [&[u8]; 3]) -> u64 {
     hash.digest()
 }
 
-/// A range that [`Header::parse`] or [`Entry::parse`] found to lie within the file.
+/// A range that [`Header::parse`] or [`Entry::parse`] has checked to lie within the file.
 fn section(file: &[u8], offset: u64, bytes: u64) -> &[u8] {
     &file[offset as usize..(offset + bytes) as usize]
 }
 
-/// Checks every entry's bytes against its shape, and gives the blocks of those that are indexed.
+/// Checks every entry's bytes against its shape; returns the block offsets of indexed matrices.
 fn parse_blocks(entries: &[Entry], block_index: &[u8]) -> Result<HashMap<TensorId, Arc<[u64]>>, FormatError> {
     let expected_bytes = entries
         .iter()
@@ -223,7 +228,8 @@ fn parse_blocks(entries: &[Entry], block_index: &[u8]) -> Result<HashMap<TensorI
     Ok(blocks)
 }
 
-/// Where blocks of these sizes, in units of [`DATA_ALIGN_BYTES`], begin, and where the last one ends.
+/// Offsets of blocks with these sizes, in units of [`DATA_ALIGN_BYTES`], then the end of the last
+/// one.
 fn offsets(sizes: &[u32]) -> Arc<[u64]> {
     let mut end = 0;
     let ends = sizes.iter().map(|&size| {
@@ -235,7 +241,7 @@ fn offsets(sizes: &[u32]) -> Arc<[u64]> {
 
 fn check_entries(header: &Header, entries: &[Entry]) -> Result<HashMap<TensorId, usize>, FormatError> {
     let mut positions = HashMap::with_capacity(entries.len());
-    // Nothing lies between the header and the first entry but the padding before it.
+    // Only padding lies between the header and the first entry.
     let mut end = HEADER_BYTES as u64;
     for (index, entry) in entries.iter().enumerate() {
         if !(end..end.saturating_add(PAGE_BYTES)).contains(&entry.offset) {

@@ -1,5 +1,6 @@
-//! A layer: a mixer, which moves information between positions, then a feed-forward block, which works on each
-//! position alone. Both are tagged enums: a mechanism that a reader lacks is a tag that it does not know.
+//! A layer: a mixer, which moves information between positions, then a feed-forward block, which
+//! works on each position alone. Both are tagged enums: a reader rejects mechanisms it lacks by
+//! their unknown tags.
 
 use crate::config::{ActivationFunction, MAX_LEN, RopeTable, invalid, positive, within};
 use crate::error::FormatError;
@@ -7,16 +8,17 @@ use serde::{Deserialize, Serialize};
 
 /// One layer: `x += mixer(norm(x))`, then `x += feed_forward(norm(x))`.
 ///
-/// Biases and post-norms exist where the directory holds their tensors. A half that is `None` was removed: it has no
-/// tensors, reads no bytes and leaves `x` as it is.
+/// Biases and post-norms exist where the directory holds their tensors. A half that is `None` was
+/// removed: it has no tensors, reads no bytes and leaves `x` as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layer {
-    /// What moves information between positions.
+    /// Moves information between positions.
     pub mixer: Mixer,
-    /// What works on each position alone.
+    /// Works on each position alone.
     pub feed_forward: FeedForward,
-    /// Both halves read the layer's input: `x + mixer(n₁(x)) + feed_forward(n₂(x))`. Neither half may be `None`.
+    /// Both halves read the layer's input: `x + mixer(n₁(x)) + feed_forward(n₂(x))`. Neither half
+    /// may be `None`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub parallel: bool,
 }
@@ -55,8 +57,8 @@ pub enum FeedForward {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attention {
-    /// Query heads that read each key head, one number a key head. Query heads are stored in this order: those of
-    /// the first key head, then those of the second. Uneven after heads were removed.
+    /// Number of query heads that read each key head. Query heads are stored in this order: those
+    /// of the first key head, then those of the second, and so on. Uneven after heads were removed.
     pub query_heads: Vec<usize>,
     /// Width of every head.
     pub head_dim: usize,
@@ -68,10 +70,12 @@ pub struct Attention {
     /// Each query and key head is normalised by its root mean square, before rope.
     #[serde(default, skip_serializing_if = "is_false")]
     pub qk_norm: bool,
-    /// A token sees itself and `window − 1` tokens before it; all of them where there is no window.
+    /// A token sees itself and the `window − 1` tokens before it; without a window, all earlier
+    /// tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<usize>,
-    /// Index into [`ModelConfig::rope`](crate::ModelConfig::rope); a layer without positions has none.
+    /// Index into [`ModelConfig::rope`](crate::ModelConfig::rope); `None` for a layer without
+    /// positions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope: Option<usize>,
 }
@@ -80,30 +84,33 @@ pub struct Attention {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShortConvolution {
-    /// Channels of `b`, `c` and `v` each.
+    /// Number of channels of each of `b`, `c` and `v`.
     pub channels: usize,
-    /// Positions that the kernel covers, the present one included.
+    /// Length of the kernel in positions, including the current one.
     pub kernel_len: usize,
 }
 
-/// Linear attention whose state decays and is corrected by a delta rule, as in Gated DeltaNet (arXiv 2412.06464).
+/// Linear attention whose state decays and is corrected by a delta rule, as in Gated DeltaNet
+/// (arXiv 2412.06464).
 ///
-/// For each value head, with state `S: value_dim × key_dim`, decay `α = exp(−exp(A) · softplus(a + dt))` and rate
-/// `β = σ(b)`: `S ← α · S · (I − β k kᵀ) + β v kᵀ`, output `S q`. `q`, `k` and `v` pass a depthwise causal convolution
-/// and SiLU first; `q` and `k` are divided by `√(Σ x² + 10⁻⁶)`, and `q` is scaled by `1 / √key_dim`. Each head's output is
-/// normalised by its root mean square and multiplied by `silu(gate · x)`.
+/// For each value head, with state `S: value_dim × key_dim`, decay
+/// `α = exp(−exp(A) · softplus(a + dt))` and rate `β = σ(b)`:
+/// `S ← α · S · (I − β k kᵀ) + β v kᵀ`, output `S q`. `q`, `k` and `v` pass a depthwise causal
+/// convolution and SiLU first; `q` and `k` are divided by `√(Σ x² + 10⁻⁶)`, and `q` is scaled by
+/// `1 / √key_dim`. Each head's output is normalised by its root mean square and multiplied by
+/// `silu(gate · x)`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GatedLinearRecurrence {
     /// Heads of `q` and `k`.
     pub key_heads: usize,
-    /// Heads of `v` and of the state; a multiple of `key_heads`, whose heads are shared by neighbours.
+    /// Heads of `v` and of the state; a multiple of `key_heads`. Neighbours share a key head.
     pub value_heads: usize,
     /// Width of a head of `q` and `k`.
     pub key_dim: usize,
     /// Width of a head of `v`.
     pub value_dim: usize,
-    /// Positions that the convolution covers, the present one included.
+    /// Length of the convolution in positions, including the current one.
     pub kernel_len: usize,
 }
 
@@ -127,21 +134,22 @@ pub struct Experts {
     pub per_token: usize,
     /// Inner width of an expert, and its non-linearity.
     pub expert: Dense,
-    /// Experts have a gate projection.
+    /// Whether experts have a gate projection.
     pub gated: bool,
-    /// How the router's products become weights.
+    /// Turns the router's products into weights.
     pub score: ScoreFunction,
-    /// The chosen experts' weights are divided by their sum.
+    /// Whether the chosen experts' weights are divided by their sum.
     pub normalized: bool,
-    /// The weights are multiplied by this.
+    /// Factor of the weights.
     pub scale: f32,
-    /// An expert that every token goes through besides. It is gated where experts are; its output is multiplied by
-    /// `σ(shared_router · x)` where the directory holds that tensor.
+    /// An additional expert that every token goes through. It is gated where experts are; its
+    /// output is multiplied by `σ(shared_router · x)` where the directory holds that tensor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<Dense>,
 }
 
-/// How a router's products become weights. A bias of the router is added to choose experts, not to weigh them.
+/// Score function of a router. The router's bias affects only the choice of experts, not their
+/// weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScoreFunction {
@@ -151,11 +159,11 @@ pub enum ScoreFunction {
     Sigmoid,
 }
 
-/// Most heads, experts and positions of a kernel.
+/// Most heads, experts, and positions of a kernel.
 const MAX_COUNT: usize = 1 << 16;
 
 impl Layer {
-    /// Its attention, if that is its mixer.
+    /// The attention, if the mixer is one.
     pub fn attention(&self) -> Option<&Attention> {
         match &self.mixer {
             Mixer::Attention(attention) => Some(attention),
@@ -163,7 +171,7 @@ impl Layer {
         }
     }
 
-    /// Its feed-forward block, if every token goes through all of it.
+    /// The feed-forward block, if every token goes through all of it.
     pub fn dense(&self) -> Option<&Dense> {
         match &self.feed_forward {
             FeedForward::Gated(dense) | FeedForward::Plain(dense) => Some(dense),
@@ -171,7 +179,7 @@ impl Layer {
         }
     }
 
-    /// Its experts, if it has some.
+    /// The experts, if the layer has any.
     pub fn experts(&self) -> Option<&Experts> {
         match &self.feed_forward {
             FeedForward::Experts(experts) => Some(experts),
@@ -204,7 +212,7 @@ impl Layer {
 }
 
 impl Mixer {
-    /// The tag that stands for it in a file.
+    /// Tag in the file.
     pub fn kind(&self) -> &'static str {
         match self {
             Mixer::Attention(_) => "attention",
@@ -216,7 +224,7 @@ impl Mixer {
 }
 
 impl FeedForward {
-    /// The tag that stands for it in a file.
+    /// Tag in the file.
     pub fn kind(&self) -> &'static str {
         match self {
             FeedForward::Gated(_) => "gated",
@@ -228,12 +236,12 @@ impl FeedForward {
 }
 
 impl Attention {
-    /// Query heads.
+    /// Number of query heads.
     pub fn heads(&self) -> usize {
         self.query_heads.iter().sum()
     }
 
-    /// Key and value heads.
+    /// Number of key heads, which is the number of value heads.
     pub fn kv_heads(&self) -> usize {
         self.query_heads.len()
     }
@@ -248,12 +256,13 @@ impl Attention {
         self.kv_heads() * self.head_dim
     }
 
-    /// Most query heads that share a key head.
+    /// Most query heads per key head.
     pub fn largest_group(&self) -> usize {
         self.query_heads.iter().copied().max().unwrap_or(0)
     }
 
-    /// `heads` query heads evenly shared by `kv_heads` key heads. `None` where they do not divide.
+    /// `heads` query heads evenly divided among `kv_heads` key heads; `None` if they do not divide
+    /// evenly.
     pub fn even(heads: usize, kv_heads: usize) -> Option<Vec<usize>> {
         (kv_heads > 0 && heads.is_multiple_of(kv_heads)).then(|| vec![heads / kv_heads; kv_heads])
     }
@@ -289,7 +298,7 @@ impl ShortConvolution {
 }
 
 impl GatedLinearRecurrence {
-    /// Rows of what passes the convolution: queries, keys, values.
+    /// Rows that go through the convolution: queries, keys, values.
     pub fn convolved_len(&self) -> usize {
         2 * self.key_heads * self.key_dim + self.value_len()
     }

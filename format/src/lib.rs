@@ -1,8 +1,10 @@
-//! The `.pith` file: the contract between the converter, which writes it, and the runtime, which maps it.
+//! The `.pith` file: the contract between the converter, which writes it, and the runtime, which
+//! maps it.
 //!
-//! `docs/format.md` is the specification. This crate holds it in code: the [`Encoding`]s and their tiles, the
-//! [`ModelConfig`], the [`Index`] that a reader builds from a file's bytes, and the [`Writer`]. It never maps a
-//! file and never computes with a model. [`Replacement`] is how every crate replaces a file atomically.
+//! `docs/format.md` is the specification. This crate holds it in code: the [`Encoding`]s and their
+//! tiles, the [`ModelConfig`], the [`Index`] that a reader builds from a file's bytes, and the
+//! [`Writer`]. It never maps a file and never computes with a model. [`Replacement`] is how every
+//! crate replaces a file atomically.
 #![forbid(unsafe_code)]
 
 mod config;

@@ -4,29 +4,30 @@ use crate::encoding::{Encoding, TILE_ROWS};
 use crate::error::FormatError;
 use std::ops::Range;
 
-/// A `rows × cols` matrix: blocks of 16 rows one after the other, each with its own codes and scales.
+/// A `rows × cols` matrix: blocks of 16 rows in sequence, each with its own codes and scales.
 ///
-/// The last block is padded with zero rows. Most encodings cut a block into tiles of equal size, the last one padded
-/// with zero columns; blocks of the others differ in size.
+/// The last block is padded with zero rows. Most encodings cut a block into tiles of equal size,
+/// the last one padded with zero columns; other encodings have blocks of different sizes.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     encoding: Encoding,
     rows: usize,
     cols: usize,
     bytes: &'a [u8],
-    /// Where each block begins and the last one ends, where they differ in size, counted from the beginning of the
-    /// whole matrix.
+    /// Offsets of the blocks in the whole matrix, then the end of the last one, where blocks differ
+    /// in size.
     blocks: Option<&'a [u64]>,
 }
 
 impl<'a> Matrix<'a> {
-    /// A matrix over `bytes`, whose number must be exactly what the shape needs.
+    /// A matrix over `bytes`. Their number must be exactly that of the shape.
     pub fn new(encoding: Encoding, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self, FormatError> {
         let matrix = Self { encoding, rows, cols, bytes, blocks: None };
         matrix.check(encoding.matrix_bytes(rows as u64, cols as u64))
     }
 
-    /// A matrix whose blocks differ in size. `blocks`: where each begins in `bytes`, and where the last one ends.
+    /// A matrix with blocks of different sizes. `blocks`: their offsets in `bytes`, then the end of
+    /// the last one.
     pub fn indexed(
         encoding: Encoding,
         rows: usize,
@@ -51,37 +52,37 @@ impl<'a> Matrix<'a> {
         Ok(self)
     }
 
-    /// How its blocks are stored.
+    /// Encoding of the blocks.
     pub fn encoding(&self) -> Encoding {
         self.encoding
     }
 
-    /// Rows, padding left out.
+    /// Rows without padding.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Columns, padding left out.
+    /// Columns without padding.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// All blocks: what a product with the matrix reads.
+    /// Bytes of all blocks, which a product with the matrix reads.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Blocks of 16 rows, the padded last one included.
+    /// Number of blocks of 16 rows, including the padded last one.
     pub fn block_count(&self) -> usize {
         self.rows.div_ceil(TILE_ROWS)
     }
 
-    /// Tiles in a block.
+    /// Tiles per block.
     pub fn tile_count(&self) -> usize {
         self.cols.div_ceil(self.encoding.tile_cols())
     }
 
-    /// Where blocks lie in the matrix's bytes. Panics if the range ends beyond the last block.
+    /// Byte range of these blocks. Panics if the range ends beyond the last block.
     pub fn block_range(&self, blocks: Range<usize>) -> Range<usize> {
         match self.blocks {
             Some(ends) => (ends[blocks.start] - ends[0]) as usize..(ends[blocks.end] - ends[0]) as usize,
@@ -92,13 +93,13 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// One block.
+    /// Bytes of one block.
     #[inline]
     pub fn block(&self, block_index: usize) -> &'a [u8] {
         &self.bytes[self.block_range(block_index..block_index + 1)]
     }
 
-    /// Bytes of the block that a row lies in: what a look-up of the row reads. Panics if there is no such row.
+    /// Bytes read by the look-up of a row: its whole block. Panics if there is no such row.
     pub fn look_up_bytes(&self, row: usize) -> usize {
         self.block(row / TILE_ROWS).len()
     }
@@ -114,9 +115,10 @@ impl<'a> Matrix<'a> {
         Self { rows, bytes, blocks: ends, ..*self }
     }
 
-    /// Writes row `row` to `out` (`cols` values): an embedding look-up.
+    /// Decodes row `row` to `out` (`cols` values), for an embedding look-up.
     ///
-    /// Touches the lines of the row's whole block, since a line holds 16 rows. Panics if `row` is out of range.
+    /// Reads lines of the row's whole block, since a line holds 16 rows. Panics if `row` is out of
+    /// range.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows && out.len() == self.cols);
         let tile_cols = self.encoding.tile_cols();
@@ -130,9 +132,11 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Encodes up to 16 rows (`weights`: row-major, a multiple of `cols` values) into one block of tiles.
+/// Encodes up to 16 rows (`weights`: row-major, a multiple of `cols` values) into one block of
+/// tiles.
 ///
-/// `bytes` is `tile_count · tile_bytes`; missing rows and columns become zeros. Panics if the lengths disagree.
+/// `bytes` is `tile_count · tile_bytes`; missing rows and columns become zeros. Panics if the
+/// lengths disagree.
 pub fn encode_block(encoding: Encoding, weights: &[f32], cols: usize, bytes: &mut [u8]) {
     let rows = weights.len() / cols;
     let tile_cols = encoding.tile_cols();

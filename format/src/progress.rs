@@ -1,7 +1,7 @@
-//! How far a long run is. One trait for conversions, calibrations, evaluations and searches, so that
-//! one bar shows them all.
+//! Progress of a long run. One trait for conversions, calibrations, evaluations and searches, so
+//! that one bar shows them all.
 
-/// What a step counts.
+/// Unit of a step's count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes of weights.
@@ -18,8 +18,8 @@ pub enum Unit {
 
 /// Receives the progress of a run. `()` ignores it.
 ///
-/// A run consists of steps, one after another; a step counts its units up to its total. Every method
-/// has a default, so that an implementation names only what it shows.
+/// A run consists of steps, one after another; a step counts its units up to its total. Every
+/// method has a default, so that an implementation names only what it shows.
 pub trait Progress: Sync {
     /// A step begins, of `total` units. It replaces the step before.
     fn begin(&self, _step: &str, _total: u64, _unit: Unit) {}
@@ -33,8 +33,8 @@ pub trait Progress: Sync {
     /// A line for people: a plan, a decision.
     fn say(&self, _line: &str) {}
 
-    /// Whether to stop. Asked several times a second where the work allows it; the run then ends with
-    /// its error for interruptions and leaves no output.
+    /// Whether to stop. Asked several times a second where the work allows it; the run then ends
+    /// with its error for interruptions and leaves no output.
     fn is_interrupted(&self) -> bool {
         false
     }

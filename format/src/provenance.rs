@@ -1,21 +1,21 @@
-//! Where a file came from and what was done to it.
+//! Provenance of a file: its source and the passes applied.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a file came from and what was done to it.
+/// Provenance of a file: its source and the passes applied.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// Program and version that wrote the file.
     pub converter: String,
-    /// What was converted.
+    /// Source of the conversion.
     pub source: SourceRecord,
-    /// How: the encoding or recipe asked for.
+    /// Encoding or recipe requested.
     pub recipe: String,
-    /// The recipe's file, TOML, where there was one.
+    /// Text of the recipe's TOML file, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe_file: Option<String>,
-    /// What each pass did, in order.
+    /// Results of the passes, in order.
     #[serde(default)]
     pub passes: Vec<PassRecord>,
 }
@@ -34,7 +34,7 @@ pub struct SourceRecord {
     pub checksum: String,
 }
 
-/// What a pass over the weights did.
+/// Result of a pass over the weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PassRecord {
@@ -42,6 +42,6 @@ pub struct PassRecord {
     pub name: String,
     /// Weights it set to zero.
     pub zeros: u64,
-    /// Bytes the file is smaller for it, against the same file without it.
+    /// Bytes saved by the pass, compared with the same file without it.
     pub bytes_saved: i64,
 }

@@ -1,5 +1,5 @@
-//! What a decoded token reads of a tensor: the one place that says so. The runtime's counter, the sums over a
-//! directory, a placement's plan and a search's budget all agree with it.
+//! Bytes that a decoded token reads of a tensor, defined here only. The runtime's counter, the sums
+//! over a directory, a placement's plan and a search's budget all use it.
 
 use crate::config::ModelConfig;
 use crate::role::{Role, TensorId};
@@ -8,14 +8,14 @@ use std::ops::AddAssign;
 /// Bytes that one decoded token reads of a tensor, or of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
-    /// Multiplied with: every token reads them, from the first to the last.
+    /// Streamed bytes: every token reads them completely, for products.
     pub streamed: u64,
-    /// Looked up: the blocks of 16 rows that the token's rows lie in.
+    /// Looked-up bytes: the blocks of 16 rows that hold the token's rows.
     pub looked_up: u64,
 }
 
 impl Reads {
-    /// Both.
+    /// Sum of both.
     pub fn bytes(self) -> u64 {
         self.streamed + self.looked_up
     }
@@ -29,11 +29,12 @@ impl AddAssign for Reads {
 }
 
 impl TensorId {
-    /// What a decoded token reads of this tensor, which takes `bytes` and whose blocks of 16 rows take `block_bytes`
-    /// each (the mean where they differ).
+    /// Bytes that a decoded token reads of this tensor. `bytes`: size of the tensor; `block_bytes`:
+    /// size of a block of 16 rows (the mean where they differ).
     ///
-    /// All of it, but for: the tokenizer, of which it reads nothing; embeddings, of which it reads a block, and all of
-    /// it where it is the head too; an expert's tensors, of which it reads the share that experts are chosen with.
+    /// All bytes, with these exceptions. Tokenizer: nothing. Embeddings: one block, plus all bytes
+    /// where the embedding is also the head. Experts' tensors: the share of experts that a token
+    /// goes through.
     pub fn reads(self, model: &ModelConfig, bytes: u64, block_bytes: u64) -> Reads {
         let tied = model.tied_head;
         match self.role {
@@ -45,7 +46,7 @@ impl TensorId {
         }
     }
 
-    /// The part of `bytes` that is of experts which a token goes through, on average.
+    /// The mean part of `bytes` that belongs to the experts a token goes through.
     fn share(self, model: &ModelConfig, bytes: u64) -> u64 {
         let layer = self.expert.and(self.layer).and_then(|index| model.layers.get(index));
         let Some(experts) = layer.and_then(|layer| layer.experts()) else { return bytes };

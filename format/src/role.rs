@@ -1,16 +1,16 @@
-//! What a tensor is for. Families differ in the names of their tensors; a `.pith` file has these roles only.
+//! Roles of tensors. Families name their tensors differently; a `.pith` file has only these roles.
 
 use crate::config::ModelConfig;
 use crate::directory::Kind;
 use crate::layer::{Attention, FeedForward, GatedLinearRecurrence, Layer, Mixer, ShortConvolution};
 use std::fmt;
 
-/// Whether a model has one such tensor or each layer has one.
+/// Whether a tensor exists once per model or once per layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// One for the model.
+    /// One per model.
     Model,
-    /// One for every layer that has it.
+    /// One per layer that has it.
     Layer,
 }
 
@@ -18,28 +18,28 @@ pub enum Scope {
 macro_rules! roles {
     ($($tag:literal => $variant:ident, $scope:ident, $kind:ident, $name:literal, $about:literal,
        |$model:pat_param, $layer:pat_param| $shape:expr;)*) => {
-        /// The part a tensor plays in the forward pass.
+        /// Role of a tensor in the forward pass.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Role { $(#[doc = $about] $variant,)* }
 
         impl Role {
-            /// Every role, in the order of the table, which within a layer is the order of use.
+            /// All roles in table order; within a layer this is the order of use.
             pub const ALL: &[Role] = &[$(Role::$variant,)*];
 
-            /// The number that stands for it in a file.
+            /// Tag in the file.
             pub fn tag(self) -> u16 { match self { $(Role::$variant => $tag,)* } }
 
-            /// The role of a tag, `None` where this version knows none.
+            /// The role with this tag; `None` if this version knows none.
             pub fn from_tag(tag: u16) -> Option<Self> { match tag { $($tag => Some(Role::$variant),)* _ => None } }
 
-            /// One tensor a model or one a layer.
+            /// Once per model or once per layer.
             pub fn scope(self) -> Scope { match self { $(Role::$variant => Scope::$scope,)* } }
 
             /// Matrix, vector or bytes.
             pub fn kind(self) -> Kind { match self { $(Role::$variant => Kind::$kind,)* } }
 
-            /// Its part of the tensor's name.
+            /// The role's part of a tensor's name.
             pub fn name(self) -> &'static str { match self { $(Role::$variant => $name,)* } }
 
             fn shape(self, model: &ModelConfig, layer: Option<&Layer>) -> Option<(usize, usize)> {
@@ -166,7 +166,7 @@ impl Role {
     }
 }
 
-/// What shapes ask of a layer: `None` where it has no such part.
+/// Dimensions used by shapes; `None` where the layer has no such part.
 impl Layer {
     fn convolution(&self) -> Option<&ShortConvolution> {
         match &self.mixer {
@@ -223,11 +223,11 @@ impl Attention {
 /// One tensor of a model: its role, and the layer and expert that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorId {
-    /// What it is for.
+    /// Role of the tensor.
     pub role: Role,
     /// `None` for the model's own tensors.
     pub layer: Option<usize>,
-    /// `None` for what is not an expert's.
+    /// `None` for tensors that belong to no expert.
     pub expert: Option<usize>,
 }
 
@@ -247,8 +247,9 @@ impl TensorId {
         Self { role, layer: Some(layer_index), expert: Some(expert_index) }
     }
 
-    /// `(rows, cols)` that the configuration asks for; vectors have one column. `None` for bytes, and for a tensor
-    /// that has no place in this model: of a layer or expert that there is not, or of another kind of layer.
+    /// `(rows, cols)` required by the configuration; vectors have one column. `None` for bytes, and
+    /// for a tensor without a place in this model: a missing layer or expert, or another kind of
+    /// layer.
     pub fn shape(self, model: &ModelConfig) -> Option<(usize, usize)> {
         let layer = match self.layer {
             Some(index) => Some(model.layers.get(index)?),

@@ -1,4 +1,5 @@
-//! Writing: a plan first, then the tensors in its order, then the rest. The file appears when it is whole.
+//! Writing: a plan first, then the tensors in its order, then the other sections. The file appears
+//! when it is complete.
 
 use crate::config::Metadata;
 use crate::directory::{ENTRY_BYTES, Entry};
@@ -12,10 +13,10 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
-/// What is written at a time, from a multiple of it on: where a system has large pages it then keeps the file in them.
+/// Size and alignment of writes: a system with large pages then keeps the file in them.
 const WRITE_BYTES: usize = 2 << 20;
 
-/// Page of most systems.
+/// Page size of most systems.
 const SMALL_PAGE_BYTES: u64 = 4 << 10;
 
 /// A tensor that will be written.
@@ -31,8 +32,8 @@ pub struct TensorPlan {
     pub cols: usize,
 }
 
-/// Length of the file that a writer of this plan makes with this metadata. Matrices whose blocks differ in size count
-/// nothing: only the writer learns what they take.
+/// Length of the file for this plan and metadata. Matrices whose blocks differ in size count as
+/// zero: only the writer learns their size.
 pub fn planned_bytes(plan: &[TensorPlan], metadata: &Metadata) -> Result<u64, FormatError> {
     let entries = lay_out(plan)?;
     let data_end = entries.last().map_or(HEADER_BYTES as u64, |entry| entry.offset + entry.bytes);
@@ -43,7 +44,7 @@ pub fn planned_bytes(plan: &[TensorPlan], metadata: &Metadata) -> Result<u64, Fo
     Ok(index_end.next_multiple_of(SECTION_ALIGN_BYTES) + (entries.len() * ENTRY_BYTES) as u64)
 }
 
-/// Writes one file, which appears at [`Writer::finish`]. A writer that is dropped before leaves nothing.
+/// Writes one file, which appears at [`Writer::finish`]. A writer dropped before leaves nothing.
 pub struct Writer {
     file: BufWriter<Replacement>,
     entries: Vec<Entry>,
@@ -51,15 +52,15 @@ pub struct Writer {
     next: usize,
     written: u64,
     hash: Xxh3,
-    /// Sizes of the blocks that were written of indexed matrices, in units of [`DATA_ALIGN_BYTES`], and how many of
-    /// them are of the tensor being written.
+    /// Sizes of all blocks written so far of indexed matrices, in units of [`DATA_ALIGN_BYTES`],
+    /// and how many of them belong to the current tensor.
     block_sizes: Vec<u32>,
     blocks: u64,
     position: u64,
 }
 
 impl Writer {
-    /// Lays out the tensors in the given order. The file replaces whatever file `path` names.
+    /// Lays out the tensors in the given order. The new file replaces an existing file at `path`.
     pub fn create(path: &Path, plan: &[TensorPlan]) -> Result<Self, FormatError> {
         Self::new(Replacement::create(path, ReplaceOptions::FORCE)?, plan)
     }
@@ -81,13 +82,13 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Bytes that the file's tensors take, padding between them included; of matrices whose blocks differ in size, what
-    /// was written of them.
+    /// Bytes of the file's tensors, padding between them included. Matrices whose blocks differ in
+    /// size count as far as they are written.
     pub fn data_bytes(&self) -> u64 {
         self.entries.last().map_or(0, |entry| entry.offset + entry.bytes) - self.data_offset()
     }
 
-    /// Appends bytes to the tensor `id`, which must be the next one of the plan that is not yet whole.
+    /// Appends bytes to tensor `id`, which must be the first incomplete one of the plan.
     pub fn write(&mut self, id: TensorId, bytes: &[u8]) -> Result<(), FormatError> {
         let entry = self.expect(id, false)?;
         let found_bytes = self.written + bytes.len() as u64;
@@ -105,8 +106,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends the next block of 16 rows to the matrix `id`, whose encoding has blocks of different sizes. Zeros fill
-    /// the block up to a cache line.
+    /// Appends the next block of 16 rows to matrix `id`, whose encoding has blocks of different
+    /// sizes. The block is zero-padded to a cache line.
     pub fn write_block(&mut self, id: TensorId, block: &[u8]) -> Result<(), FormatError> {
         const ZEROS: [u8; DATA_ALIGN_BYTES as usize] = [0; DATA_ALIGN_BYTES as usize];
         let entry = self.expect(id, true)?;
@@ -128,7 +129,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The entry being written, if it is that tensor's and its encoding is written this way.
+    /// The current entry, if it is tensor `id` and its encoding is written this way.
     fn expect(&self, id: TensorId, by_block: bool) -> Result<Entry, FormatError> {
         let wrong = |expected: String, found: String| Err(FormatError::WriteOrder { expected, found });
         let Some(entry) = self.entries.get(self.next).copied() else {
@@ -154,14 +155,14 @@ impl Writer {
         Ok(())
     }
 
-    /// The tensor being written is whole.
+    /// Completes the current tensor.
     fn complete(&mut self) {
         self.entries[self.next].checksum = self.hash.digest();
         self.hash.reset();
         (self.next, self.written, self.blocks) = (self.next + 1, 0, 0);
     }
 
-    /// Places the tensors that follow one whose length was not known before.
+    /// Places the tensors after one whose length was not known in advance.
     fn lay_out_rest(&mut self) {
         let aligns = alignments(&self.entries);
         let (done, left) = self.entries.split_at_mut(self.next);
@@ -176,7 +177,8 @@ impl Writer {
         self.entries.first().map_or(HEADER_BYTES as u64, |entry| entry.offset)
     }
 
-    /// Writes metadata, directory and header, syncs, and gives the file its name. Returns its length in bytes.
+    /// Writes metadata, directory and header, syncs, and renames the file to its name. Returns its
+    /// length in bytes.
     pub fn finish(mut self, metadata: &Metadata) -> Result<u64, FormatError> {
         if let Some(entry) = self.entries.get(self.next) {
             let expected = format!("{} ({} of {} bytes are there)", entry.id, self.written, entry.bytes);
@@ -212,7 +214,7 @@ impl Writer {
         Ok(header.file_bytes)
     }
 
-    /// The header goes in last, so that a file without it is no `.pith` file.
+    /// Writes the header last, so that an unfinished file is not a `.pith` file.
     fn commit(self, header: &[u8]) -> Result<(), FormatError> {
         let mut file = self.file.into_inner().map_err(|error| {
             let (source, file) = error.into_parts();
@@ -235,7 +237,7 @@ impl Writer {
 
     fn put(&mut self, mut bytes: &[u8]) -> Result<(), FormatError> {
         while !bytes.is_empty() {
-            // The buffer is full where such a piece ends, and is written as a whole.
+            // The buffer is full where such a piece ends, and is then written as a whole.
             let room = WRITE_BYTES - (self.position % WRITE_BYTES as u64) as usize;
             let (piece, rest) = bytes.split_at(room.min(bytes.len()));
             let written = self.file.write_all(piece);
@@ -265,9 +267,9 @@ fn lay_out(plan: &[TensorPlan]) -> Result<Vec<Entry>, FormatError> {
     }
     Ok(entries)
 }
-/// What each entry begins on a multiple of: a cache line, and the first of a layer a page, so that a layer's pages are
-/// its own where they are read and given back together. Only large layers have pages to speak of: padding takes less
-/// than 1 % of any of them.
+/// Alignment of each entry: a cache line. The first entry of a large layer is aligned to a page, so
+/// that a layer's pages are not shared where they are read and released together. Padding takes
+/// less than 1 % of any large layer.
 fn alignments(entries: &[Entry]) -> Vec<u64> {
     let runs = entries.chunk_by(|one, next| one.id.layer == next.id.layer);
     let of_run = |run: &[Entry]| {

@@ -1,4 +1,4 @@
-//! Encodings whose codes lie in [planes](super::planes): 128 columns × 16 rows a tile.
+//! Encodings with codes in [planes](super::planes): 128 columns × 16 rows per tile.
 //!
 //! ```text
 //!          planes   bytes of codes  groups       behind the codes
@@ -9,22 +9,24 @@
 //! Q2       2        512             32 columns   f16 × 16 for the tile, factors of four groups
 //! Ternary  2        512             128 columns  f16 × 16 for the tile
 //! ```
-//! `weight = scale · level[code]`, or `scale · factor · level[code]`. A factor is a nibble: its low three bits and 1, negative
-//! where the highest bit is set; byte `16 · (group / 2) + row`, groups of even number in the low nibbles.
+//! `weight = scale · level[code]`, or `scale · factor · level[code]`. A factor is a nibble: its low
+//! three bits plus 1, negative if the high bit is set. It lies in byte `16 · (group / 2) + row`,
+//! groups of even number in the low nibbles.
 //!
-//! Levels are integers of 7 bits, so that a sum of two products with int8 fits in 16. Those of Q4NL are ggml's for IQ4_NL
-//! halved, those of Q3 and Q2 are ik_llama.cpp's for IQ3_K and IQ2_K: dense around zero, and longer on one side, which
-//! the sign of the scale or factor chooses.
+//! Levels are 7-bit integers, so that a sum of two products with int8 fits in 16 bits. The levels
+//! of Q4NL are those of ggml's IQ4_NL, halved. The levels of Q3 and Q2 are those of ik_llama.cpp's
+//! IQ3_K and IQ2_K: dense around zero, and longer on one side, which the sign of the scale or
+//! factor chooses.
 
 use super::planes::{self, COLS, plane_bytes};
 use super::rounding::encode;
 use super::{Codes, Grouped, Operation, TILE_ROWS, Tile, read_scales, write_scales};
 use half::f16;
 
-/// The factors, by their nibbles.
+/// Factors, indexed by nibble.
 const FACTORS: [i8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, -1, -2, -3, -4, -5, -6, -7, -8];
 
-/// The codes of `BITS` bits, around zero.
+/// Uniform levels for all `COUNT` codes, centred on zero.
 const fn uniform<const COUNT: usize>() -> [i8; COUNT] {
     let (mut levels, mut index) = ([0; COUNT], 0);
     while index < COUNT {
@@ -34,8 +36,8 @@ const fn uniform<const COUNT: usize>() -> [i8; COUNT] {
     levels
 }
 
-/// Declares a tile: planes of `low` and `high` bits, columns of a group, whether groups have factors, how many of the levels
-/// that codes have are written.
+/// Declares a tile: bits of the `low` and `high` planes, columns per group, whether groups have
+/// factors, and how many of the codes' levels may be written.
 macro_rules! coded {
     ($($(#[$about:meta])* $tile:ident, $low:literal + $high:literal bits, $group:literal columns, $factors:expr, $used:literal of $levels:expr;)*) => {$(
         $(#[$about])*
@@ -69,21 +71,22 @@ macro_rules! coded {
 }
 
 coded! {
-    /// 6-bit codes, one f16 scale for 64 columns: 1600 bytes.
+    /// 6-bit codes, one f16 scale per 64 columns: 1600 bytes.
     Q6Tile, 4 + 2 bits, 64 columns, false, 64 of uniform::<64>();
-    /// 5-bit codes, one f16 scale for 64 columns: 1344 bytes.
+    /// 5-bit codes, one f16 scale per 64 columns: 1344 bytes.
     Q5Tile, 4 + 1 bits, 64 columns, false, 32 of uniform::<32>();
-    /// 16 levels, one f16 scale for 64 columns: 1088 bytes.
+    /// 16 levels, one f16 scale per 64 columns: 1088 bytes.
     Q4NLTile, 4 + 0 bits, 64 columns, false, 16 of [-64, -52, -42, -33, -25, -18, -11, -5, 1, 7, 13, 19, 27, 35, 45, 57];
-    /// 8 levels, a factor for 32 columns: 832 bytes.
+    /// 8 levels, one factor per 32 columns: 832 bytes.
     Q3Tile, 2 + 1 bits, 32 columns, true, 8 of [-63, -40, -23, -10, 1, 13, 28, 47];
-    /// 4 levels, a factor for 32 columns: 576 bytes.
+    /// 4 levels, one factor per 32 columns: 576 bytes.
     Q2Tile, 2 + 0 bits, 32 columns, true, 4 of [-31, -13, 1, 17];
-    /// −1, 0 and 1, one f16 scale for 128 columns: 544 bytes. The fourth code, which nothing writes, is 2.
+    /// −1, 0 and 1, one f16 scale per 128 columns: 544 bytes. The fourth code, which is never
+    /// written, is 2.
     TernaryTile, 2 + 0 bits, 128 columns, false, 3 of [-1, 0, 1, 2];
 }
 
-/// What the tiles differ in.
+/// Parameters of a tile's layout.
 struct Layout {
     low: usize,
     high: usize,
@@ -169,7 +172,7 @@ impl Layout {
         }
     }
 
-    /// What multiplies the levels of a group, row after row. Factors times scales are exact in f32.
+    /// Multipliers of a group's levels, row by row. Factors times scales are exact in f32.
     fn scales(&self, rest: &[u8], group: usize) -> [f32; TILE_ROWS] {
         if !self.has_factors {
             return read_scales(&rest[2 * TILE_ROWS * group..]);

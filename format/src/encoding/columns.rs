@@ -1,4 +1,5 @@
-//! An encoding of tests whose blocks differ in size: f32, columns of zeros left out of each block.
+//! A test-only encoding with blocks of different sizes: f32, with zero columns left out of each
+//! block.
 //!
 //! ```text
 //! 0     bits of the columns that are there, ⌈cols / 8⌉ bytes

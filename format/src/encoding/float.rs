@@ -1,4 +1,4 @@
-//! F32 and F16: `COLS` lines, line `k` holding column `k` of the 16 rows.
+//! F32 and F16: `COLS` lines; line `k` holds column `k` of the 16 rows.
 
 use super::{Operation, TILE_ROWS, Tile, widened};
 use half::f16;
@@ -53,7 +53,7 @@ impl Tile for F16Tile {
     }
 }
 
-/// Position in the row-major tile of the `index`-th stored value.
+/// Row-major position in the tile of stored value `index`.
 fn row_major(index: usize) -> usize {
     (index % TILE_ROWS) * F32Tile::COLS + index / TILE_ROWS
 }

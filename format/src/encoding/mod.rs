@@ -1,11 +1,13 @@
-//! Encodings: how a tile of 16 rows of a weight matrix becomes bytes.
+//! Encodings: the byte layouts of blocks of 16 rows of a weight matrix.
 //!
-//! A tile holds everything needed to read it (codes and scales), so a matrix is one stream of bytes and a band of
-//! rows is one contiguous part of it. Tiles follow the R16K4 order: one 64-byte line of codes is 16 rows × 4
-//! columns, byte `j` being row `j / 4`, column `j % 4`.
+//! A tile is self-contained (codes and scales), so a matrix is one stream of bytes and a band of
+//! rows is one contiguous part of it. Tiles follow the R16K4 order: one 64-byte line of codes is 16
+//! rows × 4 columns, byte `j` being row `j / 4`, column `j % 4`.
 //!
-//! To add an encoding: one file here with a type that implements [`Tile`], or [`Blocks`] where blocks differ in size,
-//! and one line in the table below, which declares the module too. (`cargo fmt` does not look behind a macro; `.ci/run` formats these files by name.)
+//! To add an encoding: write one file here with a type that implements [`Tile`], or [`Blocks`]
+//! where blocks differ in size, and add one line to the table below, which also declares the
+//! module. (`cargo fmt` does not follow modules declared by a macro; `.ci/run` formats these files
+//! by name.)
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -15,13 +17,14 @@ use std::str::FromStr;
 /// Rows in a tile of any encoding.
 pub const TILE_ROWS: usize = 16;
 
-/// Every [`Tile::COLS`] divides this, so a vector padded to it can be read by a kernel of any encoding.
+/// A multiple of every [`Tile::COLS`], so that kernels of any encoding can read a vector padded to
+/// it.
 pub const MAX_TILE_COLS: usize = 128;
 
 mod planes;
 pub mod rounding;
 
-/// What a kernel multiplies the weights with.
+/// Activations that a kernel multiplies the weights with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// f32 activations.
@@ -32,69 +35,76 @@ pub enum Operation {
 
 /// The layout of one tile: 16 rows × [`Tile::COLS`] columns.
 pub trait Tile {
-    /// Columns in a tile; divides [`MAX_TILE_COLS`].
+    /// Columns per tile; divides [`MAX_TILE_COLS`].
     const COLS: usize;
-    /// Bytes in a tile.
+    /// Bytes per tile.
     const BYTES: usize;
-    /// The activations it is multiplied with.
+    /// Activations of its products.
     const OPERATION: Operation;
-    /// The parts that lossless carry-over needs; `None` where codes have no meaning of their own.
+    /// Scales and codes for a lossless repack and for rounding; `None` where codes have no meaning
+    /// of their own.
     const GROUPED: Option<Grouped> = None;
 
     /// Rounds `weights` (16 × `COLS`, row-major, finite) into `bytes` (`BYTES`).
     fn encode(weights: &[f32], bytes: &mut [u8]);
 
-    /// The exact values of a tile. This is the norm that kernels are tested against.
+    /// Decodes the exact values of a tile. Kernels are tested against this.
     fn decode(bytes: &[u8], weights: &mut [f32]);
 }
 
-/// An encoding whose blocks of 16 rows differ in size, as those of sparse matrices do. A file's block index holds the
-/// sizes.
+/// An encoding with blocks of 16 rows that differ in size, such as a sparse one. The file's block
+/// index holds the sizes.
 pub trait Blocks {
-    /// Columns that are decoded together; divides [`MAX_TILE_COLS`].
+    /// Columns decoded together; divides [`MAX_TILE_COLS`].
     const COLS: usize;
-    /// The activations it is multiplied with.
+    /// Activations of its products.
     const OPERATION: Operation;
-    /// Bits that a weight takes of a matrix without zeros, scales included.
+    /// Bits per weight in a matrix without zeros, scales included.
     const BITS: f64;
 
-    /// One block: `weights` are 16 rows of `cols`, row-major, finite.
+    /// Encodes one block: `weights` are 16 rows of `cols`, row-major, finite.
     fn encode(weights: &[f32], cols: usize) -> Vec<u8>;
 
-    /// The exact values of 16 rows × `COLS` columns, from column `tile_index · COLS` on; those beyond `cols` are zeros.
+    /// Decodes the exact values of 16 rows × `COLS` columns, from column `tile_index · COLS` on;
+    /// columns beyond `cols` are zeros.
     ///
-    /// A file's blocks are not checked when it is opened: bytes that no encoder writes give any values, never a panic.
+    /// Opening a file does not check its blocks: invalid bytes may decode to any values, but never
+    /// panic.
     fn decode(block: &[u8], cols: usize, tile_index: usize, weights: &mut [f32]);
 }
 
-/// How an encoding rounds, for those who choose scales and codes themselves or have them already.
+/// Scales, levels and packing of an encoding, for callers that choose scales and codes themselves
+/// or already have them.
 ///
-/// `weight = scale · level`, or, where there are factors, `scale · factor · level`, the scale serving a row of a tile.
+/// `weight = scale · level`, or with factors `scale · factor · level`, where one scale serves a row
+/// of a tile.
 #[derive(Clone, Copy, Debug)]
 pub struct Grouped {
-    /// Columns that share one scale, or one factor.
+    /// Columns that share one scale or one factor.
     pub group_cols: usize,
-    /// The values that codes stand for, ascending.
+    /// Values of the codes, ascending.
     pub levels: &'static [i8],
-    /// What a group may multiply its row's scale with; empty where groups have scales of their own.
+    /// Factors of a group, which multiply its row's scale; empty where groups have their own
+    /// scales.
     pub factors: &'static [i8],
-    /// Packs a tile. Panics if lengths disagree or a value is no level.
+    /// Packs a tile. Panics if lengths disagree or a value is not a level.
     pub pack: fn(&Codes<'_>, &mut [u8]),
 }
 
-/// What a tile is packed from, all row-major.
+/// Inputs for packing a tile, all row-major.
 #[derive(Clone, Copy, Debug)]
 pub struct Codes<'a> {
-    /// 16 × `COLS`: of [`Grouped::levels`].
+    /// 16 × `COLS`, each one of [`Grouped::levels`].
     pub levels: &'a [i8],
-    /// 16 × groups of a row; with factors 16.
+    /// 16 × groups per row; with factors 16.
     pub scales: &'a [f16],
-    /// 16 × groups of a row, of [`Grouped::factors`]; or none.
+    /// 16 × groups per row, each one of [`Grouped::factors`]; empty without factors.
     pub factors: &'a [i8],
 }
 
 impl Grouped {
-    /// Whether levels are all integers of a range and each group has a scale: such codes can come from elsewhere.
+    /// Whether levels are consecutive integers and each group has its own scale: codes of other
+    /// formats can then be repacked losslessly.
     pub fn is_uniform(&self) -> bool {
         let (first, last) = self.code_range();
         self.factors.is_empty() && usize::from(last.abs_diff(first)) + 1 == self.levels.len()
@@ -111,8 +121,8 @@ impl Grouped {
     }
 }
 
-/// The one table of encodings: module, then tag in the file, variant, [`Tile`] or [`Blocks`], its type, name, a line
-/// about it.
+/// The one table of encodings. Columns: module, tag in the file, variant, [`Tile`] or [`Blocks`],
+/// its type, name, description.
 macro_rules! encodings {
     ($($(#[$gate:meta])? $module:ident {
         $($(#[$only:meta])? $tag:literal => $variant:ident, $kind:ident $type:ident, $name:literal, $about:literal;)*
@@ -122,33 +132,34 @@ macro_rules! encodings {
         encodings!(@ $($($(#[$only])? $tag => $variant, $kind $type, $name, $about;)*)*);
     };
     (@ $($(#[$only:meta])? $tag:literal => $variant:ident, $kind:ident $type:ident, $name:literal, $about:literal;)*) => {
-        /// How the weights of a matrix are stored.
+        /// Storage format of a matrix's weights.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Encoding { $($(#[$only])? #[doc = $about] $variant,)* }
 
         impl Encoding {
-            /// Every encoding, in the order of the table.
+            /// All encodings in table order.
             pub const ALL: &[Encoding] = &[$($(#[$only])? Encoding::$variant,)*];
 
-            /// The number that stands for it in a file.
+            /// Tag in the file.
             pub fn tag(self) -> u8 { match self { $($(#[$only])? Encoding::$variant => $tag,)* } }
 
-            /// The encoding of a tag, `None` where this version knows none.
+            /// The encoding with this tag; `None` if this version knows none.
             pub fn from_tag(tag: u8) -> Option<Self> {
                 match tag { $($(#[$only])? $tag => Some(Encoding::$variant),)* _ => None }
             }
 
-            /// The name used on the command line and in reports.
+            /// Name on the command line and in reports.
             pub fn name(self) -> &'static str { match self { $($(#[$only])? Encoding::$variant => $name,)* } }
 
-            /// One line about it.
+            /// One-line description.
             pub fn about(self) -> &'static str { match self { $($(#[$only])? Encoding::$variant => $about,)* } }
 
             /// [`Tile::COLS`] or [`Blocks::COLS`].
             pub fn tile_cols(self) -> usize { match self { $($(#[$only])? Encoding::$variant => <$type>::COLS,)* } }
 
-            /// Whether blocks of 16 rows differ in size, so that a file holds their sizes in its block index.
+            /// Whether blocks of 16 rows differ in size; a file then holds their sizes in its block
+            /// index.
             pub fn is_indexed(self) -> bool {
                 match self { $($(#[$only])? Encoding::$variant => encodings!(@indexed $kind),)* }
             }
@@ -158,7 +169,7 @@ macro_rules! encodings {
                 match self { $($(#[$only])? Encoding::$variant => encodings!(@bytes $kind $type),)* }
             }
 
-            /// The activations it is multiplied with.
+            /// Activations of its products.
             pub fn operation(self) -> Operation {
                 match self { $($(#[$only])? Encoding::$variant => <$type>::OPERATION,)* }
             }
@@ -168,7 +179,8 @@ macro_rules! encodings {
                 match self { $($(#[$only])? Encoding::$variant => encodings!(@grouped $kind $type),)* }
             }
 
-            /// Bits a weight takes, scales included, padding left out; without zeros, where those are left out.
+            /// Bits per weight, scales included, padding not; for encodings that leave zeros out,
+            /// without zeros.
             pub fn bits_per_weight(self) -> f64 {
                 match self { $($(#[$only])? Encoding::$variant => encodings!(@bits $kind $type),)* }
             }
@@ -183,8 +195,9 @@ macro_rules! encodings {
                 match self { $($(#[$only])? Encoding::$variant => encodings!(@blocks $kind $type, weights, cols),)* }
             }
 
-            /// The exact values of 16 rows × [`Self::tile_cols`] columns of a block of a matrix of `cols` columns, from
-            /// column `tile_index · tile_cols` on. Panics if there are not so many tiles.
+            /// Decodes the exact values of 16 rows × [`Self::tile_cols`] columns of a block of a
+            /// matrix of `cols` columns, from column `tile_index · tile_cols` on. Panics if there
+            /// is no such tile.
             #[inline]
             pub fn decode(self, block: &[u8], cols: usize, tile_index: usize, weights: &mut [f32]) {
                 match self {
@@ -251,8 +264,8 @@ encodings! {
 }
 
 impl Encoding {
-    /// Bytes of a `rows × cols` matrix, padding included. `None` where they overflow, and where they depend on the
-    /// weights, since blocks differ in size.
+    /// Bytes of a `rows × cols` matrix, padding included. `None` on overflow, and where blocks
+    /// differ in size, since their bytes depend on the weights.
     pub fn matrix_bytes(self, rows: u64, cols: u64) -> Option<u64> {
         if self.is_indexed() {
             return None;
@@ -262,8 +275,8 @@ impl Encoding {
         blocks.checked_mul(tiles)?.checked_mul(self.tile_bytes() as u64)
     }
 
-    /// Encodes up to 16 rows (`weights`: row-major, a multiple of `cols` values) into a block of its own; missing rows
-    /// become zeros. Panics if the lengths disagree.
+    /// Encodes up to 16 rows (`weights`: row-major, a multiple of `cols` values) into a new block;
+    /// missing rows become zeros. Panics if the lengths disagree.
     pub fn encode_block(self, weights: &[f32], cols: usize) -> Vec<u8> {
         let mut rows = weights.to_vec();
         rows.resize(TILE_ROWS * cols, 0.0);
@@ -281,7 +294,7 @@ impl fmt::Display for Encoding {
     }
 }
 
-/// The name is not one of the table's; the message lists those.
+/// The name is not in the table; the message lists the names that are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownEncoding(String);
 
@@ -311,7 +324,7 @@ fn read_scales(bytes: &[u8]) -> [f32; TILE_ROWS] {
     widened(&std::array::from_fn(|row| f16::from_le_bytes([bytes[2 * row], bytes[2 * row + 1]])))
 }
 
-/// One value a row, converted together: by the CPU's own instruction where it has one.
+/// One value per row, converted together with the CPU's instruction where it has one.
 fn widened(halves: &[f16; TILE_ROWS]) -> [f32; TILE_ROWS] {
     let mut out = [0.0; TILE_ROWS];
     halves.convert_to_f32_slice(&mut out);
@@ -338,7 +351,7 @@ mod tests {
             .collect()
     }
 
-    /// The encodings that cut blocks into tiles.
+    /// Encodings that cut blocks into tiles.
     fn tiled() -> impl Iterator<Item = Encoding> {
         Encoding::ALL.iter().copied().filter(|encoding| !encoding.is_indexed())
     }
@@ -351,7 +364,8 @@ mod tests {
                 (weights(count), vec![0; encoding.tile_bytes()], vec![0.0; count]);
             encoding.encode_tile(&weights, &mut bytes);
             encoding.decode(&bytes, encoding.tile_cols(), 0, &mut decoded);
-            // Largest error for weights up to 1: half the widest step, or what the widest clipping candidate cuts off.
+            // Largest error for weights up to 1: half the widest step, or the largest amount that
+            // clipping removes.
             let (mut bound, mut step) = (2.0f32.powi(-11), 0.0f32);
             if let Some(grouped) = encoding.grouped() {
                 let widest = grouped.levels.windows(2).map(|pair| pair[1].abs_diff(pair[0])).max().unwrap();
@@ -365,8 +379,8 @@ mod tests {
                 assert!((weight - value).abs() <= bound, "{encoding}: {weight} became {value}");
                 squares += (weight - value).powi(2);
             }
-            // Rounding to steps of s alone costs s / √12; the range −1..1 has 2^bits steps. Levels dense around zero
-            // suit other weights than these, which lie everywhere alike.
+            // Uniform rounding in steps of s has error s / √12; the range −1..1 has 2^bits steps.
+            // Levels dense around zero do not suit these weights, which are uniformly distributed.
             if encoding.grouped().is_some() {
                 let rms = (squares / count as f32).sqrt();
                 let limit = if encoding.grouped().unwrap().is_uniform() { 1.05 } else { 1.4 };

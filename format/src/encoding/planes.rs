@@ -1,8 +1,10 @@
-//! Bit planes: where the bits of a code of less than eight bits lie in a tile of 128 columns.
+//! Bit planes: the places of code bits in a tile of 128 columns, for codes of fewer than eight
+//! bits.
 //!
-//! A code of 3, 5 or 6 bits is cut into planes of 4, 2 and 1 bits, the lowest bits in the widest plane. A plane is whole
-//! lines, so a code's parts lie in the same byte lane of a few lines and meet by a shift and a mask. Each half of 64
-//! columns has its own lines, `2 · BITS` of them, and each of these `8 / BITS` fours of columns:
+//! A code of 3, 5 or 6 bits is cut into planes of 4, 2 and 1 bits, the lowest bits in the widest
+//! plane. A plane consists of whole lines, so a code's parts lie in the same byte lane of a few
+//! lines and are joined by a shift and a mask. Each half of 64 columns has its own `2 · BITS`
+//! lines. Each line holds `8 / BITS` groups of four columns ("fours"):
 //!
 //! ```text
 //! four f (0..16) of a half:  line f % (2 · BITS), bits BITS · (f / (2 · BITS)) and up
@@ -14,7 +16,7 @@ use super::TILE_ROWS;
 /// Columns of a tile of planes.
 pub(super) const COLS: usize = 128;
 
-/// Columns that have lines of their own.
+/// Columns that share a set of lines.
 const HALF: usize = 64;
 
 /// Bytes of a plane.
@@ -38,7 +40,7 @@ pub(super) fn write(bits: usize, codes: &[u8], plane: &mut [u8]) {
 pub(super) fn read(bits: usize, plane: &[u8], at: usize, codes: &mut [u8]) {
     assert_eq!((codes.len(), plane.len()), (TILE_ROWS * COLS, plane_bytes(bits)));
     let mask = (1u8 << bits) - 1;
-    // Row by row, a line's four columns at a time: the order that compiles to vectors.
+    // Row by row, four columns of a line at a time: compilers vectorise this order.
     for (row, codes) in codes.chunks_exact_mut(COLS).enumerate() {
         for (four, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let (line, shift) = place(bits, 4 * four);

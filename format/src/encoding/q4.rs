@@ -1,6 +1,8 @@
-//! Q4: codes 0..=15 standing for −8..=7, one f16 scale for 32 or 64 columns of a row; `weight = scale · (code − 8)`.
+//! Q4: codes 0..=15 for −8..=7, one f16 scale per 32 or 64 columns of a row;
+//! `weight = scale · (code − 8)`.
 //!
-//! A group's first half of columns lies in the low nibbles, its second half in the high nibbles of the same lines:
+//! A group's first half of columns lies in the low nibbles, its second half in the high nibbles of
+//! the same lines:
 //! ```text
 //! Q4 (64 columns)                                     Q4G64 (128 columns)
 //! 0    4 lines: columns 0..32                         0     8 lines: columns 0..64
@@ -21,7 +23,7 @@ pub struct Q4G64Tile;
 
 const LEVELS: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
 
-/// A tile holds two groups.
+/// Groups per tile.
 const GROUPS: usize = 2;
 
 /// Lines of a group of 64 columns.
@@ -59,12 +61,12 @@ impl Tile for Q4G64Tile {
     }
 }
 
-/// Bytes of one group's codes: 16 rows × half a byte a column.
+/// Bytes of one group's codes: 16 rows × half a byte per column.
 const fn group_bytes(group_cols: usize) -> usize {
     TILE_ROWS * group_cols / 2
 }
 
-/// Byte of a column of a group, and whether it is the high nibble.
+/// Byte of a column in a group, and whether it is the high nibble.
 fn place(group_cols: usize, row: usize, col: usize) -> (usize, bool) {
     let within = col % group_cols;
     let lane = within % (group_cols / 2);
@@ -101,7 +103,7 @@ fn decode<const GROUP: usize>(bytes: &[u8], weights: &mut [f32]) {
             *low = line.map(|byte| (byte & 15) as i8 - 8);
             *high = line.map(|byte| (byte >> 4) as i8 - 8);
         }
-        // Row by row, a line's four columns at a time: the order that compiles to vectors.
+        // Row by row, four columns of a line at a time: compilers vectorise this order.
         for (row, scale) in scales.iter().enumerate() {
             let weights = &mut weights[row * cols + group * GROUP..][..GROUP];
             let (low, high) = weights.split_at_mut(GROUP / 2);

@@ -1,4 +1,4 @@
-//! Q8: signed bytes, one f16 scale for 32 columns of a row; `weight = scale · code`.
+//! Q8: signed bytes, with one f16 scale per 32 columns of a row; `weight = scale · code`.
 //!
 //! ```text
 //! 0     16 lines of 64 bytes; line c, byte j: row j / 4, column 4c + j % 4
@@ -40,7 +40,7 @@ impl Tile for Q8Tile {
         for group in 0..2 {
             let scales = read_scales(&bytes[CODE_BYTES + 32 * group..]);
             let lines = bytes[group * CODE_BYTES / 2..][..CODE_BYTES / 2].as_chunks::<64>().0;
-            // Row by row, a line's four columns at a time: the order that compiles to vectors.
+            // Row by row, four columns of a line at a time: compilers vectorise this order.
             for (row, scale) in scales.iter().enumerate() {
                 let weights = &mut weights[row * Self::COLS + group * GROUP..][..GROUP];
                 for (line, weights) in lines.iter().zip(weights.as_chunks_mut::<4>().0) {

@@ -1,11 +1,11 @@
-//! Rounding to the nearest level: which scale, and then which code.
+//! Rounding to the nearest level: the choice of scales, then of codes.
 
 use super::{Codes, Grouped, TILE_ROWS};
 use half::f16;
 
 /// Rounds a tile (16 × `cols`, row-major) group by group into `bytes`.
 ///
-/// `importance`: what a squared error counts, by column; `None` where all count the same.
+/// `importance`: weight of the squared error per column; `None` for equal weights.
 pub fn encode(grouped: &Grouped, cols: usize, weights: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     assert_eq!(weights.len(), TILE_ROWS * cols);
     assert!(importance.is_none_or(|importance| importance.len() == cols));
@@ -17,7 +17,7 @@ pub fn encode(grouped: &Grouped, cols: usize, weights: &[f32], importance: Optio
     (grouped.pack)(&Codes { levels: &levels, scales: &scales, factors: &factors }, bytes);
 }
 
-/// Rounds one row of a tile: levels in place, its scales and factors behind those that are there.
+/// Rounds one row of a tile: levels in place; appends its scales and factors.
 pub fn round_row(
     grouped: &Grouped,
     weights: &[f32],
@@ -51,14 +51,15 @@ pub fn round_row(
     }
 }
 
-/// The scale of groups that would each have one of these: the largest factor reaches the largest of them.
+/// The scale of a row whose groups would have these scales on their own: the largest factor reaches
+/// the largest of them.
 pub fn shared_scale(grouped: &Grouped, fitted: impl Iterator<Item = f16>) -> f16 {
     let largest = fitted.fold(0.0f32, |largest, scale| largest.max(scale.to_f32().abs()));
     let factor = grouped.factors.iter().copied().max().expect("an encoding with factors");
     f16::from_f32(largest / f32::from(factor))
 }
 
-/// The factor that brings a group closest, given the scale it multiplies.
+/// The factor with the least error for a group, given the scale.
 pub fn fit_factor(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> i8 {
     let nearest = Nearest::new(grouped);
     let mut best = (f32::INFINITY, grouped.factors[0]);
@@ -75,15 +76,16 @@ pub fn fit_factor(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>
     best.1
 }
 
-/// The levels nearest to `weights / scale`; all the level nearest to zero where `scale` is 0.
+/// The levels nearest to `weights / scale`; where `scale` is 0, all are the level nearest to zero.
 pub fn round(grouped: &Grouped, weights: &[f32], scale: f32, levels: &mut [i8]) {
     Nearest::new(grouped).round(weights, scale, levels);
 }
 
-/// The scale that brings `weights` closest to `scale · level`, in squared error.
+/// The scale with the least squared error between `weights` and `scale · level`.
 ///
-/// Candidates are the scale that puts the largest weight on an outermost level and a few around it; the best is kept, and
-/// where levels are not uniform or errors are weighted then fitted by least squares to the levels it gives.
+/// Candidates are the scale that puts the largest weight on an outermost level, and a few around
+/// it. Where levels are not uniform or few, or errors are weighted, the best candidate is refined
+/// by least squares on its levels.
 pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f16 {
     let extreme = weights.iter().copied().fold(0.0f32, |best, w| if w.abs() > best.abs() { w } else { best });
     if extreme == 0.0 {
@@ -102,7 +104,7 @@ pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f1
             best = (error, scale);
         }
     };
-    // The long side of a range that is not symmetric serves the extreme weight.
+    // In an asymmetric range, the extreme weight goes to the long side.
     consider(extreme / low);
     if grouped.levels.len() <= 64 {
         for step in -8..=8 {
@@ -111,7 +113,7 @@ pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f1
         }
     }
     if importance.is_some() || !grouped.is_uniform() || grouped.levels.len() < 16 {
-        // What a weight far beyond the others needs, they need not.
+        // Smaller scales, which clip a far outlier and suit the other weights better.
         for step in 1..=8 {
             consider(extreme / (low * (1.1 + step as f32 * 0.05)));
             consider(extreme / (high * (1.1 + step as f32 * 0.05)));
@@ -127,7 +129,7 @@ pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f1
     best.1
 }
 
-/// The scale that fits best to the levels that `scale` gives.
+/// The least-squares scale for the levels chosen by `scale`.
 fn least_squares(nearest: &Nearest, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> f16 {
     let mut levels = vec![0; weights.len()];
     nearest.round(weights, scale, &mut levels);
@@ -140,11 +142,11 @@ fn least_squares(nearest: &Nearest, weights: &[f32], importance: Option<&[f32]>,
     if square > 0.0 { f16::from_f32((product / square).clamp(-65504.0, 65504.0)) } else { f16::ZERO }
 }
 
-/// Finds nearest levels.
+/// Search for the nearest level.
 #[derive(Clone, Copy, Debug)]
 pub struct Nearest(Kind);
 
-/// Few levels have a kind of their own: each step costs as much as all else.
+/// Short level tables have their own kind, since each step costs as much as everything else.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Integers(Integers),
@@ -154,7 +156,7 @@ enum Kind {
 }
 
 impl Nearest {
-    /// Of the levels of an encoding.
+    /// The search for an encoding's levels.
     pub fn new(grouped: &Grouped) -> Self {
         let (low, high) = grouped.range();
         Self(match grouped.levels.len() {
@@ -165,7 +167,7 @@ impl Nearest {
         })
     }
 
-    /// The level nearest to `x`, which is a weight over its scale.
+    /// The level nearest to `x`, a weight divided by its scale.
     pub fn level(&self, x: f32) -> f32 {
         match &self.0 {
             Kind::Integers(integers) => integers.nearest(x),
@@ -195,11 +197,11 @@ impl Nearest {
 
 /// Levels of one kind.
 trait Levels: Copy {
-    /// The one nearest to `x`.
+    /// The level nearest to `x`.
     fn nearest(&self, x: f32) -> f32;
 }
 
-/// All integers from one to another.
+/// All integers in a range.
 #[derive(Clone, Copy, Debug)]
 struct Integers {
     low: f32,
@@ -217,7 +219,7 @@ impl Levels for Integers {
 #[derive(Clone, Copy, Debug)]
 struct Steps<const COUNT: usize> {
     lowest: f32,
-    /// The missing are never reached.
+    /// Unused middles are never reached.
     middles: [f32; COUNT],
     heights: [f32; COUNT],
 }
@@ -246,8 +248,8 @@ impl<const COUNT: usize> Levels for Steps<COUNT> {
     }
 }
 
-/// A sum of errors. Nearly all that rounding costs is spent on these, so they are compiled for each instruction set and
-/// the best is taken at run time; all give the same.
+/// A sum of errors. Rounding spends nearly all its time here, so the sum is compiled for each
+/// instruction set and the best is chosen at run time; all give the same result.
 struct Errors<'a, L> {
     weights: &'a [f32],
     importance: Option<&'a [f32]>,
@@ -270,7 +272,7 @@ impl<L: Levels> Errors<'_, L> {
     }
 }
 
-/// Sums side by side, for the compiler to use vectors; divides the columns of every group.
+/// Number of parallel sums, for vectorisation; divides the columns of every group.
 const SUMS: usize = 16;
 
 impl<L: Levels> pulp::WithSimd for Errors<'_, L> {
@@ -291,8 +293,8 @@ impl<L: Levels> pulp::WithSimd for Errors<'_, L> {
     }
 }
 
-/// `x.round_ties_even()` for |x| up to 2²², in two additions: beyond 2²³ a float has no fraction. Without SSE4.1 the
-/// standard function is a call for every value.
+/// `x.round_ties_even()` for |x| up to 2²², in two additions: beyond 2²³ a float has no fraction.
+/// Without SSE4.1 the standard function is a call per value.
 pub fn round_small(x: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
     (x + SHIFT) - SHIFT

@@ -1,21 +1,21 @@
-//! Why a file was not replaced.
+//! Errors of replacing a file.
 
 use std::io;
 use std::path::PathBuf;
 
-/// A file that was not replaced; what was there is untouched.
+/// A file that was not replaced; the old one is untouched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplaceError {
-    /// A rename would put a file in the place of something else.
+    /// The target is not a regular file.
     #[error("{} is {found}, expected a file or nothing; choose another output", path.display())]
     NotAFile {
         /// The output.
         path: PathBuf,
-        /// What is there.
+        /// Kind of the existing target.
         found: &'static str,
     },
-    /// The new file would take the place of one that it is made from.
+    /// The target is one of the inputs of the new file.
     #[error("{} is the input {}; choose another output", path.display(), input.display())]
     Input {
         /// The output.
@@ -23,20 +23,20 @@ pub enum ReplaceError {
         /// The input, as it was named.
         input: PathBuf,
     },
-    /// There is a file, and nobody said that it may go.
+    /// The target exists, and replacing it was not allowed.
     #[error("{} exists; --force overwrites it", path.display())]
     Exists {
         /// The output.
         path: PathBuf,
     },
-    /// The system refuses.
+    /// A system call failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// The output, or the file that is moved to it.
+        /// The output, or the file that was moved to it.
         path: PathBuf,
-        /// What failed.
+        /// Operation that failed.
         action: &'static str,
-        /// Why.
+        /// Cause.
         #[source]
         source: io::Error,
     },

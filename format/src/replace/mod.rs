@@ -5,13 +5,14 @@
 //! error or a panic, leaves nothing.
 //!
 //! Refused, with an error that names the place:
-//! - a target that is a folder, a device, a pipe or a socket: a rename would put a file in its place;
+//! - a target that is a folder, a device, a pipe or a socket: a rename would put a file in its
+//!   place;
 //! - a target that is one of the inputs, by whatever name: the next run would find its source gone;
-//! - a target that exists, unless [`ReplaceOptions::force`] is set. A file that appears while the new one is written
-//!   is found as well.
+//! - a target that exists, unless [`ReplaceOptions::force`] is set. A file that appears while
+//!   the new one is written is found as well.
 //!
-//! A symbolic link is followed: its target is replaced and the link stays. A file that is replaced
-//! keeps its permissions, a new one gets those of the process's mask.
+//! A symbolic link is followed: its target is replaced and the link stays. A replaced file keeps
+//! its permissions; a new one gets those of the process's mask.
 //!
 //! On Linux the temporary file has no name where the file system allows that, so that even a killed
 //! process leaves nothing. Elsewhere it is `.NAME.RANDOM.partial`, opened exclusively.
@@ -28,24 +29,24 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use temporary::Temporary;
 
-/// Links that are followed from one to the next, as Linux has it.
+/// Most links followed in a chain, as on Linux.
 const MAX_LINKS: usize = 40;
 
-/// What a replacement may do.
+/// Options of a replacement.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReplaceOptions<'a> {
-    /// Whether a file that exists may be replaced.
+    /// Whether an existing file may be replaced.
     pub force: bool,
-    /// Files that the new one is made from. None of them may be replaced, not even with `force`.
-    /// One that cannot be found is no obstacle: its reader reports it.
+    /// Inputs of the new file. None of them may be replaced, not even with `force`. A missing input
+    /// is no obstacle: its reader reports it.
     pub inputs: &'a [PathBuf],
 }
 
 impl ReplaceOptions<'_> {
-    /// Any file may be replaced.
+    /// Any existing file may be replaced.
     pub const FORCE: ReplaceOptions<'static> = ReplaceOptions { force: true, inputs: &[] };
 
-    /// Fails where a replacement of `path` would be refused now: to be asked before long work.
+    /// Fails where a replacement of `path` would be refused now; for a check before long work.
     pub fn check(&self, path: &Path) -> Result<(), ReplaceError> {
         let (target, found) = resolve(path)?;
         self.check_target(path, &target, found.as_ref())
@@ -66,9 +67,9 @@ impl ReplaceOptions<'_> {
     }
 }
 
-/// A file on its way into the place of another, or into a new place.
+/// A replacement file, written before it takes its target's name.
 ///
-/// It is written to like a file, and may seek: a header can go in last.
+/// It is written to like a file, and can seek: a header can be written last.
 #[derive(Debug)]
 pub struct Replacement {
     path: PathBuf,
@@ -76,12 +77,12 @@ pub struct Replacement {
     force: bool,
     inputs: Vec<PathBuf>,
     temporary: Temporary,
-    /// Opened before any work, so that a folder which cannot be synced is no surprise at the end.
+    /// Opened before any work, so that a folder that cannot be synced fails early.
     folder: Option<File>,
 }
 
 impl Replacement {
-    /// Opens a temporary file in the folder of `path`, or of what it links to.
+    /// Opens a temporary file in the folder of `path`, or of the file that it links to.
     pub fn create(path: &Path, options: ReplaceOptions<'_>) -> Result<Self, ReplaceError> {
         let (target, found) = resolve(path)?;
         options.check_target(path, &target, found.as_ref())?;
@@ -94,17 +95,17 @@ impl Replacement {
         Ok(Self { path: path.into(), target, force, inputs, temporary, folder })
     }
 
-    /// The error of a failed write, with the place.
+    /// The error of a failed write, with its place.
     pub fn failed(&self, action: &'static str, source: io::Error) -> ReplaceError {
         failed(&self.path, action)(source)
     }
 
-    /// Hands what was written so far to the disk.
+    /// Syncs the content written so far to the disk.
     pub fn sync(&mut self) -> Result<(), ReplaceError> {
         self.temporary.file().sync_all().map_err(failed(&self.path, "sync"))
     }
 
-    /// Syncs the file, gives it its name, and syncs the folder.
+    /// Syncs the file, renames it to its target, and syncs the folder.
     pub fn commit(mut self) -> Result<(), ReplaceError> {
         self.sync()?;
         let (path, folder) = (self.path.clone(), self.folder.take());
@@ -112,10 +113,10 @@ impl Replacement {
         folder.map_or(Ok(()), |folder| folder.sync_all()).map_err(failed(&path, "sync the folder of"))
     }
 
-    /// Gives the file its name, for a file that is written again every few seconds: a reader sees
-    /// the old one or the new one, and a power cut may lose both.
+    /// Renames the file to its target without syncing, for a file that is rewritten every few
+    /// seconds: a reader sees the old one or the new one, and a power cut may lose both.
     pub fn commit_unsynced(self) -> Result<(), ReplaceError> {
-        // Writing takes long: the place may be another by now.
+        // Writing may have taken long: check the target again.
         let found = metadata(&self.target).map_err(failed(&self.path, "look at"))?;
         let options = ReplaceOptions { force: self.force, inputs: &self.inputs };
         options.check_target(&self.path, &self.target, found.as_ref())?;
@@ -153,8 +154,7 @@ pub fn replace(path: &Path, bytes: &[u8], options: ReplaceOptions<'_>) -> Result
     replacement.commit()
 }
 
-/// Moves a finished file to `path`, under the same conditions. Across file systems by way of a
-/// copy.
+/// Moves a finished file to `path`, under the same conditions. Between file systems it copies.
 pub fn move_to(from: &Path, path: &Path, options: ReplaceOptions<'_>) -> Result<(), ReplaceError> {
     let (target, found) = resolve(path)?;
     options.check_target(path, &target, found.as_ref())?;
@@ -187,7 +187,7 @@ pub fn temporary_name(path: &Path) -> PathBuf {
     temporary::name_beside(path)
 }
 
-/// Follows links: the place that a new file would take, and the file there now.
+/// Follows links. Returns the path of the new file, and the metadata of the file there now.
 fn resolve(path: &Path) -> Result<(PathBuf, Option<Metadata>), ReplaceError> {
     let ends_as_folder = path.as_os_str().as_encoded_bytes().last().is_some_and(|&byte| byte == b'/');
     let mut target = path.to_path_buf();
@@ -206,7 +206,7 @@ fn resolve(path: &Path) -> Result<(PathBuf, Option<Metadata>), ReplaceError> {
     Err(failed(path, "follow")(io::Error::other(format!("more than {MAX_LINKS} links"))))
 }
 
-/// `None` where there is nothing.
+/// Metadata; `None` where there is no file.
 fn metadata(path: &Path) -> io::Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
@@ -233,14 +233,14 @@ fn kind(found: &Metadata) -> &'static str {
     if found.is_dir() { "a folder" } else { "no ordinary file" }
 }
 
-/// By device and inode, whatever the names.
+/// Compares device and inode, whatever the names.
 #[cfg(unix)]
 fn is_same_file(_target: &Path, found: &Metadata, input: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     fs::metadata(input).is_ok_and(|input| (input.dev(), input.ino()) == (found.dev(), found.ino()))
 }
 
-/// By the names without links.
+/// Compares the names after resolving links.
 #[cfg(not(unix))]
 fn is_same_file(target: &Path, _found: &Metadata, input: &Path) -> bool {
     matches!((target.canonicalize(), input.canonicalize()), (Ok(target), Ok(input)) if target == input)
@@ -248,16 +248,16 @@ fn is_same_file(target: &Path, _found: &Metadata, input: &Path) -> bool {
 
 /// A file that only its owner could read stays so.
 fn keep_permissions(file: &File, found: &Metadata) -> io::Result<()> {
-    // Elsewhere permissions are one flag, which would forbid the renaming.
+    // On other systems permissions are one flag, which would forbid the renaming.
     if cfg!(unix) { file.set_permissions(found.permissions()) } else { Ok(()) }
 }
 
-/// The folder that a file or folder lies in.
+/// The folder that contains a file or folder.
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes what was created, renamed or removed in a folder last through a power cut.
+/// Makes creations, renames and removals in a folder survive a power cut.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     open_folder(folder)?.map_or(Ok(()), |folder| folder.sync_all())
 }

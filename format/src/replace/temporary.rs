@@ -1,5 +1,4 @@
-//! Files on their way: without a name where the system has such, else under one that nobody can
-//! guess.
+//! Temporary files: unnamed where the system supports that, otherwise under an unguessable name.
 
 use super::folder_of;
 use std::fs::{self, File, OpenOptions};
@@ -7,13 +6,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Names that are tried; a second one is needed only if 64 random bits were taken already.
+/// Most names tried; a second one is needed only if the same 64 random bits are already in use.
 const ATTEMPTS: usize = 16;
 
-/// Characters of the target's name, of up to four bytes each, that a temporary name repeats.
+/// Characters of the target's name that a temporary name repeats, of up to four bytes each.
 const MAX_NAME_CHARS: usize = 50;
 
-/// An open file that disappears unless it is given a name.
+/// An open file that disappears unless it gets a name.
 #[derive(Debug)]
 pub(super) struct Temporary {
     file: File,
@@ -21,7 +20,7 @@ pub(super) struct Temporary {
     name: Option<Name>,
 }
 
-/// A name that is removed when it is dropped. After a rename there is nothing to remove.
+/// A file name that is removed on drop. After a rename there is nothing to remove.
 #[derive(Debug)]
 struct Name(PathBuf);
 
@@ -32,7 +31,7 @@ impl Drop for Name {
 }
 
 impl Temporary {
-    /// Beside `target`, with the permissions of the process's mask.
+    /// Creates a file in the folder of `target`, with the permissions of the process's mask.
     pub fn create(target: &Path) -> io::Result<Self> {
         match unnamed(folder_of(target)) {
             Some(file) => Ok(Self { file, name: None }),
@@ -51,18 +50,17 @@ impl Temporary {
         &self.file
     }
 
-    /// Takes the name `target`, which another file may have.
+    /// Renames to `target`, replacing a file of that name.
     pub fn rename(self, target: &Path) -> io::Result<()> {
         let name = match self.name {
             Some(name) => name,
-            // A link is made only where there is nothing: another name first, which then takes the
-            // place.
+            // A link can only be made at a free name: use a temporary name first, then rename it.
             None => at_new_name(target, |name| link(&self.file, name))?.1,
         };
         fs::rename(&name.0, target)
     }
 
-    /// Takes the name `target`, or fails where there is something already.
+    /// Renames to `target`; fails if it exists.
     pub fn link_new(self, target: &Path) -> io::Result<()> {
         match self.name {
             Some(name) => move_new(&name.0, target),
@@ -71,7 +69,7 @@ impl Temporary {
     }
 }
 
-/// Renames a file, or fails where there is something already.
+/// Renames a file; fails if the target exists.
 pub(super) fn move_new(from: &Path, target: &Path) -> io::Result<()> {
     match fs::hard_link(from, target) {
         Ok(()) => fs::remove_file(from),
@@ -80,7 +78,7 @@ pub(super) fn move_new(from: &Path, target: &Path) -> io::Result<()> {
         {
             Err(error)
         }
-        // A file system without links: what appears between these two lines would be lost.
+        // A file system without links: a file that appears between these two lines is lost.
         Err(_) if fs::symlink_metadata(target).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
         Err(_) => fs::rename(from, target),
     }
@@ -89,7 +87,7 @@ pub(super) fn move_new(from: &Path, target: &Path) -> io::Result<()> {
 /// `.NAME.RANDOM.partial` beside `path`.
 pub(super) fn name_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // The whole must not be longer than file systems allow, 255 bytes.
+    // File systems allow 255 bytes for the whole name.
     let name: String = name.chars().take(MAX_NAME_CHARS).collect();
     // The standard library keys its hash tables with the system's random numbers.
     let random = RandomState::new().hash_one(std::process::id());
@@ -109,7 +107,7 @@ fn at_new_name<T>(target: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::R
     Err(last.expect("every attempt failed"))
 }
 
-/// `None` where the file system knows no files without a name, or they could not be given one.
+/// `None` where the file system has no unnamed files, or cannot name them later.
 #[cfg(target_os = "linux")]
 fn unnamed(folder: &Path) -> Option<File> {
     use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -134,7 +132,7 @@ fn link(_file: &File, _name: &Path) -> io::Result<()> {
     unreachable!("files without a name are made on Linux alone")
 }
 
-/// The link by which the system names an open file.
+/// The path by which the system names an open file.
 #[cfg(target_os = "linux")]
 fn place(file: &File) -> PathBuf {
     use std::os::fd::AsRawFd;

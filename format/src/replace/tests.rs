@@ -1,4 +1,4 @@
-//! Everything happens in a folder of the test's own.
+//! Every test works in its own folder.
 
 use super::*;
 use std::io::Read;
@@ -17,7 +17,7 @@ fn entries(folder: &TempDir) -> Vec<String> {
     names
 }
 
-/// A replacement whose temporary file has a name, as on other systems.
+/// A replacement with a named temporary file, as on other systems.
 fn named(path: &Path, options: ReplaceOptions<'_>) -> Replacement {
     let replacement = Replacement::create(path, options).unwrap();
     let temporary = Temporary::named(&replacement.target).unwrap();
@@ -28,7 +28,7 @@ fn created(path: &Path, options: ReplaceOptions<'_>) -> Replacement {
     Replacement::create(path, options).unwrap()
 }
 
-/// With a temporary file as the system likes it best, and with a named one.
+/// With the system's preferred temporary file, and with a named one.
 const BOTH: [fn(&Path, ReplaceOptions<'_>) -> Replacement; 2] = [created, named];
 
 #[test]
@@ -84,7 +84,7 @@ fn what_exists_stays_without_force() {
     assert_eq!(error.to_string(), format!("{} exists; --force overwrites it", path.display()));
     assert!(matches!(ReplaceOptions::default().check(&path), Err(ReplaceError::Exists { .. })));
     fs::remove_file(&path).unwrap();
-    // One that appears after the commit has looked.
+    // A file that appears after the commit's check.
     for create in [Temporary::create, Temporary::named] {
         let late = create(&path).unwrap();
         fs::write(&path, "other").unwrap();
@@ -92,7 +92,7 @@ fn what_exists_stays_without_force() {
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), entries(&folder).len()), ("other", 1));
         fs::remove_file(&path).unwrap();
     }
-    // One that appears before.
+    // A file that appears before it.
     for create in BOTH {
         let replacement = create(&path, ReplaceOptions::default());
         fs::write(&path, "other").unwrap();
@@ -173,7 +173,7 @@ fn pipes_and_sockets_are_refused_and_stay() {
         let error = Replacement::create(path, ReplaceOptions::FORCE).unwrap_err();
         assert!(error.to_string().contains(&format!("is {expected}, expected a file")), "{error}");
     }
-    // One that appears while the file is written.
+    // A file that appears during writing.
     let late = folder.path().join("late");
     let replacement = Replacement::create(&late, ReplaceOptions::FORCE).unwrap();
     fs::rename(&pipe, &late).unwrap();
@@ -191,7 +191,7 @@ fn links_are_followed_and_stay() {
     let (link, chain) = (folder.path().join("link"), folder.path().join("chain"));
     symlink(&target, &link).unwrap();
     symlink("link", &chain).unwrap();
-    // A link to nothing makes the file that it names.
+    // A dangling link: the file that it names is created.
     replace(&chain, b"one", ReplaceOptions::default()).unwrap();
     assert_eq!(fs::read(&target).unwrap(), b"one");
     assert!(matches!(replace(&link, b"", ReplaceOptions::default()), Err(ReplaceError::Exists { .. })));

@@ -1,4 +1,4 @@
-//! Files whose blocks differ in size, and where tensors lie.
+//! Files with blocks of different sizes, and the places of tensors.
 
 use super::*;
 use crate::config::tests::tiny;
@@ -60,7 +60,7 @@ fn blocks_of_different_sizes_come_back() {
     index.verify(&file, |_| ()).unwrap();
     let matrix = index.matrix(&file, embedding()).unwrap();
     let sizes: Vec<_> = (0..3).map(|block| matrix.block(block).len()).collect();
-    // A byte of bits and 64 bytes a column, filled up to whole lines.
+    // A byte of bits and 64 bytes per column, padded to whole lines.
     assert_eq!(sizes, [9 * 64, 6 * 64, 3 * 64]);
     let mut row = [0.0; COLS];
     for (expected, index) in weights().chunks(COLS).zip(0..) {
@@ -83,7 +83,7 @@ fn blocks_that_no_encoder_writes_decode_to_something() {
     }
 }
 
-/// The offset of section `field` of the header, and its length.
+/// The number at `at`: an offset or a length of the header.
 fn u64_at(bytes: &[u8], at: usize) -> usize {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize
 }
@@ -110,12 +110,13 @@ fn a_forged_block_index_is_refused() {
             assert!(matches!(error, FormatError::TensorSize { .. }), "block {block}, {size}: {error}");
         }
     }
-    // One block more in one matrix and one less in the next: the sums still fit the index, not the tensors.
+    // One block more in one matrix and one less in the next: the sums still match the index, but
+    // not the tensors.
     let mut forged = sound.clone();
     forged[index_offset..][..16].rotate_left(8);
     reseal(&mut forged);
     assert!(matches!(Index::parse(&forged).unwrap_err(), FormatError::TensorSize { .. }));
-    // An encoding that needs an index where there is none for it: the vector's.
+    // An indexed encoding for a tensor without an index: the vector's.
     let mut forged = sound.clone();
     let directory = u64_at(&sound, 72);
     forged[directory + 3] = Encoding::F32.tag();
