@@ -1,4 +1,4 @@
-//! A file that is looked at rather than run.
+//! A file opened for inspection, not for running.
 
 use crate::error::RuntimeError;
 use crate::model::Model;
@@ -41,7 +41,7 @@ impl ModelFile {
         &self.index
     }
 
-    /// Why this runtime does not run it, if it does not: [`RuntimeError::LayerKind`].
+    /// Reason why this runtime cannot run the file, if so: [`RuntimeError::LayerKind`].
     pub fn not_run(&self) -> Option<&RuntimeError> {
         self.not_run.as_ref()
     }
