@@ -6,8 +6,8 @@ use crate::storage::{Storage, open_file};
 use pith_format::Index;
 use std::path::Path;
 
-/// A `.pith` file, mapped, with its index checked. Unlike a [`Model`] it may hold layers of kinds that this runtime does
-/// not run: it can be inspected and verified all the same.
+/// A mapped `.pith` file with a checked index. Unlike a [`Model`] it may hold kinds of layers that
+/// this runtime cannot run: such a file can still be inspected and verified.
 pub struct ModelFile {
     storage: Storage,
     index: Index,
@@ -15,10 +15,11 @@ pub struct ModelFile {
 }
 
 impl ModelFile {
-    /// Maps a file and checks header, metadata, block index and directory, and, as [`Model::open`] does, that no tensor
-    /// is missing or without a use, as far as this runtime knows the kinds of the layers.
+    /// Maps a file and checks header, metadata, block index and directory. As [`Model::open`] does,
+    /// it also checks that no tensor is missing or unused, as far as this runtime knows the kinds
+    /// of layers.
     ///
-    /// The file must stay as it is, see [`Model::open`].
+    /// The file must not change, see [`Model::open`].
     pub fn open(path: &Path) -> Result<Self, RuntimeError> {
         let not_run = match Model::open(path) {
             Ok(_) => None,
