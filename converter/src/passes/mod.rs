@@ -3,7 +3,7 @@
 //! Rounding a row `w` of a matrix to `ŵ` costs `E[((w − ŵ)·x)²] = e H eᵀ` at its output, with inputs `x`, `e = w − ŵ` and
 //! `H = E[x xᵀ]`. [`nearest`] looks at the diagonal of `H` alone, [`gptq`] at all of it, [`hqq`] at the weights alone.
 //!
-//! To add a pass: a file here with a [`Pass`], and its place in the order of `pipeline/prepare.rs`.
+//! To add a pass: a file here with a `Pass`, and its place in the order of `pipeline/prepare.rs`.
 
 pub(crate) mod awq;
 pub(crate) mod carry;

@@ -30,39 +30,70 @@ impl Deviation {
     }
 }
 
-/// The tiles of a matrix or of a run of its rows: those of its levels, or its weights to the nearest.
-pub(crate) fn encode(member: &Member, encoding: Encoding) -> Result<Vec<u8>, ConvertError> {
+/// A matrix or a run of its rows as the file stores it.
+pub(crate) enum Encoded {
+    /// Blocks of 16 rows, `block_bytes` each.
+    Tiles { bytes: Vec<u8>, block_bytes: usize },
+    /// Blocks of 16 rows that differ in size.
+    Blocks(Vec<Vec<u8>>),
+}
+
+impl Encoded {
+    /// Every block of 16 rows.
+    pub(crate) fn blocks(&self) -> Vec<&[u8]> {
+        match self {
+            Encoded::Tiles { bytes, block_bytes } => bytes.chunks_exact(*block_bytes).collect(),
+            Encoded::Blocks(blocks) => blocks.iter().map(Vec::as_slice).collect(),
+        }
+    }
+
+    /// All bytes, one block after the other.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Encoded::Tiles { bytes, .. } => bytes,
+            Encoded::Blocks(blocks) => blocks.concat(),
+        }
+    }
+}
+
+/// A matrix or a run of its rows: its levels, or its weights to the nearest.
+pub(crate) fn encode(member: &Member, encoding: Encoding) -> Result<Encoded, ConvertError> {
     check_range(member, encoding)?;
     let cols = member.cols;
+    if encoding.is_indexed() {
+        let weights = member.to_store();
+        let blocks = weights.par_chunks(TILE_ROWS * cols).map(|weights| encoding.encode_block(weights, cols));
+        return Ok(Encoded::Blocks(blocks.collect()));
+    }
     let block_bytes = cols.div_ceil(encoding.tile_cols()) * encoding.tile_bytes();
-    let mut tiles = vec![0; member.rows().div_ceil(TILE_ROWS) * block_bytes];
+    let mut bytes = vec![0; member.rows().div_ceil(TILE_ROWS) * block_bytes];
     match &member.levels {
-        Some(levels) => levels.pack(&mut tiles),
+        Some(levels) => levels.pack(&mut bytes),
         None => {
             let weights = member.to_store();
-            let blocks = weights.par_chunks(TILE_ROWS * cols).zip(tiles.par_chunks_mut(block_bytes));
+            let blocks = weights.par_chunks(TILE_ROWS * cols).zip(bytes.par_chunks_mut(block_bytes));
             blocks.for_each(|(weights, tiles)| encode_block(encoding, weights, cols, tiles));
         }
     }
-    Ok(tiles)
+    Ok(Encoded::Tiles { bytes, block_bytes })
 }
 
-/// How far tiles are from the weights that they stand for.
-pub(crate) fn deviation(member: &Member, encoding: Encoding, tiles: &[u8]) -> Deviation {
+/// How far blocks are from the weights that they stand for.
+pub(crate) fn deviation(member: &Member, encoding: Encoding, encoded: &Encoded) -> Deviation {
     let cols = member.cols;
-    let block_bytes = cols.div_ceil(encoding.tile_cols()) * encoding.tile_bytes();
-    let of_block = |(block, tiles): (usize, &[u8])| {
+    let of_block = |(block, bytes): (usize, &[u8])| {
         let at = block * TILE_ROWS * cols;
         let weights = &member.weights[at..member.weights.len().min(at + TILE_ROWS * cols)];
         let mut errors = weights.to_vec();
         if let Some(base) = &member.base {
             errors.iter_mut().zip(&base[at..]).for_each(|(error, base)| *error -= base);
         }
-        subtract(encoding, cols, tiles, &mut errors);
+        subtract(encoding, cols, bytes, &mut errors);
         let sum = |values: &[f32]| values.iter().map(|&value| f64::from(value).powi(2)).sum();
         Deviation { squared_error: sum(&errors), squared_weight: sum(weights) }
     };
-    tiles.par_chunks(block_bytes).enumerate().map(of_block).reduce(Deviation::default, Deviation::add)
+    let blocks = encoded.blocks().into_par_iter().enumerate();
+    blocks.map(of_block).reduce(Deviation::default, Deviation::add)
 }
 
 /// Every value must be within f16 where that is what is stored.
@@ -78,12 +109,12 @@ fn check_range(member: &Member, encoding: Encoding) -> Result<(), ConvertError> 
     Err(ConvertError::Overflow { tensor, id, row, column, value, encoding })
 }
 
-/// Takes what the tiles of a block of rows hold from its weights, `rows × cols`.
-fn subtract(encoding: Encoding, cols: usize, tiles: &[u8], weights: &mut [f32]) {
+/// Subtracts the values of a block from its weights, `rows × cols`.
+fn subtract(encoding: Encoding, cols: usize, block: &[u8], weights: &mut [f32]) {
     let tile_cols = encoding.tile_cols();
     let mut tile = vec![0.0f32; TILE_ROWS * tile_cols];
     for index in 0..cols.div_ceil(tile_cols) {
-        encoding.decode(tiles, cols, index, &mut tile);
+        encoding.decode(block, cols, index, &mut tile);
         let start = index * tile_cols;
         let width = tile_cols.min(cols - start);
         for (row, decoded) in weights.chunks_exact_mut(cols).zip(tile.chunks_exact(tile_cols)) {

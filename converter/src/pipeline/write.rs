@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use pith_format::{PassRecord, Progress, Role, TensorId, Writer};
+use pith_format::{DATA_ALIGN_BYTES, PassRecord, Progress, Role, TensorId, Writer};
 
-use super::encode::{Deviation, deviation, encode};
+use super::encode::{Deviation, Encoded, deviation, encode};
 use super::prepare::Prepared;
 use crate::checkpoint::rows::{band_rows, decode_rows, read_rows, read_vector};
 use crate::error::ConvertError;
@@ -50,11 +50,34 @@ pub(super) fn write_tensors(
     Ok(Written { tensors, passes })
 }
 
-/// The tiles of some rows of a tensor, or the values of a vector.
-struct Encoded {
-    bytes: Vec<u8>,
+/// Some rows of a tensor, ready to be written.
+struct Band {
+    content: Content,
     carried: bool,
     deviation: Deviation,
+}
+
+/// What a band holds.
+enum Content {
+    /// Values of a vector, f32.
+    Vector(Vec<u8>),
+    Matrix(Encoded),
+}
+
+impl Content {
+    /// Appends it to its tensor; returns the bytes that it takes in the file.
+    fn write(&self, id: TensorId, writer: &mut Writer) -> Result<u64, ConvertError> {
+        match self {
+            Content::Vector(bytes) | Content::Matrix(Encoded::Tiles { bytes, .. }) => {
+                writer.write(id, bytes)?;
+                Ok(bytes.len() as u64)
+            }
+            Content::Matrix(Encoded::Blocks(blocks)) => {
+                blocks.iter().try_for_each(|block| writer.write_block(id, block))?;
+                Ok(blocks.iter().map(|block| (block.len() as u64).next_multiple_of(DATA_ALIGN_BYTES)).sum())
+            }
+        }
+    }
 }
 
 /// One conversion under way.
@@ -66,7 +89,7 @@ struct Run<'a> {
     /// What each pass did so far.
     reports: Vec<PassReport>,
     /// Tensors that went through the passes with another, until it is their turn in the file.
-    waiting: HashMap<TensorId, Encoded>,
+    waiting: HashMap<TensorId, Band>,
 }
 
 impl Run<'_> {
@@ -96,8 +119,7 @@ impl Run<'_> {
                     self.encode(member)?
                 }
             };
-            writer.write(planned.id, &band.bytes)?;
-            bytes += band.bytes.len() as u64;
+            bytes += band.content.write(planned.id, writer)?;
             carried |= band.carried;
             deviation = deviation.add(band.deviation);
         }
@@ -174,13 +196,15 @@ impl Run<'_> {
         Ok(group.members)
     }
 
-    fn encode(&self, member: Member) -> Result<Encoded, ConvertError> {
+    fn encode(&self, member: Member) -> Result<Band, ConvertError> {
         let Some(encoding) = member.encoding else {
             let bytes = member.weights.iter().flat_map(|value| value.to_le_bytes()).collect();
-            return Ok(Encoded { bytes, carried: false, deviation: Deviation::default() });
+            let content = Content::Vector(bytes);
+            return Ok(Band { content, carried: false, deviation: Deviation::default() });
         };
-        let bytes = encode(&member, encoding)?;
-        let measured = self.measure.then(|| deviation(&member, encoding, &bytes));
-        Ok(Encoded { bytes, carried: member.carried, deviation: measured.unwrap_or_default() })
+        let encoded = encode(&member, encoding)?;
+        let measured = self.measure.then(|| deviation(&member, encoding, &encoded));
+        let content = Content::Matrix(encoded);
+        Ok(Band { content, carried: member.carried, deviation: measured.unwrap_or_default() })
     }
 }
