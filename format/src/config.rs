@@ -2,7 +2,9 @@
 
 use crate::error::FormatError;
 use crate::layer::Layer;
+use crate::limits::{MAX_LEN, positive, within};
 use crate::provenance::Provenance;
+use crate::rope::RopeTable;
 use serde::{Deserialize, Serialize};
 
 /// The metadata section: everything about the model that is not a tensor.
@@ -56,27 +58,6 @@ pub struct ModelConfig {
     pub layers: Vec<Layer>,
 }
 
-/// Frequencies of a rotary embedding, scaling already applied.
-///
-/// Dimension `i` of a head turns with dimension `i + dim/2` by the angle `position · inv_freq[i]`;
-/// dimensions from `dim` on are unchanged.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RopeTable {
-    /// Rotated dimensions of a head; even.
-    pub dim: usize,
-    /// `dim / 2` radians per position.
-    pub inv_freq: Vec<f32>,
-    /// Factor of sine and cosine.
-    pub magnitude: f32,
-    /// Frequencies for sessions longer than `long_from`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub long_inv_freq: Option<Vec<f32>>,
-    /// Longest context, in tokens, for `inv_freq`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub long_from: Option<usize>,
-}
-
 /// How activations are normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,21 +68,8 @@ pub enum NormKind {
     Layer,
 }
 
-/// Non-linearity of a feed-forward block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ActivationFunction {
-    /// `x · σ(x)`
-    Silu,
-    /// `x · Φ(x)`, by the error function.
-    Gelu,
-    /// `x · Φ(x)`, by the tanh approximation.
-    GeluTanh,
-}
-
+/// Most layers.
 const MAX_LAYERS: usize = 1 << 12;
-/// Largest dimension.
-pub(crate) const MAX_LEN: usize = 1 << 24;
 
 impl ModelConfig {
     /// Checks that the numbers are possible for a model, so that later arithmetic on them cannot
@@ -124,59 +92,6 @@ impl ModelConfig {
         }
         self.rope.iter().enumerate().try_for_each(|(index, table)| table.validate(index))?;
         self.layers.iter().enumerate().try_for_each(|(index, layer)| layer.validate(index, &self.rope))
-    }
-}
-
-impl RopeTable {
-    fn validate(&self, index: usize) -> Result<(), FormatError> {
-        let place = |field: &str| format!("rope[{index}].{field}");
-        within(&place("dim"), self.dim, 2, MAX_LEN)?;
-        if !self.dim.is_multiple_of(2) {
-            return Err(invalid(place("dim"), self.dim, "an even number"));
-        }
-        positive(&place("magnitude"), Some(self.magnitude))?;
-        if self.long_inv_freq.is_some() != self.long_from.is_some() {
-            return Err(invalid(
-                place("long_from"),
-                format!("{:?}", self.long_from),
-                "set with long_inv_freq, or neither",
-            ));
-        }
-        for table in std::iter::once(&self.inv_freq).chain(&self.long_inv_freq) {
-            if table.len() != self.dim / 2 || !table.iter().all(|value| value.is_finite()) {
-                return Err(invalid(
-                    place("inv_freq"),
-                    format!("{} values", table.len()),
-                    format!("{} finite values", self.dim / 2),
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-pub(crate) fn invalid(
-    field: impl Into<String>,
-    found: impl ToString,
-    expected: impl ToString,
-) -> FormatError {
-    FormatError::ConfigValue { field: field.into(), found: found.to_string(), expected: expected.to_string() }
-}
-
-pub(crate) fn within(field: &str, value: usize, low: usize, high: usize) -> Result<(), FormatError> {
-    if (low..=high).contains(&value) {
-        Ok(())
-    } else {
-        Err(invalid(field, value, format!("{low} to {high}")))
-    }
-}
-
-pub(crate) fn positive(field: &str, value: Option<f32>) -> Result<(), FormatError> {
-    match value {
-        Some(value) if !(value.is_finite() && value > 0.0) => {
-            Err(invalid(field, value, "a finite number above 0"))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -3,38 +3,14 @@
 use crate::config::ModelConfig;
 use crate::encoding::{Encoding, TILE_ROWS};
 use crate::error::FormatError;
-use crate::header::{DATA_ALIGN_BYTES, Header};
-use crate::role::{Role, Scope, TensorId};
-
-/// Bytes of an entry.
-pub(crate) const ENTRY_BYTES: usize = 64;
+use crate::header::{DATA_ALIGN_BYTES, ENTRY_BYTES, Header};
+use crate::role::{Kind, Role, Scope, TensorId};
 
 /// Layer field of tensors of the model, and expert field of tensors that belong to no expert.
 const NONE: u32 = u32::MAX;
 
 /// Encoding field of vectors and bytes.
 const NO_ENCODING: u8 = u8::MAX;
-
-/// Form of an entry's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Tiles of an [`Encoding`].
-    Matrix,
-    /// Consecutive f32; never quantized.
-    Vector,
-    /// Bytes with their own format.
-    Bytes,
-}
-
-impl Kind {
-    fn tag(self) -> u8 {
-        match self {
-            Kind::Matrix => 0,
-            Kind::Vector => 1,
-            Kind::Bytes => 2,
-        }
-    }
-}
 
 /// One tensor: identity, shape, place in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

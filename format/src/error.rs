@@ -9,7 +9,7 @@ use crate::role::TensorId;
 #[non_exhaustive]
 pub enum FormatError {
     /// The first eight bytes are not [`MAGIC`](crate::MAGIC).
-    #[error("not a .pith file: it begins with {found:02x?}, expected {:02x?}", crate::MAGIC)]
+    #[error("not a .pith file: it begins with {found:02x?}, expected {:02x?}", crate::version::MAGIC)]
     Magic {
         /// The bytes found; fewer where the file is shorter.
         found: Vec<u8>,
@@ -21,7 +21,10 @@ pub enum FormatError {
         found: u32,
     },
     /// The file was written by a newer (or broken) converter.
-    #[error("format version {found} is not supported, this program reads version {}", crate::VERSION)]
+    #[error(
+        "format version {found} is not supported, this program reads version {}",
+        crate::version::VERSION
+    )]
     Version {
         /// The file's version.
         found: u32,

@@ -1,12 +1,10 @@
 //! The first 128 bytes of a file.
 
 use crate::error::FormatError;
+use crate::version::{MAGIC, VERSION};
 
-/// Not text: a text-mode transfer changes it visibly. A high bit, the name, CR LF, end-of-file.
-pub const MAGIC: [u8; 8] = *b"\x89PITH\r\n\x1a";
-
-/// Version of the format that this crate reads and writes. Version 1 was never released.
-pub const VERSION: u32 = 2;
+/// Bytes of a directory entry.
+pub(crate) const ENTRY_BYTES: usize = 64;
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 128;
@@ -99,7 +97,7 @@ impl Header {
                 found_bytes: file.len() as u64,
             });
         }
-        header.check_order(crate::directory::ENTRY_BYTES as u64)?;
+        header.check_order(ENTRY_BYTES as u64)?;
         Ok(header)
     }
 

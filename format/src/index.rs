@@ -1,13 +1,13 @@
 //! Reading: from a file's bytes to its configuration and tensors.
 
 use crate::config::Metadata;
-use crate::directory::{ENTRY_BYTES, Entry, Kind};
+use crate::directory::Entry;
 use crate::encoding::TILE_ROWS;
 use crate::error::FormatError;
-use crate::header::{CHECKSUM_OFFSET, DATA_ALIGN_BYTES, HEADER_BYTES, Header, PAGE_BYTES};
+use crate::header::{CHECKSUM_OFFSET, DATA_ALIGN_BYTES, ENTRY_BYTES, HEADER_BYTES, Header, PAGE_BYTES};
 use crate::matrix::Matrix;
 use crate::reads::Reads;
-use crate::role::TensorId;
+use crate::role::{Kind, TensorId};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;

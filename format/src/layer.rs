@@ -2,8 +2,9 @@
 //! works on each position alone. Both are tagged enums: a reader rejects mechanisms it lacks by
 //! their unknown tags.
 
-use crate::config::{ActivationFunction, MAX_LEN, RopeTable, invalid, positive, within};
 use crate::error::FormatError;
+use crate::limits::{MAX_LEN, invalid, positive, within};
+use crate::rope::RopeTable;
 use serde::{Deserialize, Serialize};
 
 /// One layer: `x += mixer(norm(x))`, then `x += feed_forward(norm(x))`.
@@ -146,6 +147,18 @@ pub struct Experts {
     /// output is multiplied by `σ(shared_router · x)` where the directory holds that tensor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<Dense>,
+}
+
+/// Non-linearity of a feed-forward block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivationFunction {
+    /// `x · σ(x)`
+    Silu,
+    /// `x · Φ(x)`, by the error function.
+    Gelu,
+    /// `x · Φ(x)`, by the tanh approximation.
+    GeluTanh,
 }
 
 /// Score function of a router. The router's bias affects only the choice of experts, not their

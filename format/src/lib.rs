@@ -14,32 +14,38 @@ mod error;
 mod header;
 mod index;
 mod layer;
+mod limits;
 mod matrix;
 mod progress;
 mod provenance;
 mod reads;
 mod replace;
 mod role;
+mod rope;
+mod shape;
+mod version;
 mod writer;
 
-pub use config::{ActivationFunction, Metadata, ModelConfig, NormKind, RopeTable};
-pub use directory::{Entry, Kind};
-pub use encoding::{Encoding, Operation, TILE_ROWS, UnknownEncoding};
+pub use config::{Metadata, ModelConfig, NormKind};
+pub use directory::Entry;
+pub use encoding::{Encoding, Operation, TILE_ROWS, UnknownEncoding, encode_block};
 pub use error::FormatError;
-pub use header::{DATA_ALIGN_BYTES, HEADER_BYTES, MAGIC, PAGE_BYTES, VERSION};
+pub use header::{DATA_ALIGN_BYTES, HEADER_BYTES, PAGE_BYTES};
 pub use index::{Index, Verified};
 pub use layer::{
-    Attention, Dense, Experts, FeedForward, GatedLinearRecurrence, Layer, Mixer, ScoreFunction,
-    ShortConvolution,
+    ActivationFunction, Attention, Dense, Experts, FeedForward, GatedLinearRecurrence, Layer, Mixer,
+    ScoreFunction, ShortConvolution,
 };
-pub use matrix::{Matrix, encode_block};
+pub use matrix::Matrix;
 pub use progress::{Progress, Unit};
 pub use provenance::{PassRecord, Provenance, SourceRecord};
 pub use reads::Reads;
 pub use replace::{
     ReplaceError, ReplaceOptions, Replacement, folder_of, move_to, replace, sync_folder, temporary_name,
 };
-pub use role::{Role, Scope, TensorId};
+pub use role::{Kind, Role, Scope, TensorId};
+pub use rope::RopeTable;
+pub use version::{MAGIC, VERSION};
 pub use writer::{TensorPlan, Writer, planned_bytes};
 
 /// The checksum of the format: xxh3, 64 bits, seed 0.

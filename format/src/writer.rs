@@ -2,10 +2,10 @@
 //! when it is complete.
 
 use crate::config::Metadata;
-use crate::directory::{ENTRY_BYTES, Entry};
+use crate::directory::Entry;
 use crate::encoding::Encoding;
 use crate::error::FormatError;
-use crate::header::{DATA_ALIGN_BYTES, HEADER_BYTES, Header, PAGE_BYTES, SECTION_ALIGN_BYTES};
+use crate::header::{DATA_ALIGN_BYTES, ENTRY_BYTES, HEADER_BYTES, Header, PAGE_BYTES, SECTION_ALIGN_BYTES};
 use crate::index::checksum_of;
 use crate::replace::{ReplaceOptions, Replacement};
 use crate::role::TensorId;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates whose modules are checked.
-const CRATES: &[&str] = &["meter", "runtime", "converter", "bench", "search", "cli", "xtask"];
+const CRATES: &[&str] = &["format", "meter", "runtime", "converter", "bench", "search", "cli", "xtask"];
 
 /// The modules of one crate by path; the root's path is empty.
 struct Crate {

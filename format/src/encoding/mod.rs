@@ -282,9 +282,31 @@ impl Encoding {
         rows.resize(TILE_ROWS * cols, 0.0);
         self.encode_blocks(&rows, cols).unwrap_or_else(|| {
             let mut bytes = vec![0; cols.div_ceil(self.tile_cols()) * self.tile_bytes()];
-            crate::matrix::encode_block(self, weights, cols, &mut bytes);
+            encode_block(self, weights, cols, &mut bytes);
             bytes
         })
+    }
+}
+
+/// Encodes up to 16 rows (`weights`: row-major, a multiple of `cols` values) into one block of
+/// tiles.
+///
+/// `bytes` is `tile_count · tile_bytes`; missing rows and columns become zeros. Panics if the
+/// lengths disagree.
+pub fn encode_block(encoding: Encoding, weights: &[f32], cols: usize, bytes: &mut [u8]) {
+    let rows = weights.len() / cols;
+    let tile_cols = encoding.tile_cols();
+    assert!(rows * cols == weights.len() && rows <= TILE_ROWS);
+    assert_eq!(bytes.len(), cols.div_ceil(tile_cols) * encoding.tile_bytes());
+    let mut tile = vec![0.0f32; TILE_ROWS * tile_cols];
+    for (tile_index, bytes) in bytes.chunks_exact_mut(encoding.tile_bytes()).enumerate() {
+        let start = tile_index * tile_cols;
+        let width = tile_cols.min(cols - start);
+        tile.fill(0.0);
+        for row in 0..rows {
+            tile[row * tile_cols..][..width].copy_from_slice(&weights[row * cols + start..][..width]);
+        }
+        encoding.encode_tile(&tile, bytes);
     }
 }
 
