@@ -20,8 +20,8 @@
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::TokenizerError;
+use crate::parts::Parts;
 use crate::recipe::Recipe;
-use crate::tokenizer::Parts;
 use crate::vocab::{Kind, MAX_TOKEN_BYTES, Vocab};
 
 const MAGIC: [u8; 8] = *b"PITHTOK\0";

@@ -15,6 +15,7 @@ mod blob;
 mod charsmap;
 mod error;
 mod model;
+mod parts;
 mod pattern;
 mod pipeline;
 mod recipe;

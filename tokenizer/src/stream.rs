@@ -1,7 +1,7 @@
-//! Decodes ids to text one at a time.
+//! Decodes ids to text, all at once or one at a time.
 
-use crate::Tokenizer;
 use crate::recipe::Leading;
+use crate::{Tokenizer, TokenizerError};
 
 /// Decodes ids as they arrive. The concatenated output equals that of [`Tokenizer::decode`].
 ///
@@ -21,8 +21,32 @@ pub struct Decoder {
     any_token: bool,
 }
 
+impl Tokenizer {
+    /// The text of `ids`, without the special ones if `skip_special`.
+    ///
+    /// Bytes that are not UTF-8 become U+FFFD. Fails on an id that has no token.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
+        let mut text = String::with_capacity(ids.len() * 4);
+        let mut stream = self.stream().skip_special(skip_special);
+        for &id in ids {
+            if !self.has_token(id) {
+                return Err(TokenizerError::MissingId { place: "decode", id, vocab_len: self.vocab_len() });
+            }
+            stream.push_to(id, &mut text);
+        }
+        text.push_str(&stream.finish());
+        Ok(text)
+    }
+
+    /// A decoder for one id at a time. It leaves out special tokens unless [`Stream::skip_special`]
+    /// says otherwise.
+    pub fn stream(&self) -> Stream<'_> {
+        Stream::new(self)
+    }
+}
+
 impl<'t> Stream<'t> {
-    pub(crate) fn new(tokenizer: &'t Tokenizer) -> Self {
+    fn new(tokenizer: &'t Tokenizer) -> Self {
         Self { tokenizer, decoder: Decoder::new(tokenizer) }
     }
 
@@ -43,7 +67,7 @@ impl<'t> Stream<'t> {
         self.decoder.finish()
     }
 
-    pub(crate) fn push_to(&mut self, id: u32, text: &mut String) {
+    fn push_to(&mut self, id: u32, text: &mut String) {
         self.decoder.push_to(self.tokenizer, id, text);
     }
 }

@@ -1,10 +1,10 @@
-//! The tokenizer itself.
+//! The tokenizer itself; `stream` adds decoding.
 
-use crate::added::{Finder, MAX_ADDED_BYTES, Part};
+use crate::added::{Finder, Part};
 use crate::model::{Model, Scratch};
+use crate::parts::Parts;
 use crate::pipeline::Pipeline;
-use crate::recipe::{Added, ModelKind, Recipe, Stage};
-use crate::stream::Stream;
+use crate::recipe::{Added, Recipe, Stage};
 use crate::vocab::{Kind, Vocab};
 use crate::{TokenizerError, blob};
 use std::fmt;
@@ -34,15 +34,6 @@ impl fmt::Debug for Tokenizer {
             .field("tokens", &tokens)
             .finish_non_exhaustive()
     }
-}
-
-/// Content of a source or a blob; [`Tokenizer::from_parts`] checks it.
-pub(crate) struct Parts {
-    pub recipe: Recipe,
-    pub vocab: Vocab,
-    /// By rank: left, right, result.
-    pub merges: Vec<[u32; 3]>,
-    pub scores: Vec<f64>,
 }
 
 impl Tokenizer {
@@ -86,22 +77,6 @@ impl Tokenizer {
         self.encode_parts(text, false)
     }
 
-    /// The text of `ids`, without the special ones if `skip_special`.
-    ///
-    /// Bytes that are not UTF-8 become U+FFFD. Fails on an id that has no token.
-    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
-        let mut text = String::with_capacity(ids.len() * 4);
-        let mut stream = self.stream().skip_special(skip_special);
-        for &id in ids {
-            if self.vocab.get(id).is_none() {
-                return Err(TokenizerError::MissingId { place: "decode", id, vocab_len: self.vocab.len() });
-            }
-            stream.push_to(id, &mut text);
-        }
-        text.push_str(&stream.finish());
-        Ok(text)
-    }
-
     /// The id of an added token's text, or of the token spelled so in the vocabulary.
     ///
     /// Tokens of byte-level models are spelled as their bytes (` the`, not `Ġthe`).
@@ -131,14 +106,12 @@ impl Tokenizer {
         &self.recipe.suffix
     }
 
-    /// A decoder for one id at a time. It leaves out special tokens unless [`Stream::skip_special`]
-    /// says otherwise.
-    pub fn stream(&self) -> Stream<'_> {
-        Stream::new(self)
-    }
-
     pub(crate) fn recipe(&self) -> &Recipe {
         &self.recipe
+    }
+
+    pub(crate) fn has_token(&self, id: u32) -> bool {
+        self.vocab.get(id).is_some()
     }
 
     /// Appends a token's bytes in decoded spelling; false if the id has no token.
@@ -157,8 +130,8 @@ impl Tokenizer {
     }
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, TokenizerError> {
+        parts.check()?;
         let Parts { recipe, vocab, merges, scores } = parts;
-        check(&recipe, &vocab, &merges, &scores)?;
         let pipeline = Pipeline::new(&recipe)?;
         let of = |wanted: fn(Stage) -> bool| -> Vec<Added> {
             recipe.added.iter().filter(|added| wanted(added.stage)).cloned().collect()
@@ -237,51 +210,5 @@ fn split<'a>(finder: Option<&Finder>, text: &'a str, special: bool) -> Vec<Part<
         }
         None if text.is_empty() => Vec::new(),
         None => vec![Part::Text(text)],
-    }
-}
-
-/// Checks everything that later code relies on.
-fn check(recipe: &Recipe, vocab: &Vocab, merges: &[[u32; 3]], scores: &[f64]) -> Result<(), TokenizerError> {
-    let vocab_len = vocab.len();
-    if vocab_len == 0 {
-        return Err(TokenizerError::malformed("vocabulary", "it is empty"));
-    }
-    let exists = |place: &'static str, id: u32| match vocab.get(id) {
-        Some(_) => Ok(()),
-        None => Err(TokenizerError::MissingId { place, id, vocab_len }),
-    };
-    merges.iter().flatten().try_for_each(|id| exists("merges", *id))?;
-    recipe.prefix.iter().chain(&recipe.suffix).try_for_each(|id| exists("post-processor", *id))?;
-    for added in &recipe.added {
-        exists("added tokens", added.id)?;
-        if added.content.is_empty() || added.content.len() > MAX_ADDED_BYTES {
-            let reason =
-                format!("token {} has {} bytes, 1 to {MAX_ADDED_BYTES} fit", added.id, added.content.len());
-            return Err(TokenizerError::malformed("added tokens", reason));
-        }
-    }
-    if recipe.decoding.replace.iter().any(|(from, to)| from.is_empty() || to.len() > from.len()) {
-        return Err(TokenizerError::malformed(
-            "decoder",
-            "a replacement is of nothing, or is longer than what it replaces",
-        ));
-    }
-    let (unk, expected_scores) = match recipe.model {
-        ModelKind::Bpe { unk, .. } => (unk, 0),
-        ModelKind::Spm { unk } | ModelKind::Unigram { unk, .. } => (unk, vocab_len),
-    };
-    unk.map_or(Ok(()), |id| exists("unknown token", id))?;
-    if expected_scores > 0 && !merges.is_empty() {
-        return Err(TokenizerError::malformed("merges", "a model of scores has none"));
-    }
-    if scores.len() != expected_scores {
-        let reason = format!("there are {}, expected {expected_scores}", scores.len());
-        return Err(TokenizerError::malformed("scores", reason));
-    }
-    match scores.iter().position(|score| !score.is_finite()) {
-        Some(id) => {
-            Err(TokenizerError::malformed("scores", format!("token {id} has the score {}", scores[id])))
-        }
-        None => Ok(()),
     }
 }

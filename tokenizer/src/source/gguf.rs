@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::{PreTokenizer, TokenList, bytes};
+use crate::parts::Parts;
 use crate::recipe::{Added, Decoding, Leading, ModelKind, Normalizer, Pattern, Recipe, Stage};
-use crate::tokenizer::Parts;
 use crate::vocab::Kind;
 use crate::{Tokenizer, TokenizerError};
 

@@ -1,8 +1,8 @@
 //! sentencepiece's `tokenizer.model`, a protocol buffer. Reads only the fields that encoding needs.
 
 use super::{TokenList, TokenizerConfig, bytes};
+use crate::parts::Parts;
 use crate::recipe::{Added, Decoding, Leading, ModelKind, Normalizer, Recipe, Stage};
-use crate::tokenizer::Parts;
 use crate::vocab::Kind;
 use crate::{Tokenizer, TokenizerError};
 

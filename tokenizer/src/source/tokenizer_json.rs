@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use super::{TokenList, bytes};
+use crate::parts::Parts;
 use crate::recipe::{
     Added, Decoding, Leading, ModelKind, Normalizer, Pattern, PreTokenizer, Prepend, Recipe, Stage,
 };
-use crate::tokenizer::Parts;
 use crate::vocab::Kind;
 use crate::{Tokenizer, TokenizerError};
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::tokenizer_json::merge_ids;
 use super::{PreTokenizer, TokenList, TokenizerConfig, bytes};
+use crate::parts::Parts;
 use crate::recipe::{Added, Decoding, ModelKind, Recipe};
-use crate::tokenizer::Parts;
 use crate::vocab::Kind;
 use crate::{Tokenizer, TokenizerError};
 
