@@ -1,6 +1,6 @@
 //! Errors of an evaluation.
 
-use crate::windows::Scored;
+use crate::scored::Scored;
 use pith_format::ReplaceError;
 use pith_runtime::RuntimeError;
 use std::path::PathBuf;

@@ -2,34 +2,13 @@
 
 use crate::error::EvalError;
 use crate::logits::first_token;
+use crate::scored::Scored;
 use pith_runtime::{Model, RuntimeError};
-use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Default length of a window in tokens, the same as llama.cpp's.
 pub const DEFAULT_CONTEXT_LEN: usize = 512;
-
-/// Scored positions of a window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scored {
-    /// The second half, so that each position has half a window before it, as in llama.cpp.
-    #[default]
-    SecondHalf,
-    /// Every position that has a token after it.
-    All,
-}
-
-impl fmt::Display for Scored {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Scored::SecondHalf => "second-half",
-            Scored::All => "all",
-        })
-    }
-}
 
 /// Options for cutting a text.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! The figures of a comparison.
 
-use crate::kl::Reference;
+use crate::kl::reference::Reference;
 use pith_meter::statistics::{Estimate, Share, Spread};
 use serde::Serialize;
 

@@ -16,7 +16,8 @@
 use crate::about::About;
 use crate::error::EvalError;
 use crate::kl::reference::{Position, Reference};
-use crate::windows::{Scored, Windows};
+use crate::scored::Scored;
+use crate::windows::Windows;
 use pith_format::{ReplaceOptions, Replacement};
 use serde::{Deserialize, Serialize};
 use std::fs::File;

@@ -4,6 +4,7 @@
 //! plus one term for all other tokens together. Merging tokens never increases a divergence, so
 //! this is a lower bound of the true one. Where every token is kept it is exact.
 
+mod comparison;
 mod divergence;
 mod file;
 mod reference;
