@@ -1,7 +1,7 @@
 //! Charts of the page.
 
 use crate::metrics::{kind_name, scope_name};
-use crate::page::Run;
+use crate::run::Run;
 use crate::svg::{Anchor, Svg, WIDTH, shortened, ticks};
 use crate::tables::{ByteUnit, layer_parts, shown, significant};
 use crate::timeline::Bins;

@@ -3,8 +3,8 @@
 //! An impossible figure that the program itself counted (time, tokens, bytes) is an error. An
 //! impossible sensor reading is left out with a warning: a bad sensor spoils only its own figures.
 
+use crate::entry::Entry;
 use crate::header::MeterRecord;
-use crate::reader::Entry;
 use crate::writer::{COLUMNS, joules_column, one_line};
 use pith_meter::{Conditions, Traffic};
 use pith_runtime::Phase;

@@ -9,24 +9,27 @@
 #![forbid(unsafe_code)]
 
 mod charts;
+mod entry;
 mod error;
 mod fields;
 mod header;
 mod metrics;
 mod page;
 mod reader;
+mod run;
 mod statistics;
 mod svg;
 mod tables;
 mod timeline;
 mod writer;
 
+pub use entry::Entry;
 pub use error::ReportError;
 pub use header::{
     Bandwidth, Header, LayerBytes, MachineRecord, MeterRecord, ModelRecord, RoleBytes, RunRecord, SCHEMA,
 };
 pub use metrics::Metrics;
 pub use page::page;
-pub use reader::{Entry, LedgerFile, MAX_LINE_BYTES, Warning};
+pub use reader::{LedgerFile, MAX_LINE_BYTES, Warning};
 pub use statistics::{Energy, Summary};
 pub use writer::{LedgerFormat, LedgerWriter};

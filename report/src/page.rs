@@ -3,7 +3,7 @@
 use crate::charts::{self, Chart};
 use crate::error::ReportError;
 use crate::reader::LedgerFile;
-use crate::statistics::Summary;
+use crate::run::{Run, runs};
 use crate::tables::{self, Table};
 use crate::timeline::Bins;
 use minijinja::value::{Serde, Value};
@@ -11,24 +11,6 @@ use minijinja::{AutoEscape, Environment, context};
 use pith_meter::{Kind, Scope};
 use pith_runtime::Phase;
 use serde::Serialize;
-use std::collections::BTreeMap;
-
-/// A ledger with its number, label and sums.
-pub(crate) struct Run<'a> {
-    /// From 1.
-    pub number: usize,
-    pub label: String,
-    pub ledger: &'a LedgerFile,
-    pub prefill: Option<Summary>,
-    pub decode: Option<Summary>,
-}
-
-impl Run<'_> {
-    /// Number and name.
-    pub fn numbered(&self) -> String {
-        format!("{} {}", self.number, self.label)
-    }
-}
 
 /// Charts and tables of a single run.
 #[derive(Serialize)]
@@ -75,35 +57,6 @@ pub fn page(ledgers: &[LedgerFile]) -> Result<String, ReportError> {
         details => Value::from(Serde(details)),
     })?;
     Ok(page)
-}
-
-fn runs(ledgers: &[LedgerFile]) -> Vec<Run<'_>> {
-    let clean = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
-    let name = |ledger: &LedgerFile| {
-        let model = &ledger.header.model;
-        clean(&format!("{} · {}", model.name, model.main_encoding().unwrap_or("no matrices")))
-    };
-    let mut names = BTreeMap::<String, usize>::new();
-    ledgers.iter().for_each(|ledger| *names.entry(name(ledger)).or_default() += 1);
-    let label = |ledger: &LedgerFile| {
-        let name = name(ledger);
-        let stem = ledger.path.file_stem().map(|stem| clean(&stem.to_string_lossy()));
-        match (names[&name], stem) {
-            (2.., Some(stem)) => format!("{name} · {stem}"),
-            _ => name,
-        }
-    };
-    ledgers
-        .iter()
-        .enumerate()
-        .map(|(index, ledger)| Run {
-            number: index + 1,
-            label: label(ledger),
-            ledger,
-            prefill: Summary::new(ledger, Phase::Prefill),
-            decode: Summary::new(ledger, Phase::Decode),
-        })
-        .collect()
 }
 
 const KINDS: [Kind; 3] = [Kind::Measured, Kind::Calibrated, Kind::Modelled];

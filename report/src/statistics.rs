@@ -1,7 +1,8 @@
 //! Sums and means of a ledger, with confidence intervals.
 
+use crate::entry::Entry;
 use crate::header::MeterRecord;
-use crate::reader::{Entry, LedgerFile};
+use crate::reader::LedgerFile;
 use pith_meter::statistics::Ratio;
 use pith_meter::{Kind, Traffic};
 use pith_runtime::Phase;

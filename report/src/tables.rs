@@ -2,7 +2,7 @@
 
 use crate::header::LayerBytes;
 use crate::metrics::{kind_name, scope_name};
-use crate::page::Run;
+use crate::run::Run;
 use crate::statistics::Summary;
 use crate::timeline::Bins;
 use pith_meter::Kind;

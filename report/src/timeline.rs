@@ -1,6 +1,7 @@
 //! A run over time: ledger lines spread over bins of equal length.
 
-use crate::reader::{Entry, LedgerFile};
+use crate::entry::Entry;
+use crate::reader::LedgerFile;
 use pith_runtime::Phase;
 
 /// Most bins of a run; each is a row of its table.
