@@ -40,14 +40,42 @@ impl AttentionBuffers {
         threads: usize,
     ) -> Result<Self, RuntimeError> {
         let what = "the attention";
-        let largest = |len: &dyn Fn(&Config) -> usize| {
-            config.layers.iter().filter_map(|layer| layer.attention().map(len)).max().unwrap_or(0)
-        };
-        let head_dim = largest(&|layer| layer.head_dim);
-        let records = largest(&|layer| token_block(layer) * layer.largest_group() * record_len(layer));
+        let Lengths { head_dim, records, parts, outputs } = Lengths::of(config, context_len, batch);
         probe(what, Some(AttentionScratch::bytes(head_dim)))?;
         let scratch = || {
             zeros(what, records).map(|records| Scratch { kernels: AttentionScratch::new(head_dim), records })
+        };
+        Ok(Self {
+            scratch: (0..threads).map(|_| scratch()).collect::<Result<_, _>>()?,
+            parts: zeros(what, parts)?,
+            outputs: Vec::with_capacity(outputs),
+        })
+    }
+
+    /// Bytes of [`AttentionBuffers::new`]; `None` on overflow.
+    pub fn bytes(config: &ModelConfig, context_len: usize, batch: usize, threads: usize) -> Option<usize> {
+        let Lengths { head_dim, records, parts, outputs } = Lengths::of(config, context_len, batch);
+        let scratch =
+            AttentionScratch::bytes(head_dim).checked_add(records.checked_mul(size_of::<f32>())?)?;
+        scratch
+            .checked_mul(threads)?
+            .checked_add(parts.checked_mul(size_of::<f32>())?)?
+            .checked_add(outputs.checked_mul(size_of::<&mut [f32]>())?)
+    }
+}
+
+/// Values of each buffer.
+struct Lengths {
+    head_dim: usize,
+    records: usize,
+    parts: usize,
+    outputs: usize,
+}
+
+impl Lengths {
+    fn of(config: &ModelConfig, context_len: usize, batch: usize) -> Self {
+        let largest = |len: &dyn Fn(&Config) -> usize| {
+            config.layers.iter().filter_map(|layer| layer.attention().map(len)).max().unwrap_or(0)
         };
         // A window's positions may begin and end inside a run.
         let runs = |layer: &Config| {
@@ -55,16 +83,16 @@ impl AttentionBuffers {
             context_len.div_ceil(ATTENTION_SPAN).min(seen.div_ceil(ATTENTION_SPAN) + 1)
         };
         let few = batch.min(SPLIT_TOKENS);
-        let parts = largest(&|layer| {
+        let parts = |layer: &Config| {
             let queries = layer.kv_heads() * layer.largest_group();
             product(&[queries, runs(layer), few, record_len(layer)]).unwrap_or(usize::MAX)
-        });
-        let outputs = largest(&|layer| layer.kv_heads() * batch.next_multiple_of(token_block(layer)));
-        Ok(Self {
-            scratch: (0..threads).map(|_| scratch()).collect::<Result<_, _>>()?,
-            parts: zeros(what, parts)?,
-            outputs: Vec::with_capacity(outputs),
-        })
+        };
+        Self {
+            head_dim: largest(&|layer| layer.head_dim),
+            records: largest(&|layer| token_block(layer) * layer.largest_group() * record_len(layer)),
+            parts: largest(&parts),
+            outputs: largest(&|layer| layer.kv_heads() * batch.next_multiple_of(token_block(layer))),
+        }
     }
 }
 

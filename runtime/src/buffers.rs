@@ -3,7 +3,7 @@
 use crate::error::RuntimeError;
 use crate::memory::{probe, product, zeros};
 use pith_format::ModelConfig;
-use pith_kernels::Activations;
+use pith_kernels::{ACTIVATION_GROUP, Activations, PACKED_TOKENS, PackedGroup, padded_len};
 
 /// Working memory for a call of up to `batch` tokens.
 pub(crate) struct Buffers {
@@ -24,22 +24,27 @@ impl Buffers {
     /// Buffers for calls of up to `batch` tokens.
     pub fn new(config: &ModelConfig, batch: usize) -> Result<Self, RuntimeError> {
         let what = "the activations";
-        let widths = Widths::of(config);
+        let Lengths { shared, row, widest, inner } = Lengths::of(config);
         let values = |len: usize| zeros(what, product(&[batch, len]).unwrap_or(usize::MAX));
-        let hidden_len = config.hidden_len;
-        let shared_len = config.layers.iter().map(|layer| {
-            let [attention, ffn] = areas(layer, hidden_len);
-            if layer.parallel { attention + ffn } else { attention.max(ffn) }
-        });
-        let widest = widths.widest(hidden_len);
         probe(what, Activations::bytes(batch, widest))?;
         Ok(Self {
-            x: values(hidden_len)?,
-            shared: values(shared_len.max().unwrap_or(0))?,
-            row: vec![0.0; hidden_len.max(widths.head)],
+            x: values(config.hidden_len)?,
+            shared: values(shared)?,
+            row: vec![0.0; row],
             operand: Activations::new(batch, widest),
-            inner: Activations::packed(batch, widths.inner),
+            inner: Activations::packed(batch, inner),
         })
+    }
+
+    /// Upper bound of the bytes of [`Buffers::new`]; `None` on overflow.
+    pub fn bytes(config: &ModelConfig, batch: usize) -> Option<usize> {
+        let Lengths { shared, row, widest, inner } = Lengths::of(config);
+        let values = product(&[batch, config.hidden_len.checked_add(shared)?])?.checked_add(row)?;
+        let packs = product(&[batch.div_ceil(PACKED_TOKENS), padded_len(inner) / ACTIVATION_GROUP])?;
+        values
+            .checked_mul(size_of::<f32>())?
+            .checked_add(Activations::bytes(batch, widest)?)?
+            .checked_add(packs.checked_mul(size_of::<PackedGroup>())?)
     }
 
     /// Residual streams of a call's first tokens: `len` values, `tokens × hidden_len`.
@@ -58,14 +63,36 @@ impl Buffers {
     }
 }
 
+/// Values of each buffer: per token of `shared`, and the columns of both operands; `row` in all.
+struct Lengths {
+    shared: usize,
+    row: usize,
+    widest: usize,
+    inner: usize,
+}
+
+impl Lengths {
+    fn of(config: &ModelConfig) -> Self {
+        let (widths, hidden_len) = (Widths::of(config), config.hidden_len);
+        let shared = config.layers.iter().map(|layer| {
+            let [attention, ffn] = areas(layer, hidden_len);
+            if layer.parallel { attention + ffn } else { attention.max(ffn) }
+        });
+        Self {
+            shared: shared.max().unwrap_or(0),
+            row: hidden_len.max(widths.head),
+            widest: widths.widest(hidden_len),
+            inner: widths.inner,
+        }
+    }
+}
+
 /// Largest widths over a model's layers.
 pub(crate) struct Widths {
     /// A head.
     pub head: usize,
     /// All query heads.
     pub queries: usize,
-    /// All key heads.
-    pub keys: usize,
     /// Inner width of a feed-forward block.
     pub inner: usize,
 }
@@ -79,7 +106,6 @@ impl Widths {
         Self {
             head: attention(|dims| dims.head_dim),
             queries: attention(pith_format::Attention::query_len),
-            keys: attention(pith_format::Attention::kv_len),
             inner: inner.max().unwrap_or(0),
         }
     }

@@ -2,7 +2,7 @@
 //! touched. Memory then holds the weights and cache of one layer only, for any model, and a
 //! listener can receive every matrix's input.
 
-use crate::buffers::{Buffers, Widths};
+use crate::buffers::Buffers;
 use crate::cache::LayerCache;
 use crate::contain::pass;
 use crate::engine::Engine;
@@ -14,7 +14,6 @@ use crate::listener::Listener;
 use crate::model::Model;
 use crate::options::{Resolved, SessionOptions};
 use crate::sequence::Place;
-use pith_kernels::Activations;
 use std::sync::Arc;
 
 /// Runs sequences through one layer after the other. The caller owns the hidden states (residual
@@ -90,10 +89,10 @@ impl LayerRun {
             let weights: u64 = ranges.iter().map(|range| range.len() as u64).sum();
             weights + self.options.kv_type.position_bytes(layer) * self.context_len as u64
         });
-        let widest = Widths::of(config).widest(config.hidden_len);
-        let operands = Activations::bytes(self.batch, widest).map_or(u64::MAX, |bytes| bytes as u64);
-        let results = 6 * (self.batch * widest * size_of::<f32>()) as u64;
-        layers.max().unwrap_or(0).saturating_add(operands).saturating_add(results)
+        let buffers = Buffers::bytes(config, self.batch);
+        let place = Place::bytes(config, self.context_len, self.batch, self.threads());
+        let bytes = buffers.zip(place).and_then(|(buffers, place)| buffers.checked_add(place));
+        layers.max().unwrap_or(0).saturating_add(bytes.map_or(u64::MAX, |bytes| bytes as u64))
     }
 
     /// Embeds one sequence: `hidden` becomes `tokens × hidden_len`.

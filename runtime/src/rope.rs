@@ -30,6 +30,12 @@ impl Rotation {
         Ok(Self { inv_freq, magnitude: table.magnitude, cos: zeros(what, count)?, sin: zeros(what, count)? })
     }
 
+    /// Bytes of [`Rotation::new`]; `None` on overflow.
+    pub fn bytes(table: &RopeTable, max_tokens: usize) -> Option<usize> {
+        let angles = product(&[2, max_tokens, table.inv_freq.len()])?;
+        angles.checked_add(table.inv_freq.len())?.checked_mul(size_of::<f32>())
+    }
+
     /// Computes the angles of positions `first .. first + tokens`.
     ///
     /// The angle is an f32 product, as in the models' own code, so that long contexts round alike;

@@ -43,6 +43,13 @@ impl Place {
         })
     }
 
+    /// Bytes of [`Place::new`]; `None` on overflow.
+    pub fn bytes(config: &ModelConfig, context_len: usize, batch: usize, threads: usize) -> Option<usize> {
+        let rotations = config.rope.iter().map(|table| Rotation::bytes(table, batch));
+        let attention = AttentionBuffers::bytes(config, context_len, batch, threads);
+        rotations.chain([attention]).try_fold(0usize, |sum, bytes| sum.checked_add(bytes?))
+    }
+
     /// A view of `tokens` tokens from position `first` on.
     pub fn sequence<'a>(
         &'a mut self,

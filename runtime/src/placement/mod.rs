@@ -4,11 +4,11 @@
 mod plan;
 mod stream;
 
-use crate::buffers::Widths;
+use crate::buffers::Buffers;
 use crate::error::RuntimeError;
-use crate::memory::product;
 use crate::model::Model;
 use crate::options::{Resolved, SessionOptions, has_stages};
+use crate::sequence::Place;
 use crate::weights::Stored;
 use pith_format::TILE_ROWS;
 use plan::{Choice, Sizes, place};
@@ -338,21 +338,13 @@ fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     merged
 }
 
-/// Approximate size of a session's allocations besides its cache.
+/// Size of a session's allocations besides its cache.
 fn activation_bytes(model: &Model, context_len: usize, batch: usize, threads: usize) -> u64 {
     let config = model.config();
-    let widths = Widths::of(config);
-    let widest = widths.widest(config.hidden_len);
-    // The operand is floats, codes, scales and sums; panels and angles take less than the same
-    // again.
-    let token = 2 * (config.hidden_len + widths.queries + widths.keys + widths.inner) + 3 * widest;
-    let groups = config.layers.iter().filter_map(|layer| layer.attention());
-    let group = groups.map(|dims| dims.largest_group()).max().unwrap_or(0);
-    let scores = product(&[threads, group, context_len]);
-    let values = product(&[batch, token]).zip(scores).and_then(|(a, b)| a.checked_add(b));
-    values
-        .and_then(|values| values.checked_mul(4))
-        .map_or(u64::MAX, |bytes| bytes as u64 + 4 * config.vocab_len as u64)
+    let buffers = Buffers::bytes(config, batch);
+    let place = Place::bytes(config, context_len, batch, threads);
+    let bytes = buffers.zip(place).and_then(|(buffers, place)| buffers.checked_add(place));
+    bytes.map_or(u64::MAX, |bytes| bytes as u64 + 4 * config.vocab_len as u64)
 }
 
 /// Memory of this process that no file backs; `None` where the system does not report it.
