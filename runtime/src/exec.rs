@@ -4,8 +4,8 @@
 mod fused;
 
 use crate::engine::{Engine, Lent};
-use crate::placement::Stream;
 use crate::pool::{MAX_THREADS, Pool};
+use crate::stream::Stream;
 use crate::weights::{Norm, Vector};
 use fused::Scratch;
 use pith_format::{Matrix, TILE_ROWS};

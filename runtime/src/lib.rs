@@ -58,6 +58,7 @@ mod snapshot;
 mod speculate;
 mod stop;
 mod storage;
+mod stream;
 mod weights;
 
 pub use cache::KvType;

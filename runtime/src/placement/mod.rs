@@ -2,21 +2,19 @@
 //! what rate.
 
 mod plan;
-mod stream;
 
 use crate::buffers::Buffers;
 use crate::error::RuntimeError;
 use crate::model::Model;
 use crate::options::{Resolved, SessionOptions, has_stages};
 use crate::sequence::Place;
+use crate::stream::{Ahead, Circle, Stream, pieces};
 use crate::weights::Stored;
 use pith_format::TILE_ROWS;
 use plan::{Choice, Sizes, place};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-pub(crate) use stream::Stream;
-use stream::{Ahead, Circle, pieces};
 
 /// Ranges closer than this are requested together, even with a vector or padding between them.
 const MERGE_BYTES: usize = 1 << 16;

@@ -1,8 +1,6 @@
 //! The choice between kept and streamed weights, as pure arithmetic.
 
-/// Bytes per disk request.
-pub(super) const PIECE_BYTES: u64 = 4 << 20;
-
+use crate::stream::PIECE_BYTES;
 /// Sizes of a forward pass's parts, in the order of use.
 pub(super) struct Sizes<'a> {
     /// Bytes of each layer's matrices.

@@ -5,13 +5,15 @@
 //! next ones needed. Pages are therefore requested before use and released right after, so that the
 //! system never has to choose.
 
-use super::plan::PIECE_BYTES;
 use crate::error::RuntimeError;
 use crate::model::Model;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// Bytes per disk request.
+pub(crate) const PIECE_BYTES: u64 = 4 << 20;
 
 /// Largest page of a cached file that matters here.
 const LARGE_PAGE_BYTES: usize = 2 << 20;
@@ -20,7 +22,7 @@ const LARGE_PAGE_BYTES: usize = 2 << 20;
 const NEIGHBOUR_BYTES: usize = 1 << 16;
 
 /// A circle of pieces with running numbers: piece `n` is `pieces[n % pieces.len()]`.
-pub(super) struct Circle {
+pub(crate) struct Circle {
     model: Arc<Model>,
     pieces: Vec<Range<usize>>,
     ahead: Ahead,
@@ -292,7 +294,7 @@ impl Drop for StopAtEnd<'_> {
 
 /// Splits a range into pieces of at most [`PIECE_BYTES`], cut at multiples of that size in the
 /// file. `origin`: the file offset of the range's zero.
-pub(super) fn pieces(range: Range<usize>, origin: u64) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn pieces(range: Range<usize>, origin: u64) -> impl Iterator<Item = Range<usize>> {
     let (piece_bytes, shift) = (PIECE_BYTES as usize, (origin % PIECE_BYTES) as usize);
     let cut = move |index: usize| (index * piece_bytes).saturating_sub(shift).clamp(range.start, range.end);
     let pieces = (range.start + shift) / piece_bytes..(range.end + shift).div_ceil(piece_bytes);
