@@ -1,5 +1,6 @@
-//! Bytes that a decoded token reads of a tensor, defined here only. The runtime's counter, the sums
-//! over a directory, a placement's plan and a search's budget all use it.
+//! Bytes that a decoded token reads of a tensor. The sums over a directory and a search's budget use
+//! this definition. The runtime counts what its kernels are given; tests hold both equal. A
+//! placement's plan goes by the ranges of the file that it maps.
 
 use crate::config::ModelConfig;
 use crate::role::{Role, TensorId};

@@ -127,9 +127,9 @@ impl Space {
 
     /// Bytes of a matrix that a decoded token reads.
     pub(crate) fn read_bytes(&self, tensor: usize, choice: usize) -> u64 {
-        let Tensor { cols, streamed, embeds, .. } = self.tensors[tensor];
-        let whole = if streamed { self.matrix_bytes(tensor, choice) } else { 0 };
-        whole + if embeds { self.choices[choice].row_bytes(cols) } else { 0 }
+        let (bytes, choice) = (self.matrix_bytes(tensor, choice), self.choices[choice]);
+        let Tensor { id, cols, .. } = self.tensors[tensor];
+        id.reads(&self.metadata.model, bytes, choice.row_bytes(cols)).bytes()
     }
 
     /// Bytes of weights that a decoded token reads: the streamed tensors, vectors included, and the
