@@ -55,6 +55,6 @@ fn forge(data: &[u8]) -> Option<Vec<u8>> {
     let directory = data.get(directory..directory.checked_add(entries.checked_mul(64)?)?)?;
     let sum = pith_format::checksum(&[data.get(..120)?, metadata, directory].concat());
     let mut forged = data.to_vec();
-    forged[120..128].copy_from_slice(&sum.to_le_bytes());
+    forged.get_mut(120..128)?.copy_from_slice(&sum.to_le_bytes());
     Some(forged)
 }
