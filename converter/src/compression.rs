@@ -1,4 +1,5 @@
-//! A whole compression: the dense model, what it says of its inputs, and files made by recipes from both.
+//! A complete compression: the dense model, its activation statistics, and files that recipes make
+//! from both.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,21 +17,21 @@ use crate::statistics::{
     CalibrationText, Model, SessionOptions, Statistics, StatisticsError, StatisticsOptions, TextOptions,
 };
 
-/// What files are made from.
+/// Settings of a compression.
 #[derive(Clone, Debug, Default)]
 pub struct CompressOptions {
-    /// Text that the model is run on; `None`: what it writes by itself.
+    /// The calibration text; `None`: text that the model generates.
     pub text: Option<PathBuf>,
-    /// How much of it.
+    /// How much of the text.
     pub text_options: TextOptions,
     /// Threads, CPUs and kernels of the runs.
     pub session: SessionOptions,
-    /// Memory that each step may take, in bytes.
+    /// Memory limit of each step, in bytes.
     pub memory: Option<u64>,
 }
 
-/// A checkpoint ready to be compressed, again and again: its f16 file and its calibration lie in a folder and are made when
-/// they are first needed, or found there.
+/// A checkpoint ready for repeated compression. Its f16 file and its activation statistics lie in a
+/// folder; they are made when first needed, or found there.
 pub struct Compression {
     source: PathBuf,
     checksum: String,
@@ -41,7 +42,8 @@ pub struct Compression {
 }
 
 impl Compression {
-    /// Writes the f16 file of the checkpoint at `source` into `folder`, unless one of this checkpoint is there.
+    /// Writes the f16 file of the checkpoint at `source` into `folder`, unless that of this
+    /// checkpoint is there.
     pub fn new(
         source: &Path,
         folder: &Path,
@@ -53,9 +55,10 @@ impl Compression {
         Ok(Self { source: source.into(), checksum, folder: folder.into(), options, dense, text: None })
     }
 
-    /// Fails where [`Compression::write`] would for what the recipe and the checkpoint are, before any file is made.
+    /// Fails where [`Compression::write`] would fail for this recipe and checkpoint, before any
+    /// file is made.
     pub fn check(source: &Path, options: &ConvertOptions) -> Result<(), ConvertError> {
-        // A calibration that is not given is made.
+        // Missing statistics are collected.
         let calibration = options.calibration.clone().or_else(|| Some(PathBuf::new()));
         check(source, &ConvertOptions { calibration, ..options.clone() })
     }
@@ -65,7 +68,7 @@ impl Compression {
         &self.dense
     }
 
-    /// The calibration, with Hessians if asked for.
+    /// The statistics, with Hessians if asked for.
     pub fn calibration(&mut self, hessians: bool, progress: &dyn Progress) -> Result<PathBuf, ConvertError> {
         let dense = Arc::clone(&self.dense);
         self.calibration_of(&dense, hessians, progress)
@@ -82,7 +85,7 @@ impl Compression {
         let mut options = ConvertOptions { memory: self.options.memory, ..options.clone() };
         let changed = recipe.transform.filter(|transform| transform.is_calibrated_after());
         let dense = match changed {
-            // Nothing runs it.
+            // Nothing runs the rotated model.
             Some(_) if options.calibration.is_some() && !recipe.refine => Arc::clone(&self.dense),
             Some(transform) => self.rotated(transform, progress)?,
             None => Arc::clone(&self.dense),
@@ -102,7 +105,8 @@ impl Compression {
         options.calibration = Some(pair.clone());
         let report = convert(&self.source, output, &options, progress);
         for path in [first, pair] {
-            // They are in the way of nothing: the folder goes, or the next recipe overwrites them.
+            // A failure is harmless: the folder is removed, or the next recipe overwrites the
+            // files.
             let _ = std::fs::remove_file(path);
         }
         report
@@ -159,7 +163,7 @@ fn dense_name(transform: Option<Transform>) -> String {
     transform.map_or("dense".into(), |transform| format!("dense.{}", transform.name()))
 }
 
-/// The f16 file of a checkpoint in a folder, written unless it is there.
+/// The f16 file of a checkpoint in a folder; written unless it is there.
 fn dense_file(
     source: &Path,
     folder: &Path,
@@ -169,7 +173,7 @@ fn dense_file(
     progress: &dyn Progress,
 ) -> Result<Arc<Model>, ConvertError> {
     let path = folder.join(format!("{}.pith", dense_name(transform)));
-    // Of another checkpoint, or of none that can be read, it is written anew.
+    // The file of another checkpoint, or an unreadable one, is replaced.
     let expected = identity_of(checksum, transform);
     let opened = Model::open(&path).ok();
     if let Some(model) = opened.filter(|model| identity(&model.metadata().provenance) == expected) {

@@ -1,4 +1,4 @@
-//! Everything that can stop a conversion.
+//! Errors of a conversion.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::statistics::StatisticsError;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the messages say")]
 pub enum ConvertError {
-    /// The checkpoint cannot be read, or is of no model that is known.
+    /// The checkpoint cannot be read, or its model is unknown.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The file cannot be written.
@@ -31,42 +31,42 @@ pub enum ConvertError {
     /// A pass cannot do what the recipe asks of it.
     #[error(transparent)]
     Pass(PassError),
-    /// Rounding would take more memory than it may.
+    /// Rounding would exceed the memory limit.
     #[error(
         "rounding takes {need_bytes} bytes at once, {limit_bytes} are to be had: allow so many, or do without gptq and \
         transforms"
     )]
     Memory { need_bytes: u64, limit_bytes: u64 },
-    /// A pattern of the recipe that speaks of nothing.
+    /// A pattern of the recipe that matches no matrix.
     #[error(
         "the recipe's pattern {pattern:?} matches no matrix; `pith inspect` shows their names, such as {example}"
     )]
     Unmatched { pattern: String, example: TensorId },
-    /// Someone asked to stop.
+    /// The user asked to stop.
     #[error("interrupted; nothing was written")]
     Interrupted,
     /// The output exists, is an input, or is no file.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
-    /// The output of an export is there already.
+    /// The output of an export exists.
     #[error("{} exists and is no empty folder; give a new one", path.display())]
     OutputFolder { path: PathBuf },
     /// A file of an export cannot be written.
     #[error("cannot {action} {}: {source}", path.display())]
     Write { path: PathBuf, action: &'static str, source: std::io::Error },
-    /// An original that is no Hugging Face folder.
+    /// An original that is not a Hugging Face folder.
     #[error("{} is no folder with config.json: give the Hugging Face checkpoint", path.display())]
     NotAFolder { path: PathBuf },
-    /// An original that is another model.
+    /// An original that is a different model.
     #[error("{}: {key} is {found}, in the file {expected}: it was not made from this checkpoint", path.display())]
     LikeDiffers { path: PathBuf, key: String, expected: String, found: String },
-    /// A tensor that the file and the checkpoint it is written as do not share.
+    /// A tensor that only the file or only the checkpoint has.
     #[error("{id} {}", match tensor {
         Some(tensor) => format!("is missing or has another shape, which tensor {tensor:?} should hold"),
         None => "has no tensor in a checkpoint of this family".into(),
     })]
     ExportTensor { id: TensorId, tensor: Option<String> },
-    /// A weight that the type of an export does not hold.
+    /// A weight beyond the range of the export's type.
     #[error("tensor {tensor:?}, of {id}: {value} is beyond {dtype}; export with --dtype f32")]
     ExportRange { tensor: String, id: TensorId, value: f32, dtype: &'static str },
 }

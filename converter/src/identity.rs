@@ -1,4 +1,4 @@
-//! Tells apart the models that a file of activation statistics can be of.
+//! The identity of a model, which a file of activation statistics must match.
 
 use pith_format::Provenance;
 
@@ -9,12 +9,13 @@ pub(crate) fn recorded(provenance: &Provenance) -> Option<Transform> {
     provenance.passes.iter().find_map(|pass| Transform::of_name(&pass.name))
 }
 
-/// Tells models apart whose matrices read different inputs: the checkpoint's checksum, and the change of basis if there was one.
+/// Identifies a model by the inputs of its matrices: the checkpoint's checksum, and the change of
+/// basis if there was one.
 pub(crate) fn identity(provenance: &Provenance) -> String {
     identity_of(&provenance.source.checksum, recorded(provenance))
 }
 
-/// [`identity`] of what is not written yet.
+/// [`identity`] of a file that is not written yet.
 pub(crate) fn identity_of(checksum: &str, transform: Option<Transform>) -> String {
     match transform {
         Some(transform) => format!("{checksum}:{}", transform.name()),

@@ -1,26 +1,26 @@
-//! What a conversion says when it is done.
+//! The report of a conversion.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pith_format::{Encoding, TensorId};
 
-/// What was done.
+/// Result of a conversion.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Family that the checkpoint was read as.
+    /// Family of the checkpoint.
     pub family: String,
     /// Name of the model.
     pub name: String,
-    /// Bytes of the checkpoint's tensors that went in.
+    /// Bytes of the checkpoint's tensors that were converted.
     pub source_bytes: u64,
     /// Length of the file.
     pub file_bytes: u64,
-    /// From opening the checkpoint to the file having its name.
+    /// Time from opening the checkpoint to naming the file.
     pub elapsed: Duration,
     /// Every tensor of the file, in its order.
     pub tensors: Vec<TensorReport>,
-    /// What a person should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
@@ -33,24 +33,24 @@ pub struct TensorReport {
     pub encoding: Option<Encoding>,
     /// Bytes in the file.
     pub bytes: u64,
-    /// The source's codes became the file's.
+    /// The source's codes were repacked without loss.
     pub carried: bool,
-    /// √(Σ(w − ŵ)² / Σw²) over the weights `w` of the source, where it was asked for; `None` for what is no matrix. Of
-    /// a head's second part it is the error of both parts together.
+    /// √(Σ(w − ŵ)² / Σw²) over the weights `w` of the source, if requested; `None` for tensors that
+    /// are not matrices. For a head's residual matrix, the error of the sum of both.
     pub relative_error: Option<f64>,
 }
 
 /// The tensors of one encoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EncodingTotal {
-    /// How many.
+    /// Number of tensors.
     pub tensor_count: usize,
     /// Their bytes.
     pub bytes: u64,
 }
 
 impl Report {
-    /// Counts and bytes by encoding, `None` being vectors and bytes.
+    /// Counts and bytes by encoding; `None` stands for vectors and bytes.
     pub fn by_encoding(&self) -> BTreeMap<Option<Encoding>, EncodingTotal> {
         let mut totals = BTreeMap::<_, EncodingTotal>::new();
         for tensor in &self.tensors {

@@ -1,7 +1,7 @@
 //! A file read by position.
 //!
-//! Not mapped, on purpose: a file that shrinks while it is read gives an error, not a signal; resident memory is
-//! what the caller holds; and nothing here is unsafe.
+//! It is deliberately not mapped: a file that shrinks while it is read gives an error, not a
+//! signal; only the caller's buffers take memory; and nothing here is unsafe.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
 
-/// An open regular file and its length when it was opened; readable from many threads at once.
+/// An open regular file with its length at opening; readable from many threads at once.
 #[derive(Debug)]
 pub(crate) struct SourceFile {
     path: PathBuf,
@@ -20,7 +20,7 @@ pub(crate) struct SourceFile {
 impl SourceFile {
     pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
         let failed = |source| CheckpointError::Open { path: path.into(), source };
-        // Checked before opening too: opening a pipe would wait for its writer.
+        // Checked before opening too: opening a pipe would block until it has a writer.
         if !std::fs::metadata(path).map_err(failed)?.is_file() {
             return Err(CheckpointError::NotAFile { path: path.into() });
         }
@@ -56,7 +56,7 @@ impl SourceFile {
         })
     }
 
-    /// The whole file, at most `limit` bytes of it being accepted.
+    /// The whole file; an error above `limit` bytes.
     pub(crate) fn read_all(&self, limit: u64) -> Result<Vec<u8>, CheckpointError> {
         if self.bytes > limit {
             return Err(CheckpointError::Limit {

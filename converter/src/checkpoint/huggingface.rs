@@ -10,12 +10,13 @@ use super::{CheckpointError, TensorInfo, safetensors};
 
 const WHOLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// A configuration has a few kilobytes; parsed JSON takes up to 16 times its text.
+/// Largest configuration. Usual ones have a few kilobytes; parsed JSON takes up to 16 times its
+/// text.
 const CONFIG_LIMIT: u64 = 4 << 20;
-/// An index names every tensor: 10 MB for the largest models there are.
+/// Largest index, which names every tensor; the largest known ones have 10 MB.
 const INDEX_LIMIT: u64 = 64 << 20;
 
-/// What opening a folder finds.
+/// An open folder.
 pub(super) struct Folder {
     pub(super) files: Vec<SourceFile>,
     pub(super) tensors: Vec<TensorInfo>,
@@ -27,7 +28,7 @@ pub(super) fn open(folder: &Path) -> Result<Folder, CheckpointError> {
     let config = read_json(&folder.join("config.json"), CONFIG_LIMIT)?
         .ok_or_else(|| CheckpointError::MissingFile { folder: folder.into(), file: "config.json" })?;
     let generation_config = read_json(&folder.join("generation_config.json"), CONFIG_LIMIT)?;
-    // The whole file wins over an index beside it, as in `transformers`.
+    // As in `transformers`, the single file takes precedence over an index beside it.
     let (files, tensors) = if !exists(&folder.join(WHOLE))? && exists(&folder.join(INDEX))? {
         open_shards(folder)?
     } else {
@@ -38,7 +39,7 @@ pub(super) fn open(folder: &Path) -> Result<Folder, CheckpointError> {
     Ok(Folder { files, tensors, config, generation_config })
 }
 
-/// The one safetensors file of a folder without an index.
+/// The only safetensors file of a folder without an index.
 fn single(folder: &Path) -> Result<PathBuf, CheckpointError> {
     if exists(&folder.join(WHOLE))? {
         return Ok(folder.join(WHOLE));

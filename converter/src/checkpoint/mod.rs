@@ -1,7 +1,8 @@
-//! The reading side: a checkpoint is opened, its tensors listed, any tensor or range of its rows loaded as f32.
+//! Reading of checkpoints: opens one, lists its tensors, and loads any tensor or range of rows as
+//! f32.
 //!
-//! Sources are Hugging Face folders and GGUF files. Everything a file says is checked when it is opened, so that
-//! loading can fail only where the disk does, the file changes, or a type has no decoder.
+//! Sources are Hugging Face folders and GGUF files. Opening checks everything in a file, so loading
+//! fails only where the disk fails, the file changes, or a type has no decoder.
 
 mod decode;
 mod error;
@@ -39,7 +40,7 @@ use packed::Packed;
 
 const CHECKSUM_CHUNK_BYTES: u64 = 1 << 20;
 
-/// The kinds of checkpoint.
+/// Kinds of checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind {
     /// A folder with `config.json` and safetensors.
@@ -55,7 +56,7 @@ pub struct Checkpoint {
     files: Vec<SourceFile>,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
-    /// The matrices of a quantized checkpoint, which several tensors hold.
+    /// Matrices of a quantized checkpoint, each stored in several tensors.
     packed: HashMap<String, Packed>,
     about: About,
 }
@@ -69,7 +70,8 @@ enum About {
 impl Checkpoint {
     /// Opens a Hugging Face folder, a GGUF file or the first file of a split GGUF.
     ///
-    /// Reads and checks all headers, no weights. A GGUF file without tensors (a vocabulary) is valid.
+    /// Reads and checks all headers, no weights. A GGUF file without tensors (a vocabulary) is
+    /// valid.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let (files, tensors, packed, about) = if path.is_dir() {
             let folder = huggingface::open(path)?;
@@ -92,7 +94,7 @@ impl Checkpoint {
         Ok(Self { path: path.into(), files, tensors, by_name, packed, about })
     }
 
-    /// What was opened.
+    /// The kind of checkpoint.
     pub fn kind(&self) -> SourceKind {
         match self.about {
             About::HuggingFace { .. } => SourceKind::HuggingFace,
@@ -100,7 +102,7 @@ impl Checkpoint {
         }
     }
 
-    /// The path it was opened by.
+    /// The path given to [`Checkpoint::open`].
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -110,7 +112,7 @@ impl Checkpoint {
         self.files.iter().map(SourceFile::path)
     }
 
-    /// All tensors, in the order of their files and of their place there.
+    /// All tensors, ordered by file and by position in the file.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
         self.tensors.iter()
     }
@@ -129,10 +131,11 @@ impl Checkpoint {
         Ok(out)
     }
 
-    /// The values of `rows`, decoded a chunk at a time on all cores; `out` has `rows.len() · cols` of them.
+    /// The values of `rows`, decoded a chunk at a time on all cores; `out` has `rows.len() · cols`
+    /// of them.
     ///
-    /// Rows are those of the tensor seen as [`TensorInfo::rows`] × [`TensorInfo::cols`]: a vector is one row, the
-    /// matrices of a stack follow each other.
+    /// Rows are those of the tensor seen as [`TensorInfo::rows`] × [`TensorInfo::cols`]: a vector
+    /// is one row, the matrices of a stack follow each other.
     pub fn load_rows_f32(
         &self,
         name: &str,
@@ -152,13 +155,13 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The stored bytes of a tensor, for block formats that can be carried over without loss.
+    /// The stored bytes of a tensor, for a lossless repack of block formats.
     pub fn raw(&self, name: &str) -> Result<Vec<u8>, CheckpointError> {
         self.raw_rows(name, 0..self.find(name)?.rows())
     }
 
-    /// The stored bytes of `rows`; of a matrix of a quantized checkpoint the values of [`SourceType::Packed`], which
-    /// are put together while they are read.
+    /// The stored bytes of `rows`. For a matrix of a quantized checkpoint: values of
+    /// [`SourceType::Packed`], assembled while they are read.
     pub fn raw_rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<u8>, CheckpointError> {
         let tensor = self.find(name)?;
         let Some(packed) = self.packed.get(name) else {
@@ -168,7 +171,7 @@ impl Checkpoint {
         packed.read(&self.files, rows)
     }
 
-    /// Whether several tensors of the files hold this one.
+    /// Whether several tensors of the files make up this one.
     pub fn is_packed(&self, name: &str) -> bool {
         self.packed.contains_key(name)
     }
@@ -189,7 +192,7 @@ impl Checkpoint {
         }
     }
 
-    /// The keys of a GGUF file, of a split one those of its first part.
+    /// The keys of a GGUF file; for a split one, those of its first part.
     pub fn metadata(&self) -> Option<&GgufMetadata> {
         match &self.about {
             About::HuggingFace { .. } => None,
@@ -197,7 +200,7 @@ impl Checkpoint {
         }
     }
 
-    /// What describes the tokenizer; reads the files of a Hugging Face folder anew at each call.
+    /// The tokenizer's description. Reads the files of a Hugging Face folder again at each call.
     pub fn tokenizer_files(&self) -> Result<TokenizerSource<'_>, CheckpointError> {
         Ok(match &self.about {
             About::HuggingFace { .. } => TokenizerSource::Files(Box::new(TokenizerFiles::read(&self.path)?)),
@@ -205,8 +208,8 @@ impl Checkpoint {
         })
     }
 
-    /// XXH3-128 of the weight files, one after the other in the order of [`Self::files`]: what
-    /// `cat FILES | xxhsum -H2` prints. Reads every byte once.
+    /// XXH3-128 of the weight files, concatenated in the order of [`Self::files`]: the result of
+    /// `cat FILES | xxhsum -H2`. Reads every byte once.
     pub fn checksum(&self) -> Result<u128, CheckpointError> {
         let mut hash = Xxh3::new();
         let mut buffer = Vec::new();
@@ -233,7 +236,7 @@ impl Checkpoint {
     }
 }
 
-/// Checks that `file` begins as GGUF does.
+/// Checks the first bytes of a GGUF file.
 fn check_magic(file: &SourceFile) -> Result<(), CheckpointError> {
     let mut found = [0; gguf::MAGIC.len()];
     let count = file.bytes().min(found.len() as u64) as usize;

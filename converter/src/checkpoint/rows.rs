@@ -1,4 +1,4 @@
-//! A tensor's values in the file's order of rows, still as the source stores them.
+//! The values of a tensor, in the row order of the file and the type of the source.
 
 use std::ops::Range;
 
@@ -9,15 +9,16 @@ use super::families::{Binding, RowMap};
 use super::survey::Survey;
 use super::{Checkpoint, CheckpointError};
 
-/// Weights handled at a time, which bounds memory: some tens of megabytes whatever the model.
+/// Weights handled at a time. Limits memory to some tens of megabytes for any model.
 pub(crate) const BAND_VALUES: usize = 1 << 22;
 
-/// Rows of a matrix handled at a time: whole blocks of tiles.
+/// Rows of a matrix handled at a time: whole blocks of 16 rows.
 pub(crate) fn band_rows(binding: &Binding) -> usize {
     (BAND_VALUES / binding.cols / TILE_ROWS * TILE_ROWS).max(TILE_ROWS)
 }
 
-/// The stored bytes of some rows of a matrix: one row after the other, each `cols` values of the binding's type.
+/// The stored bytes of some rows of a matrix, one row after the other: `cols` values of the
+/// binding's type each.
 pub(crate) fn read_rows(
     checkpoint: &Checkpoint,
     binding: &Binding,
@@ -41,7 +42,7 @@ pub(crate) fn read_rows(
     Ok(gathered)
 }
 
-/// Rows that the source has as columns.
+/// Rows that are columns in the source.
 fn read_columns(
     checkpoint: &Checkpoint,
     binding: &Binding,
@@ -88,7 +89,7 @@ pub(crate) fn survey(checkpoint: &Checkpoint, binding: &Binding) -> Result<Surve
     Ok(survey)
 }
 
-/// The checked values of stored rows, the first of which is `first_row` of the matrix.
+/// The checked values of stored rows; `first_row` is the index of the first one in the matrix.
 pub(crate) fn decode_rows(
     binding: &Binding,
     first_row: usize,
@@ -109,7 +110,8 @@ pub(crate) fn decode_rows(
     Err(CheckpointError::NotFinite { tensor, id, row, column, value })
 }
 
-/// The checked values of some rows of a matrix. Those of a transposed or packed tensor are gathered from all of it.
+/// The checked values of some rows of a matrix. A transposed or packed tensor is read as a whole
+/// for them.
 pub(crate) fn load_rows(
     checkpoint: &Checkpoint,
     binding: &Binding,

@@ -1,7 +1,8 @@
-//! The safetensors header: 8 bytes of length, that much JSON, then the tensors without holes.
+//! The safetensors header: 8 bytes of length, that many bytes of JSON, then the tensors without
+//! gaps.
 //!
-//! Parsed here rather than by the `safetensors` crate, which wants the whole file in one slice, keeps the last of
-//! two tensors with one name and names neither of two values that disagree.
+//! Parsed here, not by the `safetensors` crate: that crate needs the whole file in one slice, keeps
+//! the last of two tensors with one name, and its errors name neither of two values that disagree.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -11,11 +12,12 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::file::SourceFile;
 use super::{CheckpointError, SourceType, TensorInfo};
 
-/// The limit that the format sets itself.
+/// The limit of the format.
 const HEADER_LIMIT: u64 = 100_000_000;
 const LENGTH_BYTES: u64 = 8;
 
-/// Lists the tensors of `file`, the checkpoint's `index`-th, in the order of their data.
+/// Lists the tensors of `file`, number `index` of the checkpoint's files, in the order of their
+/// data.
 pub(crate) fn read_header(file: &SourceFile, index: usize) -> Result<Vec<TensorInfo>, CheckpointError> {
     let json = read_json(file)?;
     let path = || file.path().to_path_buf();
@@ -26,7 +28,7 @@ pub(crate) fn read_header(file: &SourceFile, index: usize) -> Result<Vec<TensorI
     place(file, index, data_start, header.0)
 }
 
-/// What the file says of itself, nothing where it says nothing.
+/// The file's metadata; empty where it has none.
 pub(crate) fn read_metadata(file: &SourceFile) -> Result<BTreeMap<String, String>, CheckpointError> {
     #[derive(serde::Deserialize)]
     struct Metadata {
@@ -66,7 +68,7 @@ fn read_json(file: &SourceFile) -> Result<Vec<u8>, CheckpointError> {
     Ok(json)
 }
 
-/// Checks that the tensors fill the file from `data_start` to its end, each with the bytes that it needs.
+/// Checks that the tensors fill the file from `data_start` to its end, each with its proper size.
 fn place(
     file: &SourceFile,
     index: usize,
@@ -135,7 +137,8 @@ struct Entry {
     data_offsets: [u64; 2],
 }
 
-/// All entries in the order of the text, so that duplicates stay visible; `__metadata__` is skipped.
+/// All entries in the order of the text, so that duplicates remain visible; `__metadata__` is
+/// skipped.
 struct Header(Vec<(String, Entry)>);
 
 impl<'de> Deserialize<'de> for Header {

@@ -1,4 +1,4 @@
-//! What the codes and scales of a quantized matrix ask of an encoding.
+//! Survey of the codes and scales of a quantized matrix: the requirements on an encoding.
 
 use half::f16;
 use pith_format::Encoding;
@@ -9,25 +9,25 @@ use super::scale_and_code;
 /// Largest relative error of a number rounded to a normal f16.
 const F16_ROUNDING: f32 = 1.0 / 2048.0;
 
-/// What a code of −128 becomes, which symmetric encodings of 8 bits lack. One step of the outermost weight of a group is
-/// less than rounding all weights anew.
+/// Replacement for a code of −128, which symmetric encodings of 8 bits lack. The error, one step in
+/// the outermost weight of a group, is less than that of rounding all weights again.
 pub(crate) const CLIPPED: i16 = -127;
 
-/// What the codes of a packed matrix ask of an encoding.
+/// Requirements of a packed matrix on an encoding.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Survey {
     pub(crate) low: i16,
     pub(crate) high: i16,
-    /// Of the groups that encodings have, the widest within which no scale changes; 0 where none is so even.
+    /// The widest group of any encoding within which no scale changes; 0 where there is none.
     pub(crate) group_cols: usize,
-    /// Every scale is a number of f16.
+    /// Whether every scale is an f16 number.
     pub(crate) exact: bool,
-    /// Every scale comes within [`F16_ROUNDING`] of one.
+    /// Whether every scale is within [`F16_ROUNDING`] of an f16 number.
     pub(crate) near: bool,
 }
 
 impl Survey {
-    /// Of no values.
+    /// The survey of no values.
     pub(super) fn empty() -> Self {
         Self { low: 0, high: 0, group_cols: widths().max().unwrap_or(0), exact: true, near: true }
     }
@@ -64,7 +64,7 @@ impl Survey {
         survey
     }
 
-    /// Whether the encoding's codes and groups can be these.
+    /// Whether the encoding holds these codes and groups.
     pub(crate) fn fits(&self, grouped: &Grouped) -> bool {
         let (low, high) = grouped.code_range();
         let in_range = i16::from(low) <= self.low.max(CLIPPED) && self.high <= i16::from(high);
@@ -75,7 +75,7 @@ impl Survey {
             && grouped.group_cols <= self.group_cols
     }
 
-    /// Why no encoding of such codes takes them, or what it costs: a part of a sentence.
+    /// Why no encoding of such codes fits, or the loss: part of a sentence.
     pub(crate) fn about(&self) -> String {
         let codes = format!("codes from {} to {}", self.low, self.high);
         match (self.group_cols, self.near) {
@@ -86,7 +86,8 @@ impl Survey {
     }
 }
 
-/// The widths of groups that encodings have. Each divides the next, so that what is even over one is so over those below.
+/// The group widths of all encodings. Each divides the next: scales constant over one width are
+/// constant over all smaller ones.
 fn widths() -> impl Iterator<Item = usize> {
     Encoding::ALL.iter().filter_map(|encoding| encoding.grouped()).map(|grouped| grouped.group_cols)
 }

@@ -1,4 +1,4 @@
-//! A tensor's place in its file, and its way from there to f32.
+//! The position of a tensor in its file, and its decoding to f32.
 
 use std::ops::Range;
 
@@ -7,10 +7,11 @@ use rayon::prelude::*;
 use super::file::SourceFile;
 use super::{CheckpointError, SourceType};
 
-/// Raw bytes that one thread holds while it decodes: large enough to amortise a read, small against a tensor.
+/// Raw bytes that one thread decodes at a time: large enough to amortise a read, small compared
+/// with a tensor.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// What a checkpoint says about one tensor.
+/// A tensor's description in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TensorInfo {
@@ -20,7 +21,7 @@ pub struct TensorInfo {
     pub dtype: SourceType,
     /// Dimensions, outermost first; for GGUF the reverse of the file's order. Empty for a scalar.
     pub shape: Vec<usize>,
-    /// Bytes in the file, of all the tensors that hold it.
+    /// Bytes in the file, over all tensors that make it up.
     pub bytes: u64,
     /// Index of the file among the checkpoint's files.
     pub(crate) file: usize,
@@ -44,16 +45,17 @@ impl TensorInfo {
         self.shape.iter().product()
     }
 
-    /// Sizes `shape` for `dtype`; `None` if it overflows or gives no whole blocks.
+    /// The shape and size of a tensor; `None` on overflow or if the shape is not whole blocks.
     ///
-    /// Also bounds the product of any dimensions, so that `rows` and `elements` cannot overflow later.
+    /// Also limits the product of any dimensions, so that `rows` and `elements` cannot overflow
+    /// later.
     pub(super) fn sized(dtype: SourceType, shape: &[u64]) -> Option<(Vec<usize>, u64)> {
         let dims = shape.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<_>>>()?;
         dims.iter().try_fold(1usize, |product, &d| product.checked_mul(d.max(1)))?;
         Some((dims, dtype.bytes_of(shape.iter().product())?))
     }
 
-    /// How many values `rows` hold; an error where the tensor has no such rows.
+    /// The number of values in `rows`; an error where the tensor has no such rows.
     pub(super) fn values_of(&self, rows: &Range<usize>) -> Result<usize, CheckpointError> {
         self.row_bytes(rows)?;
         Ok(rows.len() * self.cols())
@@ -72,7 +74,7 @@ impl TensorInfo {
         let bytes_up_to = |row: usize| self.dtype.bytes_of((row * self.cols()) as u64);
         match (bytes_up_to(rows.start), bytes_up_to(rows.end)) {
             (Some(start), Some(end)) => Ok(start..end),
-            // Only packed sub-byte types without a decoder have rows of broken blocks.
+            // Only packed sub-byte types without a decoder have rows that end within a block.
             _ => Err(CheckpointError::Rows {
                 tensor: self.name.clone(),
                 rows: 1,
@@ -90,7 +92,7 @@ impl TensorInfo {
         Ok(out)
     }
 
-    /// An error where there is no decoder.
+    /// An error where the type has no decoder.
     pub(super) fn check_loadable(&self, file: &SourceFile) -> Result<(), CheckpointError> {
         if self.dtype.is_loadable() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What a checkpoint brings to build its tokenizer from.
+//! The sources for a tokenizer in a checkpoint.
 
 use std::path::Path;
 
@@ -9,12 +9,13 @@ use super::file::SourceFile;
 use super::gguf::GgufMetadata;
 use super::huggingface::{exists, read_json};
 
-/// The largest vocabulary file there is has 35 MB.
+/// Limit for a vocabulary file; the largest known one has 35 MB.
 const FILE_LIMIT: u64 = 256 << 20;
-/// Parsed as JSON, which takes up to 16 times its text; the largest there is has 1.2 MB.
+/// Limit for a configuration, which takes up to 16 times its text as JSON; the largest known one
+/// has 1.2 MB.
 const CONFIG_LIMIT: u64 = 16 << 20;
 
-/// Where a tokenizer is described.
+/// The description of a tokenizer.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TokenizerSource<'a> {
@@ -24,7 +25,7 @@ pub enum TokenizerSource<'a> {
     Gguf(&'a GgufMetadata),
 }
 
-/// The tokenizer's files in a Hugging Face folder, those that exist.
+/// The tokenizer files that exist in a Hugging Face folder.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct TokenizerFiles {
@@ -47,7 +48,7 @@ pub struct TokenizerFiles {
 }
 
 impl TokenizerFiles {
-    /// Reads the files of `folder`; it need not hold any weights.
+    /// Reads the files of `folder`, with or without weights.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let file = |name: &str| {
             let path = folder.join(name);
@@ -67,7 +68,8 @@ impl TokenizerFiles {
         })
     }
 
-    /// `chat_template.jinja`, else the configuration's template, of several the one named `default`.
+    /// `chat_template.jinja`, else the configuration's template; of several, the one named
+    /// `default`.
     pub fn chat_template(&self) -> Option<&str> {
         if let Some(template) = &self.chat_template_jinja {
             return Some(template);

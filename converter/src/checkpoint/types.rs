@@ -1,4 +1,4 @@
-//! The one table of storage types: names, identifiers, block sizes, decoders.
+//! The table of storage types: names, identifiers, block sizes, decoders.
 
 use super::decode::{blocks, k_quants, packed, plain};
 
@@ -16,15 +16,15 @@ struct Row {
 
 macro_rules! source_types {
     ($($variant:ident $name:literal $ggml:expr, $safetensors:literal, $len:literal, $bytes:literal, $decode:expr;)*) => {
-        /// How a tensor's values are stored in its file.
+        /// Storage type of a tensor in its file.
         ///
-        /// Types that no decoder exists for can be listed, sized and read raw, never loaded.
+        /// Types without a decoder can be listed, sized and read raw, but not loaded.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum SourceType { $(#[doc = concat!("`", $name, "`: ", $len, " values in ", $bytes, " bytes.")] $variant),* }
 
         impl SourceType {
-            /// Every type there is, in the table's order.
+            /// All types, in the table's order.
             pub const ALL: &'static [SourceType] = &[$(SourceType::$variant),*];
 
             fn row(self) -> &'static Row {
@@ -54,7 +54,7 @@ source_types! {
     Q5K      "Q5_K"     Some(13), false, 256, 176, Some(k_quants::q5_k);
     Q6K      "Q6_K"     Some(14), false, 256, 210, Some(k_quants::q6_k);
     Iq4Xs    "IQ4_XS"   Some(23), false, 256, 136, Some(k_quants::iq4_xs);
-    // A matrix of a quantized checkpoint as it is put together: an f32 scale and an i16 code a value.
+    // An assembled matrix of a quantized checkpoint: an f32 scale and an i16 code for each value.
     Packed   "PACKED"   None,     false, 1,   6,   Some(packed::decode);
     F64      "F64"      Some(28), true,  1,   8,   None;
     I64      "I64"      Some(27), true,  1,   8,   None;
@@ -91,17 +91,17 @@ source_types! {
 }
 
 impl SourceType {
-    /// The name that the file formats use.
+    /// The name in the file formats.
     pub fn name(self) -> &'static str {
         self.row().name
     }
 
-    /// Values in a block; 1 for plain numbers.
+    /// Values per block; 1 for plain numbers.
     pub fn block_len(self) -> usize {
         self.row().block_len
     }
 
-    /// Bytes in a block.
+    /// Bytes per block.
     pub fn block_bytes(self) -> usize {
         self.row().block_bytes
     }
@@ -111,9 +111,10 @@ impl SourceType {
         self.row().decode.is_some()
     }
 
-    /// Decodes whole blocks; `None` where the type is not loadable.
+    /// Decodes whole blocks; `None` where the type cannot be loaded.
     ///
-    /// Panics unless `bytes` is a whole number of blocks and `out` has room for exactly their values.
+    /// Panics unless `bytes` is a whole number of blocks and `out` has exactly the length of their
+    /// values.
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) -> Option<()> {
         let decode = self.row().decode?;
         assert_eq!(bytes.len() % self.block_bytes(), 0, "{self}: bytes are not whole blocks");
@@ -122,12 +123,12 @@ impl SourceType {
         Some(())
     }
 
-    /// The type that a GGUF file calls `id`.
+    /// The type with this `id` in GGUF files.
     pub fn from_ggml_id(id: u32) -> Option<Self> {
         Self::ALL.iter().copied().find(|t| t.row().ggml_id == Some(id))
     }
 
-    /// The type that a safetensors header calls `name`.
+    /// The type with this `name` in safetensors headers.
     pub fn from_safetensors_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|t| t.row().safetensors && t.row().name == name)
     }
@@ -138,7 +139,7 @@ impl SourceType {
         names.join(", ")
     }
 
-    /// Bytes of `elements` values; `None` if they are no whole number of blocks or overflow.
+    /// Bytes of `elements` values; `None` on overflow, or if they are not whole blocks.
     pub(crate) fn bytes_of(self, elements: u64) -> Option<u64> {
         let block_len = self.block_len() as u64;
         let blocks = elements.is_multiple_of(block_len).then_some(elements / block_len)?;

@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, GgufMetadata, TokenizerFiles, TokenizerSource};
 
-/// The largest vocabulary file there is has 35 MB.
+/// Limit for a vocabulary file; the largest known one has 35 MB.
 const FILE_LIMIT: u64 = 256 << 20;
 
-/// What goes into the file beside the weights.
+/// Contents of the file besides the weights.
 #[derive(Debug, Default)]
 pub(crate) struct Vocabulary {
     /// The tokenizer as a blob.
@@ -27,7 +27,7 @@ pub(crate) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// `vocab_len`: tokens that the model knows.
+    /// `vocab_len`: number of tokens that the model knows.
     pub(crate) fn of(
         checkpoint: &Checkpoint,
         vocab_len: usize,
@@ -57,8 +57,8 @@ impl Vocabulary {
     }
 }
 
-/// The tokenizer of a checkpoint, of a folder or GGUF file with a vocabulary alone, or of one `tokenizer.json` or
-/// sentencepiece `tokenizer.model`.
+/// The tokenizer of a checkpoint, of a folder or GGUF file that holds only a vocabulary, or of a
+/// single `tokenizer.json` or sentencepiece `tokenizer.model`.
 pub fn load_tokenizer(source: &Path) -> Result<Tokenizer, CheckpointError> {
     let missing = || CheckpointError::NoTokenizer { path: source.into() };
     if source.is_dir() {
@@ -89,7 +89,7 @@ fn failed(path: &Path) -> impl Fn(TokenizerError) -> CheckpointError {
 
 fn first_bytes(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     let opened = |source| CheckpointError::Open { path: path.into(), source };
-    // Opening a pipe would wait for its writer.
+    // Opening a pipe would block until it has a writer.
     if !fs::metadata(path).map_err(opened)?.is_file() {
         return Err(CheckpointError::NotAFile { path: path.into() });
     }
@@ -114,7 +114,7 @@ fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     Ok(bytes)
 }
 
-/// The tokenizer of a Hugging Face folder: of several descriptions the most exact one.
+/// The tokenizer of a Hugging Face folder, from the most exact of its descriptions.
 fn from_files(files: &TokenizerFiles) -> Result<Option<Tokenizer>, TokenizerError> {
     if let Some(json) = &files.tokenizer_json {
         return from_tokenizer_json(json.as_bytes()).map(Some);
@@ -127,8 +127,9 @@ fn from_files(files: &TokenizerFiles) -> Result<Option<Tokenizer>, TokenizerErro
     from_vocab_and_merges(vocab.as_bytes(), merges.as_bytes(), &pre, &configuration(files)?).map(Some)
 }
 
-/// How text was split before pairs were merged, which neither `vocab.json` nor `merges.txt` says, shows in the tokens:
-/// a rule that cuts every digit off, as Qwen2's, leaves none with two; Llama 3's none with four.
+/// The pre-tokenizer of a vocabulary. Neither `vocab.json` nor `merges.txt` names it, but the
+/// tokens show it: a rule that separates every digit, as Qwen2's, leaves no token of two digits;
+/// Llama 3's leaves none of four.
 fn pre_tokenizer(vocab_json: &str) -> &'static str {
     let tokens: HashMap<String, IgnoredAny> = serde_json::from_str(vocab_json).unwrap_or_default();
     let digits = |token: &String| token.split(|c: char| !c.is_ascii_digit()).map(str::len).max();
@@ -139,7 +140,7 @@ fn pre_tokenizer(vocab_json: &str) -> &'static str {
     }
 }
 
-/// `tokenizer_config.json`, completed by the files that came before it.
+/// `tokenizer_config.json`, completed from the older files.
 fn configuration(files: &TokenizerFiles) -> Result<TokenizerConfig, TokenizerError> {
     let mut config = match &files.tokenizer_config {
         Some(value) => TokenizerConfig::from_json(value.to_string().as_bytes())?,
@@ -172,7 +173,7 @@ fn configuration(files: &TokenizerFiles) -> Result<TokenizerConfig, TokenizerErr
     Ok(config)
 }
 
-/// The tokenizer of a GGUF file; `None` where it has none, or says so.
+/// The tokenizer of a GGUF file; `None` where it has none, or declares none.
 fn from_metadata(
     checkpoint: &Checkpoint,
     metadata: &GgufMetadata,

@@ -1,4 +1,4 @@
-//! A folder that appears whole or not at all.
+//! A folder that appears complete or not at all.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,7 +8,7 @@ use pith_format::{folder_of, sync_folder, temporary_name};
 
 use crate::error::ConvertError;
 
-/// Files on their way into a new folder.
+/// Files of a new folder, before it has its name.
 pub(super) struct Staging {
     output: PathBuf,
     temporary: PathBuf,
@@ -49,7 +49,7 @@ impl Staging {
         io::Write::write_all(&mut file, bytes).and_then(|()| file.sync_all()).map_err(failed(&path, "write"))
     }
 
-    /// Copies a file of another folder, if that has it.
+    /// Copies a file of another folder, if it exists there.
     pub(super) fn copy(&mut self, from: &Path, name: &str) -> Result<(), ConvertError> {
         let source = from.join(name);
         if !source.is_file() {
@@ -60,7 +60,7 @@ impl Staging {
         copied.and_then(|_| file.sync_all()).map_err(failed(&source, "copy"))
     }
 
-    /// Gives the folder its name; the names of its files.
+    /// Gives the folder its name; returns the names of its files.
     pub(super) fn finish(mut self) -> Result<Vec<String>, ConvertError> {
         if self.output.is_dir() {
             // Some systems rename onto an empty folder, others do not.
@@ -75,12 +75,12 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // After `finish` the temporary name is gone and this finds nothing.
+        // After `finish` the temporary name is gone and this does nothing.
         let _ = fs::remove_dir_all(&self.temporary);
     }
 }
 
-/// What went wrong with a file.
+/// Turns an I/O error into one that names the file and the action.
 pub(super) fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> ConvertError {
     let path = path.to_path_buf();
     move |source| ConvertError::Write { path, action, source }

@@ -1,8 +1,9 @@
-//! The way back: a `.pith` file as a Hugging Face folder, its weights decoded, for other tools to read and check.
+//! Export: a `.pith` file as a Hugging Face folder, with decoded weights, for other tools to read
+//! and check.
 //!
-//! Names, configuration and tokenizer files come from the original checkpoint where it is given. Without it names come
-//! from the family's table, and the configuration is put together again for the families that allow it; the tokenizer
-//! in the file cannot be turned back.
+//! Names, configuration and tokenizer files come from the original checkpoint where it is given.
+//! Without it, names come from the family's table, and the configuration is reconstructed for the
+//! families that allow it. The tokenizer in the file cannot be converted back.
 
 mod folder;
 mod safetensors;
@@ -40,7 +41,7 @@ const COPIED: &[&str] = &[
 /// How exported weights are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExportType {
-    /// 16 bits, 11 of them significant: rounds the product of a scale and a code.
+    /// 16 bits, 11 of them significant: rounds the products of scale and code.
     #[default]
     F16,
     /// 16 bits, 8 of them significant.
@@ -60,14 +61,14 @@ impl ExportType {
     }
 }
 
-/// How to export.
+/// Options of an export.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
     /// The folder of the checkpoint that the file was made from.
     pub like: Option<PathBuf>,
     /// How weights are stored.
     pub dtype: ExportType,
-    /// Bytes from which on weights go into several files.
+    /// Size in bytes at which weights are split into several files.
     pub shard_bytes: u64,
 }
 
@@ -77,22 +78,22 @@ impl Default for ExportOptions {
     }
 }
 
-/// What was written.
+/// Result of an export.
 #[derive(Clone, Debug)]
 pub struct ExportReport {
-    /// Tensors of the checkpoint.
+    /// Number of tensors in the checkpoint.
     pub tensor_count: usize,
     /// Their bytes.
     pub tensor_bytes: u64,
     /// Names of the files, in the folder.
     pub files: Vec<String>,
-    /// What a person should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
 /// Writes the model whose file is `bytes`, parsed as `index`, into the new folder `output`.
 ///
-/// Until all is done the files lie in a folder of a temporary name beside `output`; an error takes it away again.
+/// Until all files are written they lie in a temporary folder beside `output`; an error removes it.
 pub fn export(
     index: &Index,
     bytes: &[u8],
@@ -154,7 +155,7 @@ fn original(like: &Path, metadata: &Metadata) -> Result<(Value, Vec<Binding>), C
     Ok((config, bindings))
 }
 
-/// The two must be one model, names aside.
+/// Checks that both are the same model, names aside.
 fn compare(like: &Path, original: &ModelConfig, model: &ModelConfig) -> Result<(), ConvertError> {
     let values = |model: &ModelConfig| {
         let mut value = serde_json::to_value(model).expect("a configuration becomes JSON");
@@ -181,7 +182,7 @@ fn compare(like: &Path, original: &ModelConfig, model: &ModelConfig) -> Result<(
     Ok(())
 }
 
-/// Every tensor of the file must have a place, and every place its tensor.
+/// Checks that every tensor of the file has a place, and every place a tensor.
 fn check_bindings(index: &Index, bindings: &[Binding]) -> Result<(), ConvertError> {
     for binding in bindings {
         let found = index.entry(binding.id).map(|entry| (entry.rows as usize, entry.cols as usize));
@@ -199,7 +200,7 @@ fn check_bindings(index: &Index, bindings: &[Binding]) -> Result<(), ConvertErro
     }
 }
 
-/// The configuration of plain weights of `dtype`.
+/// The configuration for plain weights of `dtype`.
 fn adjusted(mut config: Value, model: &ModelConfig, dtype: ExportType) -> Value {
     if let Some(map) = config.as_object_mut() {
         map.remove("quantization_config");

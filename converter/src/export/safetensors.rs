@@ -9,14 +9,15 @@ use super::folder::{Staging, failed};
 use super::tensor::{Put, Target};
 use crate::error::ConvertError;
 
-/// Which tensors go into which file.
+/// Assignment of tensors to files.
 pub(super) struct Shards<'a, 'b> {
     files: Vec<Vec<&'a Target<'b>>>,
     dtype: ExportType,
 }
 
 impl<'a, 'b> Shards<'a, 'b> {
-    /// A new file begins where the next tensor would make the last one larger than `shard_bytes`.
+    /// A new file begins where the next tensor would make the current one larger than
+    /// `shard_bytes`.
     pub(super) fn plan(targets: &'a [Target<'b>], dtype: ExportType, shard_bytes: u64) -> Self {
         let (mut files, mut bytes): (Vec<Vec<_>>, u64) = (vec![Vec::new()], 0);
         for target in targets {
@@ -31,7 +32,7 @@ impl<'a, 'b> Shards<'a, 'b> {
         Self { files, dtype }
     }
 
-    /// Writes all files; `write` hands the bytes of a tensor on.
+    /// Writes all files; `write` supplies the bytes of a tensor.
     pub(super) fn write(
         &self,
         staging: &mut Staging,

@@ -1,4 +1,4 @@
-//! A tensor of the checkpoint, made of the roles that were taken from it.
+//! A tensor of the checkpoint, assembled from the roles that were taken from it.
 
 use half::{bf16, f16};
 use pith_format::{Index, Kind, Matrix, Role, TILE_ROWS, TensorId};
@@ -85,7 +85,7 @@ impl<'a> Target<'a> {
         origins.chunks(band_rows).try_for_each(|rows| put(&self.encode(&decode(&parts, rows, cols), dtype)?))
     }
 
-    /// For every row of the tensor, which part holds it and where.
+    /// For every row of the tensor, the part that holds it and the row's index there.
     fn origins(&self) -> Vec<(usize, usize)> {
         let mut origins = vec![None; self.rows()];
         for (index, part) in self.parts.iter().enumerate() {
@@ -113,7 +113,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// A matrix of the file, and what is added to it where it is a head in two parts.
+/// A matrix of the file, and its residual where it is a head in two parts.
 struct Stored<'a> {
     matrix: Matrix<'a>,
     rest: Option<Matrix<'a>>,
@@ -153,7 +153,7 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// The rows of these origins, one after the other.
+/// Decodes the rows of these origins, one after the other.
 fn decode(parts: &[Stored<'_>], origins: &[(usize, usize)], cols: usize) -> Vec<f32> {
     let mut values = vec![0.0; origins.len() * cols];
     let run = |(origins, values): (&[(usize, usize)], &mut [f32])| {

@@ -1,10 +1,12 @@
-//! Activation-aware scales: columns `j` of the matrices behind a norm, or behind another matrix, are multiplied by `s_j` and
-//! what gives their inputs is divided by it. The larger `s_j`, the smaller the error of column `j` beside the group's
-//! largest weight.
+//! Activation-aware scales (AWQ: Lin et al., arXiv 2306.00978). Column `j` of the matrices after a
+//! norm, or after another matrix, is multiplied by `s_j`, and the tensor that produces their inputs
+//! is divided by it. A larger `s_j` makes the error of column `j` smaller relative to the largest
+//! weight of its group.
 //!
-//! `s_j = E[|x_j|]^α` over the geometric mean of the extremes, `α` the one of 20 between 0 and 1 for which rounding to the nearest
-//! level changes the outputs least (Lin et al., arXiv 2306.00978); `α = 0` is no change. The outputs' change is
-//! `Σ e H eᵀ` over rows `e` of `(round(W·s)/s − W)`, `H = E[x xᵀ]`, here over at most [`SAMPLE_ROWS`] rows of each matrix.
+//! `s_j = E[|x_j|]^α`, divided by the geometric mean of the smallest and the largest. Of 20 values
+//! of `α` between 0 and 1, the one is chosen with which rounding to the nearest level changes the
+//! outputs least; `α = 0` is no change. The change of the outputs is `Σ e H eᵀ` over rows `e` of
+//! `(round(W·s)/s − W)` with `H = E[x xᵀ]`, here over at most [`SAMPLE_ROWS`] rows of each matrix.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,16 +23,16 @@ use crate::checkpoint::rows::load_rows;
 use crate::recipe::Transform;
 use crate::statistics::{Site, Statistics};
 
-/// Values of `α` that are tried.
+/// Number of values of `α` to try.
 const STEPS: usize = 20;
 
-/// Rows of a matrix by which they are compared.
+/// Rows of a matrix that the comparison uses.
 const SAMPLE_ROWS: usize = 256;
 
-/// Least scale before all are divided by the mean of the extremes, for columns that no input uses.
+/// Smallest scale before the division by the geometric mean, for columns that no input uses.
 const LEAST: f32 = 1e-4;
 
-/// What reads one thing, and what gives it.
+/// The matrices that read one input, and the tensors that produce it.
 struct Place {
     layer: usize,
     site: Site,
@@ -40,7 +42,7 @@ struct Place {
     behind: &'static [Role],
 }
 
-/// Scales the columns of matrices and what gives their inputs.
+/// Pass that scales the columns of matrices and divides the tensors that produce their inputs.
 #[derive(Default)]
 pub(crate) struct Awq {
     changes: Changes,
@@ -68,14 +70,14 @@ impl Pass for Awq {
     }
 
     fn apply(&self, group: &mut Group, _: Option<&Statistics>) -> Result<PassReport, PassError> {
-        // Members read one input, so all columns were multiplied by the same.
+        // Members read one input, so the scales of their columns are the same.
         let origin = group.members.first().map(|member| member.origin);
         group.input_scales = origin.and_then(|id| self.changes.col_scales(id)).cloned();
         Ok(self.changes.apply(group))
     }
 }
 
-/// Finds the scales of a model whose matrices get the encodings of the outline.
+/// Searches the scales of a model for the encodings of the outline.
 fn all_scales(
     checkpoint: &Checkpoint,
     outline: &Outline,
@@ -91,7 +93,8 @@ fn all_scales(
         }
         progress.item(&format!("scales of layer {}", place.layer));
         let behind: Vec<&Planned> = place.behind.iter().filter_map(|&role| find(place.layer, role)).collect();
-        // Matrices that are not rounded lose nothing. Where none of a place is, others may round them, mostly to 4 bits.
+        // Unrounded matrices lose nothing. Where this file rounds none of a place's matrices, the
+        // scales assume a later rounding to 4 bits, the usual choice.
         let rounded = behind.iter().filter_map(|tensor| {
             let encoding = tensor.encoding.filter(|encoding| encoding.grouped().is_some())?;
             Some((&tensor.source, encoding))
@@ -100,7 +103,7 @@ fn all_scales(
         if rounded.is_empty() {
             rounded.extend(behind.iter().map(|tensor| (&tensor.source, Encoding::Q4)));
         }
-        // Query heads share the values whose rows are divided.
+        // Query heads of one key/value head share the values whose rows are divided.
         let attention = model.layers[place.layer].attention().filter(|_| place.site == Site::Output);
         let heads = attention.map(|attention| (attention.head_dim, attention.query_heads.as_slice()));
         let Some(scales) = Search::new(checkpoint, statistics, &place, &rounded, heads)?.best() else {
@@ -122,7 +125,7 @@ fn all_scales(
     Ok(changes)
 }
 
-/// Where scales can go.
+/// Places where scales can be inserted.
 fn places(model: &ModelConfig, has: &dyn Fn(usize, Role) -> bool) -> Vec<Place> {
     let mut places = Vec::new();
     for (layer, config) in model.layers.iter().enumerate() {
@@ -140,7 +143,7 @@ fn places(model: &ModelConfig, has: &dyn Fn(usize, Role) -> bool) -> Vec<Place> 
         if has(layer, Role::FfnNorm) {
             add(Site::Ffn, &[Role::FfnNorm, Role::FfnNormBias], &[Role::Gate, Role::Up]);
         }
-        // Without a gate the non-linearity lies between.
+        // Without a gate the non-linearity lies between up and down.
         if has(layer, Role::Gate) {
             add(Site::Down, &[Role::Up, Role::UpBias], &[Role::Down]);
         }
@@ -148,12 +151,12 @@ fn places(model: &ModelConfig, has: &dyn Fn(usize, Role) -> bool) -> Vec<Place> 
     places
 }
 
-/// Of the columns of every query head, those of the first that shares a key and value head.
+/// The columns of the first query head of each key/value head.
 fn once(scales: &[f32], head_dim: usize, query_heads: &[usize]) -> Vec<f32> {
     groups(head_dim, query_heads).flat_map(|group| &scales[group][..head_dim]).copied().collect()
 }
 
-/// The mean over query heads that share a key and value head, for each of them.
+/// The mean over the query heads of each key/value head, repeated for every one of them.
 fn shared(values: &[f32], head_dim: usize, query_heads: &[usize]) -> Vec<f32> {
     let mut means = values.to_vec();
     for group in groups(head_dim, query_heads) {
@@ -166,7 +169,7 @@ fn shared(values: &[f32], head_dim: usize, query_heads: &[usize]) -> Vec<f32> {
     means
 }
 
-/// The columns of the query heads of each key head.
+/// The columns of the query heads that share each key/value head.
 fn groups(head_dim: usize, query_heads: &[usize]) -> impl Iterator<Item = Range<usize>> {
     query_heads.iter().scan(0, move |end, heads| {
         let start = *end;
@@ -175,14 +178,14 @@ fn groups(head_dim: usize, query_heads: &[usize]) -> impl Iterator<Item = Range<
     })
 }
 
-/// Everything that one choice of `α` depends on.
+/// Inputs of the search for `α`.
 struct Search {
     cols: usize,
     /// `E[|x|]`.
     magnitude: Vec<f32>,
     mean_square: Vec<f32>,
     gram: Vec<f32>,
-    /// Rows of each matrix, and what it is rounded to.
+    /// Sample rows of each matrix, and the encoding it is rounded to.
     samples: Vec<(Vec<f32>, Encoding)>,
 }
 
@@ -210,7 +213,7 @@ impl Search {
             let chosen = (0..count).map(|sample| sample * binding.rows / count);
             let mut rows = Vec::with_capacity(count * cols);
             if binding.transposed || binding.survey.is_some() {
-                // A row of such a tensor takes reading it all.
+                // One row of such a tensor cannot be read without the others.
                 let all = load_rows(checkpoint, binding, 0..binding.rows)?;
                 chosen.for_each(|row| rows.extend_from_slice(&all[row * cols..][..cols]));
             } else {
@@ -224,7 +227,7 @@ impl Search {
         Ok(Self { cols, magnitude, mean_square: stats.mean_square, gram, samples })
     }
 
-    /// The scales that cost least; `None` where none cost less than no scales.
+    /// The scales of the smallest cost; `None` where no scales reduce it.
     fn best(&self) -> Option<Vec<f32>> {
         let mut best = (self.cost(None), None);
         for step in 1..STEPS {
@@ -281,7 +284,7 @@ fn scales(magnitude: &[f32], alpha: f32) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    /// Inputs of which a few columns are large, and weights to go with them.
+    /// Inputs with a few large columns, and matching weights.
     fn search() -> Search {
         let cols = 128;
         let value = |at: usize| ((at * 2654435761) % 1009) as f32 / 504.5 - 1.0;

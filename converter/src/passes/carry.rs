@@ -1,4 +1,4 @@
-//! Codes that a source already holds: which encodings can take them over without rounding them again.
+//! Lossless repack: which encodings hold the codes of a quantized source, and the copying of codes.
 
 use half::f16;
 use pith_format::{Encoding, TILE_ROWS};
@@ -11,10 +11,11 @@ use crate::checkpoint::survey::CLIPPED;
 use crate::checkpoint::{SourceType, scale_and_code};
 use crate::statistics::Statistics;
 
-/// Values of a Q4_0 or Q8_0 block, which is a group of Q4 or Q8 too.
+/// Values of a Q4_0 or Q8_0 block, which is also a group of Q4 or Q8.
 const GROUP: usize = 32;
 
-/// Takes the checkpoint's codes over where the file's encoding holds them and no pass has changed the weights.
+/// Repacks the checkpoint's codes where the file's encoding holds them and no pass has changed the
+/// weights.
 pub(crate) struct Carry;
 
 impl Pass for Carry {
@@ -38,8 +39,8 @@ impl Pass for Carry {
     }
 }
 
-/// Rows of codes in an encoding that holds them. A block of 16 rows that has a code which the encoding lacks (−128, which
-/// ggml never writes) is rounded anew from its weights.
+/// Repacks rows of codes in an encoding that holds them. A block of 16 rows with a code that the
+/// encoding lacks (−128, which ggml never writes) is rounded again from its weights.
 pub(super) fn carry(codes: &Codes, encoding: Encoding, weights: &[f32], cols: usize) -> Rounded {
     let mut out = Rounded::new(encoding, weights.len() / cols, cols);
     let grouped = out.grouped();
@@ -71,7 +72,8 @@ pub(super) fn carry(codes: &Codes, encoding: Encoding, weights: &[f32], cols: us
 }
 
 impl Binding {
-    /// Whether the source's codes and scales become the file's, rather than be decoded and rounded again.
+    /// Whether the source's codes and scales are repacked without loss, not decoded and rounded
+    /// again.
     pub(crate) fn is_carried(&self, encoding: Encoding) -> bool {
         let Some(grouped) = encoding.grouped().filter(|_| self.offset == 0.0) else { return false };
         match self.dtype {
@@ -82,7 +84,8 @@ impl Binding {
         }
     }
 
-    /// The encoding that holds the source's values as they are: its own type, or the narrowest for its codes.
+    /// The encoding that holds the source's values exactly: that of the source's own type, or the
+    /// narrowest for its codes.
     pub(crate) fn kept(&self) -> Option<Encoding> {
         match self.dtype {
             SourceType::F32 => Some(Encoding::F32),
@@ -95,7 +98,7 @@ impl Binding {
     }
 }
 
-/// What a person should know of packed matrices that get these encodings.
+/// Warnings about packed matrices that get these encodings.
 pub(crate) fn warnings<'a>(matrices: impl Iterator<Item = (&'a Binding, Encoding)>) -> Vec<String> {
     let (mut rounded, mut inexact, mut clipped) = (Vec::new(), Vec::new(), Vec::new());
     for (binding, encoding) in matrices {
@@ -141,8 +144,8 @@ pub(crate) fn warnings<'a>(matrices: impl Iterator<Item = (&'a Binding, Encoding
     warnings
 }
 
-/// Scale and codes of a block of Q4_0 or Q8_0, which is a group of its encoding: 16 bytes with a first half of low and
-/// a second of high nibbles around 8, or 32 signed bytes.
+/// Scale and codes of a Q4_0 or Q8_0 block, which is a group of its encoding. Stored are 16 bytes
+/// of nibbles plus 8 (low nibbles: first half, high nibbles: second half) or 32 signed bytes.
 fn unpack_blocks(stored: &[u8], codes: &mut [i8]) -> f16 {
     assert_eq!(codes.len(), GROUP);
     let (scale, stored) = stored.split_at(2);
@@ -158,7 +161,8 @@ fn unpack_blocks(stored: &[u8], codes: &mut [i8]) -> f16 {
     f16::from_le_bytes([scale[0], scale[1]])
 }
 
-/// Scale and codes of a group of a packed matrix, all of whose values have one scale; the last of a row may be short.
+/// Scale and codes of a group of a packed matrix. All its values have one scale; the last group of
+/// a row may be short.
 fn unpack_values(stored: &[u8], codes: &mut [i8]) -> f16 {
     let values = stored.as_chunks().0;
     for (code, &value) in codes.iter_mut().zip(values) {
@@ -184,7 +188,7 @@ mod tests {
         (0..9).flat_map(block).collect()
     }
 
-    /// What the file holds of stored rows, and what they are.
+    /// Values of stored rows after the repack, and before it.
     fn carried(bytes: Vec<u8>) -> (Vec<f32>, Vec<f32>) {
         let mut weights = vec![0.0; 3 * COLS];
         SourceType::Q8_0.decode(&bytes, &mut weights).unwrap();

@@ -1,8 +1,9 @@
-//! Changes of basis that leave what a model computes as it is and make its matrices easier to round.
+//! Changes of basis: they keep the function of a model and make its matrices easier to round.
 //!
-//! Where nothing but linear maps lies between two matrices there is room for any invertible matrix and its inverse.
-//! [`hadamard`](super::hadamard) puts rotations there, [`awq`](super::awq) scales. Both are multiplied into the weights on
-//! either side: the file holds a model like any other, and running it costs nothing more.
+//! Between two matrices with only linear maps in between, any invertible matrix and its inverse can
+//! be inserted. [`hadamard`](super::hadamard) inserts rotations, [`awq`](super::awq) scales. Both
+//! are multiplied into the weights on either side: the file holds an ordinary model and costs the
+//! same to run.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use pith_format::TensorId;
 use super::rotation::Rotation;
 use super::{Extent, Group, PassReport};
 
-/// What becomes of a tensor `W`: columns are scaled and then rotated, rows are.
+/// Change of a tensor `W`: columns are first scaled, then rotated; so are rows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Change {
-    /// All values are 1: a norm whose weights went elsewhere.
+    /// All values become 1: a norm whose weights moved into other matrices.
     pub(super) ones: bool,
     pub(super) col_scales: Option<Arc<[f32]>>,
     pub(super) col_rotation: Option<Arc<Rotation>>,
@@ -23,7 +24,7 @@ pub(super) struct Change {
     pub(super) row_rotation: Option<Arc<Rotation>>,
 }
 
-/// What becomes of all of them.
+/// Changes of all tensors.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     changes: HashMap<TensorId, Change>,
@@ -34,12 +35,12 @@ impl Changes {
         self.changes.get(&id)
     }
 
-    /// What the columns of a matrix were multiplied by.
+    /// The factors of a matrix's columns.
     pub(super) fn col_scales(&self, id: TensorId) -> Option<&Arc<[f32]>> {
         self.of(id)?.col_scales.as_ref()
     }
 
-    /// What must be in memory to change a tensor: all of it where rows are mixed.
+    /// The rows that must be in memory to change a tensor: all of them where rows are mixed.
     pub(super) fn extent(&self, id: TensorId) -> Extent {
         let mixes_rows = self.of(id).is_some_and(|change| change.row_rotation.is_some());
         if mixes_rows { Extent::Matrix } else { Extent::Rows }
@@ -63,7 +64,7 @@ impl Changes {
 }
 
 impl Change {
-    /// Changes rows from `first` on; all of them where rows are rotated.
+    /// Changes the rows from `first` on. Where rows are rotated, `values` must hold all of them.
     fn apply(&self, first: usize, cols: usize, values: &mut [f32]) {
         if self.ones {
             values.fill(1.0);

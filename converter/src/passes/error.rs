@@ -1,4 +1,4 @@
-//! Everything that can stop a pass.
+//! Errors of passes.
 
 use pith_format::{Encoding, TensorId};
 
@@ -17,26 +17,26 @@ pub enum PassError {
     /// The statistics cannot be read.
     #[error(transparent)]
     Statistics(#[from] StatisticsError),
-    /// A calibration of other widths than the checkpoint's.
+    /// Statistics whose width differs from the checkpoint's.
     #[error("{id} has {expected} columns, the calibration's {found}")]
     CalibrationCols { id: TensorId, expected: usize, found: usize },
-    /// GPTQ, or AWQ's scales, without what they rest on.
+    /// GPTQ or AWQ without the statistics they need.
     #[error(
         "{id} cannot be rounded so: gptq and awq need a calibration with Hessians: make one with `pith calibrate --hessians`"
     )]
     NoHessians { id: TensorId },
-    /// A Hessian that rounding cannot rest on.
+    /// A Hessian that cannot be factored.
     #[error("{id}: {source}")]
     Hessian { id: TensorId, source: FeedbackError },
-    /// A model whose basis cannot be changed so.
+    /// A model that does not allow this change of basis.
     #[error("transform {name}: {reason}")]
     Transform { name: &'static str, reason: String },
-    /// A mask on a matrix whose encoding cannot hold it.
+    /// A mask on a matrix whose encoding has no zero.
     #[error(
         "{id}: some of its weights are to become zero, and {encoding} has no zero; give it another encoding"
     )]
     NoZero { id: TensorId, encoding: Encoding },
-    /// Someone asked to stop.
+    /// The user asked to stop.
     #[error("interrupted; nothing was written")]
     Interrupted,
 }

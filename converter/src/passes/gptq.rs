@@ -1,11 +1,14 @@
-//! GPTQ: columns are rounded one after the other, and what rounding one took from the output the columns after it give back
-//! as well as they can (Frantar et al., arXiv 2210.17323).
+//! GPTQ (Frantar et al., arXiv 2210.17323): rounds one column at a time and adjusts the remaining
+//! columns to cancel the error. `docs/quantizing.md` explains it with an example.
 //!
-//! With `H = U D Uᵀ`, `U` unit upper triangular, the cost of a row's errors `e` is a sum of squares,
-//! `e H eᵀ = Σ_j D_j (e_j + Σ_{k<j} e_k U_kj)²`, so the best that column `j` can do after the columns before it is to round
-//! `w_j + Σ_{k<j} e_k U_kj`. That is the published update written for the errors so far instead of for the weights to come;
-//! it needs one triangular factor of `H` and no inverse. Scales are chosen when their group's turn comes, for the weights
-//! as they then are, with `D` for importance.
+//! With `H = U D Uᵀ`, `U` unit upper triangular, the cost of a row's errors `e` is a sum of
+//! squares, `e H eᵀ = Σ_j D_j (e_j + Σ_{k<j} e_k U_kj)²`. Given the columns before it, the best
+//! choice for column `j` is therefore to round the target `w_j + Σ_{k<j} e_k U_kj`. This is the
+//! published update, written in the errors so far instead of the weights to come. It needs one
+//! triangular factor of `H` and no inverse.
+//!
+//! A group's scale is chosen when its turn comes, for the weights as adjusted by then, with `D` as
+//! importance.
 
 use super::Rounded;
 use faer::linalg::solvers::Solve;
@@ -16,60 +19,63 @@ use pith_format::encoding::rounding::{Nearest, fit, fit_factor, shared_scale};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows that one thread works on together.
+/// Rows that one thread rounds together.
 const BAND_ROWS: usize = 64;
 
-/// A Hessian made ready to round with.
+/// A factored Hessian, ready for rounding.
 #[derive(Debug)]
 pub struct Feedback {
     cols: usize,
-    /// `U`, row-major: row `k` says what the error of column `k` does to those after it.
+    /// `U`, row-major: row `k` holds the share of column `k`'s error that each later column takes
+    /// over.
     factor: Vec<f32>,
-    /// `D`: what the squared error of a column costs.
+    /// `D`: the cost of a column's squared error.
     pivots: Vec<f32>,
     damping: f64,
     shift: Option<Shift>,
 }
 
-/// What weights should be for inputs that are not quite those they were trained for.
+/// Adjustment of the weights to the inputs of a rounded model.
 ///
-/// The matrices before it, rounded, give a matrix `x̂` where the dense model has `x`. The weights that then come closest to
-/// the dense output are `W + W · E[(x − x̂) x̂ᵀ] · H⁻¹`, `H = E[x̂ x̂ᵀ]`, and these are what is rounded. Since rounding again
-/// changes `x̂` in turn, a part of the way is gone: on a model of 5M parameters in 2 bits that leaves 0.67 of the divergence, the
-/// whole way 1.15.
+/// With rounded matrices before it, a matrix has the input `x̂` where the dense model has `x`. The
+/// weights that come closest to the dense output are `W + W · E[(x − x̂) x̂ᵀ] · H⁻¹` with
+/// `H = E[x̂ x̂ᵀ]`, and these are rounded. Rounding again changes `x̂` too, so only a share of the
+/// adjustment is applied: on a model of 5M parameters in 2 bits that leaves 0.67 of the divergence,
+/// the whole adjustment 1.15.
 #[derive(Debug)]
 pub struct Shift {
-    /// `cols × cols`, row-major: weights times it are what is added to them.
+    /// `cols × cols`, row-major: the weights times this matrix are added to the weights.
     change: Vec<f32>,
 }
 
-/// How far weights go.
+/// Share of the adjustment that is applied.
 const SHIFT: f64 = 0.3;
 
 /// The Hessian could not be factored.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum FeedbackError {
-    /// A diagonal entry is no number, negative, or all are zero.
+    /// A diagonal entry is not a number or negative, or all are zero.
     #[error("entry {column} of the Hessian's diagonal is {value}")]
     Diagonal {
-        /// Which column.
+        /// Index of the entry.
         column: usize,
-        /// What is there.
+        /// Its value.
         value: f64,
     },
-    /// Not positive definite even when damped.
+    /// Not positive definite, even when damped.
     #[error(
         "the Hessian is singular even with {damping} of its mean diagonal added: calibrate with more text"
     )]
     Singular {
-        /// The share that was added.
+        /// Largest damping tried, as a share of the mean diagonal.
         damping: f64,
     },
 }
 
 impl Feedback {
-    /// Factors `H` (`cols × cols`, row-major) with `damping` times its mean diagonal added to the diagonal; where that is not
-    /// enough, ten times as much, up to 1. Inputs that were always 0 count as ones of the mean size.
+    /// Factors `H` (`cols × cols`, row-major) after adding `damping` times its mean diagonal to the
+    /// diagonal. If that fails, the damping grows tenfold, up to 1. Inputs that were always 0 get
+    /// the mean of the diagonal.
     ///
     /// `cross`: `E[(x − x̂) x̂ᵀ]`, where `gram` is of `x̂` and weights are to be [shifted](Shift).
     pub fn new(
@@ -90,7 +96,7 @@ impl Feedback {
         }
         let mut damping = damping;
         loop {
-            // Backwards, so that the lower factor of this is the upper one of H.
+            // In reverse order, so that the lower factor of this matrix is the upper one of H.
             let at = |index: usize| cols - 1 - index;
             let damped = Mat::from_fn(cols, cols, |row, col| {
                 let (row, col) = (at(row), at(col));
@@ -111,7 +117,7 @@ impl Feedback {
                     let pivots = (0..cols).map(|j| lower[(cols - 1 - j, cols - 1 - j)].powi(2) as f32);
                     let shift = cross.map(|cross| {
                         let cross = MatRef::from_row_major_slice(cross, cols, cols);
-                        // (C H⁻¹)ᵀ = H⁻¹ Cᵀ, the rows of H being in their order of factoring.
+                        // (C H⁻¹)ᵀ = H⁻¹ Cᵀ, with the rows of H in their order of factoring.
                         let transposed =
                             Mat::from_fn(cols, cols, |row, col| f64::from(cross[(col, at(row))]));
                         let solved = factored.solve(&transposed);
@@ -132,22 +138,24 @@ impl Feedback {
         }
     }
 
-    /// The share of the mean diagonal that was added.
+    /// The damping that was added, as a share of the mean diagonal.
     pub fn damping(&self) -> f64 {
         self.damping
     }
 
-    /// Bytes that making one takes at most, what it is made from included, for matrices of `cols` columns.
+    /// Peak memory of a factorization in bytes, its inputs included, for matrices of `cols`
+    /// columns.
     pub fn peak_bytes(cols: usize, shifted: bool) -> usize {
         let entry = 2 * size_of::<f64>() + 2 * size_of::<f32>();
         let shift = if shifted { 2 * size_of::<f64>() + 2 * size_of::<f32>() } else { 0 };
         cols * cols * (entry + shift)
     }
 
-    /// Rounds `rows × cols` weights. Those under the mask become zero, and what that takes from the output the columns after
-    /// them give back as they do for any other error (Frantar and Alistarh, arXiv 2301.00774).
+    /// Rounds `rows × cols` weights. Those under the mask become zero, and the columns after them
+    /// cancel that error like any other (SparseGPT: Frantar and Alistarh, arXiv 2301.00774).
     ///
-    /// Panics if the mask is not of as many weights, or if it is given for an encoding without a zero.
+    /// Panics if the mask's length differs from that of the weights, or if a mask is given for an
+    /// encoding without a zero.
     pub fn round(&self, encoding: Encoding, weights: &[f32], mask: Option<&[bool]>) -> Rounded {
         let cols = self.cols;
         assert!(weights.len().is_multiple_of(cols) && mask.is_none_or(|mask| mask.len() == weights.len()));
@@ -160,7 +168,7 @@ impl Feedback {
         }
         let (scales, factors) = (out.scales.len() / rows, out.factors.len() / rows);
         let band = |count: usize| (BAND_ROWS * count).max(1);
-        // Encodings without factors have none to share out.
+        // Encodings without factors have none to divide among bands.
         let mut no_factors: Vec<&mut [i8]> = out.factors.chunks_mut(band(factors)).collect();
         no_factors.resize_with(rows.div_ceil(BAND_ROWS), Default::default);
         let no_mask = vec![None; rows.div_ceil(BAND_ROWS)];
@@ -192,7 +200,7 @@ impl Shift {
     }
 }
 
-/// Rows that are rounded together.
+/// Rows that one thread rounds together.
 struct Band<'a> {
     feedback: &'a Feedback,
     encoding: Encoding,
@@ -241,8 +249,9 @@ impl Band<'_> {
         faer::linalg::matmul::matmul(target, Accum::Add, errors, factor, 1.0, Par::Seq);
     }
 
-    /// What weights from column `first` on would be if none of them were rounded: they give back all that they can of what the
-    /// columns before took. `target` is what these ask of each by itself; those under the mask are zero in any case.
+    /// The weights from column `first` on if none of them were rounded: together they cancel the
+    /// error of the columns before as well as possible. `target` holds the target of each by
+    /// itself; those under the mask are zero.
     fn free(&self, first: usize, weights: &[f32], target: &[f32], mask: Option<&[bool]>) -> Vec<f32> {
         let mut free = target.to_vec();
         for at in 0..free.len() {
@@ -258,7 +267,8 @@ impl Band<'_> {
         free
     }
 
-    /// One row's part of a tile: `target` are its weights with what the tiles before ask of them.
+    /// Rounds one row of a tile. `target`: its weights, adjusted for the errors of the tiles
+    /// before.
     fn round_tile_row(
         &mut self,
         grouped: &Grouped,
@@ -306,7 +316,8 @@ impl Band<'_> {
                 let is_masked = mask.is_some_and(|mask| mask[at]);
                 let level = if is_masked { 0.0 } else { nearest.level(target[at] * inverse) };
                 self.levels[row * stride + columns.start + at] = level as i8;
-                // What is left of the weight itself, not of the target: the factor's rows are for these.
+                // The error of the weight itself, not of the target: the rows of the factor apply
+                // to it.
                 let error = weights[at] - scale * level;
                 errors[at] = error;
                 let factor =
@@ -316,7 +327,7 @@ impl Band<'_> {
                 }
             }
         }
-        // What pads the row's last group stays at the level it has: no input ever meets it.
+        // Padding of the row's last group keeps its level: no input ever meets it.
     }
 }
 
@@ -329,7 +340,7 @@ fn fit_padded(grouped: &Grouped, weights: &[f32], importance: &[f32]) -> half::f
     fit(grouped, &weights, Some(&importance))
 }
 
-/// To whole eights, with weights of no importance.
+/// Pads to a multiple of eight with weights of no importance.
 fn padded(weights: &[f32], importance: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let len = weights.len().next_multiple_of(8);
     let extend = |values: &[f32]| {

@@ -1,4 +1,5 @@
-//! What a pass works on: the matrices that read one input, or a run of rows of one of them.
+//! The unit that a pass works on: the matrices that read one input, or a run of rows of one of
+//! them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use crate::checkpoint::{CheckpointError, SourceType};
 use crate::recipe::Quantizer;
 use crate::statistics::Site;
 
-/// Where matrices read: a site of a layer, or of none for the head.
+/// The input of a matrix: a site of a layer, or of no layer for the head.
 pub(crate) type Place = (Option<usize>, Site);
 
-/// Where a matrix reads; `None` for one whose rows are only looked up, and for vectors.
+/// The input of a matrix; `None` for vectors and for matrices whose rows are only looked up.
 pub(crate) fn place(id: TensorId, tied_head: bool) -> Option<Place> {
     match id.role {
         Role::TokenEmbedding => tied_head.then_some((None, Site::Head)),
@@ -24,12 +25,13 @@ pub(crate) fn place(id: TensorId, tied_head: bool) -> Option<Place> {
 
 /// Matrices that read one input, as far as they are in memory at once.
 ///
-/// A pass may change weights, take rows, columns or whole members away, and put a mask on a member. What changes a shape
-/// is declared before, in [`Pass::reshape`](super::Pass::reshape).
+/// A pass may change weights, remove rows, columns or whole members, and put a mask on a member.
+/// Changes of shape are declared beforehand in [`Pass::reshape`](super::Pass::reshape).
 pub(crate) struct Group {
-    /// Where the members read.
+    /// The input of all members.
     pub(crate) input: Option<Place>,
-    /// What columns were multiplied by since statistics of the input were taken; the input is divided by it.
+    /// Factors of the columns since the statistics of the input were collected; the input is
+    /// divided by them.
     pub(crate) input_scales: Option<Arc<[f32]>>,
     pub(crate) members: Vec<Member>,
 }
@@ -37,28 +39,28 @@ pub(crate) struct Group {
 /// A matrix, a run of its rows, or a vector.
 pub(crate) struct Member {
     pub(crate) id: TensorId,
-    /// The tensor whose weights these are: another than `id` where a pass added a matrix to that one.
+    /// The tensor whose weights these are; not `id` where a pass added the matrix.
     pub(crate) origin: TensorId,
     /// Name of the tensor in the checkpoint, for messages.
     pub(crate) tensor: String,
     /// `None` for a vector, whose values are stored as they are.
     pub(crate) encoding: Option<Encoding>,
-    /// Which quantizer rounds it; `None`: to the nearest level by the weights alone.
+    /// The quantizer; `None`: nearest level, by the weights alone.
     pub(crate) quantizer: Option<Quantizer>,
-    /// Place of the first of these rows in the matrix.
+    /// Index in the matrix of the first of these rows.
     pub(crate) first_row: usize,
     /// Columns of a matrix, 1 for a vector.
     pub(crate) cols: usize,
     /// Row by row.
     pub(crate) weights: Vec<f32>,
-    /// Weights that must become zero, where some must. Their values stay until the member is rounded: an error that a
-    /// quantizer may give to the other weights of the row.
+    /// Weights that must become zero. Their values stay until the member is rounded, so that a
+    /// quantizer can cancel their error in the other weights of the row.
     pub(crate) mask: Option<Vec<bool>>,
-    /// What another matrix holds of the weights already; the rest is stored.
+    /// The part of the weights that another matrix holds; the residual is stored.
     pub(crate) base: Option<Vec<f32>>,
-    /// The codes that the checkpoint holds, where these can be stored as they are.
+    /// The checkpoint's codes, where they can be repacked without loss.
     pub(crate) codes: Option<Codes>,
-    /// The weights rounded.
+    /// The rounded weights.
     pub(crate) levels: Option<Rounded>,
     /// The levels are the checkpoint's own codes.
     pub(crate) carried: bool,
@@ -77,13 +79,13 @@ impl Member {
         self.weights.len() / self.cols
     }
 
-    /// The weights for a pass to change; codes of the checkpoint no longer stand for them.
+    /// The weights, for a pass to change. Drops the checkpoint's codes, which no longer hold.
     pub(crate) fn weights_mut(&mut self) -> &mut [f32] {
         self.codes = None;
         &mut self.weights
     }
 
-    /// The weights with zeros under the mask and without what another matrix holds of them.
+    /// The weights to store: zero under the mask, and less the part that another matrix holds.
     pub(crate) fn to_store(&self) -> Cow<'_, [f32]> {
         if self.mask.is_none() && self.base.is_none() {
             return Cow::Borrowed(&self.weights);
@@ -98,7 +100,8 @@ impl Member {
         Cow::Owned(weights)
     }
 
-    /// Every weight is a number, and the encoding has a zero for those under a mask.
+    /// Checks that every weight is a number, and that the encoding has a zero where there is a
+    /// mask.
     pub(crate) fn check(&self) -> Result<(), PassError> {
         let levels = self.encoding.and_then(|encoding| Some((encoding, encoding.grouped()?.levels)));
         if let (Some(_), Some((encoding, levels))) = (&self.mask, levels)

@@ -1,9 +1,10 @@
-//! The residual stream and the values of every head in a rotated basis.
+//! Rotations of the residual stream and of the values of every head.
 //!
-//! With `R` orthogonal, a norm without weights gives `norm(x R) = norm(x) R`. So the weights of norms move into the matrices
-//! behind them, what writes to the stream (embedding, output, down) is followed by `R`, and what reads it (query, key, value,
-//! gate, up, head) begins with `Rᵀ`: QuaRot's `R1`. Attention mixes the values of a head over positions and not over its
-//! columns, so values are rotated head by head and the output projection back: its `R2`.
+//! With `R` orthogonal, a norm without weights gives `norm(x R) = norm(x) R`. So the weights of
+//! norms move into the matrices behind them. Matrices that write to the stream (embedding, output,
+//! down) are followed by `R`; matrices that read it (query, key, value, gate, up, head) begin with
+//! `Rᵀ`: QuaRot's `R1`. Attention mixes a head's values over positions, not over columns, so values
+//! are rotated head by head and the output projection rotates them back: QuaRot's `R2`.
 
 use std::sync::Arc;
 
@@ -18,11 +19,11 @@ use crate::checkpoint::rows::read_vector;
 use crate::recipe::Transform;
 use crate::statistics::Statistics;
 
-/// Rotates the weights of a model whose residual stream allows it.
+/// Pass that rotates the weights of a model whose residual stream allows it.
 #[derive(Default)]
 pub(crate) struct Hadamard {
     changes: Changes,
-    /// The head was the embedding before: it is bytes more.
+    /// The head was tied to the embedding: the file grows by its bytes.
     untied: bool,
 }
 
@@ -52,9 +53,11 @@ impl Pass for Hadamard {
     }
 }
 
-/// The rotations of a model. A tied head becomes a matrix of its own: the last norm's weights move into it.
+/// Finds the rotations of a model. A tied head becomes a matrix of its own, because the last norm's
+/// weights move into it.
 ///
-/// Fails for models whose residual stream cannot be rotated: those of layer norms, and of norms on what is written to it.
+/// Fails where the residual stream cannot be rotated: for layer norms, and for norms on the outputs
+/// of blocks.
 fn rotations(checkpoint: &Checkpoint, outline: &mut Outline) -> Result<Changes, PassError> {
     let refused = |reason: String| Err(PassError::Transform { name: Transform::Hadamard.name(), reason });
     if outline.model.norm == NormKind::Layer {
@@ -86,7 +89,7 @@ fn rotations(checkpoint: &Checkpoint, outline: &mut Outline) -> Result<Changes, 
         let id = |role| TensorId::layer(role, index);
         let before_attention = gain(id(Role::MixerNorm))?;
         let before_ffn = match gain(id(Role::FfnNorm))? {
-            // A parallel layer of one norm.
+            // A parallel layer with one norm.
             None if layer.parallel => before_attention.clone(),
             gain => gain,
         };

@@ -1,8 +1,10 @@
-//! Half-quadratic quantization (Badri and Shaji, "Half-Quadratic Quantization of Large Machine Learning Models", 2023): scales
-//! without any calibration, for the errors that matter least where they are few and large.
+//! Half-quadratic quantization (Badri and Shaji, "Half-Quadratic Quantization of Large Machine
+//! Learning Models", 2023): scales fitted without statistics. Few large errors count less than many
+//! small ones.
 //!
-//! The sum of `|w − s·q|^p`, `p < 1`, is brought down by turns: outliers `e` are what a shrinkage leaves of the errors, then the
-//! scale is fitted by least squares to `w − e`. A step that does not bring it down is the last.
+//! Reduces the sum of `|w − s·q|^p`, `p < 1`, in alternating steps: shrinkage of the errors gives
+//! the outliers `e`, then least squares fits the scale to `w − e`. Stops at the first step that
+//! does not reduce the sum.
 
 use super::Rounded;
 use half::f16;
@@ -11,7 +13,8 @@ use pith_format::encoding::Grouped;
 use pith_format::encoding::rounding::{fit, fit_factor, round, shared_scale};
 use rayon::prelude::*;
 
-/// The norm's exponent, and the weight of the quadratic part at the first step and its growth: the authors' values.
+/// The norm's exponent, the weight of the quadratic part at the first step, and its growth: the
+/// authors' values.
 const NORM: f32 = 0.7;
 const WEIGHT: f32 = 10.0;
 const GROWTH: f32 = 1.01;
@@ -57,7 +60,7 @@ pub fn hqq(encoding: Encoding, weights: &[f32], cols: usize) -> Rounded {
     out
 }
 
-/// The factor that comes nearest to the scale a group should have.
+/// The factor that comes closest to the wanted scale of a group.
 fn nearest_factor(grouped: &Grouped, weights: &[f32], shared: f32, scale: f32) -> i8 {
     if shared == 0.0 {
         return fit_factor(grouped, weights, None, shared);
@@ -82,7 +85,7 @@ fn half_quadratic(grouped: &Grouped, weights: &[f32]) -> f16 {
         let (mut product, mut square) = (0.0f32, 0.0f32);
         for (&w, &level) in weights.iter().zip(&levels) {
             let level = f32::from(level);
-            // In units of the group's largest weight, so that the constants fit every layer.
+            // In units of the group's largest weight, so that the constants suit every layer.
             let outlier = largest * shrunk((w - scale * level) / largest, weight);
             product += level * (w - outlier);
             square += level * level;
@@ -110,7 +113,7 @@ fn shrunk(x: f32, weight: f32) -> f32 {
     if x == 0.0 { 0.0 } else { x.signum() * (x.abs() - x.abs().powf(NORM - 1.0) / weight).max(0.0) }
 }
 
-/// `Σ (|w − s·q| / largest)^p` with the nearest levels, which are left in `levels`.
+/// `Σ (|w − s·q| / largest)^p` with the nearest levels, which it writes to `levels`.
 fn norm(grouped: &Grouped, weights: &[f32], scale: f32, largest: f32, levels: &mut [i8]) -> f32 {
     round(grouped, weights, scale, levels);
     let errors =

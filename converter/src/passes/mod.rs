@@ -1,7 +1,9 @@
-//! What happens to weights between the checkpoint and the file, one file a pass: changes of basis, exact carrying, rounding.
+//! Passes over the weights between checkpoint and file, one file each: changes of basis, lossless
+//! repack, rounding.
 //!
-//! Rounding a row `w` of a matrix to `ŵ` costs `E[((w − ŵ)·x)²] = e H eᵀ` at its output, with inputs `x`, `e = w − ŵ` and
-//! `H = E[x xᵀ]`. [`nearest`] looks at the diagonal of `H` alone, [`gptq`] at all of it, [`hqq`] at the weights alone.
+//! Rounding a row `w` of a matrix to `ŵ` costs `E[((w − ŵ)·x)²] = e H eᵀ` at its output, with
+//! inputs `x`, `e = w − ŵ` and `H = E[x xᵀ]`. [`nearest`] uses the diagonal of `H`, [`gptq`] all of
+//! it, [`hqq`] the weights alone.
 //!
 //! To add a pass: a file here with a `Pass`, and its place in the order of `pipeline/prepare.rs`.
 

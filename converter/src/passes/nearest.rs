@@ -1,12 +1,13 @@
-//! Rounding to the nearest level, with the scale that leaves the smallest error, each column's weighted with how large its
-//! inputs are (llama.cpp's importance matrix).
+//! Rounding to the nearest level, with the scale of the smallest squared error. Each column's error
+//! is weighted by the mean square of its input (llama.cpp's importance matrix).
 
 use super::Rounded;
 use pith_format::Encoding;
 use pith_format::encoding::rounding::round_row;
 use rayon::prelude::*;
 
-/// Rounds `rows × cols` weights. `importance`: `E[x²]` by column, or none where all columns count the same.
+/// Rounds `rows × cols` weights. `importance`: `E[x²]` of each column; without it all columns count
+/// equally.
 pub fn nearest(encoding: Encoding, weights: &[f32], cols: usize, importance: Option<&[f32]>) -> Rounded {
     let rows = weights.len() / cols;
     let mut out = Rounded::new(encoding, rows, cols);
@@ -35,8 +36,8 @@ pub fn nearest(encoding: Encoding, weights: &[f32], cols: usize, importance: Opt
     out
 }
 
-/// Columns that no input ever used count a little, so that what is written for them still resembles the weights; padding
-/// counts nothing.
+/// Columns that no input uses get a small importance, so that their stored values still resemble
+/// the weights. Padding gets none.
 fn padded_importance(importance: &[f32], stride: usize) -> Vec<f32> {
     let mean = importance.iter().sum::<f32>() / importance.len().max(1) as f32;
     let floor = (mean * 1e-4).max(f32::MIN_POSITIVE);

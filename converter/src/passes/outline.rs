@@ -16,13 +16,13 @@ pub(crate) struct Outline {
 #[derive(Clone, Debug)]
 pub(crate) struct Planned {
     pub(crate) id: TensorId,
-    /// Where its weights come from. The source's id is another where a pass added the tensor to that one.
+    /// Source of its weights. Its id differs where a pass added the tensor.
     pub(crate) source: Binding,
     /// `None` for a vector, and for a matrix until encodings are chosen.
     pub(crate) encoding: Option<Encoding>,
-    /// Which quantizer rounds it; `None`: to the nearest level by the weights alone.
+    /// The quantizer; `None`: nearest level, by the weights alone.
     pub(crate) quantizer: Option<Quantizer>,
-    /// Codes of the source can be stored as they are, as long as no pass changes the weights.
+    /// The source's codes can be repacked without loss, as long as no pass changes the weights.
     pub(crate) may_carry: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a pass is.
+//! The interface of passes.
 
 use pith_format::{Progress, TensorId};
 
@@ -6,7 +6,7 @@ use super::{Group, Outline, PassError};
 use crate::checkpoint::Checkpoint;
 use crate::statistics::Statistics;
 
-/// How much must be in memory when a pass is applied. What needs less takes less: memory is that of the widest matrix
+/// The part of a group that a pass needs in memory at once. Memory is that of the widest matrix
 /// only where a pass asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Extent {
@@ -22,14 +22,14 @@ pub(crate) enum Extent {
     Group,
 }
 
-/// What a pass did to a group.
+/// Effect of a pass on a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PassReport {
     /// Members that it changed or rounded.
     pub(crate) members: usize,
     /// Weights that it set to zero.
     pub(crate) zeros: u64,
-    /// Bytes that the file has less; below zero where it has more.
+    /// Bytes saved in the file; negative where it grows.
     pub(crate) bytes_saved: i64,
 }
 
@@ -38,12 +38,14 @@ pub(crate) trait Pass: Sync {
     /// Name in the file's provenance.
     fn name(&self) -> &'static str;
 
-    /// Declares other dimensions, further tensors, or that some are left out: the file is laid out before weights are read.
+    /// Declares changed dimensions, added tensors and removed tensors: the file is laid out before
+    /// weights are read.
     fn reshape(&mut self, _checkpoint: &Checkpoint, _outline: &mut Outline) -> Result<(), PassError> {
         Ok(())
     }
 
-    /// Finds what more than one group depends on, once encodings are chosen and before anything is written.
+    /// Computes results that several groups share, after encodings are chosen and before anything
+    /// is written.
     fn prepare(
         &mut self,
         _checkpoint: &Checkpoint,
@@ -54,11 +56,12 @@ pub(crate) trait Pass: Sync {
         Ok(())
     }
 
-    /// What must be in memory for this tensor.
+    /// The part of this tensor that must be in memory at once.
     fn extent(&self, _id: TensorId) -> Extent {
         Extent::Rows
     }
 
-    /// Changes the group. Runs of rows of one matrix come one after the other, as do the matrices that read one input.
+    /// Changes the group. Runs of rows of one matrix follow each other, as do matrices that read
+    /// one input.
     fn apply(&self, group: &mut Group, statistics: Option<&Statistics>) -> Result<PassReport, PassError>;
 }

@@ -1,5 +1,5 @@
-//! The quantizers as passes. What is made of an input's statistics is kept for the next matrix: those that read the same come
-//! one after the other.
+//! The quantizers as passes. Results computed from an input's statistics are kept for the next
+//! matrix: matrices that read one input follow each other.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,11 +16,12 @@ use crate::statistics::Statistics;
 /// Added to the Hessian's diagonal, as a share of its mean: the published value.
 const DAMPING: f64 = 0.01;
 
-/// For a tied head, whose rows are also looked up: what an error costs there depends on no column. On a model of 5M
-/// parameters in q4-nl this share leaves 0.84 of the divergence that [`DAMPING`] does.
+/// The same for a tied head. Its rows are also looked up, and that error does not depend on the
+/// inputs. On a model of 5M parameters in q4-nl this share leaves 0.84 of the divergence that
+/// [`DAMPING`] does.
 const TIED_DAMPING: f64 = 1.0;
 
-/// One value, for the input that was asked for last.
+/// Cache of one value: that of the latest input.
 struct Latest<T>(Mutex<Option<(Place, Arc<T>)>>);
 
 impl<T> Default for Latest<T> {
@@ -30,8 +31,8 @@ impl<T> Default for Latest<T> {
 }
 
 impl<T> Latest<T> {
-    /// The value of `place`. The one before is dropped before the next is made: each may be as large as a matrix is wide,
-    /// squared.
+    /// The value of `place`. Drops the old value before it makes the new one: each may be as large
+    /// as a matrix is wide, squared.
     fn get(&self, place: Place, make: impl FnOnce() -> Result<T, PassError>) -> Result<Arc<T>, PassError> {
         let mut latest = self.0.lock().expect("making a value does not panic");
         if let Some((_, value)) = latest.as_ref().filter(|(of, _)| *of == place) {
@@ -44,12 +45,12 @@ impl<T> Latest<T> {
     }
 }
 
-/// The quantizers of a conversion, of which each member of a group meets its own.
+/// The quantizers of a conversion; each handles the members that chose it.
 pub(crate) fn quantizers() -> [Box<dyn Pass>; 3] {
     [Box::new(RoundNearest::default()), Box::new(RoundGptq::default()), Box::new(RoundHqq)]
 }
 
-/// Rounds the members that are to be rounded by `quantizer`.
+/// Rounds the members whose quantizer is `quantizer`.
 fn round_members(
     group: &mut Group,
     quantizer: Quantizer,
@@ -66,13 +67,13 @@ fn round_members(
     Ok(report)
 }
 
-/// Rounds to the nearest level with no input for guide.
+/// Rounds to the nearest level without statistics.
 fn round_alone(member: &mut Member) {
     let encoding = member.encoding.expect("members of an encoding with levels are rounded");
     member.levels = Some(nearest(encoding, &member.to_store(), member.cols, None));
 }
 
-/// Fails where statistics are of another width than the matrix.
+/// Fails where the widths of the statistics and of the matrix differ.
 fn check_cols(statistics: &Statistics, place: Place, id: TensorId, cols: usize) -> Result<(), PassError> {
     let (layer, site) = place;
     match statistics.cols(layer, site)? {
@@ -81,8 +82,8 @@ fn check_cols(statistics: &Statistics, place: Place, id: TensorId, cols: usize) 
     }
 }
 
-/// To the nearest level, columns of large inputs counting more. Without statistics there is nothing to do: what no pass
-/// rounds is rounded so when it is encoded.
+/// Nearest level, with more weight for columns of large inputs. Does nothing without statistics:
+/// the encoder rounds to the nearest level whatever no pass has rounded.
 #[derive(Default)]
 pub(crate) struct RoundNearest {
     importance: Latest<Vec<f32>>,
@@ -104,7 +105,7 @@ impl Pass for RoundNearest {
             check_cols(statistics, place, member.id, member.cols)?;
             let importance = self.importance.get(place, || {
                 let mut squares = statistics.stats(place.0, place.1)?.mean_square;
-                // Columns that were multiplied read what was divided.
+                // The columns were multiplied, so their inputs are divided.
                 if let Some(scales) = &scales {
                     squares.iter_mut().zip(&scales[..]).for_each(|(square, scale)| *square /= scale * scale);
                 }
@@ -147,7 +148,7 @@ impl Pass for RoundGptq {
     }
 }
 
-/// The Hessian of an input made ready to round with.
+/// The factored Hessian of an input.
 fn feedback(
     statistics: &Statistics,
     (layer, site): Place,
@@ -166,7 +167,7 @@ fn feedback(
     Feedback::new(&gram, cols, damping, cross.as_deref()).map_err(|source| PassError::Hessian { id, source })
 }
 
-/// Half-quadratic, by the weights alone; see [`hqq`](super::hqq).
+/// Half-quadratic rounding, by the weights alone; see [`hqq`](super::hqq).
 pub(crate) struct RoundHqq;
 
 impl Pass for RoundHqq {

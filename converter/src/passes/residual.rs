@@ -1,4 +1,4 @@
-//! A head in two matrices: the first is a coarse rounding of the weights, the second what that leaves of them.
+//! A head in two matrices: a coarse rounding of the weights, and the residual matrix.
 
 use pith_format::{Encoding, Role, TILE_ROWS, TensorId, encode_block};
 use rayon::prelude::*;
@@ -10,9 +10,9 @@ use crate::statistics::Statistics;
 
 /// Adds the residual of the head to the file.
 pub(crate) struct Residual {
-    /// What the head is rounded to.
+    /// Encoding of the first matrix.
     pub(crate) first: Encoding,
-    /// What its residual is rounded to.
+    /// Encoding of the residual matrix.
     pub(crate) encoding: Encoding,
 }
 
@@ -24,7 +24,7 @@ impl Pass for Residual {
     fn reshape(&mut self, _: &Checkpoint, outline: &mut Outline) -> Result<(), PassError> {
         let id = outline.head().id;
         let head = outline.tensors.iter_mut().find(|tensor| tensor.id == id).expect("found above");
-        // The residual is of the head as it is rounded by its weights alone, which both can be sure of.
+        // The residual assumes a head rounded by its weights alone, which both steps can reproduce.
         head.quantizer = None;
         let id = TensorId::model(Role::HeadResidual);
         let residual = Planned { id, encoding: Some(self.encoding), ..head.clone() };
@@ -48,7 +48,7 @@ impl Pass for Residual {
     }
 }
 
-/// The weights as `encoding` holds them.
+/// The weights after rounding to `encoding`.
 fn nearest_values(encoding: Encoding, member: &Member) -> Vec<f32> {
     let (cols, tile_cols) = (member.cols, encoding.tile_cols());
     let mut values = vec![0.0; member.weights.len()];

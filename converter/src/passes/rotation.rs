@@ -1,11 +1,12 @@
-//! Orthogonal matrices that spread any few large values over all, and are applied in `n log n`.
+//! Orthogonal matrices that spread a few large values over all columns, applied in `n log n`.
 
-/// `diag(signs) · (H ⊗ C)`, of `2^k · m` rows, `m` odd: signs by a fixed rule, `H` the Hadamard matrix of `2^k` rows over its
-/// norm, `C` the orthonormal cosine transform (DCT-II) of `m`. With `m = 1` every entry has the same size, otherwise none is
-/// more than √2 times the mean.
+/// `diag(signs) · (H ⊗ C)` of `2^k · m` rows, `m` odd. Signs follow a fixed rule, `H` is the
+/// normalized Hadamard matrix of `2^k` rows, `C` the orthonormal cosine transform (DCT-II) of `m`.
+/// With `m = 1` every entry has the same size, otherwise none is more than √2 times the mean.
 ///
-/// Random signs in front of a Hadamard matrix: QuaRot (Ashkboos et al., arXiv 2404.00456). Its tables of Hadamard matrices of 12,
-/// 20, 28 … rows leave out most odd factors; the cosines serve them all.
+/// Random signs in front of a Hadamard matrix: QuaRot (Ashkboos et al., arXiv 2404.00456). Its
+/// tables of Hadamard matrices of 12, 20, 28 … rows leave out most odd factors; the cosine
+/// transform covers them all.
 #[derive(Clone, Debug)]
 pub(super) struct Rotation {
     /// A power of two.
@@ -16,7 +17,7 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    /// One of `len` rows.
+    /// The rotation of `len` rows.
     pub(super) fn new(len: usize) -> Self {
         let butterflies = 1 << len.trailing_zeros();
         let odd = len / butterflies;
@@ -35,10 +36,11 @@ impl Rotation {
         self.signs.len()
     }
 
-    /// `v ← v · R` for every part of [`Rotation::len`] items, an item being `width` values side by side of which each goes its
-    /// own way: with `width = 1` rows are rotated, with `width = cols` the columns of a row-major matrix.
+    /// `v ← v · R` for every run of [`Rotation::len`] items. An item is `width` adjacent values
+    /// that are transformed independently: `width = 1` rotates rows, `width = cols` rotates the
+    /// columns of a row-major matrix.
     ///
-    /// Panics unless `values` is a whole number of parts.
+    /// Panics unless `values` is a whole number of runs.
     pub(super) fn apply(&self, values: &mut [f32], width: usize) {
         assert!(values.len().is_multiple_of(self.len() * width));
         let odd = self.len() / self.butterflies;
@@ -76,7 +78,7 @@ impl Rotation {
     }
 }
 
-/// A hash of 64 bits whose every bit depends on all of `index` (the finisher of MurmurHash3).
+/// A 64-bit hash in which every bit depends on all of `index` (the finisher of MurmurHash3).
 fn mixed(index: u64) -> u64 {
     let mut hash = index.wrapping_add(0x9e37_79b9_7f4a_7c15);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -88,7 +90,7 @@ fn mixed(index: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// All of the matrix, row by row: what the unit vectors become.
+    /// The whole matrix, row by row: the images of the unit vectors.
     fn matrix(rotation: &Rotation) -> Vec<f32> {
         let len = rotation.len();
         let mut rows: Vec<f32> = (0..len * len).map(|at| f32::from(at / len == at % len)).collect();

@@ -1,4 +1,4 @@
-//! Rows rounded to the levels of an encoding, and what rounding costs.
+//! Rows rounded to the levels of an encoding, and the cost of rounding.
 
 use half::f16;
 use pith_format::encoding::{Codes, Grouped};
@@ -14,14 +14,14 @@ pub struct Rounded {
     pub(super) stride: usize,
     /// `rows × stride`.
     pub levels: Vec<i8>,
-    /// Row by row: one a group, or one a tile where there are factors.
+    /// Row by row: one per group, or one per tile where there are factors.
     pub scales: Vec<f16>,
-    /// Row by row, one a group, where there are factors.
+    /// Row by row, one per group, where there are factors.
     pub factors: Vec<i8>,
 }
 
 impl Rounded {
-    /// Room for rows of which nothing is known yet.
+    /// Storage for rows that are still to be rounded.
     ///
     /// Panics for encodings without levels.
     pub(super) fn new(encoding: Encoding, rows: usize, cols: usize) -> Self {
@@ -46,7 +46,7 @@ impl Rounded {
         tiles * self.encoding.tile_bytes()
     }
 
-    /// Makes weights of `rows × cols` zero. The encoding has a level of zero.
+    /// Sets the masked weights of `rows × cols` to zero. The encoding must have a level of zero.
     pub(super) fn clear(&mut self, mask: &[bool], cols: usize) {
         let rows = self.levels.chunks_exact_mut(self.stride).zip(mask.chunks_exact(cols));
         let masked =
@@ -75,7 +75,7 @@ impl Rounded {
         values
     }
 
-    /// Writes the tiles; rows that the last block lacks have scales of 0.
+    /// Writes the tiles; rows missing in the last block have scales of 0.
     ///
     /// Panics unless `out` has [`Rounded::bytes`].
     pub fn pack(&self, out: &mut [u8]) {
@@ -107,17 +107,17 @@ impl Rounded {
     }
 }
 
-/// 0, or the level nearest to it from above: what padding holds.
+/// The level of padding: 0, or the nearest level above it.
 fn middle(grouped: &Grouped) -> i8 {
     grouped.levels[grouped.levels.len() / 2]
 }
 
-/// The `from_index`-th run of `len` values becomes the `to_index`-th.
+/// Copies the `from_index`-th run of `len` values to the `to_index`-th.
 fn copy<T: Copy>(from: &[T], from_index: usize, to_index: usize, to: &mut [T], len: usize) {
     to[to_index * len..][..len].copy_from_slice(&from[from_index * len..][..len]);
 }
 
-/// `e H eᵀ` summed over rows: what rounding costs at the matrix's output, per token.
+/// `e H eᵀ` summed over rows: the cost of rounding at the matrix's output, per token.
 pub fn output_error(weights: &[f32], rounded: &[f32], cols: usize, gram: &[f32]) -> f64 {
     assert_eq!((weights.len(), gram.len()), (rounded.len(), cols * cols));
     let rows = weights.par_chunks_exact(cols).zip(rounded.par_chunks_exact(cols));

@@ -1,4 +1,4 @@
-//! From weights or levels to tiles, 16 rows at a time on all cores.
+//! Encodes weights or levels as tiles, 16 rows at a time on all cores.
 
 use pith_format::{Encoding, TILE_ROWS, encode_block};
 use rayon::prelude::*;
@@ -9,7 +9,7 @@ use crate::passes::Member;
 /// Largest value of f16, and so of its scales.
 const F16_MAX: f32 = 65504.0;
 
-/// Sums over weights, from which the relative error of an encoding follows.
+/// Sums over weights that give the relative error of an encoding.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Deviation {
     squared_error: f64,
@@ -56,7 +56,8 @@ impl Encoded {
     }
 }
 
-/// A matrix or a run of its rows: its levels, or its weights to the nearest.
+/// Encodes a matrix or a run of its rows: its levels where it is rounded, otherwise the nearest
+/// ones.
 pub(crate) fn encode(member: &Member, encoding: Encoding) -> Result<Encoded, ConvertError> {
     check_range(member, encoding)?;
     let cols = member.cols;
@@ -78,7 +79,7 @@ pub(crate) fn encode(member: &Member, encoding: Encoding) -> Result<Encoded, Con
     Ok(Encoded::Tiles { bytes, block_bytes })
 }
 
-/// How far blocks are from the weights that they stand for.
+/// The error of encoded blocks against their weights.
 pub(crate) fn deviation(member: &Member, encoding: Encoding, encoded: &Encoded) -> Deviation {
     let cols = member.cols;
     let of_block = |(block, bytes): (usize, &[u8])| {
@@ -96,7 +97,7 @@ pub(crate) fn deviation(member: &Member, encoding: Encoding, encoded: &Encoded) 
     blocks.map(of_block).reduce(Deviation::default, Deviation::add)
 }
 
-/// Every value must be within f16 where that is what is stored.
+/// Checks that every value stored as f16 is within its range.
 fn check_range(member: &Member, encoding: Encoding) -> Result<(), ConvertError> {
     if encoding == Encoding::F32 || member.carried {
         return Ok(());

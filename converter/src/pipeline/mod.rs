@@ -26,20 +26,20 @@ use write::{Written, write_tensors};
 
 pub use rounder::Rounder;
 
-/// How to convert.
+/// Options of a conversion.
 #[derive(Clone, Debug, Default)]
 pub struct ConvertOptions {
-    /// Which encodings.
+    /// Encodings of the matrices, and how they are rounded.
     pub recipe: Recipe,
-    /// Name of the model; by default the checkpoint's.
+    /// Name of the model; `None`: the checkpoint's.
     pub name: Option<String>,
     /// Overwrite the output.
     pub force: bool,
-    /// Decode what was encoded and report its error; costs time.
+    /// Decode the encoded weights and report their error; costs time.
     pub measure: bool,
-    /// What the matrices' inputs look like: the file of a [calibration](crate::statistics) of this checkpoint.
+    /// File of [activation statistics](crate::statistics) of this checkpoint.
     pub calibration: Option<PathBuf>,
-    /// Memory that rounding may take, in bytes; no limit where it is not given.
+    /// Memory limit of rounding, in bytes; `None`: no limit.
     pub memory: Option<u64>,
 }
 
@@ -48,13 +48,13 @@ pub struct ConvertOptions {
 pub struct SourceSummary {
     /// Kind of the checkpoint.
     pub kind: SourceKind,
-    /// What the file's configuration would be.
+    /// The configuration that the file would have.
     pub model: ModelConfig,
     /// Tensors in the checkpoint.
     pub tensor_count: usize,
-    /// Their bytes.
+    /// Bytes of these tensors.
     pub tensor_bytes: u64,
-    /// What a person should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ pub fn inspect_source(source: &Path) -> Result<SourceSummary, ConvertError> {
 
 /// Writes the checkpoint at `source` to the file `output`.
 ///
-/// The file appears when all is done; an error leaves nothing.
+/// The file appears when it is complete; an error leaves nothing.
 pub fn convert(
     source: &Path,
     output: &Path,
@@ -84,7 +84,7 @@ pub fn convert(
     convert_with(source, output, options, Vec::new(), progress)
 }
 
-/// [`convert`] with passes beside those of the recipe; they come after its change of basis.
+/// [`convert`] with `extra` passes, which follow the recipe's change of basis.
 fn convert_with(
     source: &Path,
     output: &Path,
@@ -116,7 +116,7 @@ fn convert_with(
     Ok(Report { family, name, source_bytes, file_bytes, elapsed: started.elapsed(), tensors, warnings })
 }
 
-/// The files that a conversion of `source` reads weights from: none of them may be its output.
+/// The files that a conversion of `source` reads weights from; none of them may be its output.
 pub fn input_files(source: &Path) -> Result<Vec<PathBuf>, ConvertError> {
     let checkpoint = Checkpoint::open(source)?;
     Ok(checkpoint.files().chain([checkpoint.path()]).map(Path::to_path_buf).collect())

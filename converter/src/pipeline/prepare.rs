@@ -1,4 +1,4 @@
-//! What a conversion will do, and whether it can: everything that is known before a weight is changed.
+//! Prepares and checks a conversion: everything that is known before a weight is changed.
 
 use std::path::Path;
 
@@ -21,11 +21,11 @@ use crate::passes::{Outline, Pass, PassError};
 use crate::recipe::{HeadEncoding, Quantizer, Recipe, Transform};
 use crate::statistics::Statistics;
 
-/// A conversion before it begins.
+/// A conversion that is ready to begin.
 pub(crate) struct Prepared {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) outline: Outline,
-    /// In the order in which groups go through them.
+    /// In the order in which they are applied to each group.
     pub(crate) passes: Vec<Box<dyn Pass>>,
     pub(crate) vocabulary: Vocabulary,
     pub(crate) warnings: Vec<String>,
@@ -35,7 +35,7 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// `extra`: passes beside those of the recipe, after its change of basis.
+    /// `extra`: passes that follow the recipe's change of basis.
     pub(crate) fn new(
         source: &Path,
         options: &ConvertOptions,
@@ -57,7 +57,7 @@ impl Prepared {
         let mut passes: Vec<_> = transform(&options.recipe).into_iter().chain(extra).collect();
         passes.iter_mut().try_for_each(|pass| pass.reshape(&checkpoint, &mut outline))?;
         let head = &outline.head().source;
-        // What is changed has no codes that could stay.
+        // A matrix that changes has no codes to repack.
         let kept = head.kept().filter(|_| options.recipe.transform.is_none());
         let recipe = options.recipe.clone().with_head(kept);
         choose_encodings(&mut outline, &recipe);
@@ -68,7 +68,8 @@ impl Prepared {
         Ok(Self { checkpoint, outline, passes, vocabulary, warnings, recipe, source_bytes })
     }
 
-    /// The statistics that the options name, which must be of this checkpoint, or of what the recipe makes of it first.
+    /// Opens the statistics that the options name. They must be of this checkpoint, or of its
+    /// rotated form where the recipe rotates it.
     pub(crate) fn statistics(
         &self,
         options: &ConvertOptions,
@@ -81,7 +82,7 @@ impl Prepared {
         Ok(Some(statistics))
     }
 
-    /// Everything that the file will hold.
+    /// All tensors of the file.
     pub(crate) fn plan(&self) -> Vec<TensorPlan> {
         let tokenizer = self.vocabulary.tokenizer.as_deref().map(|blob| TensorPlan {
             id: TensorId::model(Role::Tokenizer),
@@ -92,13 +93,14 @@ impl Prepared {
         tokenizer.into_iter().chain(self.outline.plan()).collect()
     }
 
-    /// Bytes of the checkpoint that a conversion reads; what an added tensor is made of, it reads again.
+    /// Bytes of the checkpoint that a conversion reads. The source of an added tensor is read
+    /// again.
     pub(crate) fn read_bytes(&self) -> u64 {
         self.outline.tensors.iter().map(|tensor| tensor.source.source_bytes()).sum()
     }
 }
 
-/// The change of basis that the recipe asks for.
+/// The recipe's change of basis.
 fn transform(recipe: &Recipe) -> Option<Box<dyn Pass>> {
     Some(match recipe.transform? {
         Transform::Hadamard => Box::new(Hadamard::default()),
@@ -106,7 +108,7 @@ fn transform(recipe: &Recipe) -> Option<Box<dyn Pass>> {
     })
 }
 
-/// What turns weights into levels, the head being decided.
+/// The passes that turn weights into levels; the head's encoding is already chosen.
 fn rounding_passes(recipe: &Recipe) -> Vec<Box<dyn Pass>> {
     let residual = recipe
         .head
@@ -115,7 +117,7 @@ fn rounding_passes(recipe: &Recipe) -> Vec<Box<dyn Pass>> {
     residual.into_iter().chain([Box::new(Carry) as Box<dyn Pass>]).chain(quantizers()).collect()
 }
 
-/// Gives every matrix the encoding and the quantizer that the recipe has for it.
+/// Sets the encoding and the quantizer of every matrix, by the recipe.
 fn choose_encodings(outline: &mut Outline, recipe: &Recipe) {
     let tied_head = outline.model.tied_head;
     for tensor in outline.tensors.iter_mut().filter(|tensor| tensor.is_matrix()) {
@@ -126,7 +128,7 @@ fn choose_encodings(outline: &mut Outline, recipe: &Recipe) {
     }
 }
 
-/// What a person should know of codes that the checkpoint holds.
+/// Warnings about the checkpoint's codes.
 fn warnings_of(outline: &Outline, recipe: &Recipe) -> Vec<String> {
     let encoded = outline.tensors.iter().filter_map(|tensor| Some((&tensor.source, tensor.encoding?)));
     match recipe.transform {
@@ -139,7 +141,7 @@ fn warnings_of(outline: &Outline, recipe: &Recipe) -> Vec<String> {
     }
 }
 
-/// Fails where [`convert`](crate::convert) would for what the recipe asks of this model. Reads no matrix.
+/// Fails where [`convert`](crate::convert) would fail for this recipe and model. Reads no matrix.
 pub(crate) fn check(source: &Path, options: &ConvertOptions) -> Result<(), ConvertError> {
     let checkpoint = Checkpoint::open(source)?;
     let Architecture { model, bindings, .. } = Architecture::resolve(&checkpoint)?;
@@ -149,7 +151,8 @@ pub(crate) fn check(source: &Path, options: &ConvertOptions) -> Result<(), Conve
     Ok(pass.iter_mut().try_for_each(|pass| pass.reshape(&checkpoint, &mut outline))?)
 }
 
-/// Every pattern speaks of some matrix, nothing asked for excludes another thing, and there is room for the widest matrix.
+/// Checks that every pattern matches a matrix, that no two settings contradict each other, and that
+/// the widest matrix fits in memory.
 fn check_recipe(recipe: &Recipe, bindings: &[Binding], options: &ConvertOptions) -> Result<(), ConvertError> {
     let matrices = bindings.iter().filter(|binding| binding.id.role.kind() == Kind::Matrix);
     let ids: Vec<TensorId> = matrices.clone().map(|binding| binding.id).collect();
@@ -174,7 +177,7 @@ fn check_recipe(recipe: &Recipe, bindings: &[Binding], options: &ConvertOptions)
     let scaled = recipe.transform == Some(Transform::Awq);
     let by_inputs = |binding: &&Binding| scaled || recipe.quantizer(binding.id) == Quantizer::Gptq;
     let cols = matrices.clone().filter(by_inputs).map(|binding| binding.cols).max().unwrap_or(0);
-    // Matrices whose rows are rotated are there as a whole, as stored and as numbers.
+    // Matrices with rotated rows are in memory as a whole, both as stored and as f32.
     let rotated = matrices.filter(|binding| {
         recipe.transform == Some(Transform::Hadamard)
             && matches!(binding.id.role, Role::AttentionOutput | Role::Down)
@@ -191,7 +194,7 @@ fn check_recipe(recipe: &Recipe, bindings: &[Binding], options: &ConvertOptions)
     }
 }
 
-/// What the checkpoint calls itself: `general.name`, otherwise the name of its folder or file.
+/// The checkpoint's name: `general.name`, otherwise the name of its folder or file.
 pub(crate) fn name_of(checkpoint: &Checkpoint) -> Result<String, ConvertError> {
     let named = match checkpoint.metadata() {
         Some(metadata) => metadata.get::<&str>("general.name")?.filter(|name| !name.is_empty()),
@@ -200,7 +203,7 @@ pub(crate) fn name_of(checkpoint: &Checkpoint) -> Result<String, ConvertError> {
     Ok(named.map_or_else(|| path_name(checkpoint), str::to_string))
 }
 
-/// The last part of the path, an ending such as `.gguf` left out.
+/// The last part of the path, without an ending such as `.gguf`.
 pub(crate) fn path_name(checkpoint: &Checkpoint) -> String {
     let path = checkpoint.path().canonicalize().unwrap_or(checkpoint.path().into());
     let name = match checkpoint.kind() {

@@ -1,4 +1,5 @@
-//! Single matrices of a dense file, rounded as a conversion would: to try encodings without writing files.
+//! Rounds single matrices of a dense file as a conversion would, to try encodings without writing
+//! files.
 
 use pith_format::{Encoding, Index, TILE_ROWS, TensorId};
 
@@ -12,8 +13,8 @@ use crate::passes::{Group, Member, Pass};
 use crate::recipe::Quantizer;
 use crate::statistics::Statistics;
 
-/// Rounds matrices of a dense file by statistics of their inputs. Matrices that read the same had better come one after
-/// the other: what is made of their inputs is kept for the next.
+/// Rounds matrices of a dense file by statistics of their inputs. Matrices that read one input
+/// should follow each other: results computed from that input are kept for the next.
 pub struct Rounder<'a> {
     index: &'a Index,
     file: &'a [u8],
@@ -22,16 +23,17 @@ pub struct Rounder<'a> {
 }
 
 impl<'a> Rounder<'a> {
-    /// `file`: the bytes whose index is `index`. Fails where the statistics are of another checkpoint than the file.
+    /// `file`: the bytes that `index` describes. Fails where the statistics are of another
+    /// checkpoint than the file.
     pub fn new(index: &'a Index, file: &'a [u8], statistics: &'a Statistics) -> Result<Self, ConvertError> {
         statistics.check_model(&identity(&index.metadata().provenance))?;
         Ok(Self { index, file, statistics, passes: quantizers() })
     }
 
-    /// The tiles of a matrix in `encoding`; encodings without levels of their own take the weights as they are.
+    /// The tiles of a matrix in `encoding`. Encodings without levels store the weights directly.
     ///
-    /// Fails where the file has no such matrix, where the statistics lack what the quantizer needs, and where a Hessian
-    /// cannot be factored.
+    /// Fails where the file has no such matrix, where the quantizer needs more statistics, and
+    /// where a Hessian cannot be factored.
     pub fn round(
         &self,
         id: TensorId,

@@ -1,4 +1,4 @@
-//! Passes that no recipe has yet, through the whole pipeline: what structured and unstructured pruning will ask of it.
+//! Passes that no recipe has yet, through the whole pipeline: structured and unstructured pruning.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ fn smaller_half(row: &[f32]) -> Vec<bool> {
     mask
 }
 
-/// Keeps the half of each layer's hidden units whose gate and up rows are largest.
+/// Keeps half of each layer's hidden units: those with the largest gate and up rows.
 #[derive(Default)]
 struct NarrowFeedForward {
     kept: Mutex<HashMap<usize, Vec<usize>>>,
@@ -113,14 +113,14 @@ fn units<'a>(matrices: impl Iterator<Item = (&'a [f32], usize)>) -> Vec<usize> {
     order
 }
 
-/// A file read whole.
+/// A whole file in memory.
 struct File {
     bytes: Vec<u8>,
     index: Index,
 }
 
 impl File {
-    /// Converts with passes beside those of the recipe.
+    /// Converts with `extra` passes.
     fn new(source: &Path, options: &ConvertOptions, extra: Vec<Box<dyn Pass>>) -> Result<Self, ConvertError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.pith");
@@ -185,7 +185,7 @@ fn a_mask_is_kept_through_gptq() {
             *cost += output_error(&weights, &values, cols, &gram);
         }
     }
-    // The weights that stay give back what the others took.
+    // The remaining weights cancel the error of the removed ones.
     assert!(costs[0] < 0.8 * costs[1], "{} by gptq, {} to nearest", costs[0], costs[1]);
     let passes = &gptq.index.metadata().provenance.passes;
     assert_eq!((passes[0].name.as_str(), passes[0].zeros), ("zero-half", zeros));

@@ -1,4 +1,5 @@
-//! Group by group: load, passes in order, encode, write. Memory is that of a band of rows, where no pass needs more.
+//! Handles one group at a time: load, passes in order, encode, write. Memory is that of a band of
+//! rows, where no pass needs more.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,13 +15,13 @@ use crate::passes::{Codes, Extent, Group, Member, PassReport, Planned};
 use crate::report::TensorReport;
 use crate::statistics::Statistics;
 
-/// What was written, and what each pass did.
+/// The written tensors, and the effect of each pass.
 pub(super) struct Written {
     pub(super) tensors: Vec<TensorReport>,
     pub(super) passes: Vec<PassRecord>,
 }
 
-/// Writes everything that the outline has, in its order.
+/// Writes all tensors of the outline, in its order.
 pub(super) fn write_tensors(
     prepared: &Prepared,
     statistics: Option<&Statistics>,
@@ -57,7 +58,7 @@ struct Band {
     deviation: Deviation,
 }
 
-/// What a band holds.
+/// Content of a band.
 enum Content {
     /// Values of a vector, f32.
     Vector(Vec<u8>),
@@ -65,7 +66,7 @@ enum Content {
 }
 
 impl Content {
-    /// Appends it to its tensor; returns the bytes that it takes in the file.
+    /// Appends the band to its tensor; returns its bytes in the file.
     fn write(&self, id: TensorId, writer: &mut Writer) -> Result<u64, ConvertError> {
         match self {
             Content::Vector(bytes) | Content::Matrix(Encoded::Tiles { bytes, .. }) => {
@@ -86,9 +87,9 @@ struct Run<'a> {
     statistics: Option<&'a Statistics>,
     measure: bool,
     progress: &'a dyn Progress,
-    /// What each pass did so far.
+    /// Effect of each pass so far.
     reports: Vec<PassReport>,
-    /// Tensors that went through the passes with another, until it is their turn in the file.
+    /// Encoded tensors of an earlier group that wait for their turn in the file.
     waiting: HashMap<TensorId, Band>,
 }
 
@@ -127,7 +128,7 @@ impl Run<'_> {
         Ok(TensorReport { id: planned.id, encoding: planned.encoding, bytes, carried, relative_error })
     }
 
-    /// All matrices that read what this one reads go through the passes together.
+    /// Applies the passes to all matrices that read the same input as `first`.
     fn encode_group(&mut self, first: &Planned) -> Result<(), ConvertError> {
         let prepared = self.prepared;
         let outline = &prepared.outline;
@@ -146,7 +147,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Some rows of a tensor as the checkpoint has them.
+    /// Some rows of a tensor, as stored in the checkpoint.
     fn load(&self, planned: &Planned, rows: Range<usize>) -> Result<Member, ConvertError> {
         if self.progress.is_interrupted() {
             return Err(ConvertError::Interrupted);

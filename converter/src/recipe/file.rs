@@ -1,4 +1,4 @@
-//! Recipes as TOML files, and those that Pith brings along.
+//! Recipes as TOML files, and the built-in ones.
 //!
 //! ```toml
 //! name = "balanced"
@@ -6,8 +6,8 @@
 //! embedding = "q5"        # default: q8, or `encoding` where that is wider
 //! head = "q4-g64+q4"      # default: as the embedding
 //! quantizer = "gptq"      # or "nearest"
-//! refine = true           # round twice, the second time for what the first made of the inputs
-//! transform = "hadamard"  # or "awq": what is done to the weights before
+//! refine = true           # round twice, the second time with inputs of the rounded model
+//! transform = "hadamard"  # or "awq": change of basis before rounding
 //!
 //! [[tensor]]
 //! match = "layers.*.ffn.down"
@@ -21,14 +21,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{HeadEncoding, Override, Quantizer, Recipe, Transform};
 
-/// The recipes that can be asked for by name.
+/// The built-in recipes, by name.
 pub const NAMED: &[(&str, &str)] = &[
     ("balanced", include_str!("../../recipes/balanced.toml")),
     ("small", include_str!("../../recipes/small.toml")),
     ("tiny", include_str!("../../recipes/tiny.toml")),
 ];
 
-/// Why there is no recipe.
+/// Why a recipe cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the messages say")]
@@ -39,10 +39,10 @@ pub enum RecipeError {
     /// The file cannot be read.
     #[error("{}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    /// The file is no recipe.
+    /// The file is not a valid recipe.
     #[error("{}: {reason}", path.display())]
     Parse { path: PathBuf, reason: String },
-    /// Two lines that cannot both hold.
+    /// Two settings that contradict each other.
     #[error("{}: {reason}", path.display())]
     Contradiction { path: PathBuf, reason: String },
 }
@@ -51,7 +51,7 @@ fn names() -> String {
     NAMED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
-/// What a file may say.
+/// The fields of a recipe file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -74,7 +74,7 @@ struct Fields {
 }
 
 impl Recipe {
-    /// The recipe of that name, or of that file.
+    /// The built-in recipe of that name, or the recipe in that file.
     pub fn find(name_or_path: &str) -> Result<Self, RecipeError> {
         if let Some((name, text)) = NAMED.iter().find(|(name, _)| *name == name_or_path) {
             return Self::parse(text, Path::new(name));
@@ -88,7 +88,7 @@ impl Recipe {
         Self::parse(&text, path)
     }
 
-    /// From the text of a file; `path` is for messages.
+    /// Parses the text of a file; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, RecipeError> {
         let fields: Fields = toml::from_str(text).map_err(|error| RecipeError::Parse {
             path: path.into(),
@@ -133,7 +133,7 @@ impl Recipe {
         })
     }
 
-    /// As a file that [`Recipe::parse`] reads back; what `keep` says is left out.
+    /// TOML that [`Recipe::parse`] reads back, except for `keep`.
     pub fn to_toml(&self) -> String {
         let fields = Fields {
             name: self.name.clone(),
@@ -149,7 +149,7 @@ impl Recipe {
     }
 }
 
-/// Values by their names.
+/// Optional values, written by name.
 pub(super) mod optional {
     use std::fmt::Display;
     use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Which encoding each matrix gets, and how it is rounded.
+//! Recipes: the encoding of each matrix, and how it is rounded.
 
 mod file;
 mod transform;
@@ -11,13 +11,13 @@ use pith_format::{Encoding, Role, TensorId, UnknownEncoding};
 pub use file::{NAMED, RecipeError};
 pub use transform::Transform;
 
-/// How a head is stored.
+/// How the head is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadEncoding {
     /// The matrix, or the first part of two.
     pub first: Encoding,
-    /// Encoding of the residual matrix, `head − first`, where the head is stored as the sum of two. Only a runtime that
-    /// is asked for approximate logits gains by it, see `SessionOptions::two_stage_logits`.
+    /// Encoding of the residual matrix, `head − first`, where the head is stored as the sum of two.
+    /// Only approximate logits benefit from it; see `SessionOptions::two_stage_logits`.
     pub residual: Option<Encoding>,
 }
 
@@ -25,16 +25,16 @@ pub struct HeadEncoding {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Quantizer {
-    /// To the nearest level; with a calibration columns of large inputs count more.
+    /// Nearest level; with statistics, columns of large inputs count more.
     #[default]
     Nearest,
-    /// [GPTQ](crate::passes::gptq): needs a calibration with Hessians.
+    /// [GPTQ](crate::passes::gptq); needs statistics with Hessians.
     Gptq,
-    /// [Half-quadratic](crate::passes::hqq): by the weights alone.
+    /// [Half-quadratic](crate::passes::hqq): uses the weights alone.
     Hqq,
 }
 
-/// What some tensors get instead.
+/// Exceptions for some tensors.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Override {
@@ -64,25 +64,25 @@ pub struct Recipe {
     pub matrices: Encoding,
     /// Embeddings; `None` is [`Recipe::outer`].
     pub embedding: Option<Encoding>,
-    /// The head, and the embedding that serves as one; `None` is `embedding`.
+    /// The head, or the embedding that serves as one; `None` is `embedding`.
     pub head: Option<HeadEncoding>,
-    /// Matrices whose type in the source has an encoding of its own (F32, F16, Q4_0, Q8_0) keep it without loss, and
-    /// the codes of a quantized checkpoint go into the narrowest encoding that holds them; the encodings above are for
-    /// the others.
+    /// Keep the source's encoding without loss where there is one (F32, F16, Q4_0, Q8_0), and
+    /// repack the codes of a quantized checkpoint in the narrowest encoding that holds them. The
+    /// encodings above apply to all other matrices.
     pub keep: bool,
     /// How matrices are rounded.
     pub quantizer: Quantizer,
-    /// Rounded a second time, for what the matrices before make of the inputs: see
+    /// Round a second time, with inputs from the model rounded first: see
     /// [`Shift`](crate::passes::gptq::Shift).
     pub refine: bool,
-    /// What is done to the weights before they are rounded.
+    /// Change of basis before the weights are rounded.
     pub transform: Option<Transform>,
-    /// What some tensors get instead; where several match, the last.
+    /// Exceptions; where several match, the last one counts.
     pub overrides: Vec<Override>,
 }
 
 impl Recipe {
-    /// `matrices` for the layers, and what goes with it for embeddings and head.
+    /// `matrices` for the layers, with the default encodings for embeddings and head.
     pub fn new(matrices: Encoding) -> Self {
         Self {
             name: None,
@@ -97,12 +97,14 @@ impl Recipe {
         }
     }
 
-    /// The default for embeddings and head: as the layers, but at least 8 bits, since both act on the result at once.
+    /// The default for embeddings and head: as the layers, but at least 8 bits, since both act
+    /// directly on the result.
     pub fn outer(&self) -> Encoding {
         if self.matrices.bits_per_weight() < 8.0 { Encoding::Q8 } else { self.matrices }
     }
 
-    /// This recipe with the encoding that the head gets by it, the source having it in `kept`.
+    /// This recipe with its head's encoding filled in. `kept`: the encoding that holds the source's
+    /// values.
     pub(crate) fn with_head(self, kept: Option<Encoding>) -> Self {
         let head = match (self.head, kept) {
             (_, Some(encoding)) if self.keep => encoding.into(),
@@ -112,12 +114,12 @@ impl Recipe {
         Self { head: Some(head), ..self }
     }
 
-    /// Whether it says more than its one line does.
+    /// Whether the recipe has more settings than its one-line form shows.
     pub fn is_of_file(&self) -> bool {
         self.name.is_some() || self.transform.is_some() || !self.overrides.is_empty()
     }
 
-    /// Whether any matrix is rounded by GPTQ, or all are scaled by AWQ.
+    /// Whether the recipe needs Hessians: GPTQ for any matrix, or AWQ.
     pub fn needs_hessians(&self) -> bool {
         let overridden = self.overrides.iter().any(|tensors| tensors.quantizer == Some(Quantizer::Gptq));
         self.quantizer == Quantizer::Gptq || self.transform == Some(Transform::Awq) || overridden
@@ -135,7 +137,7 @@ impl Recipe {
         lost.map(|tensors| tensors.pattern.as_str())
     }
 
-    /// The encoding of a matrix that the source has in `kept`.
+    /// The encoding of a matrix. `kept`: the encoding that holds the source's values.
     pub(crate) fn encoding(&self, id: TensorId, kept: Option<Encoding>, tied_head: bool) -> Encoding {
         let found = self.overrides.iter().rev().filter(|tensors| tensors.matches(id));
         if let Some(encoding) = found.filter_map(|tensors| tensors.encoding).next() {

@@ -1,14 +1,14 @@
-//! The changes of basis that a recipe can ask for.
+//! Changes of basis in a recipe.
 
-/// Which change of basis.
+/// A change of basis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transform {
-    /// Columns are scaled by how large their inputs are, so that rounding spares those that matter, and what gives the inputs is
-    /// scaled back (AWQ: Lin et al., arXiv 2306.00978). Needs a calibration with Hessians.
+    /// Scales columns of large inputs up before rounding, and the tensors that produce these inputs
+    /// down (AWQ: Lin et al., arXiv 2306.00978). Needs statistics with Hessians.
     Awq,
-    /// Inputs are rotated so that none is much larger than the others (QuaRot's merged rotations: Ashkboos et al., arXiv
-    /// 2404.00456). The file's head is a matrix of its own even where the checkpoint's is the embedding.
+    /// Rotates inputs so that none is much larger than the others (QuaRot's merged rotations:
+    /// Ashkboos et al., arXiv 2404.00456). A tied head becomes a matrix of its own.
     Hadamard,
 }
 
@@ -21,7 +21,7 @@ impl Transform {
         }
     }
 
-    /// Whether a calibration is of the changed model; otherwise it is of the checkpoint as it was.
+    /// Whether statistics are of the changed model; otherwise they are of the original checkpoint.
     pub(crate) fn is_calibrated_after(self) -> bool {
         self == Self::Hadamard
     }

@@ -1,4 +1,5 @@
-//! All sequences through the first layer, then through the second, and so on to the head's input.
+//! Runs all sequences through the first layer, then through the second, and so on to the head's
+//! input.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,38 +17,39 @@ use super::sites::site_name;
 use super::text::{CalibrationText, LEAST_TOKENS};
 use crate::identity::identity;
 
-/// How to calibrate.
+/// Options of collecting activation statistics.
 #[derive(Clone, Debug, Default)]
 pub struct StatisticsOptions {
-    /// Also sum up the products of all pairs of a site's columns, which GPTQ wants: `cols²/2` values a site.
+    /// Also sum the products of all pairs of a site's columns, which GPTQ needs: `cols²/2` values
+    /// per site.
     pub hessians: bool,
-    /// Take a file whose layers are neither f16 nor f32.
+    /// Accept a file whose layers are neither f16 nor f32.
     pub any_encoding: bool,
     /// Replace the output if it exists.
     pub force: bool,
-    /// Memory to take, in bytes. Hidden states that do not fit are kept in a temporary file beside the output. No limit:
-    /// all is kept in memory.
+    /// Memory limit in bytes. Hidden states that do not fit go to a temporary file beside the
+    /// output. `None`: no limit, and all hidden states stay in memory.
     pub memory: Option<u64>,
     /// Threads, CPUs, kernels, batch and cache of the run. The context is the text's window.
     pub session: SessionOptions,
 }
 
-/// What was done.
+/// Result of a collection.
 #[derive(Clone, Debug)]
 pub struct StatisticsReport {
-    /// What the file says of itself.
+    /// Metadata of the file.
     pub info: StatisticsInfo,
     /// Length of the file.
     pub file_bytes: u64,
-    /// Memory that was estimated beforehand, weights of a layer included.
+    /// Memory estimated beforehand, weights of a layer included.
     pub memory_bytes: u64,
     /// The hidden states were kept in a temporary file.
     pub spilled: bool,
-    /// All of it, without making the text.
+    /// Time of the collection, without making the text.
     pub elapsed: Duration,
-    /// Of that, summing up products of pairs of columns.
+    /// Part of that time for products of pairs of columns.
     pub product_time: Duration,
-    /// What a person should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
@@ -145,7 +147,8 @@ pub(super) fn collect(
     Ok(StatisticsReport { info, file_bytes, memory_bytes, spilled, elapsed, product_time, warnings })
 }
 
-/// A layer, or what the head reads.
+/// Runs a layer, or the norm before the head where `layer` is `None`; `listener` sees the inputs of
+/// the matrices.
 fn listen(
     run: &mut LayerRun,
     layer: Option<usize>,
@@ -163,19 +166,19 @@ fn listen(
 struct Collector<'a> {
     layer: Option<usize>,
     sites: Vec<(Site, Moments)>,
-    /// Of every site, where there are two models.
+    /// One for each site, where there are two models.
     pairs: Vec<Pair>,
     pool: &'a ThreadPool,
 }
 
-/// What two models have at a site.
+/// The activations of two models at one site.
 struct Pair {
-    /// Of the sequence at hand, as the dense and as the compressed model have it.
+    /// Rows of the current sequence, of the dense model and of the compressed one.
     rows: [Vec<f32>; 2],
     cross: Cross,
 }
 
-/// Hears the dense model of two.
+/// Listener for the dense model of the two.
 struct Recorder<'a, 'b>(&'a mut Collector<'b>);
 
 impl Listener for Recorder<'_, '_> {
@@ -204,7 +207,7 @@ impl<'a> Collector<'a> {
         self.sites.iter().position(|(own, _)| *own == site).expect("every site of a layer")
     }
 
-    /// What both models had of a sequence.
+    /// Adds the current sequence of both models to the sums.
     fn compare(&mut self) {
         for ((_, moments), pair) in self.sites.iter().zip(&mut self.pairs) {
             let [dense, compressed] = &pair.rows;
@@ -214,7 +217,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// After that sequence.
+    /// Checks that the sums are finite after this sequence.
     fn check(&self, sequence: usize) -> Result<(), StatisticsError> {
         for (site, moments) in &self.sites {
             if let Some(column) = moments.not_finite() {
@@ -225,7 +228,7 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Writes every site; returns the time that products of pairs took.
+    /// Writes every site; returns the time spent on products of pairs.
     fn write(self, writer: &mut Writer) -> Result<Duration, StatisticsError> {
         let mut product_time = Duration::ZERO;
         let mut pairs = self.pairs.into_iter();
@@ -254,7 +257,7 @@ impl Listener for Collector<'_> {
     }
 }
 
-/// Both are of one checkpoint and of the same shape.
+/// Checks that both models are of one checkpoint and of the same shape.
 fn check_pair(dense: &Model, compressed: &Model) -> Result<(), StatisticsError> {
     let checksum = |model: &Model| identity(&model.metadata().provenance);
     let (expected, found) = (checksum(dense), checksum(compressed));
@@ -279,7 +282,7 @@ fn check_encodings(model: &Model) -> Result<(), StatisticsError> {
     Ok(())
 }
 
-/// Bytes that will be taken, and whether the hidden states are to be in memory.
+/// Estimated memory in bytes, and whether the hidden states stay in memory.
 fn plan_memory(
     run: &LayerRun,
     compressed: Option<&LayerRun>,
@@ -292,7 +295,7 @@ fn plan_memory(
     let sums = |hessians: bool| {
         let of_layer = |layer| {
             let of_site = |(_, cols): (Site, usize)| {
-                // Rows of the longest sequence wait for each other.
+                // The rows of the longest sequence are kept for both models.
                 let rows = 2 * 4 * (longest / config.hidden_len * cols) as u64;
                 let pair = compressed.map_or(0, |_| Cross::bytes(cols) + rows);
                 Moments::bytes(cols, hessians, run.threads()) + pair

@@ -1,4 +1,4 @@
-//! Everything that can stop a calibration, or make one useless.
+//! Errors of collecting and reading activation statistics.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,12 +9,12 @@ use pith_tokenizer::TokenizerError;
 
 use crate::checkpoint::CheckpointError;
 
-/// Why there is no calibration, or why one cannot be used.
+/// Why statistics cannot be collected, or not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the messages say")]
 pub enum StatisticsError {
-    /// Two models that are not one, dense and compressed.
+    /// Two models that are not a dense one and its compression.
     #[error(
         "{name} was made from another checkpoint or pruned: its source is {found}, the dense model's {expected}"
     )]
@@ -38,43 +38,43 @@ pub enum StatisticsError {
     /// A line of a text in JSON lines.
     #[error("{}, line {line}: {reason}; every line is an object with the field \"text\"", path.display())]
     TextLine { path: PathBuf, line: usize, reason: String },
-    /// Less than one sequence worth measuring.
+    /// Too few tokens for one sequence.
     #[error("{place} gives {found} tokens, a calibration needs {least} at least; give more text")]
     TooShort { place: String, found: usize, least: usize },
-    /// A number that an option cannot have.
+    /// An option with a value out of range.
     #[error("{option} is {found}, expected {expected}")]
     Option { option: &'static str, found: usize, expected: String },
-    /// Weights that are rounded already.
+    /// Weights that are already quantized.
     #[error(
         "{tensor} is in {encoding}: statistics of a model that is quantized already would carry its errors into the next \
         one; calibrate the f16 or f32 file, or allow any encoding (--any-encoding)"
     )]
     Quantized { tensor: TensorId, encoding: &'static str },
-    /// The memory allowed is too little even with the hidden states on the disk.
+    /// The memory limit is too low even with the hidden states on disk.
     #[error("calibration needs {need_bytes} bytes of memory, {limit_bytes} are allowed: {advice}")]
     Memory { need_bytes: u64, limit_bytes: u64, advice: String },
-    /// An activation that no statistics can be made of.
+    /// An activation that is not finite.
     #[error(
         "{place}: an activation of column {column} is not finite, in sequence {sequence} of the text; the model's weights \
         may be damaged, or its activations beyond the range of floats"
     )]
     NotFinite { place: String, column: usize, sequence: usize },
-    /// The system refuses a file.
+    /// The system refuses an operation on a file.
     #[error("{}: {action}: {source}", path.display())]
     Io { path: PathBuf, action: &'static str, source: io::Error },
     /// The output exists, is an input, or is no file.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
-    /// Somebody asked to stop.
+    /// The user asked to stop.
     #[error("stopped; nothing was written")]
     Interrupted,
-    /// The system gives no threads.
+    /// The system refuses the threads.
     #[error("cannot start {threads} threads: {reason}; ask for fewer")]
     Threads { threads: usize, reason: String },
-    /// A safetensors file that is no calibration, or of another version of this program.
+    /// A safetensors file that holds no activation statistics, or of another version of the layout.
     #[error("{}: {field} is {found:?}, expected {expected}; calibrate anew", path.display())]
     Field { path: PathBuf, field: &'static str, found: String, expected: String },
-    /// A tensor that is missing, has another shape than the others say, or has no place.
+    /// A tensor that is missing, unexpected, or of inconsistent shape.
     #[error("{}: tensor {tensor} {problem}; calibrate anew", path.display())]
     Tensor { path: PathBuf, tensor: String, problem: String },
     /// A tensor's bytes do not match its checksum.
@@ -93,7 +93,7 @@ pub enum StatisticsError {
     NoSite { path: PathBuf, place: String },
 }
 
-/// What to do about statistics of `found` where those of `expected` are asked for.
+/// Advice for statistics of `found` where those of `expected` are needed.
 fn advice(found: &str, expected: &str) -> String {
     match expected.strip_prefix(found).and_then(|rest| rest.strip_prefix(':')) {
         Some(transform) => {

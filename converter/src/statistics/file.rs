@@ -1,4 +1,4 @@
-//! The file of a calibration: safetensors, written as a stream.
+//! The file of activation statistics: safetensors, written as a stream.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Seek, Write};
@@ -17,40 +17,41 @@ use crate::identity::identity;
 /// Version of the layout that this program writes and reads.
 pub(super) const VERSION: &str = "1";
 
-/// What there is of a site, in the order of the file.
+/// The vectors of a site, in the order of the file.
 pub(super) const MOMENTS: [&str; 3] = ["mean_square", "mean", "mean_abs"];
 
-/// The name of the pairs' means.
+/// Name of the matrix of pair means.
 pub(super) const GRAM: &str = "gram";
 
-/// What a pair of models has besides: `E[(x − x̂) x̂ᵀ]`, all of it row by row.
+/// Name of the additional matrix for a pair of models: `E[(x − x̂) x̂ᵀ]`, row by row.
 pub(super) const CROSS: &str = "cross";
 
 /// Bytes written at a time.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// What a calibration says of itself.
+/// Metadata of a file of activation statistics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatisticsInfo {
-    /// Checksum of the compressed file whose statistics these are, of two models.
+    /// Checksum of the compressed file, in statistics of a pair of models.
     pub compressed_checksum: Option<String>,
-    /// Version of the program that made it.
+    /// Version of the program that wrote the file.
     pub pith: String,
     /// Name of the model.
     pub model: String,
-    /// Checksum of the `.pith` file, hexadecimal: [`Index::checksum`](pith_format::Index::checksum).
+    /// Checksum of the `.pith` file, hexadecimal:
+    /// [`Index::checksum`](pith_format::Index::checksum).
     pub model_checksum: String,
     /// Checksum of the checkpoint, from the `.pith` file's provenance.
     pub source_checksum: String,
-    /// Layers.
+    /// Number of layers.
     pub layers: usize,
-    /// Tokens.
+    /// Number of tokens.
     pub tokens: usize,
-    /// Sequences that they came in.
+    /// Number of sequences.
     pub sequences: usize,
     /// Tokens of a window.
     pub context: usize,
-    /// Whether there are the means of pairs.
+    /// Whether the file holds means of pairs.
     pub hessians: bool,
     /// Name of the text's file; `None` where the model wrote the text.
     pub text: Option<String>,
@@ -61,7 +62,7 @@ pub struct StatisticsInfo {
 }
 
 impl StatisticsInfo {
-    /// Whether it is of a dense model and a compressed one together.
+    /// Whether the statistics are of a dense model and a compressed one.
     pub fn is_pair(&self) -> bool {
         self.compressed_checksum.is_some()
     }
@@ -112,7 +113,7 @@ impl StatisticsInfo {
         metadata
     }
 
-    /// From a file's metadata; `path` is for messages.
+    /// Parses a file's metadata; `path` is for messages.
     pub(super) fn parse(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Self, StatisticsError> {
         let wrong = |field, found: &str, expected: &str| StatisticsError::Field {
             path: path.into(),
@@ -151,7 +152,7 @@ impl StatisticsInfo {
     }
 }
 
-/// Names and lengths of the tensors of a calibration, in the order of the file.
+/// Names and lengths of a file's tensors, in its order.
 pub(super) fn tensor_plan(config: &ModelConfig, hessians: bool, pair: bool) -> Vec<(String, usize)> {
     let layers = (0..config.layers.len()).map(Some).chain([None]);
     let places = layers.flat_map(|layer| Site::all(config, layer).map(move |site| (layer, site)));
@@ -180,13 +181,13 @@ pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Writes the tensors of a plan in its order. The file appears when all are there.
+/// Writes the tensors of a plan in its order. The file appears when it is complete.
 pub(super) struct Writer {
     out: BufWriter<Replacement>,
     tensors: Vec<(String, usize)>,
     metadata: BTreeMap<&'static str, String>,
     checksums: Vec<u64>,
-    /// Values of the present tensor that are there, and the hash of them.
+    /// Values of the current tensor written so far, and their hash.
     written: usize,
     hash: Xxh3,
     bytes: Vec<u8>,
@@ -213,7 +214,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Appends values to the next tensor that is not yet whole.
+    /// Appends values to the current tensor.
     pub fn write(&mut self, values: &[f32]) -> Result<(), StatisticsError> {
         let len = self.tensors[self.checksums.len()].1;
         self.written += values.len();
@@ -237,7 +238,8 @@ impl Writer {
         Ok(written.map_err(|source| self.out.get_ref().failed("write", source))?)
     }
 
-    /// Puts the checksums into the header, syncs, and gives the file its name. Returns its length in bytes.
+    /// Writes the checksums into the header, syncs, and gives the file its name. Returns its length
+    /// in bytes.
     pub fn finish(mut self) -> Result<u64, StatisticsError> {
         assert_eq!(self.checksums.len(), self.tensors.len(), "every tensor is there");
         let header = self.header();
@@ -253,7 +255,7 @@ impl Writer {
         Ok(file_bytes)
     }
 
-    /// Length and JSON. As long before the checksums are known as after.
+    /// Length and JSON of the header. Its size does not depend on whether the checksums are known.
     fn header(&self) -> Vec<u8> {
         let checksum = |index| self.checksums.get(index).copied().unwrap_or(0);
         let checksums: String =

@@ -1,4 +1,4 @@
-//! The hidden states of all sequences between two layers: in memory, or in a file that has no name.
+//! The hidden states of all sequences between two layers: in memory, or in an unnamed file.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -6,10 +6,10 @@ use std::path::Path;
 
 use super::error::StatisticsError;
 
-/// `tokens × hidden_len` values of every sequence, one after the other.
+/// `tokens × hidden_len` values of every sequence, one sequence after the other.
 pub(super) enum Hidden {
     Memory(Vec<f32>),
-    /// A file that the system takes away with the process, and room for one sequence.
+    /// A file that the system removes with the process, and a buffer for one sequence.
     File {
         file: File,
         values: Vec<f32>,
@@ -18,7 +18,8 @@ pub(super) enum Hidden {
 }
 
 impl Hidden {
-    /// `values` in all, of which a sequence has `longest` at most; a file in `folder` where they are not to be in memory.
+    /// `values` in all, at most `longest` in a sequence; in an unnamed file in `folder` unless
+    /// `in_memory`.
     pub fn new(
         values: usize,
         longest: usize,
@@ -38,7 +39,7 @@ impl Hidden {
         if in_memory { 4 * values as u64 } else { 8 * longest as u64 }
     }
 
-    /// Gives `work` the `len` values from `first` on; what it leaves in them is kept.
+    /// Passes the `len` values from `first` on to `work`, and keeps its changes.
     pub fn with<X: From<StatisticsError>>(
         &mut self,
         (first, len): (usize, usize),

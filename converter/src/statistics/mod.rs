@@ -1,5 +1,6 @@
-//! Calibration: what each linear of a model multiplies, as statistics of one run of the ordinary runtime over a text,
-//! kept in a file so that many recipes share it. `docs/quantizing.md` describes the file.
+//! Activation statistics: moments of the inputs of each matrix, from one ordinary run of the model
+//! over a text. They are kept in a file that many recipes can share; `docs/quantizing.md` specifies
+//! it.
 //!
 //! ```no_run
 //! use pith_converter::statistics::{Statistics, StatisticsOptions, CalibrationText, TextOptions};
@@ -11,9 +12,9 @@
 //! let options = StatisticsOptions { hessians: true, ..StatisticsOptions::default() };
 //! let output = Path::new("model.calibration.safetensors");
 //! Statistics::collect(&model, &text, &options, output, &())?;
-//! let calibration = Statistics::open(output)?;
-//! let stats = calibration.stats(Some(0), Site::Down)?;
-//! let hessian = calibration.gram(Some(0), Site::Down)?;
+//! let statistics = Statistics::open(output)?;
+//! let stats = statistics.stats(Some(0), Site::Down)?;
+//! let hessian = statistics.gram(Some(0), Site::Down)?;
 //! # let _ = (stats, hessian);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -46,26 +47,26 @@ use crate::checkpoint::{SourceType, TensorInfo};
 use file::{CROSS, GRAM, MOMENTS, packed_len, tensor_name};
 use sites::site_name;
 
-/// Most layers, and most columns, of a model: what the format allows.
+/// Largest number of layers, and of columns, in the format.
 const MAX_LAYERS: usize = 1 << 12;
 const MAX_COLS: usize = 1 << 24;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
 
-/// An open calibration. Statistics are read when they are asked for.
+/// An open file of activation statistics. Values are read when they are asked for.
 #[derive(Debug)]
 pub struct Statistics {
     file: SourceFile,
     info: StatisticsInfo,
-    /// With their checksums.
+    /// Tensors and their checksums.
     tensors: HashMap<String, (TensorInfo, u64)>,
 }
 
-/// What went through a site, per column.
+/// Statistics of a site, per column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SiteStats {
-    /// Tokens.
+    /// Number of tokens.
     pub tokens: usize,
     /// `E[x²]`.
     pub mean_square: Vec<f32>,
@@ -88,12 +89,12 @@ impl SiteStats {
 pub struct Gram {
     /// Columns.
     pub cols: usize,
-    /// Row by row what lies on and right of the diagonal: `cols · (cols + 1) / 2` values.
+    /// Row by row, the entries on and right of the diagonal: `cols · (cols + 1) / 2` values.
     pub upper: Vec<f32>,
 }
 
 impl Gram {
-    /// `cols × cols`, both halves.
+    /// The full matrix, `cols × cols`.
     pub fn to_full(&self) -> Vec<f32> {
         let cols = self.cols;
         let mut full = vec![0.0; cols * cols];
@@ -111,10 +112,12 @@ impl Gram {
 }
 
 impl Statistics {
-    /// Runs all sequences of `text` through the model, layer by layer, and writes the statistics of every site to `output`.
+    /// Runs all sequences of `text` through the model, layer by layer, and writes the statistics of
+    /// every site to `output`.
     ///
-    /// The file appears when it is whole. Fails on a text that is too short, on activations that are not finite, on too
-    /// little memory (before any is taken), and on a model of other encodings than f16 and f32 unless the options allow it.
+    /// The file appears when it is complete. Fails on a text that is too short, on activations that
+    /// are not finite, on too little memory (before any is taken), and on a model of other
+    /// encodings than f16 and f32 unless the options allow it.
     pub fn collect(
         model: &Arc<Model>,
         text: &CalibrationText,
@@ -125,8 +128,9 @@ impl Statistics {
         collect::collect(model, None, text, options, output, progress)
     }
 
-    /// [`Statistics::collect`] of what a compressed file of the same model has at every site, and of how that differs from
-    /// the dense one's ([`Statistics::cross`]): each token goes through both, layer by layer.
+    /// [`Statistics::collect`] for a compressed file of the same model, with its difference from
+    /// the dense model ([`Statistics::cross`]). Each token goes through both models, layer by
+    /// layer.
     pub fn collect_pair(
         dense: &Arc<Model>,
         compressed: &Arc<Model>,
@@ -138,8 +142,8 @@ impl Statistics {
         collect::collect(dense, Some(compressed), text, options, output, progress)
     }
 
-    /// Opens a file and checks that every site of every layer is there, of one width and with the means of pairs if any has
-    /// them. Reads no statistics.
+    /// Opens a file. Checks that every site of every layer is present, with matching widths, and
+    /// with means of pairs for all sites or none. Reads no values.
     pub fn open(path: &Path) -> Result<Self, StatisticsError> {
         let file = SourceFile::open(path)?;
         let list = read_header(&file, 0)?;
@@ -171,13 +175,13 @@ impl Statistics {
         Ok(calibration)
     }
 
-    /// What the file says of itself.
+    /// Metadata of the file.
     pub fn info(&self) -> &StatisticsInfo {
         &self.info
     }
 
-    /// Fails unless the statistics are of the checkpoint of that checksum, which a `.pith` file made of it has in its
-    /// provenance.
+    /// Fails unless the statistics are of the checkpoint with this checksum, which a `.pith` file
+    /// has in its provenance.
     pub fn check_model(&self, source_checksum: &str) -> Result<(), StatisticsError> {
         if self.info.source_checksum == source_checksum {
             return Ok(());
@@ -212,8 +216,8 @@ impl Statistics {
         })
     }
 
-    /// `E[(x − x̂) x̂ᵀ]`, `cols × cols`, of what a dense model has there, `x`, and a compressed one, `x̂`, whose the other
-    /// statistics are; `None` where there was but one model.
+    /// `E[(x − x̂) x̂ᵀ]`, `cols × cols`, with the dense model's input `x` and the compressed
+    /// model's `x̂`; all other statistics are of `x̂`. `None` for statistics of one model.
     pub fn cross(&self, layer: Option<usize>, site: Site) -> Result<Option<Vec<f32>>, StatisticsError> {
         self.cols(layer, site)?;
         if !self.info.is_pair() {
@@ -231,8 +235,8 @@ impl Statistics {
         Ok(Some(Gram { cols, upper: self.read(&tensor_name(layer, site, GRAM))? }))
     }
 
-    /// Every site that must be there: the head, and of each layer the halves of which the file has anything, since a
-    /// layer may lack attention or a feed-forward block.
+    /// Every site that must be present: the head, and those parts of each layer of which the file
+    /// has any tensor, since a layer may lack attention or a feed-forward block.
     fn places(&self) -> impl Iterator<Item = (Option<usize>, Site)> {
         const HALVES: [[Site; 2]; 2] = [[Site::Attention, Site::Output], [Site::Ffn, Site::Down]];
         let parts = || MOMENTS.into_iter().chain([GRAM, CROSS]);
@@ -274,7 +278,7 @@ impl Statistics {
         Err(self.wrong(names[0], "has no part in a calibration".into()))
     }
 
-    /// Length of a vector of floats, which must be `expected`.
+    /// Length of a vector of floats; must be `expected` where given.
     fn vector(&self, name: &str, expected: Option<usize>) -> Result<usize, StatisticsError> {
         let Some((tensor, _)) = self.tensors.get(name) else {
             return Err(self.wrong(name, "is missing".into()));

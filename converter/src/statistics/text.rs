@@ -1,4 +1,4 @@
-//! What a model is calibrated on: a text cut into windows, or sequences that the model writes itself.
+//! The calibration text: a text cut into windows, or sequences that the model generates.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,53 +11,54 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::error::StatisticsError;
 use crate::checkpoint::file::SourceFile;
 
-/// Fewest tokens of a calibration, and of its last window.
+/// Smallest number of tokens of a text, and of its last window.
 pub const LEAST_TOKENS: usize = 32;
 
-/// Tokens of a window, unless asked otherwise.
+/// Default number of tokens in a window.
 pub const DEFAULT_WINDOW: usize = 512;
 
-/// Tokens that a model writes, unless asked otherwise.
+/// Default number of tokens that a model generates.
 pub const DEFAULT_GENERATED: usize = 4096;
 
-/// Largest text.
+/// Largest text in bytes.
 const TEXT_LIMIT: u64 = 1 << 30;
 
-/// Bytes that a wanted token is first taken to need of the text.
+/// First estimate of the bytes of text per token.
 const BYTES_PER_TOKEN: usize = 8;
 
-/// Seed of what models write.
+/// Seed of generated text.
 const SEED: u64 = 0;
 
-/// Sequences of tokens, and where they are from.
+/// Sequences of tokens, and their source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CalibrationText {
-    /// Each is run from position 0.
+    /// Sequences; each is run from position 0.
     pub sequences: Vec<Vec<u32>>,
-    /// Name of the file without its folder; `None` where the model wrote it.
+    /// Name of the file without its folder; `None` for generated text.
     pub file: Option<String>,
-    /// XXH3-128 of the file, as `xxhsum -H2` prints it; `None` where the model wrote it.
+    /// XXH3-128 of the file, as `xxhsum -H2` prints it; `None` for generated text.
     pub checksum: Option<String>,
-    /// Tokens of a window.
+    /// Number of tokens in a window.
     pub window: usize,
 }
 
-/// How much of what.
+/// Amount of text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TextOptions {
-    /// Most tokens in all, those that begin sequences included. Of a text all; of what the model writes
-    /// [`DEFAULT_GENERATED`].
+    /// Most tokens in all, first tokens of sequences included. `None`: all of a text, or
+    /// [`DEFAULT_GENERATED`] tokens of generated text.
     pub tokens: Option<usize>,
-    /// Tokens of a window; [`DEFAULT_WINDOW`] or the model's context, whichever is less.
+    /// Tokens of a window; `None`: [`DEFAULT_WINDOW`], or the model's context if that is less.
     pub window: Option<usize>,
 }
 
 impl CalibrationText {
-    /// Reads a text, plain or (a name that ends in `.jsonl`) an object with the field `text` a line, and cuts it into
-    /// windows, each with the model's first token in front where it has one.
+    /// Reads a text and cuts it into windows. The text is plain or, with a name that ends in
+    /// `.jsonl`, one object with the field `text` per line. Each window begins with the model's
+    /// first token, where it has one.
     ///
-    /// Documents of a plain text are separated by empty lines; all of it is one stream, cut wherever a window is full. A last
-    /// window of fewer than [`LEAST_TOKENS`] is left out.
+    /// Documents of a plain text are separated by empty lines. All of it is one stream, cut
+    /// wherever a window is full. A last window of fewer than [`LEAST_TOKENS`] is left out.
     pub fn read(path: &Path, model: &Model, options: TextOptions) -> Result<Self, StatisticsError> {
         let (window, limit) = options.resolve(model)?;
         let file = SourceFile::open(path)?;
@@ -69,7 +70,7 @@ impl CalibrationText {
         };
         let first = model.config().bos;
         let part = window - usize::from(first.is_some());
-        // Tokens of the text that `limit` leaves: every window but the last is full.
+        // Tokens of the text within `limit`: every window but the last is full.
         let wanted = limit.map(|limit| {
             let windows = limit.div_ceil(window);
             limit - windows * usize::from(first.is_some())
@@ -82,8 +83,9 @@ impl CalibrationText {
         text.check(&path.display().to_string(), tokens.len())
     }
 
-    /// Sequences that the model writes: from its first token on (where it has none, one drawn from the vocabulary), each next
-    /// token drawn with the model's own probabilities, until the window is full or a reply ends. Always the same ones.
+    /// Sequences that the model generates from its first token, or from a token drawn from the
+    /// vocabulary where it has none. Each next token is drawn with the model's own probabilities,
+    /// until the window is full or a reply ends. The sequences are reproducible.
     ///
     /// Source: Liu et al., LLM-QAT: Data-Free Quantization Aware Training (2023).
     pub fn generate(
@@ -136,12 +138,12 @@ impl CalibrationText {
         Self { sequences, file: None, checksum: None, window }.check("what the model wrote", found)
     }
 
-    /// Tokens of all sequences.
+    /// Number of tokens of all sequences.
     pub fn tokens(&self) -> usize {
         self.sequences.iter().map(Vec::len).sum()
     }
 
-    /// XXH3-128 of the token ids, little-endian, each sequence after its length, hexadecimal.
+    /// XXH3-128, hexadecimal, of the token ids: little-endian, each sequence after its length.
     pub(super) fn tokens_checksum(&self) -> String {
         let mut hash = Xxh3::new();
         for sequence in &self.sequences {
@@ -177,7 +179,7 @@ impl TextOptions {
     }
 }
 
-/// The texts of all lines, with an empty line between two.
+/// The texts of all lines, separated by empty lines.
 fn documents(path: &Path, lines: &str) -> Result<String, StatisticsError> {
     let wrong = |line: usize, reason: String| StatisticsError::TextLine { path: path.into(), line, reason };
     let mut texts = Vec::new();
@@ -192,7 +194,7 @@ fn documents(path: &Path, lines: &str) -> Result<String, StatisticsError> {
     Ok(texts.join("\n\n"))
 }
 
-/// The first `wanted` tokens of `text`, or all; no more of a long text is looked at than they need.
+/// The first `wanted` tokens of `text`, or all. Reads only as much of a long text as it needs.
 fn encode(
     path: &Path,
     model: &Model,
@@ -206,7 +208,7 @@ fn encode(
         let part = &text[..text.floor_char_boundary(bytes)];
         let mut tokens = tokenizer.encode(part, false).map_err(failed)?;
         let wanted = wanted.unwrap_or(usize::MAX);
-        // What the cut changed is among the last tokens.
+        // The cut can change only the last tokens.
         if part.len() == text.len() || tokens.len() > wanted.saturating_add(LEAST_TOKENS) {
             tokens.truncate(wanted);
             return Ok(tokens);

@@ -1,8 +1,8 @@
 //! Blocks of 32 values: one f16 scale (and minimum) and 4, 5 or 8-bit codes.
 //!
-//! In all of them code `j` of the first half is the low nibble of byte `j`, code `j` of the second half its high
-//! nibble. Every product of code and scale has at most 19 significant bits and so is exact in f32: neither the
-//! order of operations nor a fused multiply-add can change a bit of the result.
+//! Code `j` of the first half is the low nibble of byte `j`, code `j` of the second half its high
+//! nibble. Every product of code and scale has at most 19 significant bits, so it is exact in f32:
+//! neither the order of operations nor a fused multiply-add changes a bit of the result.
 
 use half::f16;
 

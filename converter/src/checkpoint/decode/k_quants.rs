@@ -1,8 +1,8 @@
 //! Super-blocks of 256 values: f16 scales of integer scales of codes.
 //!
-//! Codes lie in runs: 32 bytes hold a run of 32 values in each of their bit fields. As in the blocks of 32, a
-//! product of the three factors has at most 24 significant bits, so that only the subtraction of a minimum rounds,
-//! and it rounds the same way in any order and fused or not.
+//! Codes lie in runs: 32 bytes hold a run of 32 values in each of their bit fields. As in the
+//! blocks of 32, a product of the three factors has at most 24 significant bits. So only the
+//! subtraction of a minimum rounds, and it rounds the same way in any order, fused or not.
 
 use super::blocks::{IQ4_LEVELS, each, scale};
 
@@ -21,7 +21,8 @@ pub(crate) fn q2_k(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// `d·(s − 32)·(q − 4)`, groups of 16: 32 bytes of third bits, 64 bytes of low 2 bits, 16 scales of 6 bits, d.
+/// `d·(s − 32)·(q − 4)`, groups of 16: 32 bytes of third bits, 64 bytes of low 2 bits, 16 scales of
+/// 6 bits, d.
 pub(crate) fn q3_k(bytes: &[u8], out: &mut [f32]) {
     each(bytes, out, |b: &[u8; 110], y: &mut [f32; 256]| {
         let (high_bits, codes, scales) = (&b[..32], &b[32..96], &b[96..108]);
@@ -40,7 +41,8 @@ pub(crate) fn q3_k(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// Where group `0..16` of 2-bit codes begins, and its shift: each 32 bytes hold four runs of two groups.
+/// Start of group `0..16` of 2-bit codes, and its shift: each 32 bytes hold four runs of two
+/// groups.
 fn group_of_2_bits(group: usize) -> (usize, usize) {
     (group / 8 * 32 + group % 2 * 16, group % 8 / 2 * 2)
 }
@@ -60,7 +62,8 @@ pub(crate) fn q4_k(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// `d·s·q − m·t`, groups of 32: d, m, eight (s, t) of 6 bits, 32 bytes of fifth bits, 128 bytes of low nibbles.
+/// `d·s·q − m·t`, groups of 32: d, m, eight (s, t) of 6 bits, 32 bytes of fifth bits, 128 bytes of
+/// low nibbles.
 pub(crate) fn q5_k(bytes: &[u8], out: &mut [f32]) {
     each(bytes, out, |b: &[u8; 176], y: &mut [f32; 256]| {
         let (scales, high_bits, codes) = (&b[4..16], &b[16..48], &b[48..]);
@@ -76,8 +79,9 @@ pub(crate) fn q5_k(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// Scale and minimum of group `0..8` from 12 bytes: the first four of each in the low 6 bits of bytes 0–3 and 4–7,
-/// the others as nibbles of bytes 8–11 with their upper two bits above the first ones.
+/// Scale and minimum of group `0..8` from 12 bytes. The first four of each are the low 6 bits of
+/// bytes 0–3 and 4–7. The others are nibbles of bytes 8–11, with their upper two bits above the
+/// first ones.
 fn scale_and_minimum(packed: &[u8], group: usize) -> (f32, f32) {
     let (s, t) = if group < 4 {
         (packed[group] & 63, packed[group + 4] & 63)
@@ -88,7 +92,8 @@ fn scale_and_minimum(packed: &[u8], group: usize) -> (f32, f32) {
     (f32::from(s), f32::from(t))
 }
 
-/// `d·s·(q − 32)`, groups of 16: 128 bytes of low nibbles, 64 bytes of upper 2 bits, 16 signed bytes of scales, d.
+/// `d·s·(q − 32)`, groups of 16: 128 bytes of low nibbles, 64 bytes of upper 2 bits, 16 signed
+/// bytes of scales, d.
 pub(crate) fn q6_k(bytes: &[u8], out: &mut [f32]) {
     each(bytes, out, |b: &[u8; 210], y: &mut [f32; 256]| {
         let (low, high, scales) = (&b[..128], &b[128..192], &b[192..208]);
@@ -106,7 +111,8 @@ pub(crate) fn q6_k(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// `d·(s − 32)·level[q]`, groups of 32: d, upper 2 bits of eight scales, their low nibbles, 128 bytes of codes.
+/// `d·(s − 32)·level[q]`, groups of 32: d, upper 2 bits of eight scales, their low nibbles, 128
+/// bytes of codes.
 pub(crate) fn iq4_xs(bytes: &[u8], out: &mut [f32]) {
     each(bytes, out, |b: &[u8; 136], y: &mut [f32; 256]| {
         let (scales, codes) = (&b[4..8], &b[8..]);

@@ -1,4 +1,4 @@
-//! From stored blocks to f32, one file a kind of format.
+//! Decoders from stored blocks to f32, one file per kind of format.
 
 pub(crate) mod blocks;
 pub(crate) mod k_quants;

@@ -1,4 +1,4 @@
-//! Matrices of quantized checkpoints as they are put together: an f32 scale and an i16 code a value.
+//! Assembled matrices of quantized checkpoints: an f32 scale and an i16 code for each value.
 
 /// Bytes of a value of [`SourceType::Packed`].
 pub(crate) const VALUE_BYTES: usize = 6;

@@ -1,4 +1,4 @@
-//! A tensor of the file and its place in the checkpoint.
+//! The source of a file's tensor in the checkpoint.
 
 use pith_format::{Role, Scope, TensorId};
 
@@ -6,7 +6,7 @@ use super::rule::RowMap;
 use crate::checkpoint::SourceType;
 use crate::checkpoint::survey::Survey;
 
-/// A tensor of the file and where its values come from.
+/// A tensor of the file and the source of its values.
 #[derive(Clone, Debug)]
 pub(crate) struct Binding {
     pub(crate) id: TensorId,
@@ -22,7 +22,7 @@ pub(crate) struct Binding {
     pub(crate) offset: f32,
     /// Bytes of these values in the checkpoint's files.
     pub(crate) stored_bytes: u64,
-    /// What the codes of a matrix of a quantized checkpoint are like, once they were read.
+    /// Properties of the codes of a quantized matrix, once they were read.
     pub(crate) survey: Option<Survey>,
 }
 
@@ -37,7 +37,7 @@ impl Binding {
         self.stored_bytes
     }
 
-    /// The part of them that goes to the first `rows` rows.
+    /// The bytes of the first `rows` rows in the checkpoint's files.
     pub(crate) fn source_bytes_to(&self, rows: usize) -> u64 {
         (u128::from(self.stored_bytes) * rows as u128 / self.rows as u128) as u64
     }

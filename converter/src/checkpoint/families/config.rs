@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::checkpoint::CheckpointError;
 
-/// Far above any model's dimension, so that products of a few cannot overflow.
+/// Far above any model's dimension, and small enough that products of a few cannot overflow.
 const COUNT_LIMIT: u64 = 1 << 24;
 
 /// An object of a configuration and its place in the file.
@@ -35,18 +35,18 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// The first of `keys` that is there and not null.
+    /// The first of `keys` that is present and not null.
     fn find<'k>(&self, keys: &[&'k str]) -> Option<(&'k str, &'a Value)> {
         keys.iter()
             .find_map(|&key| self.value.get(key).filter(|value| !value.is_null()).map(|value| (key, value)))
     }
 
-    /// Whether the key is there, be it null.
+    /// Whether the key is present, even as null.
     pub(super) fn has(&self, key: &str) -> bool {
         self.value.get(key).is_some()
     }
 
-    /// A dimension: 1 to 2²⁴, under the first of `keys` that is there.
+    /// A dimension: 1 to 2²⁴, under the first of `keys` that is present.
     pub(super) fn count(&self, keys: &[&str]) -> Result<Option<usize>, CheckpointError> {
         let Some((key, value)) = self.find(keys) else { return Ok(None) };
         match value.as_u64() {
@@ -55,7 +55,7 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// A dimension that must be there.
+    /// A required dimension.
     pub(super) fn required_count(&self, keys: &[&str]) -> Result<usize, CheckpointError> {
         self.count(keys)?.ok_or_else(|| self.error(keys[0], "a whole number"))
     }
@@ -65,7 +65,7 @@ impl<'a> Config<'a> {
         value.as_f64().map(Some).ok_or_else(|| self.error(key, "a number"))
     }
 
-    /// A number that must be there.
+    /// A required number.
     pub(super) fn required_number(&self, key: &str) -> Result<f64, CheckpointError> {
         self.number(&[key])?.ok_or_else(|| self.error(key, "a number"))
     }
@@ -111,7 +111,7 @@ impl<'a> Config<'a> {
         ids.ok_or_else(|| self.error(key, "a token id or a list of them"))
     }
 
-    /// The non-linearity by the names that `transformers` gives them.
+    /// The activation function, by its name in `transformers`.
     pub(super) fn activation(
         &self,
         keys: &[&str],
@@ -129,7 +129,7 @@ impl<'a> Config<'a> {
     }
 }
 
-/// A message has no room for a whole file.
+/// Shortens a value for a message.
 fn shortened(text: String) -> String {
     if text.chars().count() <= 80 { text } else { text.chars().take(80).chain("…".chars()).collect() }
 }

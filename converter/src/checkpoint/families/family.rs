@@ -1,4 +1,4 @@
-//! What a family says of itself, and a configuration in the making.
+//! The description of a family, and the translation of a configuration.
 
 use pith_format::{ActivationFunction, ModelConfig, NormKind};
 
@@ -19,29 +19,29 @@ pub(super) struct Family {
     /// `general.architecture` in GGUF.
     pub(super) gguf_names: &'static [&'static str],
     pub(super) norm: NormKind,
-    /// Used where the configuration names none; a GGUF file never does.
+    /// Default activation function; GGUF files never name one.
     pub(super) activation: ActivationFunction,
     pub(super) norm_epsilon: f64,
-    /// Width of a head where the configuration has none; `None`: hidden / heads.
+    /// Default width of a head; `None`: hidden / heads.
     pub(super) head_dim: Option<usize>,
-    /// The head is the embedding where the configuration does not say.
+    /// Default for a head that is tied to the embedding.
     pub(super) tied: bool,
-    /// Rotary positions where the configuration does not say; `None`: the family has none.
+    /// Default rotary positions; `None`: the family has none.
     pub(super) rope: Option<Rotary>,
-    /// Which Hugging Face tensors play which role, in several lists so that families can share some.
+    /// The role of each Hugging Face tensor, in several lists so that families can share some.
     pub(super) tensors: &'static [&'static [Rule]],
-    /// What the names of those may lack in front.
+    /// Prefix that these names may lack.
     pub(super) prefix: &'static str,
-    /// Ends of the names of Hugging Face tensors that are no weights.
+    /// Suffixes of Hugging Face tensors that are not weights.
     pub(super) ignored: &'static [&'static str],
     pub(super) gguf_tensors: &'static [&'static [Rule]],
-    /// What `config.json` says beyond what all families have.
+    /// Settings of `config.json` that only this family has.
     pub(super) huggingface: fn(&Config<'_>, &mut Translation) -> Result<(), CheckpointError>,
-    /// What GGUF keys say beyond what all families have.
+    /// GGUF keys that only this family has.
     pub(super) gguf: fn(&Keys<'_>, &mut Translation) -> Result<(), CheckpointError>,
 }
 
-/// Rotary positions: the base of the wavelengths, the part of a head that turns.
+/// Rotary positions: the base of the wavelengths, and the rotated part of a head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rotary {
     pub(super) base: f64,
@@ -50,7 +50,7 @@ pub(super) struct Rotary {
 
 pub(super) const ROTARY: Rotary = Rotary { base: 10_000.0, part: 1.0 };
 
-/// A configuration in the making.
+/// A configuration under construction.
 #[derive(Debug)]
 pub(super) struct Translation {
     pub(super) model: ModelConfig,
@@ -58,7 +58,8 @@ pub(super) struct Translation {
 }
 
 impl Translation {
-    /// Sets the special tokens; those beyond the vocabulary, which small models inherit from large ones, are left out.
+    /// Sets the special tokens. Leaves out those beyond the vocabulary, which small models inherit
+    /// from large ones.
     pub(super) fn set_tokens(&mut self, bos: Vec<u32>, eos: Vec<u32>) {
         let vocab_len = self.model.vocab_len;
         let mut known = |kind: &str, tokens: Vec<u32>| {

@@ -1,4 +1,5 @@
-//! Gemma 2: norms around both blocks that multiply by `1 + w`, every other layer sliding, caps on scores and logits.
+//! Gemma 2: norms before and after both blocks that multiply by `1 + w`, sliding windows in every
+//! other layer, caps on scores and logits.
 
 use pith_format::{ActivationFunction, NormKind};
 
@@ -14,11 +15,11 @@ use super::tables::{ATTENTION, ATTENTION_BIASES, GATED, GGUF_ATTENTION, GGUF_END
 use super::windows::sliding_layers;
 use crate::checkpoint::CheckpointError;
 
-/// What `transformers` takes where keys are missing.
+/// Default of `transformers`.
 const DEFAULT_SCORE_CAP: f64 = 50.0;
 const DEFAULT_LOGIT_CAP: f64 = 30.0;
 
-/// GGUF does not tell the largest model apart, which alone scales queries by hidden / heads.
+/// The largest model, which alone scales queries by hidden / heads. GGUF has no key for that.
 const GGUF_LARGEST_LAYERS: usize = 46;
 
 pub(super) const FAMILY: Family = Family {

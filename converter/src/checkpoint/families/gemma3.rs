@@ -1,5 +1,5 @@
-//! Gemma 3, the models of text alone: Gemma 2 without caps, with norms of queries and keys, and with two rotary
-//! tables, one for the layers that slide and one for every sixth, which does not.
+//! Gemma 3, text models: Gemma 2 without caps, with norms of queries and keys, and with two rotary
+//! tables, one for the sliding layers and one for every sixth layer, which is global.
 
 use pith_format::{ActivationFunction, NormKind, Role};
 
@@ -20,10 +20,10 @@ use super::tables::{
 use super::windows::sliding_layers;
 use crate::checkpoint::CheckpointError;
 
-/// Of so many layers the last is global.
+/// The last layer of each period is global.
 const PERIOD: usize = 6;
 
-/// As for Gemma 2.
+/// The largest model, as for Gemma 2.
 const GGUF_LARGEST_LAYERS: usize = 62;
 
 pub(super) const FAMILY: Family = Family {

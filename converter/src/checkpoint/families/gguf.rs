@@ -1,4 +1,4 @@
-//! From GGUF keys to a [`ModelConfig`]: what families have in common.
+//! Translates GGUF keys to a [`ModelConfig`]: the part that all families share.
 
 use pith_format::{ModelConfig, NormKind, RopeTable};
 
@@ -9,7 +9,8 @@ use super::rope::{self, Scaling};
 use crate::checkpoint::CheckpointError;
 
 const LAYER_LIMIT: usize = 1 << 12;
-/// Dimensions, norm, tokens and one rotary table for all layers; then the family's own hand.
+/// Sets dimensions, norm, tokens and one rotary table for all layers, then calls the family's own
+/// function.
 pub(super) fn translate(
     family: &Family,
     keys: &Keys<'_>,
@@ -89,7 +90,7 @@ fn rope_table(
     Ok(table)
 }
 
-/// The scaling, and what sine and cosine are multiplied by beside it.
+/// The scaling, and the factor of sine and cosine.
 fn scaling(
     keys: &Keys<'_>,
     frequency_count: usize,

@@ -51,7 +51,7 @@ const TENSORS: &[Rule] = &[
     rule(Role::Head, "lm_head.weight"),
 ];
 
-/// GGUF writers turn the matrices round.
+/// GGUF writers transpose the matrices.
 const GGUF_TENSORS: &[Rule] = &[
     rule(Role::TokenEmbedding, "token_embd.weight"),
     rule(Role::PositionEmbedding, "position_embd.weight"),

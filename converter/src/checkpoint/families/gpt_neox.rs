@@ -1,4 +1,5 @@
-//! GPT-NeoX and Pythia: a quarter of each head turns; the feed-forward block may run beside attention.
+//! GPT-NeoX and Pythia: a quarter of each head is rotated; the feed-forward block may be parallel
+//! to attention.
 
 use pith_format::{ActivationFunction, NormKind, Role};
 

@@ -1,4 +1,4 @@
-//! From `config.json` to a [`ModelConfig`]: what families have in common.
+//! Translates `config.json` to a [`ModelConfig`]: the part that all families share.
 
 use pith_format::{ModelConfig, RopeTable};
 
@@ -9,11 +9,13 @@ use super::rope::{self, Scaling};
 use super::windows::{FULL, SLIDING};
 use crate::checkpoint::CheckpointError;
 
-/// As many layers as a file may have; each takes memory before the file's own check.
+/// The largest number of layers in a file. Checked here because each layer takes memory before the
+/// file's own check.
 const LAYER_LIMIT: usize = 1 << 12;
 const ROPE_TYPES: &str = "default, linear, dynamic, llama3, yarn or longrope";
 
-/// Dimensions, norms, activations, tokens and one rotary table for all layers; then the family's own hand.
+/// Sets dimensions, norms, activations, tokens and one rotary table for all layers, then calls the
+/// family's own function.
 pub(super) fn translate(
     family: &Family,
     config: &Config<'_>,
@@ -77,7 +79,7 @@ pub(super) fn translate(
     Ok(translation)
 }
 
-/// What goes by a family's name and is another model.
+/// Refuses other models under a family's name.
 fn refuse_variants(config: &Config<'_>) -> Result<(), CheckpointError> {
     for key in ["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"] {
         if config.number(&[key])?.is_some_and(|experts| experts > 0.0) {
@@ -95,7 +97,8 @@ fn refuse_variants(config: &Config<'_>) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// The rotary table of one kind of layer. `base_keys` name the base where the scaling's object does not hold it.
+/// The rotary table of one kind of layer. `base_keys`: keys of the base where the scaling's object
+/// does not hold it.
 pub(super) fn rope_table(
     config: &Config<'_>,
     layer_type: &str,
@@ -104,7 +107,8 @@ pub(super) fn rope_table(
     head_dim: usize,
     warnings: &mut Vec<String>,
 ) -> Result<RopeTable, CheckpointError> {
-    // transformers 5 has `rope_parameters`, by kind of layer where kinds differ; 4 has `rope_scaling`.
+    // transformers 5 has `rope_parameters`, nested by kind of layer where kinds differ; 4 has
+    // `rope_scaling`.
     let settings = match config.object("rope_parameters")? {
         Some(all) if all.has(FULL) || all.has(SLIDING) => all.object(layer_type)?,
         Some(one) => Some(one),
@@ -145,7 +149,7 @@ fn scaling(
     };
     let grown = context_len as f64 / original as f64;
     let named = settings.text(&["rope_type", "type"])?.unwrap_or("default");
-    // Phi-3's first configurations say "su", or "yarn" where they mean LongRoPE.
+    // Phi-3's first configurations say "su", or "yarn" for LongRoPE.
     let named =
         if named == "su" || (named == "yarn" && settings.has("short_factor")) { "longrope" } else { named };
     Ok(match named {

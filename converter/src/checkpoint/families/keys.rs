@@ -6,7 +6,7 @@ use super::layers::attentions;
 use crate::checkpoint::gguf::FromGguf;
 use crate::checkpoint::{Checkpoint, CheckpointError, GgufMetadata};
 
-/// Far above any model's dimension, so that products of a few cannot overflow.
+/// Far above any model's dimension, and small enough that products of a few cannot overflow.
 const COUNT_LIMIT: u64 = 1 << 24;
 
 /// The keys of one architecture.
@@ -32,7 +32,7 @@ impl<'a> Keys<'a> {
         CheckpointError::Config { place, key, found, expected: expected.into() }
     }
 
-    /// A dimension: 1 to 2²⁴; zero stands for none, as writers have it.
+    /// A dimension: 1 to 2²⁴. Writers use zero for a missing one.
     pub(super) fn count(&self, key: &str) -> Result<Option<usize>, CheckpointError> {
         match self.get::<u64>(key)? {
             Some(count) if count > COUNT_LIMIT => {
@@ -54,7 +54,7 @@ impl<'a> Keys<'a> {
         self.get(key)
     }
 
-    /// Gives the file's window to the layers that slide: by the file's pattern, or by `default`.
+    /// Sets the file's window in the sliding layers: by the file's pattern, or by `default`.
     pub(super) fn set_windows(
         &self,
         model: &mut ModelConfig,
@@ -77,7 +77,7 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    /// Takes the scale of scores from the file, where it has one.
+    /// Takes the attention scale from the file, where it has one.
     pub(super) fn set_attention_scale(&self, model: &mut ModelConfig) -> Result<(), CheckpointError> {
         if let Some(scale) = self.number("attention.scale")?.filter(|&scale| scale != 0.0) {
             attentions(model).for_each(|attention| attention.scale = scale as f32);
@@ -85,7 +85,7 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    /// A tensor of divisors, one a frequency.
+    /// A tensor of divisors, one per frequency.
     pub(super) fn factors(&self, name: &str, count: usize) -> Result<Option<Vec<f64>>, CheckpointError> {
         let Some(tensor) = self.checkpoint.tensor(name) else { return Ok(None) };
         if tensor.elements() != count {

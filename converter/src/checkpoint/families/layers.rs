@@ -1,10 +1,12 @@
-//! Layers as families have them: attention, then a feed-forward block, alike but for what a family sets afterwards.
+//! The layers that families share: attention, then a feed-forward block, all alike until a family
+//! changes them.
 
 use pith_format::{ActivationFunction, Attention, Dense, FeedForward, Layer, Mixer, ModelConfig, Role};
 
 use super::rule::Rule;
 
-/// Most query heads of a layer, and most key heads: each takes memory before the file's own check.
+/// Largest number of query heads, and of key heads. Checked here because each takes memory before
+/// the file's own check.
 const HEAD_LIMIT: usize = 1 << 10;
 
 /// Dimensions of a layer.
@@ -17,7 +19,8 @@ pub(super) struct Dimensions {
 }
 
 impl Dimensions {
-    /// The layer, with the norms and gates that the rules bind; an error says what the number of key heads must be.
+    /// The layer, with the norms and gates of the rules. The error states the requirement on the
+    /// number of key heads.
     pub(super) fn layer(&self, rules: &[&[Rule]], has_rope: bool) -> Result<Layer, String> {
         let has = |role: Role| rules.iter().any(|rules| rules.iter().any(|rule| rule.role == role));
         let heads = Some(self.heads).filter(|&heads| heads <= HEAD_LIMIT);
@@ -40,7 +43,7 @@ impl Dimensions {
     }
 }
 
-/// The attention of every layer that has it, in order.
+/// The attention of every layer that has one, in order.
 pub(super) fn attentions(model: &mut ModelConfig) -> impl Iterator<Item = &mut Attention> {
     model.layers.iter_mut().filter_map(|layer| match &mut layer.mixer {
         Mixer::Attention(attention) => Some(attention),
@@ -48,7 +51,7 @@ pub(super) fn attentions(model: &mut ModelConfig) -> impl Iterator<Item = &mut A
     })
 }
 
-/// Width of a head, and query heads, of the first layer, which every family has with attention.
+/// Head width and number of query heads of the first layer, which has attention in every family.
 pub(super) fn first_heads(model: &ModelConfig) -> (usize, usize) {
     model.layers[0].attention().map_or((0, 0), |attention| (attention.head_dim, attention.heads()))
 }

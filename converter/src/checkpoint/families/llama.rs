@@ -1,4 +1,5 @@
-//! Llama 1, 2 and 3, and the many models that took its shape. GGUF files of Mistral 7B go by this name too.
+//! Llama 1, 2 and 3, and the many models of the same architecture. GGUF files of Mistral 7B use
+//! this name too.
 
 use pith_format::{ActivationFunction, NormKind};
 

@@ -1,4 +1,4 @@
-//! Mistral 7B and its kin: Llama with a window on every layer. Their GGUF files say "llama".
+//! Mistral 7B and related models: Llama with a window in every layer. Their GGUF files say "llama".
 
 use pith_format::{ActivationFunction, NormKind};
 
@@ -8,7 +8,7 @@ use super::layers::attentions;
 use super::tables::{ATTENTION, ENDS, GATED, NORMS};
 use crate::checkpoint::CheckpointError;
 
-/// What `transformers` takes where the key is missing; null means no window.
+/// Default of `transformers`; null means no window.
 const DEFAULT_WINDOW: usize = 4096;
 
 pub(super) const FAMILY: Family = Family {

@@ -1,8 +1,8 @@
-//! Model families. A family is a table: the names it goes by, which source tensor plays which role, and what its
-//! configuration means. Nothing behind this module knows families apart.
+//! Model families. A family is a table: its names, the role of each source tensor, and the meaning
+//! of its configuration. No other module tells families apart.
 //!
-//! To add one: a file here with a [`Family`] that takes tables and rules from files of no family
-//! ([`tables`], [`sandwich`], [`windows`]), and its line in [`FAMILIES`].
+//! To add one: a file here with a [`Family`], which may use the tables and rules of [`tables`],
+//! [`sandwich`] and [`windows`], and its line in [`FAMILIES`].
 
 mod binding;
 mod config;

@@ -1,4 +1,5 @@
-//! From a file's model back to the checkpoint that it could have been: names by the family's table, and a `config.json`.
+//! Reconstructs the original checkpoint of a file's model: names by the family's table, and a
+//! `config.json`.
 
 use pith_format::{ActivationFunction, Kind, Layer, ModelConfig, RopeTable, TensorId};
 use serde_json::{Map, Value, json};
@@ -12,10 +13,10 @@ use super::{FAMILIES, huggingface};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::SourceType;
 
-/// Families whose configuration can be told from the model.
+/// Families whose configuration follows from the model.
 const RECONSTRUCTED: &[&str] = &["llama", "mistral", "qwen2", "qwen3", "smollm3"];
 
-/// The Hugging Face tensor of every tensor of the file, of which it has those that `has` says.
+/// The Hugging Face tensor of every tensor of the file. `has` tells which tensors the file holds.
 pub(crate) fn original_bindings(
     model: &ModelConfig,
     has: impl Fn(TensorId) -> bool,
@@ -42,7 +43,7 @@ pub(crate) fn original_bindings(
     Ok(bindings)
 }
 
-/// A `config.json` that, read again, gives this very model.
+/// A `config.json` that is read back as this model.
 pub(crate) fn original_config(
     model: &ModelConfig,
     has: impl Fn(TensorId) -> bool,
@@ -104,7 +105,7 @@ pub(crate) fn original_config(
     Ok(config)
 }
 
-/// Flags of the tensors that a model of the family may have.
+/// Sets the flags of optional tensors.
 fn set_flags(family: &'static Family, map: &mut Map<String, Value>, has: &impl Fn(TensorId) -> bool) {
     for rule in rules(family) {
         if let Presence::Flag(key, _) = rule.presence {
@@ -114,7 +115,7 @@ fn set_flags(family: &'static Family, map: &mut Map<String, Value>, has: &impl F
     }
 }
 
-/// Reads the configuration as that of a checkpoint is read, and compares.
+/// Reads the configuration back and compares it with the model.
 fn check(family: &Family, config: &Value, model: &ModelConfig) -> Result<(), CheckpointError> {
     let read = Config::new("config.json".into(), config);
     let translation = huggingface::translate(family, &read, None, model.vocab_len)?;
@@ -126,7 +127,7 @@ fn check(family: &Family, config: &Value, model: &ModelConfig) -> Result<(), Che
     Err(unknown(model, "its layers or frequencies are not those of a plain model".into()))
 }
 
-/// The base of plain frequencies.
+/// The base of unscaled frequencies.
 fn rope_base(model: &ModelConfig) -> Result<f64, CheckpointError> {
     let plain = |table: &RopeTable, base: f64| rope::table(base, table.dim, &Scaling::None) == *table;
     let Some(table) = model.rope.first() else { return Ok(ROTARY.base) };
@@ -134,7 +135,7 @@ fn rope_base(model: &ModelConfig) -> Result<f64, CheckpointError> {
         Some(&second) => f64::from(second).powf(-(table.dim as f64) / 2.0),
         None => ROTARY.base,
     };
-    // Bases are round numbers; the frequencies hold seven digits of them.
+    // Bases are round numbers; the frequencies give seven digits of them.
     let digits = 10f64.powf(measured.log10().floor() - 5.0);
     [(measured / digits).round() * digits, measured.round(), measured]
         .into_iter()
@@ -151,7 +152,7 @@ fn family(model: &ModelConfig) -> Result<&'static Family, CheckpointError> {
     found.ok_or_else(|| unknown(model, "this version has no table of the family".into()))
 }
 
-/// The number that a person would write for `value`.
+/// The shortest decimal number for `value`.
 fn shortest(value: f32) -> f64 {
     value.to_string().parse().expect("a number as it is printed")
 }

@@ -1,4 +1,4 @@
-//! From a checkpoint to its architecture: the family, the configuration, and a source for every tensor of the file.
+//! Resolves a checkpoint: its family, its configuration, and a source for every tensor of the file.
 
 use std::collections::HashSet;
 
@@ -12,11 +12,11 @@ use super::rule::{Presence, Rule};
 use super::{FAMILIES, gguf, huggingface, known_names};
 use crate::checkpoint::{Checkpoint, CheckpointError, TensorInfo};
 
-/// Ends of the names of tensors that no family counts as weights: frequencies, which the configuration gives.
+/// Suffixes of tensors that are weights in no family: frequencies, which the configuration gives.
 const IGNORED: &[&str] =
     &["rotary_emb.inv_freq", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
 
-/// What a checkpoint is, in the terms of a `.pith` file.
+/// A checkpoint in the terms of a `.pith` file.
 #[derive(Debug)]
 pub(crate) struct Architecture {
     pub(crate) model: ModelConfig,
@@ -26,7 +26,8 @@ pub(crate) struct Architecture {
 }
 
 impl Architecture {
-    /// Finds the family's table and applies it. Reads no weights but the divisors of frequencies.
+    /// Finds the family's table and applies it. Of the weights, reads only the divisors of
+    /// frequencies.
     pub(crate) fn resolve(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
         let sources = Sources::of(checkpoint)?;
         let translation = sources.translate()?;
@@ -40,7 +41,7 @@ struct Sources<'a> {
     family: &'static Family,
     rules: &'static [&'static [Rule]],
     config: Option<Config<'a>>,
-    /// What the names of this checkpoint lack in front.
+    /// Prefix that the names of this checkpoint lack.
     lacking: &'static str,
 }
 
@@ -70,7 +71,7 @@ impl<'a> Sources<'a> {
         self.rules.iter().flat_map(|rules| rules.iter()).find(|rule| rule.role == role)
     }
 
-    /// The source of one of the model's own tensors.
+    /// The source of a tensor that belongs to no layer.
     fn find(&self, role: Role) -> Option<&'a TensorInfo> {
         self.checkpoint.tensor(&self.name(self.rule(role)?, None))
     }
@@ -129,14 +130,14 @@ impl<'a> Sources<'a> {
         Ok(Architecture { model, bindings, warnings })
     }
 
-    /// Whether `name` is a bias of zeros, which AutoGPTQ wrote for every quantized matrix.
+    /// Whether `name` is a bias of zeros, which AutoGPTQ writes for every quantized matrix.
     fn adds_nothing(&self, name: &str) -> Result<bool, CheckpointError> {
         let base =
             name.strip_suffix(".bias").filter(|base| self.checkpoint.is_packed(&format!("{base}.weight")));
         Ok(base.is_some() && self.checkpoint.load_f32(name)?.iter().all(|&value| value == 0.0))
     }
 
-    /// The source of `id`; `None` where the checkpoint need not have and has not one.
+    /// The source of `id`; `None` for an optional tensor that the checkpoint lacks.
     fn binding(
         &self,
         rule: &Rule,

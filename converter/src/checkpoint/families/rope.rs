@@ -1,23 +1,24 @@
-//! Frequencies of rotary embeddings, with each scaling that a checkpoint may ask for.
+//! Frequencies of rotary embeddings, with every supported scaling.
 //!
-//! Computed in f64 and rounded once; `transformers` computes in f32 and differs by a few parts in 10⁷.
+//! Computed in f64 and rounded once; `transformers` computes in f32 and differs by a few parts in
+//! 10⁷.
 
 use std::f64::consts::TAU;
 
 use pith_format::RopeTable;
 
-/// How the plain frequencies are changed.
+/// Changes of the unscaled frequencies.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Scaling {
-    /// Not at all.
+    /// No change.
     None,
     /// All are divided by one factor.
     Linear { factor: f64 },
     /// Each is divided by its own factor.
     Divided { factors: Vec<f64> },
-    /// Llama 3.1: long waves are divided, short ones kept, those between blended.
+    /// Llama 3.1: long wavelengths are divided, short ones kept, those between blended.
     Llama3 { factor: f64, low: f64, high: f64, original: f64 },
-    /// YaRN: the same by the dimension's index; sine and cosine grow too.
+    /// YaRN: the same, blended by the dimension's index; sine and cosine grow too.
     Yarn { factor: f64, original: f64, beta_fast: f64, beta_slow: f64, truncate: bool, magnitude: f64 },
     /// LongRoPE: one set of divisors up to `original` tokens, another beyond.
     Long { short: Vec<f64>, long: Vec<f64>, original: usize, magnitude: f64 },
@@ -25,7 +26,8 @@ pub(super) enum Scaling {
 
 /// The table for `base` and `dim` rotated dimensions.
 ///
-/// An odd `dim` is rounded up, its exponents staying those of `dim`. Lists of factors have one for every frequency.
+/// An odd `dim` is rounded up; the exponents remain those of `dim`. Lists of factors have one for
+/// every frequency.
 pub(super) fn table(base: f64, dim: usize, scaling: &Scaling) -> RopeTable {
     let plain: Vec<f64> =
         (0..dim.div_ceil(2)).map(|index| base.powf(-(2.0 * index as f64) / dim as f64)).collect();
@@ -82,7 +84,7 @@ fn llama3(frequency: f64, factor: f64, low: f64, high: f64, original: f64) -> f6
     }
 }
 
-/// Indices between which YaRN goes over from keeping to dividing.
+/// Indices between which YaRN blends from keeping to dividing.
 fn yarn_range(base: f64, dim: usize, original: f64, betas: [f64; 2], truncate: bool) -> (f64, f64) {
     let index = |turns: f64| dim as f64 * (original / (turns * TAU)).ln() / (2.0 * base.ln());
     let [mut low, mut high] = betas.map(index);
@@ -132,7 +134,8 @@ mod tests {
         let scaling = Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 32.0 };
         let plain = table(500.0, 16, &Scaling::None).inv_freq;
         let scaled = table(500.0, 16, &scaling).inv_freq;
-        // Turns within 32 positions: 32 / 2π = 5.09 for the first, 5.09 · 500^(-1/8) = 2.34 for the second, …
+        // Turns within 32 positions: 32 / 2π = 5.09 for the first, 5.09 · 500^(-1/8) = 2.34 for the
+        // second, …
         assert_eq!(scaled[0], plain[0]);
         let kept = (32.0 * 500f64.powf(-0.125) / TAU - 1.0) / 3.0;
         let second = 500f64.powf(-0.125) * (kept + (1.0 - kept) / 8.0);
@@ -152,8 +155,8 @@ mod tests {
         assert_eq!((table.long_from, table.magnitude), (Some(32), 1.25));
     }
 
-    /// Qwen2.5's setting: factor 4 from 32,768 tokens on, theta 10⁶, head_dim 128. Its range is 23 to 40: the
-    /// index with 32 turns is 64·ln(32768/64π)/ln 10⁶ = 23.6, with one turn 39.6.
+    /// Qwen2.5's setting: factor 4 from 32,768 tokens on, theta 10⁶, head_dim 128. Its range is 23
+    /// to 40: the index with 32 turns is 64·ln(32768/64π)/ln 10⁶ = 23.6, with one turn 39.6.
     #[test]
     fn yarn_keeps_short_waves_and_divides_long_ones() {
         let scaling = Scaling::Yarn {

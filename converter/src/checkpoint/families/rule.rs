@@ -1,4 +1,4 @@
-//! A family's table: which source tensor a role comes from, and what lies between the two.
+//! A family's table: the source tensor of each role, and the change between the two.
 
 use pith_format::{ModelConfig, Role, TensorId};
 
@@ -23,26 +23,28 @@ pub(crate) enum Presence {
     Required,
     /// It may; the runtime looks at what the file holds.
     Optional,
-    /// Where this flag of `config.json` is set, or is missing and the second value says so; otherwise it must not.
+    /// Required if this flag of `config.json` is set, or is missing and the second value is true;
+    /// otherwise forbidden.
     Flag(&'static str, bool),
 }
 
-/// The rows of the source that make the role, in the source's order of outputs.
+/// The rows of the source that make up the role, in the order of outputs in the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rows {
     /// All.
     All,
-    /// A part of queries, keys and values stacked: 0, 1 or 2.
+    /// A part of stacked queries, keys and values: 0, 1 or 2.
     Stacked(usize),
-    /// A part of a stack that every head has of its own: 0, 1 or 2.
+    /// A part of a stack within each head: 0, 1 or 2.
     StackedPerHead(usize),
-    /// A half of gate and up stacked: 0 or 1.
+    /// A half of stacked gate and up: 0 or 1.
     Half(usize),
-    /// Heads whose rotated dimensions lie in pairs, `0, h, 1, h + 1, …`; they become halves, `0, 1, …, h, h + 1, …`.
+    /// Heads with rotated dimensions in pairs, `0, h, 1, h + 1, …`; they become halves,
+    /// `0, 1, …, h, h + 1, …`.
     Paired,
 }
 
-/// Which source row gives a row of the role: [`Rows`] with the numbers of one layer.
+/// The source row of each row of a role: [`Rows`] with the numbers of one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowMap {
     From(usize),
@@ -89,7 +91,7 @@ impl Rule {
         }
     }
 
-    /// How many rows the source must have, and which of them make the role.
+    /// The number of rows of the source, and those that make up the role.
     pub(crate) fn row_map(&self, model: &ModelConfig, id: TensorId) -> (usize, RowMap) {
         let layer = &model.layers[id.layer.unwrap_or(0)];
         let head_dim = layer.attention().map_or(1, |attention| attention.head_dim);
@@ -101,7 +103,7 @@ impl Rule {
             Rows::StackedPerHead(part) => (3 * query, RowMap::PerHead { head_dim, part }),
             Rows::Half(part) => (2 * rows(self.role), RowMap::From(part * rows(self.role))),
             Rows::Paired => {
-                // Where a layer has no rope the order is that of the layers that have.
+                // A layer without rope has the same order as the layers with it.
                 let table = layer.attention().and_then(|attention| attention.rope).unwrap_or(0);
                 let rotated = model.rope.get(table).map_or(head_dim, |table| table.dim);
                 (rows(self.role), RowMap::Paired { head_dim, rotated })

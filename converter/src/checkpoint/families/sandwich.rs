@@ -1,5 +1,5 @@
-//! Decoders with a norm on either side of each block: norms multiply by `1 + w`, embeddings by the root of their width, queries by a
-//! scalar of their own.
+//! Decoders with a norm before and after each block. Norms multiply by `1 + w`, embeddings are
+//! multiplied by the square root of their width, and queries by a scalar of the model.
 
 use pith_format::{ModelConfig, Role};
 
@@ -10,7 +10,7 @@ use super::rule::{Rule, rule};
 use super::windows::set_windows;
 use crate::checkpoint::CheckpointError;
 
-/// What `transformers` takes where keys are missing.
+/// Default of `transformers`.
 const DEFAULT_WINDOW: usize = 4096;
 const DEFAULT_QUERY_SCALAR: f64 = 256.0;
 
@@ -62,7 +62,8 @@ pub(super) fn set_default_windows(
     set_windows(config, model, sliding, config.count(&["sliding_window"])?.or(default))
 }
 
-/// Scales of embeddings and queries; a model of `largest_layers` layers scales queries by hidden / heads, which no key says.
+/// Scales of embeddings and queries. A model of `largest_layers` layers scales queries by hidden /
+/// heads; GGUF has no key for that.
 pub(super) fn set_gguf_scales(
     keys: &Keys<'_>,
     model: &mut ModelConfig,

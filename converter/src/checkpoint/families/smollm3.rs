@@ -1,4 +1,4 @@
-//! SmolLM3: Llama with layers that have no positions.
+//! SmolLM3: Llama with some layers without positions.
 
 use pith_format::{ActivationFunction, ModelConfig, NormKind};
 
@@ -13,7 +13,7 @@ use super::tables::{
 use super::windows::{set_windows, sliding_layers, switched_window};
 use crate::checkpoint::CheckpointError;
 
-/// Of so many layers the last has no positions; GGUF cannot say otherwise.
+/// The last layer of each period has no positions; GGUF has no key for that.
 const PERIOD: usize = 4;
 
 pub(super) const FAMILY: Family = Family {
@@ -38,7 +38,7 @@ pub(super) const FAMILY: Family = Family {
 fn huggingface(config: &Config<'_>, translation: &mut Translation) -> Result<(), CheckpointError> {
     let model = &mut translation.model;
     let layer_count = model.layers.len();
-    // In spite of its name 1 stands for a layer with rope.
+    // Despite its name, 1 stands for a layer with rope.
     let turned = match config.numbers("no_rope_layers")? {
         Some(flags) if flags.len() == layer_count => flags.iter().map(|&flag| flag != 0.0).collect(),
         Some(_) => {

@@ -1,4 +1,4 @@
-//! Tables that several families share: which tensor plays which role in decoders of the common layout.
+//! Tables that several families share: the role of each tensor in decoders of the common layout.
 
 use pith_format::Role;
 
@@ -51,7 +51,7 @@ pub(super) const GGUF_ENDS: &[Rule] = &[
 pub(super) const GGUF_NORMS: &[Rule] =
     &[rule(Role::MixerNorm, "blk.{}.attn_norm.weight"), rule(Role::FfnNorm, "blk.{}.ffn_norm.weight")];
 
-/// Queries and keys of the families that ggml turns in pairs of neighbours.
+/// Queries and keys of families that ggml rotates in adjacent pairs.
 pub(super) const GGUF_PAIRED: &[Rule] = &[
     rule(Role::Query, "blk.{}.attn_q.weight").rows(Rows::Paired),
     rule(Role::Key, "blk.{}.attn_k.weight").rows(Rows::Paired),
@@ -61,7 +61,7 @@ pub(super) const GGUF_PAIRED: &[Rule] = &[
     rule(Role::AttentionOutputBias, "blk.{}.attn_output.bias").optional(),
 ];
 
-/// Queries and keys of the families that ggml turns in halves.
+/// Queries and keys of families that ggml rotates in halves.
 pub(super) const GGUF_HALVES: &[Rule] =
     &[rule(Role::Query, "blk.{}.attn_q.weight"), rule(Role::Key, "blk.{}.attn_k.weight")];
 

@@ -1,4 +1,4 @@
-//! Configurations as models are published with, and what they mean.
+//! Published configurations, and their translation.
 
 use pith_format::{ActivationFunction, ModelConfig};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::family::Translation;
 use super::{FAMILIES, huggingface};
 use crate::checkpoint::CheckpointError;
 
-/// A small configuration of one family with `over` laid over it; null there takes a key away.
+/// A small configuration of one family, overridden by `over`; null there removes a key.
 fn translate(model_type: &str, over: Value) -> Result<Translation, CheckpointError> {
     let mut config = json!({
         "vocab_size": 100, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,

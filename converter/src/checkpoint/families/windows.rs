@@ -1,4 +1,4 @@
-//! Which layers see only a window of the latest tokens, as `config.json` says it in several ways.
+//! The layers with a sliding window, which `config.json` states in several ways.
 
 use pith_format::ModelConfig;
 
@@ -6,14 +6,14 @@ use super::config::Config;
 use super::layers::attentions;
 use crate::checkpoint::CheckpointError;
 
-/// First layer that slides where `max_window_layers` is missing: the default of `transformers`.
+/// First sliding layer where `max_window_layers` is missing: the default of `transformers`.
 const DEFAULT_WINDOW_LAYERS: usize = 28;
 
 /// Kinds of layer in `layer_types` and `rope_parameters`.
 pub(super) const FULL: &str = "full_attention";
 pub(super) const SLIDING: &str = "sliding_attention";
 
-/// For each layer whether it slides: by `layer_types`, or by `default`.
+/// Whether each layer slides: by `layer_types`, or by `default`.
 pub(super) fn sliding_layers(
     config: &Config<'_>,
     layer_count: usize,
@@ -34,7 +34,7 @@ pub(super) fn sliding_layers(
     known.ok_or_else(|| config.error("layer_types", format!("nothing but {FULL} and {SLIDING}")))
 }
 
-/// Sets the window of the layers that slide.
+/// Sets the window of the sliding layers.
 pub(super) fn set_windows(
     config: &Config<'_>,
     model: &mut ModelConfig,
@@ -48,16 +48,16 @@ pub(super) fn set_windows(
     Ok(())
 }
 
-/// The window, which counts only where `use_sliding_window` is set.
+/// The window, if `use_sliding_window` is set.
 pub(super) fn switched_window(config: &Config<'_>) -> Result<Option<usize>, CheckpointError> {
     let used = config.flag("use_sliding_window", false)?;
     Ok(if used { config.count(&["sliding_window"])? } else { None })
 }
 
-/// Sets the window of the layers from `max_window_layers` on, where a window is switched on.
+/// Sets the window of the layers from `max_window_layers` on, if a window is switched on.
 pub(super) fn set_late_windows(config: &Config<'_>, model: &mut ModelConfig) -> Result<(), CheckpointError> {
     let window = switched_window(config)?;
-    // Zero is a value here, which no dimension is.
+    // Zero is valid here, unlike for dimensions.
     let first = config.number(&["max_window_layers"])?.unwrap_or(DEFAULT_WINDOW_LAYERS as f64);
     let sliding =
         sliding_layers(config, model.layers.len(), |index| window.is_some() && index as f64 >= first)?;

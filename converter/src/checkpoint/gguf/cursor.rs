@@ -1,18 +1,19 @@
-//! Reads a GGUF header front to back; every length is checked against the file before anything is allocated.
+//! Reads a GGUF header front to back. Every length is checked against the file before anything is
+//! allocated.
 
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::file::SourceFile;
 
-/// All that precedes the tensor data: 20 MB in the largest vocabularies there are.
+/// Limit of all bytes before the tensor data; the largest known vocabularies take 20 MB.
 pub(super) const HEADER_LIMIT: u64 = 128 << 20;
 const BUFFER_BYTES: u64 = 64 << 10;
 
-/// A position in a file, a buffer ahead of it, and the bytes before it that metadata may still take.
+/// A position in a file, a buffer from there on, and the bytes that metadata may still take.
 pub(super) struct Cursor<'a> {
     file: &'a SourceFile,
     position: u64,
     buffer: Vec<u8>,
-    /// Where the next byte lies in `buffer`.
+    /// Index in `buffer` of the next byte.
     next: usize,
 }
 
@@ -66,7 +67,7 @@ impl<'a> Cursor<'a> {
         self.bytes(what).map(u64::from_le_bytes)
     }
 
-    /// A string's bytes, at most `limit` of them, appended to `out`.
+    /// Appends a string of at most `limit` bytes to `out`.
     pub(super) fn string_into(
         &mut self,
         what: &'static str,
@@ -81,7 +82,7 @@ impl<'a> Cursor<'a> {
         self.fill(what, &mut out[start..])
     }
 
-    /// A string that names something, in UTF-8.
+    /// A name, in UTF-8.
     pub(super) fn name(&mut self, what: &'static str) -> Result<String, CheckpointError> {
         let at = self.position;
         let mut out = Vec::new();

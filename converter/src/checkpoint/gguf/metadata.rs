@@ -14,14 +14,14 @@ pub struct GgufMetadata {
     values: BTreeMap<String, GgufValue>,
 }
 
-/// A Rust type that a metadata value can be taken as.
+/// A Rust type for metadata values.
 ///
-/// Integers are taken from any integer type that holds them, since writers differ in the widths they choose.
+/// Integers convert from any integer type that holds them, since writers choose different widths.
 pub trait FromGguf<'a>: Sized {
-    /// What a message says was expected.
+    /// The expected type, for messages.
     const EXPECTED: &'static str;
 
-    /// The value as this type, `None` where it is another type or does not fit.
+    /// The value as this type; `None` where it has another type or does not fit.
     fn from_gguf(value: &'a GgufValue) -> Option<Self>;
 }
 
@@ -38,7 +38,7 @@ impl GgufMetadata {
         Ok(())
     }
 
-    /// The value of `key` as it is stored.
+    /// The stored value of `key`.
     pub fn value(&self, key: &str) -> Option<&GgufValue> {
         self.values.get(key)
     }
@@ -48,7 +48,7 @@ impl GgufMetadata {
         self.values.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// The value of `key`, `None` where the key is absent; an error where the type is another.
+    /// The value of `key`; `None` where the key is absent, an error where it has another type.
     ///
     /// `T` is one of `u8 … i64`, `f32`, `f64`, `bool`, `&str`, and `Vec` of these.
     pub fn get<'a, T: FromGguf<'a>>(&'a self, key: &str) -> Result<Option<T>, CheckpointError> {
@@ -68,7 +68,7 @@ impl GgufMetadata {
         })
     }
 
-    /// The value of `key`; an error where the key is absent or the type is another.
+    /// The value of `key`; an error where the key is absent or has another type.
     pub fn require<'a, T: FromGguf<'a>>(&'a self, key: &str) -> Result<T, CheckpointError> {
         self.get(key)?.ok_or_else(|| CheckpointError::MissingKey {
             path: self.path.clone(),
@@ -78,7 +78,7 @@ impl GgufMetadata {
     }
 }
 
-/// Where text is not UTF-8: the place within the value, and the bytes before it that are.
+/// For text that is not UTF-8: the place within the value, and the number of valid bytes before it.
 fn broken_text(value: &GgufValue) -> Option<(String, usize)> {
     let fault = |bytes| std::str::from_utf8(bytes).err().map(|e| e.valid_up_to());
     match value {
@@ -90,7 +90,7 @@ fn broken_text(value: &GgufValue) -> Option<(String, usize)> {
     }
 }
 
-/// Converts each element, of integer arrays of any width.
+/// Converts each element of an integer array of any width.
 fn integers<T: TryFrom<i128>>(array: &GgufArray) -> Option<Vec<T>> {
     fn all<S: Copy + Into<i128>, T: TryFrom<i128>>(values: &[S]) -> Option<Vec<T>> {
         values.iter().map(|&v| T::try_from(v.into()).ok()).collect()

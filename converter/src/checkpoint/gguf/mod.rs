@@ -21,12 +21,12 @@ const KEY_COUNT_LIMIT: u64 = 1 << 16;
 const TENSOR_COUNT_LIMIT: u64 = 1 << 18;
 const DIM_COUNT_LIMIT: u64 = 4;
 const ALIGNMENT_LIMIT: u32 = 1 << 20;
-/// A key: length, at least one letter, type, at least one byte.
+/// Smallest entry of a key: length, one letter, type, one byte of value.
 const KEY_BYTES_MIN: u64 = 8 + 1 + 4 + 1;
-/// A tensor: length of the name, count of dimensions, type, offset.
+/// Smallest entry of a tensor: length of the name, count of dimensions, type, offset.
 const TENSOR_BYTES_MIN: u64 = 8 + 4 + 4 + 8;
 
-/// Reads the header of `file`, the checkpoint's `index`-th.
+/// Reads the header of `file`, which is number `index` of the checkpoint's files.
 fn read_header(file: &SourceFile, index: usize) -> Result<(GgufMetadata, Vec<TensorInfo>), CheckpointError> {
     let cursor = &mut Cursor::new(file);
     cursor.bytes::<4>("the magic number")?;
@@ -56,7 +56,7 @@ fn check_version(file: &SourceFile, version: u32) -> Result<(), CheckpointError>
     let path = file.path().to_path_buf();
     match version {
         2 | 3 => Ok(()),
-        // A number with only high bytes is a small one in the other order.
+        // A version with only high bytes set is a small number in big-endian order.
         found if found & 0xffff == 0 && found != 0 => {
             Err(CheckpointError::BigEndian { path, version: found.swap_bytes() })
         }
@@ -98,9 +98,9 @@ fn read_tensor(cursor: &mut Cursor<'_>, index: usize, alignment: u64) -> Result<
     Ok(TensorInfo { name, dtype, shape: dims, bytes, file: index, offset })
 }
 
-/// Makes offsets absolute and checks that no tensor leaves the file or overlaps another.
+/// Makes offsets absolute, and checks that no tensor leaves the file or overlaps another.
 ///
-/// Sorts the tensors by their place. Padding between them is the writer's choice.
+/// Sorts the tensors by position. Writers choose the padding between them.
 fn place(file: &SourceFile, data_start: u64, tensors: &mut [TensorInfo]) -> Result<(), CheckpointError> {
     let path = || file.path().to_path_buf();
     tensors.sort_by_key(|t| (t.offset, t.bytes));

@@ -1,4 +1,4 @@
-//! One GGUF file, or one split into several by llama.cpp: `NAME-00001-of-00003.gguf` and its sisters.
+//! One GGUF file, or several parts written by llama.cpp: `NAME-00001-of-00003.gguf` and so on.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use crate::checkpoint::{CheckpointError, TensorInfo, check_magic};
 
 use super::{GgufMetadata, read_header};
 
-/// A fair bound on open files; the largest models there are come in some hundred pieces.
+/// Limit on open files; the largest known models have some hundred parts.
 const FILE_COUNT_LIMIT: u16 = 4096;
 
-/// Opens `path` and the files that it was split into; `path` must be the first of them.
+/// Opens `path` and the other parts of its split file; `path` must be the first part.
 pub(in crate::checkpoint) fn open(
     file: SourceFile,
 ) -> Result<(Vec<SourceFile>, Vec<TensorInfo>, GgufMetadata), CheckpointError> {
@@ -61,7 +61,8 @@ pub(in crate::checkpoint) fn open(
     Ok((files, tensors, metadata))
 }
 
-/// The file of `number` (from 0) beside `path`, which is that of `own`; `None` if `path` is not named so.
+/// The path of part `number` (from 0) of a split file, whose part `own` is `path`; `None` if `path`
+/// is not named so.
 fn sister(path: &Path, own: u16, count: u16, number: u16) -> Option<PathBuf> {
     let suffix = |number: u16| format!("-{:05}-of-{count:05}.gguf", u32::from(number) + 1);
     let base = path.file_name()?.to_str()?.strip_suffix(&suffix(own))?;

@@ -4,9 +4,9 @@ use crate::checkpoint::CheckpointError;
 
 use super::cursor::Cursor;
 
-/// Chat templates, licences: the longest strings there are have some 100 KB.
+/// Largest string. The longest known ones, chat templates and licences, have some 100 KB.
 const STRING_LIMIT: u64 = 16 << 20;
-/// Arrays of arrays: nothing is known to use them, so that little is plenty.
+/// Limit of nested arrays, which no known file uses.
 const NESTED_LIMIT: u64 = 1 << 16;
 const DEPTH_LIMIT: u64 = 4;
 
@@ -23,7 +23,7 @@ pub enum GgufValue {
     I32(i32),
     F32(f32),
     Bool(bool),
-    /// Bytes that should be UTF-8; whoever takes them as text finds out.
+    /// Bytes that should be UTF-8; checked when they are taken as text.
     String(Vec<u8>),
     Array(GgufArray),
     U64(u64),
@@ -51,7 +51,7 @@ pub enum GgufArray {
     F64(Vec<f64>),
 }
 
-/// Many strings in one piece of memory.
+/// Many strings in one allocation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GgufStrings {
     bytes: Vec<u8>,
@@ -66,7 +66,7 @@ impl GgufStrings {
     }
 }
 
-/// The type's name and, for an array, its length: what a message says was found.
+/// The type's name and, for an array, its length, for messages.
 impl std::fmt::Display for GgufValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -1,8 +1,9 @@
 //! AWQ as AutoAWQ writes it, version GEMM.
 //!
-//! `qweight` (I32, inputs × words of outputs) and `qzeros` (I32, groups × words of outputs): eight outputs a word, those
-//! of even place in its lower half, those of odd place in its upper. `scales` (groups × outputs). Groups are runs of
-//! inputs. Source: `WQLinear_GEMM.from_linear` of AutoAWQ 0.2.9, `awq/modules/linear/gemm.py`.
+//! `qweight` (I32, inputs × words of outputs) and `qzeros` (I32, groups × words of outputs): eight
+//! outputs per word, even outputs in its lower half, odd ones in its upper half. `scales` (groups ×
+//! outputs). Groups are runs of inputs. Source: `WQLinear_GEMM.from_linear` of AutoAWQ 0.2.9,
+//! `awq/modules/linear/gemm.py`.
 
 use std::ops::Range;
 
@@ -15,12 +16,12 @@ use super::part::{FLOATS, Part, Parts, WORDS};
 use super::settings::Settings;
 use super::{Band, Layout, Method, Opened, runs};
 
-/// Outputs in a word.
+/// Outputs per word.
 const WORD_CODES: usize = 8;
-/// The place of each output of a word among its nibbles.
+/// The nibble of each output in a word.
 const NIBBLES: [u32; WORD_CODES] = [0, 4, 1, 5, 2, 6, 3, 7];
 
-/// What the configuration says.
+/// Settings of the configuration.
 pub(super) struct Awq {
     group_size: Option<usize>,
 }
@@ -87,7 +88,7 @@ impl Layout for Interleaved {
     }
 }
 
-/// rows × lines of the part.
+/// Codes of some outputs of a part, `rows × lines`.
 fn nibbles(part: &Part, files: &[SourceFile], rows: Range<usize>) -> Result<Vec<i16>, CheckpointError> {
     let first = rows.start / WORD_CODES;
     let columns = first..rows.end.div_ceil(WORD_CODES);

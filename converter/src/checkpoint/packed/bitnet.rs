@@ -1,10 +1,12 @@
 //! Ternary matrices as `transformers` packs them for BitNet.
 //!
-//! `weight` (U8, a quarter of the outputs × inputs): four outputs a byte, two bits each, which are the value and one.
-//! Output `r` is in line `r mod lines`, at bits `2 · (r / lines)`. `weight_scale`: one number, by which a `BitLinear`
-//! divides and an offline `AutoBitLinear` multiplies. Source: `transformers/integrations/bitnet.py` of 5.23.
+//! `weight` (U8, a quarter of the outputs × inputs): four outputs per byte, two bits each, which
+//! hold the value plus one. Output `r` is in line `r mod lines`, at bits `2 · (r / lines)`.
+//! `weight_scale`: one number, by which a `BitLinear` divides and an offline `AutoBitLinear`
+//! multiplies. Source: `transformers/integrations/bitnet.py` of 5.23.
 //!
-//! Both layers round their input to 8 bits, one scale a token; Pith's kernels do so by groups of 32 of their own accord.
+//! Both layers round their input to 8 bits with one scale per token; Pith's kernels always round
+//! inputs to 8 bits, with one scale per group of 32.
 
 use std::ops::Range;
 
@@ -14,12 +16,12 @@ use super::part::{FLOATS, Part, Parts};
 use super::settings::Settings;
 use super::{Band, Layout, Method, Opened};
 
-/// Outputs in a byte.
+/// Outputs per byte.
 const BYTE_CODES: usize = 4;
 
-/// What the configuration says.
+/// Settings of the configuration.
 pub(super) struct Bitnet {
-    /// The scale divides.
+    /// Whether the scale divides.
     divides: bool,
 }
 
@@ -81,7 +83,7 @@ impl Layout for Quarters {
         let stored = self.scale.floats(files, 0..1, 0..1)?[0];
         let scale = if self.divides { 1.0 / stored } else { stored };
         let mut codes = Vec::with_capacity(rows.len() * width);
-        // Rows of one quarter follow each other in the file.
+        // Rows of one quarter are adjacent in the file.
         let mut from = rows.start;
         while from < rows.end {
             let quarter = from / lines;

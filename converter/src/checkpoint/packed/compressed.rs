@@ -1,9 +1,11 @@
-//! compressed-tensors, as llm-compressor writes it: the formats `pack-quantized` and `int-quantized`.
+//! compressed-tensors, as llm-compressor writes it: the formats `pack-quantized` and
+//! `int-quantized`.
 //!
-//! Packed: `weight_packed` (I32, outputs × words of inputs) with each code plus half its range, `weight_shape` (I64),
-//! `weight_zero_point` (I32, words of outputs × groups). Plain: `weight` (I8), `weight_zero_point` (I8, outputs ×
-//! groups). Both: `weight_scale` (outputs × groups, outputs × 1, or one number), `weight_g_idx` (I32, −1: none).
-//! Source: `compressors/pack_quantized` and `compressors/naive_quantized` of compressed-tensors 0.20.
+//! Packed: `weight_packed` (I32, outputs × words of inputs) with each code plus half its range,
+//! `weight_shape` (I64), `weight_zero_point` (I32, words of outputs × groups). Plain: `weight`
+//! (I8), `weight_zero_point` (I8, outputs × groups). Both: `weight_scale` (outputs × groups,
+//! outputs × 1, or one number), `weight_g_idx` (I32, −1: none). Source:
+//! `compressors/pack_quantized` and `compressors/naive_quantized` of compressed-tensors 0.20.
 
 use std::ops::Range;
 
@@ -20,11 +22,11 @@ const BITS: &[u32] = &[2, 4, 8];
 const FORMATS: &[&str] = &["pack-quantized", "int-quantized", "naive-quantized"];
 const WEIGHTS_ONLY: &str = "none: only checkpoints whose weights alone are quantized are read";
 
-/// What the configuration says, over all of its groups of modules.
+/// Settings of the configuration, combined over its groups of modules.
 pub(super) struct Compressed {
     bits: Vec<u32>,
     group_sizes: Vec<usize>,
-    /// Every scheme has zero points.
+    /// Whether every scheme has zero points.
     asymmetric: bool,
 }
 
@@ -70,7 +72,7 @@ impl Compressed {
         Ok(found)
     }
 
-    /// The groups of columns and their number, by the width of the scales.
+    /// The group of each column and the number of groups, by the width of the scales.
     fn groups(
         &self,
         parts: &mut Parts<'_>,
@@ -95,7 +97,7 @@ impl Compressed {
     }
 }
 
-/// The format of all modules, or of one group of them.
+/// Checks the format of all modules, or of one group of them.
 fn check_format(settings: &Settings<'_>) -> Result<(), CheckpointError> {
     match settings.text("format")? {
         Some(format) if !FORMATS.contains(&format) => Err(settings.error("format", &FORMATS.join(", "))),
@@ -130,7 +132,7 @@ impl Method for Compressed {
         };
         let rows = codes.lines();
         let group_count = scales.width();
-        // One number for the whole matrix, or a line a row.
+        // One number for the whole matrix, or one line per row.
         if scales.lines() != rows && (scales.lines(), group_count) != (1, 1) {
             return Err(parts.wrong(&scales, format!("{rows} lines, or one number")));
         }
@@ -154,7 +156,7 @@ impl Method for Compressed {
     }
 }
 
-/// The columns that `weight_shape` gives the packed matrix.
+/// The number of columns of the packed matrix, from `weight_shape`.
 fn check_shape(parts: &Parts<'_>, packed: &Part, shape: &Part) -> Result<usize, CheckpointError> {
     parts.check(shape, 1, 2)?;
     let bytes = parts.bytes(shape)?;

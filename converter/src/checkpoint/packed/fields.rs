@@ -1,4 +1,5 @@
-//! Integers of a few bits in 32-bit words: they fill each word from its lowest bit on and run on into the next.
+//! Integers of a few bits in 32-bit words. They fill each word from its lowest bit and continue in
+//! the next.
 
 /// The field of `bits` bits that begins at bit `at` of the words.
 pub(super) fn field(word: impl Fn(usize) -> u32, at: usize, bits: u32) -> u32 {
@@ -8,7 +9,7 @@ pub(super) fn field(word: impl Fn(usize) -> u32, at: usize, bits: u32) -> u32 {
     value & ((1 << bits) - 1)
 }
 
-/// Words that `count` fields of `bits` bits fill; `None` where that overflows.
+/// Number of words for `count` fields of `bits` bits; `None` on overflow.
 pub(super) fn words_of(count: usize, bits: u32) -> Option<usize> {
     Some(count.checked_mul(bits as usize)?.div_ceil(32))
 }
@@ -19,7 +20,8 @@ mod tests {
 
     #[test]
     fn fields_of_three_bits_cross_words() {
-        // The order of AutoGPTQ: ten values, two bits of the eleventh; its third bit, ten values, one bit; two bits, ten.
+        // AutoGPTQ's order: ten values, two bits of the eleventh; its third bit, ten values, one
+        // bit; two bits, ten.
         let values: Vec<u32> = (0..32).map(|index| (index * 5 + 3) % 8).collect();
         let mut words = [0u32; 3];
         for (index, value) in values[..10].iter().enumerate() {

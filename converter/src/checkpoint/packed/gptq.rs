@@ -1,10 +1,11 @@
 //! GPTQ as AutoGPTQ and GPTQModel write it.
 //!
-//! `qweight` (I32, words of inputs × outputs): the codes of an output, packed along the inputs. `qzeros` (I32, groups ×
-//! words of outputs): zero points, packed along the outputs; the first form of the format stores each less one, the
-//! form `gptq_v2` as it is. `scales` (groups × outputs). `g_idx` (I32): the group of every input, in any order where
-//! the columns were quantized by activation.
-//! Source: `pack_original` and `dequantize_weight` of GPTQModel 7.7, `nn_modules/qlinear/__init__.py`.
+//! `qweight` (I32, words of inputs × outputs): the codes of an output, packed along the inputs.
+//! `qzeros` (I32, groups × words of outputs): zero points, packed along the outputs; the first
+//! version of the format stores each less one, `gptq_v2` as it is. `scales` (groups × outputs).
+//! `g_idx` (I32): the group of every input, in any order if the columns were quantized by
+//! activation. Source: `pack_original` and `dequantize_weight` of GPTQModel 7.7,
+//! `nn_modules/qlinear/__init__.py`.
 
 use std::ops::Range;
 
@@ -19,10 +20,10 @@ use super::{Band, Layout, Method, Opened, indexed, runs};
 
 const BITS: &[u32] = &[2, 3, 4, 8];
 
-/// What the configuration says.
+/// Settings of the configuration.
 pub(super) struct Gptq {
     bits: u32,
-    /// Modules may have bits of their own, which their shapes tell.
+    /// Modules may differ in bits, which follow from their shapes.
     bits_differ: bool,
     group_size: Option<usize>,
     /// Zero points are stored less one.
@@ -125,14 +126,14 @@ impl Layout for Words {
 }
 
 impl Words {
-    /// groups × rows.
+    /// Zero points of some rows, `groups × rows`.
     fn zeros(&self, files: &[SourceFile], rows: Range<usize>) -> Result<Vec<i16>, CheckpointError> {
         let bits = self.bits as usize;
         let first = rows.start * bits / 32;
         let columns = first..(rows.end * bits).div_ceil(32);
         let mut words = self.zeros.words(files, 0..self.zeros.lines(), columns.clone())?;
-        // The writers take one from all fields of a word at once, so that a borrow comes back only this way; of the
-        // fields that cross words each is shifted by itself.
+        // Writers subtract one from all fields of a word at once, so borrows must be undone the
+        // same way. Fields that cross words were each shifted separately.
         let whole_words = bits != 3;
         if self.shifted && whole_words {
             let one_each = u32::MAX / ((1 << bits) - 1);
@@ -150,7 +151,7 @@ impl Words {
     }
 }
 
-/// Lines of `width` values as columns.
+/// Transposes lines of `width` values.
 pub(super) fn transposed<T: Copy>(values: &[T], width: usize) -> Vec<T> {
     let lines = values.len() / width.max(1);
     (0..width).flat_map(|col| (0..lines).map(move |line| values[line * width + col])).collect()

@@ -1,11 +1,12 @@
-//! Quantized Hugging Face checkpoints: the tensors that together hold one matrix, read as one.
+//! Quantized Hugging Face checkpoints: reads the several tensors of a matrix as one.
 //!
-//! All such formats say the same: integers `q` and, for groups of them, a scale and a zero point, so that
-//! `weight = scale · (q − zero)`. They differ in where the bits lie, one file here a format. What leaves this module
-//! is a tensor `NAME.weight`, outputs × inputs, of [`SourceType::Packed`]: every `q − zero` beside its scale.
+//! All such formats store integers `q` and, for groups of them, a scale and a zero point:
+//! `weight = scale · (q − zero)`. They differ in the layout of the bits; each format has its file
+//! here. The result is a tensor `NAME.weight`, outputs × inputs, of [`SourceType::Packed`]: every
+//! `q − zero` beside its scale.
 //!
-//! Opening reads shapes and the small tensors that place columns in groups; codes, zero points and scales are read
-//! with the rows that they belong to.
+//! Opening reads shapes and the small tensors that assign columns to groups. Codes, zero points and
+//! scales are read with their rows.
 
 mod awq;
 mod bitnet;
@@ -29,7 +30,7 @@ use super::{CheckpointError, SourceType, TensorInfo};
 use part::{Part, Parts};
 use settings::Settings;
 
-/// What `quantization_config` announces: how to know the tensors of a matrix, and how to read them.
+/// A method of `quantization_config`: finds and reads the tensors of a matrix.
 trait Method {
     /// The name of the matrix, without `.weight`, if this is the tensor of its codes.
     fn base<'n>(&self, tensor: &'n TensorInfo) -> Option<&'n str>;
@@ -37,11 +38,11 @@ trait Method {
     /// Finds the other tensors and checks all shapes.
     fn open(&self, parts: &mut Parts<'_>, base: &str) -> Result<Opened, CheckpointError>;
 
-    /// What tensors it looks for, for messages.
+    /// The tensors it looks for, for messages.
     fn looks_for(&self) -> &'static str;
 }
 
-/// A matrix whose tensors were found.
+/// A matrix whose tensors are known.
 struct Opened {
     rows: usize,
     /// The group of every column.
@@ -52,9 +53,9 @@ struct Opened {
     layout: Box<dyn Layout>,
 }
 
-/// Where the bits of one matrix lie.
+/// The layout of one matrix.
 trait Layout: Debug + Send + Sync {
-    /// Reads what belongs to `rows`, which the matrix has.
+    /// Reads the codes, zeros and scales of `rows`, which must be rows of the matrix.
     fn read(&self, files: &[SourceFile], rows: Range<usize>) -> Result<Band, CheckpointError>;
 }
 
@@ -79,9 +80,9 @@ pub(super) struct Packed {
     layout: Box<dyn Layout>,
 }
 
-/// Puts one tensor in the place of those that hold a matrix together, and says how each is read.
+/// Replaces the several tensors of each quantized matrix by one tensor, and returns how to read it.
 ///
-/// `tensors` come back as they are where `config` says nothing of quantization.
+/// Returns `tensors` unchanged where `config` has no quantization.
 pub(super) fn open(
     folder: &Path,
     config: &Value,
@@ -136,7 +137,7 @@ pub(super) fn open(
 }
 
 impl Packed {
-    /// The values of `rows`, which the matrix has, as [`SourceType::Packed`].
+    /// The values of `rows`, which must be rows of the matrix, as [`SourceType::Packed`].
     pub(super) fn read(&self, files: &[SourceFile], rows: Range<usize>) -> Result<Vec<u8>, CheckpointError> {
         if rows.is_empty() {
             return Ok(Vec::new());
@@ -170,13 +171,13 @@ impl Packed {
     }
 }
 
-/// Columns in runs of `len`; `None` where `count` groups of it do not make `cols` columns.
+/// Groups of `len` adjacent columns; `None` where `count` of them do not make `cols` columns.
 fn runs(cols: usize, len: usize, count: usize) -> Option<Vec<u32>> {
     let exact = len > 0 && cols.div_ceil(len) == count;
     exact.then(|| (0..cols).map(|col| (col / len) as u32).collect())
 }
 
-/// The groups that an index tensor gives the columns; every entry must be below `count`.
+/// The groups of the columns by an index tensor; every entry must be below `count`.
 fn indexed(parts: &Parts<'_>, index: &Part, count: usize) -> Result<Vec<u32>, CheckpointError> {
     let groups = parts.words(index)?;
     match groups.iter().position(|&group| group as usize >= count) {

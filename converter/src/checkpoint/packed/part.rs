@@ -1,4 +1,4 @@
-//! The stored tensors that a packed matrix is made of.
+//! The stored tensors of a packed matrix.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,12 +9,12 @@ use rayon::prelude::*;
 use super::super::file::SourceFile;
 use super::super::{CheckpointError, SourceType, TensorInfo};
 
-/// Types that scales come in.
+/// Types of scales.
 pub(super) const FLOATS: &[SourceType] = &[SourceType::F16, SourceType::Bf16, SourceType::F32];
 /// Types of packed words and of indices.
 pub(super) const WORDS: &[SourceType] = &[SourceType::I32];
 
-/// One of the tensors, seen as `lines × width`; a vector is one line. Neither is 0.
+/// One of these tensors, as `lines × width`; a vector is one line. Neither is 0.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     info: TensorInfo,
@@ -37,7 +37,7 @@ impl Part {
         self.info.dtype
     }
 
-    /// The stored bytes of a rectangle of it, line after line.
+    /// The stored bytes of a rectangle of the part, line after line.
     pub(super) fn window(
         &self,
         files: &[SourceFile],
@@ -62,7 +62,7 @@ impl Part {
         Ok(bytes)
     }
 
-    /// The same as 32-bit words.
+    /// A rectangle as 32-bit words.
     pub(super) fn words(
         &self,
         files: &[SourceFile],
@@ -73,7 +73,7 @@ impl Part {
         Ok(bytes.as_chunks::<4>().0.iter().map(|&word| u32::from_le_bytes(word)).collect())
     }
 
-    /// The same as floats.
+    /// A rectangle as floats.
     pub(super) fn floats(
         &self,
         files: &[SourceFile],
@@ -87,7 +87,7 @@ impl Part {
     }
 }
 
-/// The tensors of a checkpoint, while matrices are put together.
+/// The tensors of a checkpoint, while matrices are assembled.
 pub(super) struct Parts<'a> {
     folder: &'a Path,
     files: &'a [SourceFile],
@@ -106,12 +106,12 @@ impl<'a> Parts<'a> {
         self.folder
     }
 
-    /// Forgets what was taken.
+    /// Clears the list of taken tensors.
     pub(super) fn begin(&mut self) {
         self.used.clear();
     }
 
-    /// What was taken since [`Parts::begin`].
+    /// The tensors taken since [`Parts::begin`].
     pub(super) fn end(&mut self) -> Vec<&'a TensorInfo> {
         std::mem::take(&mut self.used)
     }
@@ -130,7 +130,7 @@ impl<'a> Parts<'a> {
         })
     }
 
-    /// The tensor `base.ending`, of one of `types`, if there is one.
+    /// The tensor `base.ending`, of one of `types`, if it exists.
     pub(super) fn find(
         &mut self,
         base: &str,
@@ -158,7 +158,7 @@ impl<'a> Parts<'a> {
         Err(self.wrong(part, format!("shape [{lines}, {width}]")))
     }
 
-    /// The part is not what it should be.
+    /// The error for a part of wrong type or shape.
     pub(super) fn wrong(&self, part: &Part, expected: String) -> CheckpointError {
         CheckpointError::PartShape {
             path: self.folder.into(),
@@ -169,7 +169,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// One of the part's values is not what it should be.
+    /// The error for an invalid value in a part.
     pub(super) fn wrong_value(
         &self,
         part: &Part,

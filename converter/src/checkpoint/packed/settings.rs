@@ -9,13 +9,14 @@ use super::super::CheckpointError;
 /// An object of the configuration and its place in the file.
 pub(super) struct Settings<'a> {
     path: PathBuf,
-    /// Keys on the way to it, each with a dot behind.
+    /// Keys on the path to it, each followed by a dot.
     prefix: String,
     map: &'a Map<String, Value>,
 }
 
 impl<'a> Settings<'a> {
-    /// `quantization_config`, or what compressed-tensors called it at first; `None` where there is neither.
+    /// `quantization_config`, or its first name in compressed-tensors; `None` where there is
+    /// neither.
     pub(super) fn of(folder: &Path, config: &'a Value) -> Result<Option<Self>, CheckpointError> {
         let path = folder.join("config.json");
         let found = ["quantization_config", "compression_config"]
@@ -56,7 +57,7 @@ impl<'a> Settings<'a> {
         self.get(key).map_or(Ok(false), flag)
     }
 
-    /// Columns of a group: `None` where one scale serves a whole row, which is written as −1.
+    /// Columns of a group; `None` where one scale serves a whole row, which is stored as −1.
     pub(super) fn group_size(&self, key: &str) -> Result<Option<usize>, CheckpointError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_i64() {
@@ -75,14 +76,14 @@ impl<'a> Settings<'a> {
         })
     }
 
-    /// An object below this one.
+    /// A nested object.
     pub(super) fn object(&self, key: &str) -> Result<Option<Settings<'a>>, CheckpointError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let map = value.as_object().ok_or_else(|| self.error(key, "an object"))?;
         Ok(Some(Settings { path: self.path.clone(), prefix: format!("{}{key}.", self.prefix), map }))
     }
 
-    /// Its keys.
+    /// All keys of the object.
     pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
         self.map.keys().map(String::as_str)
     }
