@@ -2,8 +2,7 @@
 
 use crate::error::BenchError;
 use pith_boards::counters::{self, TrafficCounter, gate};
-use pith_boards::meters::Unusable;
-use pith_boards::{Ceiling, Machine, Streamer, available_memory_below, buffer_bytes, ceilings};
+use pith_boards::{Ceiling, Machine, Streamer, Unusable, available_memory_below, buffer_bytes, ceilings};
 use std::path::Path;
 use std::time::Duration;
 

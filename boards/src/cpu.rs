@@ -1,6 +1,7 @@
 //! Cores and caches.
 
-use crate::machine::{MachineError, read};
+use crate::error::MachineError;
+use crate::sysfs::read;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

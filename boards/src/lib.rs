@@ -23,12 +23,15 @@ mod memory;
 pub mod meters;
 mod model;
 pub mod profile;
+mod sysfs;
+mod unusable;
 
 pub use bandwidth::{Ceiling, Streamer, buffer_bytes, ceilings};
 pub use cores::{Choice, CoreClass, Cores, Cpu, Wanted, cpu_list, cpu_quota_below, parse_cpu_list};
 pub use cpu::{Cache, CacheKind, Processor};
-pub use error::MeasureError;
+pub use error::{MachineError, MeasureError};
 pub use heat::{Gauge, Heat, Stretch, Throttle, Watch, Zone};
-pub use machine::{Machine, MachineError};
+pub use machine::Machine;
 pub use memory::{available_memory, available_memory_below};
 pub use model::{EnergyModel, Estimate, ModelKind};
+pub use unusable::Unusable;

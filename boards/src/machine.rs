@@ -1,9 +1,11 @@
 //! The whole machine.
 
 use crate::cpu::{self, Cache, Processor};
+use crate::error::MachineError;
 use crate::memory::{kilobytes, meminfo};
+use crate::sysfs::read;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A machine. An unknown value is `None` or empty, never a guess.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -18,59 +20,6 @@ pub struct Machine {
     pub memory_bytes: Option<u64>,
     /// Page size, in bytes.
     pub page_bytes: Option<u64>,
-}
-
-/// An invalid system file, profile or request.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MachineError {
-    /// A file could not be read.
-    #[error("{path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A file has unexpected content.
-    #[error("{path}: found \"{found}\", expected {expected}")]
-    Value {
-        /// The file.
-        path: PathBuf,
-        /// The content found.
-        found: String,
-        /// The content expected.
-        expected: &'static str,
-    },
-    /// A profile is invalid.
-    #[error("{path}:{line}: {field}: {reason}")]
-    Profile {
-        /// The file.
-        path: PathBuf,
-        /// Line number, from 1.
-        line: usize,
-        /// The key or the table on that line.
-        field: String,
-        /// The fault.
-        reason: String,
-    },
-    /// There is no profile of that name.
-    #[error("no profile \"{name}\", and no such file; there are {known}")]
-    NoProfile {
-        /// The name requested.
-        name: String,
-        /// Names of all profiles.
-        known: String,
-    },
-    /// The requested CPUs cannot be used.
-    #[error("CPUs {list}: {reason}")]
-    Cpus {
-        /// The requested CPUs.
-        list: String,
-        /// The cause.
-        reason: String,
-    },
 }
 
 impl Machine {
@@ -109,18 +58,6 @@ fn board(root: &Path) -> Result<Option<String>, MachineError> {
         }
     }
     Ok(None)
-}
-
-/// Text of a small system file; `None` if it does not exist or may not be read.
-pub(crate) fn read(path: &Path) -> Result<Option<String>, MachineError> {
-    use std::io::ErrorKind;
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) => match error.kind() {
-            ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory => Ok(None),
-            _ => Err(MachineError::Read { path: path.to_path_buf(), source: error }),
-        },
-    }
 }
 
 #[cfg(test)]

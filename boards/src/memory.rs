@@ -1,6 +1,7 @@
 //! Memory still available to a process.
 
-use crate::machine::{MachineError, read};
+use crate::error::MachineError;
+use crate::sysfs::read;
 use std::path::{Path, PathBuf};
 
 /// Memory this process may still take: the system's available memory, or the remainder of the

@@ -1,8 +1,8 @@
 //! What this machine is and what it measures with, for the commands that ask.
 
 use anyhow::Context;
+use pith_boards::Unusable;
 use pith_boards::calibrate::OWN_PROFILE;
-use pith_boards::meters::Unusable;
 use pith_boards::profile::{Detection, Evidence, Library};
 use std::path::PathBuf;
 

@@ -10,6 +10,7 @@ const CRATES: &[&str] = &[
     "format",
     "tokenizer",
     "meter",
+    "boards",
     "runtime",
     "eval",
     "report",

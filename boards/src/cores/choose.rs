@@ -1,7 +1,7 @@
 //! Choice of cores and of the number of threads.
 
 use super::{Cores, Cpu, cpu_list};
-use crate::machine::MachineError;
+use crate::error::MachineError;
 use serde::Serialize;
 
 /// The user's request.

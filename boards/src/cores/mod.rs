@@ -7,7 +7,8 @@ pub use choose::{Choice, Wanted};
 pub use quota::cpu_quota_below;
 
 use crate::cpu::processor_names;
-use crate::machine::{MachineError, read};
+use crate::error::MachineError;
+use crate::sysfs::read;
 use serde::Serialize;
 use std::path::Path;
 use std::str::FromStr;

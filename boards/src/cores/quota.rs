@@ -1,6 +1,7 @@
 //! Core time allowed by the control groups.
 
-use crate::machine::{MachineError, read};
+use crate::error::MachineError;
+use crate::sysfs::read;
 use std::path::Path;
 
 /// Cores' worth of time that the tightest control group leaves this process, on the machine with

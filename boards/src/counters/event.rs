@@ -1,6 +1,6 @@
 //! Perf events, as the kernel describes them under `/sys/bus/event_source/devices`.
 
-use crate::meters::sysfs;
+use crate::sysfs;
 use std::path::Path;
 
 /// One event to count.

@@ -14,7 +14,8 @@ pub use gate::{Gate, gate};
 #[cfg(target_os = "linux")]
 pub use perf::PerfCount;
 
-use crate::meters::{Unusable, sysfs};
+use crate::sysfs;
+use crate::unusable::Unusable;
 use std::path::{Path, PathBuf};
 
 /// Bytes per miss of the last cache or per bus access.

@@ -1,6 +1,7 @@
 //! The battery of a laptop or a phone: the power of the whole device while nothing charges it.
 
-use super::{Discovered, Found, Sampler, sysfs};
+use super::{Discovered, Found, Sampler};
+use crate::sysfs;
 use pith_meter::{Kind, Scope};
 use std::path::Path;
 use std::time::Duration;

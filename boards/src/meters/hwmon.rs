@@ -5,7 +5,8 @@
 //! and its channel's label.
 
 use super::integrate::MAX_WATTS;
-use super::{Discovered, Found, Sampler, Source, sysfs};
+use super::{Discovered, Found, Sampler, Source};
+use crate::sysfs;
 use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

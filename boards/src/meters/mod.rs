@@ -4,7 +4,6 @@
 //! thread of its own ([`Sampler`]) reads each power sensor; energy counters are read on demand. A
 //! figure for less than [`Found::period`] is interpolated: the sum over many tokens is right, but
 //! one token's share is not a measurement of that token.
-//! measurement of that token.
 
 mod battery;
 mod hwmon;
@@ -17,7 +16,6 @@ pub(crate) mod pmic;
 mod rapl;
 mod replay;
 mod sampler;
-pub(crate) mod sysfs;
 
 pub use integrate::Integrator;
 pub use log::PowerLog;
@@ -26,6 +24,7 @@ pub use pmic::parse as parse_pmic;
 pub use replay::Replay;
 pub use sampler::{Sampler, Source};
 
+use crate::unusable::Unusable;
 use pith_meter::Meter;
 use std::path::Path;
 use std::time::Duration;
@@ -38,15 +37,6 @@ pub struct Found {
     pub period: Duration,
     /// Omissions and other caveats.
     pub note: Option<String>,
-}
-
-/// A sensor that exists but gives no figures.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unusable {
-    /// Its name.
-    pub name: String,
-    /// The reason, with the fix if there is one.
-    pub reason: String,
 }
 
 /// All sensors found.

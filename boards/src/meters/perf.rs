@@ -1,7 +1,8 @@
 //! RAPL through the kernel's perf events, for users who may not read the powercap files.
 
-use super::{Discovered, Found, rapl, sysfs};
+use super::{Discovered, Found, rapl};
 use crate::counters::{Event, PerfCount};
+use crate::sysfs;
 use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 use std::path::Path;
 

@@ -4,7 +4,8 @@
 //! useful domain is a meter of its own, and none are added. Cores and graphics are parts of the
 //! package and left out.
 
-use super::{Discovered, Found, sysfs};
+use super::{Discovered, Found};
+use crate::sysfs;
 use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! Facts that a machine reports about itself, before any conclusion.
 
-use crate::machine::{MachineError, read};
+use crate::error::MachineError;
+use crate::sysfs::read;
 use serde::Serialize;
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 use super::detect::{Detection, Origin};
 use super::evidence::Evidence;
 use super::schema::Profile;
-use crate::machine::MachineError;
+use crate::error::MachineError;
 use std::path::{Path, PathBuf};
 
 /// Texts of the shipped profiles, by file name.

@@ -18,7 +18,7 @@ pub use schema::{
     ThrottlePoint,
 };
 
-use crate::machine::MachineError;
+use crate::error::MachineError;
 use std::path::Path;
 
 impl Profile {

@@ -1,7 +1,8 @@
 //! Sensors of power and energy: which exist, which can be read, and what fixes the others.
 
 use super::schema::{Profile, SensorKind};
-use crate::meters::{pmic, sysfs};
+use crate::meters::pmic;
+use crate::sysfs;
 use pith_meter::Scope;
 use serde::Serialize;
 use std::fs;

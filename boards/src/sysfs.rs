@@ -1,8 +1,20 @@
 //! Numbers and names in small system files.
 
+use crate::error::MachineError;
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
+
+/// Text of a small system file; `None` if it does not exist or may not be read.
+pub(crate) fn read(path: &Path) -> Result<Option<String>, MachineError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory => Ok(None),
+            _ => Err(MachineError::Read { path: path.to_path_buf(), source: error }),
+        },
+    }
+}
 
 /// Text of a file, trimmed.
 pub(crate) fn text(path: &Path) -> Result<String, String> {
