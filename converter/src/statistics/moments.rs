@@ -11,10 +11,11 @@ use rayon::prelude::*;
 /// Tokens whose products are summed in f32 before they are added to the sums in f64.
 const BLOCK_TOKENS: usize = 2048;
 
-/// Largest edge of a tile of the Gram matrix: its f32 part then stays in a core's second-level cache.
-const MAX_TILE: usize = 512;
+/// Largest edge of a submatrix of the Gram matrix: its f32 part then stays in a core's second-level
+/// cache.
+const MAX_EDGE: usize = 512;
 
-/// Sums over all tokens that went through a site.
+/// Sums over all tokens at a site.
 pub(super) struct Moments {
     cols: usize,
     pub tokens: u64,
@@ -22,19 +23,19 @@ pub(super) struct Moments {
     absolutes: Vec<f64>,
     squares: Vec<f64>,
     products: Option<Products>,
-    /// Spent in products of pairs.
+    /// Time spent on products of pairs.
     pub product_time: Duration,
 }
 
-/// `Σ x xᵀ`, the tiles on and above the diagonal.
+/// `Σ x xᵀ`, in submatrices on and above the diagonal.
 struct Products {
-    /// Tokens that wait, `BLOCK_TOKENS × cols` at most.
+    /// Tokens not yet added, at most `BLOCK_TOKENS × cols` values.
     block: Vec<f32>,
-    tiles: Vec<Tile>,
+    submatrices: Vec<Submatrix>,
 }
 
-/// Rows and columns from `row` and `col` on.
-struct Tile {
+/// Part of a square matrix: `rows × cols` entries from `row` and `col` on.
+struct Submatrix {
     row: usize,
     col: usize,
     rows: usize,
@@ -43,7 +44,7 @@ struct Tile {
 }
 
 impl Moments {
-    /// Of activations of `cols` values; `products`: also of all pairs.
+    /// Sums for activations of `cols` values; `products`: also for all pairs.
     pub fn new(cols: usize, products: bool) -> Self {
         let zeros = || vec![0.0; cols];
         Self {
@@ -57,19 +58,19 @@ impl Moments {
         }
     }
 
-    /// Bytes that [`Moments::new`] takes on `threads` threads, once it is full.
+    /// Bytes of [`Moments::new`] on `threads` threads, with its block full.
     pub fn bytes(cols: usize, products: bool, threads: usize) -> u64 {
-        let edge = tile_edge(cols) as u64;
+        let edge = submatrix_edge(cols) as u64;
         let cols = cols as u64;
         let sums = 3 * 8 * cols;
         if !products {
             return sums;
         }
-        let tiles = cols.div_ceil(edge);
+        let submatrices = cols.div_ceil(edge);
         let block = 4 * BLOCK_TOKENS as u64 * cols;
-        // What the product packs of its operands is below the tile's own part.
+        // The operands that the product packs take less than the submatrix itself.
         let threads = threads as u64 * 4 * (2 * edge * edge + 2 * edge * BLOCK_TOKENS as u64);
-        sums + block + 8 * edge * edge * (tiles * (tiles + 1) / 2) + threads
+        sums + block + 8 * edge * edge * (submatrices * (submatrices + 1) / 2) + threads
     }
 
     /// Adds some tokens; products are computed on the threads of `pool`.
@@ -96,12 +97,12 @@ impl Moments {
         self.product_time += started.elapsed();
     }
 
-    /// Values of an activation.
+    /// Number of values of an activation.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// The first column that saw what is not finite.
+    /// The first column with a value that is not finite.
     pub fn not_finite(&self) -> Option<usize> {
         // A sum of squares of finite f32 values cannot leave the range of f64.
         self.squares.iter().position(|square| !square.is_finite())
@@ -114,7 +115,8 @@ impl Moments {
             .map(|sums| sums.iter().map(|sum| (sum / tokens) as f32).collect())
     }
 
-    /// Adds up what waits, then calls `write` with every row of `E[x xᵀ]` from its diagonal on.
+    /// Adds the remaining tokens, then calls `write` with every row of `E[x xᵀ]` from its diagonal
+    /// on.
     pub fn write_gram<X>(
         &mut self,
         pool: &ThreadPool,
@@ -125,32 +127,33 @@ impl Moments {
         let started = Instant::now();
         pool.install(|| products.flush(cols));
         self.product_time += started.elapsed();
-        write_rows(&products.tiles, cols, self.tokens, |row, line| write(&line[row..]))
+        write_rows(&products.submatrices, cols, self.tokens, |row, line| write(&line[row..]))
     }
 }
 
-/// `Σ (x − x̂) x̂ᵀ` of what two models have at a site.
+/// `Σ (x − x̂) x̂ᵀ` of two models at a site.
 pub(super) struct Cross {
     cols: usize,
-    /// Tokens that wait: `x − x̂`, and `x̂`.
+    /// Tokens not yet added: `x − x̂`, and `x̂`.
     block: [Vec<f32>; 2],
-    tiles: Vec<Tile>,
+    submatrices: Vec<Submatrix>,
 }
 
 impl Cross {
-    /// Of activations of `cols` values.
+    /// Sums for activations of `cols` values.
     pub fn new(cols: usize) -> Self {
         let room = || Vec::with_capacity(BLOCK_TOKENS * cols);
-        Self { cols, block: [room(), room()], tiles: tiles(cols, |_, _| true) }
+        Self { cols, block: [room(), room()], submatrices: submatrices(cols, |_, _| true) }
     }
 
-    /// Bytes that it takes once it is full, beside what [`Moments`] takes for its threads.
+    /// Bytes with its blocks full, without the memory that [`Moments`] takes for its threads.
     pub fn bytes(cols: usize) -> u64 {
         let cols = cols as u64;
         8 * cols * cols + 2 * 4 * BLOCK_TOKENS as u64 * cols
     }
 
-    /// Adds some tokens, `dense` as the one model has them, `other` as the other; on the threads of `pool`.
+    /// Adds some tokens on the threads of `pool`: `dense` holds the dense model's activations,
+    /// `other` the other model's.
     pub fn add<'a>(&mut self, dense: &[f32], other: impl Iterator<Item = &'a [f32]>, pool: &ThreadPool) {
         for (dense, other) in dense.chunks_exact(self.cols).zip(other) {
             self.block[0].extend(dense.iter().zip(other).map(|(dense, other)| dense - other));
@@ -161,7 +164,8 @@ impl Cross {
         }
     }
 
-    /// Adds up what waits, then calls `write` with every row of `E[(x − x̂) x̂ᵀ]` over so many tokens.
+    /// Adds the remaining tokens, then calls `write` with every row of `E[(x − x̂) x̂ᵀ]`, a mean
+    /// over `tokens`.
     pub fn write<X>(
         &mut self,
         tokens: u64,
@@ -169,53 +173,57 @@ impl Cross {
         mut write: impl FnMut(&[f32]) -> Result<(), X>,
     ) -> Result<(), X> {
         pool.install(|| self.flush());
-        write_rows(&self.tiles, self.cols, tokens, |_, row| write(row))
+        write_rows(&self.submatrices, self.cols, tokens, |_, row| write(row))
     }
 
     fn flush(&mut self) {
         let [left, right] = &self.block;
-        add_products(&mut self.tiles, left, right, self.cols);
+        add_products(&mut self.submatrices, left, right, self.cols);
         self.block.iter_mut().for_each(Vec::clear);
     }
 }
 
-/// The tiles of a square that `wanted` says yes to, of zeros.
-fn tiles(cols: usize, wanted: impl Fn(usize, usize) -> bool) -> Vec<Tile> {
-    let edge = tile_edge(cols);
+/// Submatrices of a square that `wanted` accepts, filled with zeros.
+fn submatrices(cols: usize, wanted: impl Fn(usize, usize) -> bool) -> Vec<Submatrix> {
+    let edge = submatrix_edge(cols);
     let starts = || (0..cols).step_by(edge);
     let places = starts().flat_map(|row| starts().map(move |col| (row, col)));
-    let tile = |(row, col)| {
+    let submatrix = |(row, col)| {
         let (rows, cols) = (edge.min(cols - row), edge.min(cols - col));
-        Tile { row, col, rows, cols, sums: vec![0.0; rows * cols] }
+        Submatrix { row, col, rows, cols, sums: vec![0.0; rows * cols] }
     };
-    places.filter(|&(row, col)| wanted(row, col)).map(tile).collect()
+    places.filter(|&(row, col)| wanted(row, col)).map(submatrix).collect()
 }
 
 /// Adds `leftᵀ · right`, each `tokens × cols`, on the threads of the current pool.
-fn add_products(tiles: &mut [Tile], left: &[f32], right: &[f32], cols: usize) {
+fn add_products(submatrices: &mut [Submatrix], left: &[f32], right: &[f32], cols: usize) {
     let [left, right] = [left, right].map(|x| MatRef::from_row_major_slice(x, x.len() / cols, cols));
-    tiles.par_iter_mut().for_each_init(Vec::new, |part: &mut Vec<f32>, tile| {
-        part.resize(tile.rows * tile.cols, 0.0);
-        let left = left.subcols(tile.row, tile.rows).transpose();
-        let right = right.subcols(tile.col, tile.cols);
-        let sums = MatMut::from_row_major_slice_mut(part, tile.rows, tile.cols);
+    submatrices.par_iter_mut().for_each_init(Vec::new, |part: &mut Vec<f32>, submatrix| {
+        part.resize(submatrix.rows * submatrix.cols, 0.0);
+        let left = left.subcols(submatrix.row, submatrix.rows).transpose();
+        let right = right.subcols(submatrix.col, submatrix.cols);
+        let sums = MatMut::from_row_major_slice_mut(part, submatrix.rows, submatrix.cols);
         matmul(sums, Accum::Replace, left, right, 1.0, Par::Seq);
-        tile.sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += f64::from(*part));
+        submatrix.sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += f64::from(*part));
     });
 }
 
-/// Every row of the means over so many tokens, where there are no tiles what the row before had.
+/// Every row of the means over `tokens`. Columns without a submatrix keep the values of the row
+/// before.
 fn write_rows<X>(
-    tiles: &[Tile],
+    submatrices: &[Submatrix],
     cols: usize,
     tokens: u64,
     mut write: impl FnMut(usize, &[f32]) -> Result<(), X>,
 ) -> Result<(), X> {
     let mut line = vec![0.0f32; cols];
     for row in 0..cols {
-        for tile in tiles.iter().filter(|tile| (tile.row..tile.row + tile.rows).contains(&row)) {
-            let sums = &tile.sums[(row - tile.row) * tile.cols..][..tile.cols];
-            for (value, sum) in line[tile.col..].iter_mut().zip(sums) {
+        for submatrix in submatrices
+            .iter()
+            .filter(|submatrix| (submatrix.row..submatrix.row + submatrix.rows).contains(&row))
+        {
+            let sums = &submatrix.sums[(row - submatrix.row) * submatrix.cols..][..submatrix.cols];
+            for (value, sum) in line[submatrix.col..].iter_mut().zip(sums) {
                 *value = (sum / tokens as f64) as f32;
             }
         }
@@ -226,20 +234,23 @@ fn write_rows<X>(
 
 impl Products {
     fn new(cols: usize) -> Self {
-        Self { block: Vec::with_capacity(BLOCK_TOKENS * cols), tiles: tiles(cols, |row, col| col >= row) }
+        Self {
+            block: Vec::with_capacity(BLOCK_TOKENS * cols),
+            submatrices: submatrices(cols, |row, col| col >= row),
+        }
     }
 
-    /// Adds the products of the tokens that wait, on the threads of the current pool.
+    /// Adds the products of the remaining tokens, on the threads of the current pool.
     fn flush(&mut self, cols: usize) {
         if self.block.is_empty() {
             return;
         }
-        add_products(&mut self.tiles, &self.block, &self.block, cols);
+        add_products(&mut self.submatrices, &self.block, &self.block, cols);
         self.block.clear();
     }
 }
 
-/// Edge of the tiles of a Gram matrix: enough of them for several threads.
-fn tile_edge(cols: usize) -> usize {
-    (cols / 6).next_multiple_of(64).clamp(64, MAX_TILE)
+/// Edge of the submatrices of a Gram matrix: small enough that several threads have work.
+fn submatrix_edge(cols: usize) -> usize {
+    (cols / 6).next_multiple_of(64).clamp(64, MAX_EDGE)
 }
