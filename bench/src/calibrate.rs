@@ -1,5 +1,5 @@
-//! Calibration of a machine's energy model: loads of known size in turns, a meter read around each,
-//! a fit.
+//! Calibration of a machine's energy model: runs loads of known size in turns, reads a meter around
+//! each, and fits the model.
 
 use crate::error::BenchError;
 use crate::protocol::{LEAST_WINDOW, Plan};
@@ -15,32 +15,32 @@ use std::time::Duration;
 /// A kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// Nothing.
+    /// No work.
     Idle,
-    /// So many threads read memory.
+    /// Reading memory on this number of threads.
     Read(usize),
-    /// So many threads multiply numbers that are in registers.
+    /// Multiplying numbers in registers on this number of threads.
     Multiply(usize),
 }
 
-/// What a load did.
+/// The work done by a load.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Done {
     /// Bytes read from memory.
     pub bytes: u64,
-    /// Multiplications and additions.
+    /// Number of multiplications and additions.
     pub operations: f64,
 }
 
-/// Does the work. Tests bring a machine of their own.
+/// Runs loads. Tests supply a simulated machine.
 pub trait Loads {
-    /// Whether [`Load::Multiply`] can be done.
+    /// Whether [`Load::Multiply`] is supported.
     fn can_multiply(&self) -> bool;
 
-    /// Reads memory with so many threads for about `duration`.
+    /// Reads memory on `threads` threads for about `duration`.
     fn read(&mut self, threads: usize, duration: Duration) -> Done;
 
-    /// Multiplies with so many threads for about `duration`.
+    /// Multiplies on `threads` threads for about `duration`.
     fn multiply(&mut self, threads: usize, duration: Duration) -> Done;
 }
 
@@ -48,7 +48,7 @@ pub trait Loads {
 pub struct MachineLoads(Streamer);
 
 impl MachineLoads {
-    /// A buffer of so many bytes; see [`probe_bytes`](crate::probe_bytes).
+    /// A buffer of `buffer_bytes` bytes; see [`probe_bytes`](crate::probe_bytes).
     pub fn new(buffer_bytes: usize) -> Self {
         Self(Streamer::new(buffer_bytes))
     }
@@ -70,8 +70,8 @@ impl Loads for MachineLoads {
 }
 
 impl Load {
-    /// Loads for a machine with so many cores to use: rest, reading with one thread, half of them
-    /// and all, and multiplying with one and all where `multiplies`.
+    /// Loads for a machine with `threads` usable cores: rest, reading on one thread, on half of
+    /// them and on all; if `multiplies`, also multiplying on one and on all.
     pub fn all(threads: usize, multiplies: bool) -> Vec<Self> {
         let mut counts = vec![1, threads.div_ceil(2), threads];
         counts.dedup();
@@ -107,37 +107,38 @@ impl Load {
     }
 }
 
-/// How to calibrate.
+/// Plan of a calibration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CalibrationPlan {
     /// Loads, done in turns.
     pub loads: Vec<Load>,
-    /// How often each is done.
+    /// Repetitions of each load.
     pub rounds: usize,
     /// Length of a window.
     pub window: Duration,
 }
 
-/// What was found by a meter.
+/// Results of a meter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
     /// The meter.
     pub meter: String,
-    /// One for each window with a figure, divided by its seconds: sensors err in watts.
+    /// One per window with a figure, divided by the window's seconds: the errors of sensors are in
+    /// watts.
     pub observations: Vec<Observation>,
-    /// Why other windows have none.
+    /// The reasons of windows without a figure.
     pub missing: Vec<String>,
     /// Watts at rest.
     pub idle_watts: Option<Interval>,
     /// The fit.
     pub fit: Fit,
-    /// The model that follows from it.
+    /// The energy model from the fit.
     pub model: EnergyModel,
 }
 
 impl CalibrationPlan {
-    /// Windows of the length wanted, or else long enough for the meter. An error where the meter
-    /// gives too few values in a window.
+    /// A plan with windows of the given length, or longer if the meter needs it. An error where the
+    /// meter gives too few values in a window.
     pub fn new(
         found: &Found,
         loads: Vec<Load>,
@@ -160,14 +161,13 @@ impl CalibrationPlan {
         Ok(Self { loads, rounds, window })
     }
 
-    /// About how long it takes.
+    /// Estimated duration in seconds.
     pub fn seconds(&self) -> f64 {
         self.window.as_secs_f64() * (self.rounds * self.loads.len()) as f64
     }
 
-    /// Does every load in turns, reads `found` around each, and fits a model. `idle_watts`: watts
-    /// at rest where they are known; they are fitted otherwise. `progress` is told the round and
-    /// the load.
+    /// Runs every load in turns, reads `found` around each, and fits a model. `idle_watts`: watts
+    /// at rest, if known; otherwise they are fitted. `progress` receives the round and the load.
     pub fn run(
         &self,
         found: &mut Found,
@@ -201,8 +201,8 @@ impl CalibrationPlan {
             for load in &self.loads {
                 let label = load.name();
                 progress(round, &label);
-                // A meter tells once that it has missed something; what it missed before this
-                // window is not of it.
+                // A meter reports a gap once, on its next reading. A gap before this window does
+                // not concern it.
                 let before = found.meter.energy().or_else(|_| found.meter.energy());
                 let started = time.now();
                 let Done { bytes, operations } = load.run(machine, time, self.window);
@@ -223,7 +223,7 @@ impl CalibrationPlan {
     }
 }
 
-/// The meter that covers most of the machine; the first of equals.
+/// The meter with the largest scope; the first of equals.
 pub fn widest(found: &[Found]) -> Option<usize> {
     let width = |scope: Scope| match scope {
         Scope::Wall => 3,

@@ -1,4 +1,4 @@
-//! What a machine's memory gives at most, and the counters that see its traffic.
+//! The bandwidth limit of a machine's memory, and the counters of its traffic.
 
 use crate::error::BenchError;
 use pith_boards::counters::{self, TrafficCounter, gate};
@@ -6,29 +6,28 @@ use pith_boards::{Ceiling, Machine, Streamer, Unusable, available_memory_below, 
 use std::path::Path;
 use std::time::Duration;
 
-/// Time to probe the memory, for each number of threads and round.
+/// Duration of a probe, for each number of threads and round.
 const PROBE: Duration = Duration::from_millis(400);
 
-/// Every count is probed up to so many threads, and powers of two beyond.
+/// Every number of threads up to this one is probed; beyond it, powers of two.
 const MOST_COUNTS: usize = 8;
 
 /// Rates of reading memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemoryProbe {
-    /// The buffer, in bytes.
+    /// Size of the buffer in bytes.
     pub buffer_bytes: usize,
-    /// One for each number of threads.
+    /// One per number of threads.
     pub rates: Vec<Ceiling>,
 }
 
-/// The size of a buffer that shows the speed of memory and not of a cache, on the machine below
-/// `root`.
+/// The size of a buffer that measures memory, not a cache, on the machine below `root`.
 pub fn probe_bytes(root: &Path) -> Result<usize, BenchError> {
     Ok(buffer_bytes(&Machine::read(root)?, available_memory_below(root)?))
 }
 
-/// Probes this machine's memory with each of the numbers of `threads`; the buffer suits the machine
-/// below `root`.
+/// Probes this machine's memory with each number of `threads`. The size of the buffer suits the
+/// machine below `root`.
 pub fn probe(root: &Path, threads: impl IntoIterator<Item = usize>) -> Result<MemoryProbe, BenchError> {
     let mut threads: Vec<usize> = threads.into_iter().collect();
     threads.sort_unstable();
@@ -37,18 +36,18 @@ pub fn probe(root: &Path, threads: impl IntoIterator<Item = usize>) -> Result<Me
     Ok(MemoryProbe { buffer_bytes, rates: ceilings(buffer_bytes, threads, PROBE) })
 }
 
-/// 1 to all, or powers of two and all where there are many.
+/// All numbers from 1 to `threads`, or powers of two and `threads` where there are many.
 pub fn thread_counts(threads: usize) -> Vec<usize> {
     (1..=threads)
         .filter(|count| threads <= MOST_COUNTS || count.is_power_of_two() || *count == threads)
         .collect()
 }
 
-/// Counters that passed the gate, and the others with their reasons.
+/// Counters that passed the gate, and the other ones with their reasons.
 pub type Counters = (Vec<Box<dyn TrafficCounter>>, Vec<Unusable>);
 
-/// The counters of memory traffic of the machine below `root`. To be opened before any thread that
-/// they are to see.
+/// The counters of memory traffic of the machine below `root`. Open them before starting any thread
+/// that they should count.
 pub fn usable_counters(root: &Path) -> Result<Counters, BenchError> {
     let (opened, mut unusable) = counters::open(root);
     let mut usable = Vec::new();

@@ -1,12 +1,12 @@
-//! What can go wrong while something is measured.
+//! Errors of measurements.
 
 use pith_boards::{MachineError, MeasureError};
 
-/// A measurement that cannot be made.
+/// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BenchError {
-    /// Windows are too short for the sensor.
+    /// Windows too short for the sensor.
     #[error(
         "{meter} gives a value every {period_seconds} s; a window of {window_seconds} s holds too few of them, take \
          at least {least_seconds} s (--window {least_seconds})"
@@ -14,20 +14,20 @@ pub enum BenchError {
     Window {
         /// The meter.
         meter: String,
-        /// How often it gives a value.
+        /// The sensor's period.
         period_seconds: f64,
-        /// The window asked for.
+        /// The requested window.
         window_seconds: f64,
-        /// The shortest one that will do.
+        /// The shortest possible window.
         least_seconds: f64,
     },
-    /// Nothing was asked for.
+    /// A count of 0.
     #[error("{what} is 0, expected at least 1")]
     Nothing {
-        /// The count.
+        /// Name of the count.
         what: &'static str,
     },
-    /// A clock that stands still or goes back.
+    /// A clock that stands still or runs backwards.
     #[error("the clock does not go forward: {before_seconds} s and then {after_seconds} s")]
     Clock {
         /// An earlier moment.
@@ -35,10 +35,10 @@ pub enum BenchError {
         /// The next one.
         after_seconds: f64,
     },
-    /// The observations fit no model of energy.
+    /// Observations that fit no energy model.
     #[error("no energy model fits the observations: {0}")]
     Model(String),
-    /// The work that was to be measured failed.
+    /// The measured work failed.
     #[error("{0}")]
     Work(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A sensor or a file of the machine.

@@ -1,14 +1,14 @@
-//! The head that a decoded token reads: comparisons of runtimes say it, since it is a fifth of a
-//! small model's bytes and more.
+//! The head that a decoded token reads. Comparisons of runtimes report it, since it is a fifth or
+//! more of a small model's bytes.
 
 use pith_format::{Index, Role, TensorId};
 
-/// The matrix, or the two of them, that logits are computed with.
+/// The one or two matrices that produce the logits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
-    /// Encoding; two joined by + for a head stored in two parts.
+    /// Encoding; two joined by `+` for a head with a residual matrix.
     pub encoding: String,
-    /// Bits for each weight, of both parts together.
+    /// Bits per weight, over both matrices.
     pub bits_per_weight: f64,
 }
 

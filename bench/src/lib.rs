@@ -1,10 +1,10 @@
-//! How Pith's speed and energy are measured: what `pith bench`, `pith board calibrate` and `cargo
-//! xtask` call.
+//! Measurement of Pith's speed and energy, for `pith bench`, `pith board calibrate` and
+//! `cargo xtask`.
 //!
 //! A [`Workload`] is a [`Test`] on a session. [`speed`] times it, [`Plan::measure`] measures the
-//! energy of several in turns, [`CalibrationPlan::run`] fits a machine's energy model to loads of
-//! known size. Clocks, meters, counters and the work itself are parameters, so that tests run on a
-//! simulated machine and say the same on a busy one.
+//! energy of several in turns, and [`CalibrationPlan::run`] fits a machine's energy model to loads
+//! of known size. Clocks, meters, counters and the work itself are parameters, so tests run on a
+//! simulated machine and do not depend on the load of the real one.
 //!
 //! Sensors, profiles and the fit are in `pith-boards`, intervals and comparisons in `pith-meter`.
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Tokens a second: runs of one workload, one after the other.
+//! Tokens per second: runs of one workload, one after the other.
 
 use crate::error::BenchError;
 use crate::protocol::{Variant, Work};
@@ -8,16 +8,16 @@ use pith_meter::statistics::MedianRange;
 /// The speed of a workload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Speed {
-    /// Tokens a second: median and ends of the runs.
+    /// Tokens per second: median, smallest and largest of the runs.
     pub tokens_per_s: MedianRange,
-    /// Runs that count.
+    /// Number of timed runs.
     pub runs: usize,
-    /// The last run: all runs do the same.
+    /// The work of the last run; all runs do the same.
     pub work: Work,
 }
 
-/// Runs `variant` once to warm up and `runs` times by the clock. `between` is called after each
-/// run, outside the time that counts.
+/// Runs `variant` once to warm up and `runs` times with timing. Calls `between` after each run,
+/// outside the timed part.
 pub fn speed(
     variant: &mut dyn Variant,
     runs: usize,
@@ -40,23 +40,23 @@ pub fn speed(
 }
 
 impl Speed {
-    /// Bytes of weights that a token reads, without embeddings that are only looked up.
+    /// Bytes of weights read per token, without embeddings that are only looked up.
     pub fn weight_bytes_per_token(&self) -> f64 {
         self.each(self.work.traffic.weight_bytes)
     }
 
-    /// Bytes of keys and values that a token reads and writes.
+    /// Bytes of keys and values read and written per token.
     pub fn kv_bytes_per_token(&self) -> f64 {
         self.each(self.work.traffic.kv_read_bytes + self.work.traffic.kv_write_bytes)
     }
 
-    /// All bytes that a token moves: weights, embeddings, keys and values.
+    /// All bytes moved per token: weights, embeddings, keys and values.
     pub fn bytes_per_token(&self) -> f64 {
         self.each(self.work.traffic.weight_bytes + self.work.traffic.embedding_bytes)
             + self.kv_bytes_per_token()
     }
 
-    /// Bytes a second at the median speed.
+    /// Bytes per second at the median speed.
     pub fn bytes_per_s(&self) -> f64 {
         self.bytes_per_token() * self.tokens_per_s.median
     }

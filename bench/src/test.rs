@@ -1,4 +1,4 @@
-//! What is timed: a prompt, or tokens one by one, behind some context.
+//! Tests: a prompt, or single tokens, after some context.
 
 use crate::protocol::{Variant, Work};
 use pith_format::{Kind, Role};
@@ -12,9 +12,9 @@ use std::str::FromStr;
 /// `pp512`, `tg128` or `tg128@2048`: the names of llama.cpp's `llama-bench`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Test {
-    /// Whether the tokens are fed as one prompt, and not one by one.
+    /// Whether the tokens are fed as one prompt; otherwise one by one.
     pub prefill: bool,
-    /// Tokens fed.
+    /// Number of tokens fed.
     pub tokens: usize,
     /// Tokens already in the context.
     pub depth: usize,
@@ -48,7 +48,7 @@ impl fmt::Display for Test {
 }
 
 impl Test {
-    /// Every combination of depths with prompts and with generated tokens; counts of 0 stand for no
+    /// Every combination of depths with prompts and with generated tokens. A count of 0 gives no
     /// test.
     pub fn all(prompts: &[usize], generated: &[usize], depths: &[usize]) -> Vec<Self> {
         let counts = [(true, prompts), (false, generated)];
@@ -62,19 +62,19 @@ impl Test {
         all
     }
 
-    /// Length of the context that the test needs.
+    /// Context length that the test needs.
     pub fn context_len(&self) -> usize {
         self.depth + self.tokens
     }
 
-    /// Multiplications and additions of the matrices for one token: two for each weight. A prompt
-    /// computes logits of its last token only.
+    /// Multiplications and additions of the matrices per token: two per weight. A prompt computes
+    /// the logits of its last token only.
     pub fn operations_per_token(&self, model: &Model) -> f64 {
         let (mut layers, mut head) = (0.0, 0.0);
         for entry in model.index().entries().iter().filter(|entry| entry.kind() == Kind::Matrix) {
             let operations = 2.0 * entry.rows as f64 * entry.cols as f64;
             match entry.id.role {
-                // With two-stage logits little of the second part is read.
+                // Two-stage logits read little of the residual matrix.
                 Role::PositionEmbedding | Role::HeadResidual => {}
                 Role::TokenEmbedding if !model.config().tied_head => {}
                 Role::TokenEmbedding | Role::Head => head += operations,
@@ -85,7 +85,7 @@ impl Test {
     }
 }
 
-/// A test on a session, whose context is filled to the test's depth.
+/// A test on a session whose context is filled to the test's depth.
 pub struct Workload<S> {
     name: String,
     session: S,
@@ -94,7 +94,7 @@ pub struct Workload<S> {
 }
 
 impl<S: BorrowMut<Session>> Workload<S> {
-    /// Fills the session's context. The session has room for [`Test::context_len`] tokens.
+    /// Fills the session's context. The session must have room for [`Test::context_len`] tokens.
     pub fn prepare(name: String, model: &Model, mut session: S, test: Test) -> Result<Self, RuntimeError> {
         // Any tokens will do: the work does not depend on them.
         let vocab_len = model.config().vocab_len as u64;

@@ -1,24 +1,24 @@
-//! The clock that windows are cut by.
+//! The clock that cuts windows.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A clock, and how to let time pass. Tests bring their own.
+/// A clock that can also wait. Tests supply their own.
 pub trait Time {
     /// Seconds since 1970. Never goes back.
     fn now(&mut self) -> f64;
 
-    /// Does nothing for a while.
+    /// Waits.
     fn rest(&mut self, duration: Duration);
 }
 
-/// The machine's clock: set once by the wall, then counted by one that nobody sets.
+/// The machine's clock: set once by wall time, then counted by a monotonic clock.
 pub struct WallTime {
     began: Instant,
     unix_seconds: f64,
 }
 
 impl WallTime {
-    /// From now on.
+    /// A clock that starts now.
     pub fn new() -> Self {
         let unix_seconds =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());

@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// Hidden states can leave memory; weights cannot.
-const MEMORY_HELP: &str = "Most memory to use, as in 600M or 2GiB; hidden states beyond it go to a temporary file \
-                           [default: what is available]";
+/// Only hidden states can go to disk; weights stay in memory.
+const MEMORY_HELP: &str = "Memory limit, as in 600M or 2GiB; hidden states beyond it go to a temporary file \
+                           [default: available memory]";
 
 /// `pith calibrate`
 #[derive(Debug, Args)]
@@ -30,14 +30,13 @@ pub struct CalibrateArgs {
     /// Text to run, plain or .jsonl with a field "text" [default: text that the model generates]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub text: Option<PathBuf>,
-    /// Most tokens [default: all of --text, 4096 of generated text]
+    /// Maximum number of tokens [default: all of --text, 4096 of generated text]
     #[arg(long, value_name = "N")]
     pub tokens: Option<usize>,
-    /// Tokens in each of the windows that the text is cut into [default: 512, or the model's
-    /// context]
+    /// Tokens per window of the text [default: 512, or the model's context if that is less]
     #[arg(short, long, value_name = "TOKENS")]
     pub context: Option<usize>,
-    /// Also keep what GPTQ needs: the mean product of every two input columns
+    /// Also collect Hessians, which GPTQ needs: the mean product of every two input columns
     #[arg(long)]
     pub hessians: bool,
     /// File to write [default: MODEL.calibration.safetensors beside the model]
@@ -70,7 +69,7 @@ pub fn calibrate(args: CalibrateArgs) -> anyhow::Result<()> {
     let run = args.cores.session()?;
     let bar = Bar::new(args.quiet || args.json);
     let (_folder, model) = open(&args.model, &output, &bar)?;
-    // Only now: a conversion ends at once.
+    // Not earlier: Ctrl-C may end a conversion at once.
     interrupt::listen()?;
     let wanted = TextOptions { tokens: args.tokens, window: args.context };
     let text = match &args.text {
@@ -98,10 +97,10 @@ pub fn calibrate(args: CalibrateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `models/atlas.calibration.safetensors` of `models/atlas`, `models/atlas.pith` and
+/// `models/atlas.calibration.safetensors` for `models/atlas`, `models/atlas.pith` and
 /// `models/atlas.gguf`.
 fn default_output(model: &Path) -> PathBuf {
-    // A folder given as `.` has a name too.
+    // A folder given as `.` also has a name.
     let model =
         if model.file_name().is_none() { model.canonicalize().unwrap_or(model.into()) } else { model.into() };
     let is_file = model.extension().is_some_and(|extension| extension == "pith" || extension == "gguf");
@@ -110,8 +109,8 @@ fn default_output(model: &Path) -> PathBuf {
     model.with_file_name(format!("{name}.calibration.safetensors"))
 }
 
-/// The model. A checkpoint is converted to a temporary f16 file; its folder is returned where the
-/// file has to keep its name to stay readable.
+/// Opens the model. A checkpoint is converted to a temporary f16 file. Returns that file's folder
+/// on systems where an open file must keep its name.
 fn open(path: &Path, output: &Path, bar: &Bar) -> anyhow::Result<(Option<TempDir>, Arc<Model>)> {
     if !path.is_dir() && path.extension().is_none_or(|extension| extension != "gguf") {
         return Ok((None, Arc::new(Model::open(path)?)));
@@ -131,7 +130,7 @@ fn open(path: &Path, output: &Path, bar: &Bar) -> anyhow::Result<(Option<TempDir
     if cfg!(not(unix)) {
         return Ok((Some(folder), Arc::new(model)));
     }
-    // Open, it can be read until the program ends, however that is.
+    // The open file remains readable until the program ends, however it ends.
     folder.close().with_context(|| format!("removing the temporary folder in {}", beside.display()))?;
     Ok((None, Arc::new(model)))
 }

@@ -27,7 +27,7 @@ pub struct ChatArgs {
     /// Jinja template instead of the file's own
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub template: Option<PathBuf>,
-    /// Most tokens in a reply
+    /// Maximum number of tokens in a reply
     #[arg(short = 'n', long, default_value_t = 512, value_name = "N")]
     pub max_tokens: usize,
     /// Stop a reply at this text (may be given again)
@@ -112,7 +112,7 @@ struct Conversation<'a> {
     sampler: Sampler,
     template: ChatTemplate,
     messages: Vec<Message>,
-    /// Whether anything was asked yet: the first prompt is what a session file is for.
+    /// Whether there was a prompt yet: a session file serves the first one.
     begun: bool,
     watch: Watch,
 }
@@ -123,8 +123,7 @@ impl Conversation<'_> {
         self.session.reset();
     }
 
-    /// How many tokens every prompt begins with, whatever the user says: what the model was told
-    /// before.
+    /// Number of tokens that begin every prompt, whatever the user says: the instructions.
     fn constant_tokens(&self, args: &ChatArgs) -> anyhow::Result<usize> {
         let system = args.system.iter().map(|text| Message::new("system", text));
         let prompt = |text: &str| -> anyhow::Result<Vec<u32>> {
@@ -135,7 +134,7 @@ impl Conversation<'_> {
         Ok(pairs.take_while(|(one, other)| one == other).count())
     }
 
-    /// Asks, prints the reply as it comes, and remembers both.
+    /// Sends one message, prints the reply as it is generated, and adds both to the conversation.
     fn turn(&mut self, text: &str, args: &ChatArgs) -> anyhow::Result<()> {
         self.messages.push(Message::new("user", text));
         let prompt = self.template.render(&self.messages, true)?;
@@ -153,10 +152,10 @@ impl Conversation<'_> {
         };
         interrupt::clear();
         let mut out = std::io::stdout().lock();
-        // Statistics are of one reply; the file and the metrics go on.
+        // Statistics are per reply; the ledger's file and the metrics continue.
         let ledger = &mut self.recording.ledger;
         ledger.clear();
-        // What happened while the user was typing is of no reply.
+        // Throttling while the user was typing belongs to no reply.
         self.watch.finish();
         let generation = self.session.generate(&tokens, &mut self.sampler, options);
         let mut generation = generation.with_drafter(self.drafter.as_mut()).with_ledger(ledger);

@@ -1,4 +1,4 @@
-//! The documentation names commands and options that exist.
+//! Tests that commands and options in the documentation exist.
 
 #[path = "../tests/support/documents.rs"]
 mod documents;
@@ -7,7 +7,7 @@ use crate::Cli;
 use clap::CommandFactory;
 use documents::{Page, has_option, options, pages, problem, words};
 
-/// Pages whose bare options are those of `cargo xtask`, which checks them.
+/// Pages whose bare options belong to `cargo xtask`, which checks them.
 const OF_XTASK: [&str; 2] = ["docs/performance.md", "docs/quality.md"];
 
 /// Options of other programs: the page, the option, the program.
@@ -16,7 +16,7 @@ const FOREIGN: [(&str, &str, &str); 2] = [
     ("docs/evaluating.md", "--kl-divergence", "llama-perplexity"),
 ];
 
-/// The arguments of a command of ours.
+/// The arguments of a `pith` command.
 fn arguments(words: &[String]) -> Option<&[String]> {
     let run = ["cargo", "run", "--release", "--"];
     match words {

@@ -14,7 +14,7 @@ pub struct ExportArgs {
     /// .pith file
     #[arg(value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
-    /// What to write
+    /// Format to write
     #[arg(long, value_enum, default_value_t = ExportForm::Safetensors)]
     pub to: ExportForm,
     /// Folder to make
@@ -34,7 +34,7 @@ pub struct ExportArgs {
     pub json: bool,
 }
 
-/// Forms of checkpoints.
+/// Formats of checkpoints.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ExportForm {
     /// A Hugging Face folder

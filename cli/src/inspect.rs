@@ -24,8 +24,8 @@ pub struct InspectArgs {
     /// Read every byte and compare all checksums
     #[arg(long)]
     pub verify: bool,
-    /// Show which weights fit in memory, which are read from the disk for every token, and the
-    /// speed to expect
+    /// Show which weights fit in memory, which are read from disk for every token, and the expected
+    /// speed
     #[arg(long, conflicts_with_all = ["cpu", "verify"])]
     pub plan: bool,
     #[command(flatten)]
@@ -35,7 +35,7 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
-/// The session that a plan is made for.
+/// The session that the plan is for.
 #[derive(Debug, Args)]
 #[command(mut_arg("memory", |arg| arg.requires("plan")))]
 #[command(mut_arg("context", |arg| arg.requires("plan")))]
@@ -159,7 +159,7 @@ fn describe(model: &ModelConfig) -> String {
     )
 }
 
-/// Dimensions of a layer's halves.
+/// Dimensions of a layer's attention and feed-forward block.
 fn describe_layer(layer: &Layer) -> String {
     let mixer = match layer.attention() {
         Some(attention) => {

@@ -1,4 +1,4 @@
-//! Ctrl-C: the first asks what is running to stop, the second ends the program.
+//! Ctrl-C: the first asks the running work to stop, the second ends the program.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,7 +7,7 @@ static PRESSED: AtomicUsize = AtomicUsize::new(0);
 /// The exit code of a program stopped by Ctrl-C.
 pub const EXIT_CODE: u8 = 130;
 
-/// From now on Ctrl-C is counted and no longer ends the program at once.
+/// Counts Ctrl-C from now on; the first one no longer ends the program.
 pub fn listen() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
         if PRESSED.fetch_add(1, Ordering::Relaxed) > 0 {
@@ -22,7 +22,7 @@ pub fn pressed() -> bool {
     PRESSED.load(Ordering::Relaxed) > 0
 }
 
-/// Forgets what was pressed.
+/// Resets the count.
 pub fn clear() {
     PRESSED.store(0, Ordering::Relaxed);
 }

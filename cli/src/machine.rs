@@ -1,4 +1,4 @@
-//! What this machine is and what it measures with, for the commands that ask.
+//! This machine and its sensors, for the commands that need them.
 
 use anyhow::Context;
 use pith_boards::Unusable;
@@ -6,7 +6,7 @@ use pith_boards::calibrate::OWN_PROFILE;
 use pith_boards::profile::{Detection, Evidence, Library};
 use std::path::PathBuf;
 
-/// The profile that fits the evidence, or the one asked for.
+/// The profile that matches the evidence, or the requested one.
 pub fn detect(evidence: &Evidence, wanted: Option<&str>) -> anyhow::Result<Detection> {
     let library = match Library::user_folder() {
         Some(folder) => Library::with_folder(&folder)?,
@@ -19,12 +19,12 @@ pub fn detect(evidence: &Evidence, wanted: Option<&str>) -> anyhow::Result<Detec
 }
 
 /// The file of this machine's own profile, in the user's folder of profiles. `None` where the
-/// environment names none.
+/// environment defines no such folder.
 pub fn own_profile() -> Option<PathBuf> {
     Library::user_folder().map(|folder| folder.join(format!("{OWN_PROFILE}.toml")))
 }
 
-/// Names on standard error the sensors and counters that are there and cannot be used.
+/// Reports on standard error the sensors and counters that exist but cannot be used.
 pub fn report_unusable<'a>(all: impl IntoIterator<Item = &'a Unusable>) {
     for one in all {
         eprintln!("unusable: {}: {}", one.name, one.reason);

@@ -34,8 +34,8 @@ use clap_complete::Shell;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-/// Compresses language models and runs them on the CPUs people own, and says what every token
-/// costs.
+/// Compresses language models, runs them on the CPUs people own, and reports the cost of every
+/// token.
 #[derive(Debug, Parser)]
 #[command(
     name = "pith",
@@ -55,9 +55,9 @@ struct Cli {
 enum Command {
     /// Make a .pith file from a Hugging Face folder or a GGUF file
     Convert(convert::ConvertArgs),
-    /// Run a text through a model and save statistics of its matrices' inputs, for quantizing
+    /// Run a text through a model and save activation statistics for quantizing
     Calibrate(calibrate::CalibrateArgs),
-    /// Choose an encoding for each matrix so that a size or energy limit costs the least quality
+    /// Choose an encoding for each matrix: the best quality within a limit of size or energy
     Search(search::SearchArgs),
     /// Decode a .pith file's weights into a checkpoint that other tools read
     Export(export::ExportArgs),
@@ -73,7 +73,7 @@ enum Command {
     Board(board::BoardArgs),
     /// Draw the ledgers of `pith run --ledger` as one page
     Report(report::ReportArgs),
-    /// Measure what compression cost: divergence from the original, answers to tasks
+    /// Measure the loss from compression: divergence from the original, answers to tasks
     Eval(eval::EvalArgs),
     /// Measure the perplexity of a text
     Perplexity(perplexity::PerplexityArgs),
@@ -125,7 +125,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The error and its causes, leaving out causes that the message before them quotes.
+/// The error and its causes, without causes that the message before them quotes.
 fn message(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -136,7 +136,7 @@ fn message(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
-/// A reader such as `head` that stopped listening is no failure.
+/// A closed pipe is not a failure: a reader such as `head` has stopped listening.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)

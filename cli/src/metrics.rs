@@ -1,5 +1,5 @@
-//! Metrics of a running process: a file that is replaced every few seconds, a port that answers one
-//! path.
+//! Metrics of a running process: a file that is replaced every few seconds, and a port that answers
+//! one path.
 
 use crate::output;
 use anyhow::Context;
@@ -13,16 +13,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Between two writings of the file.
+/// Interval between writes of the file.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Longest request, in bytes, and longest time that one client is heard.
+/// Longest request in bytes, and longest time for one client.
 const MAX_REQUEST_BYTES: usize = 8192;
 const MAX_REQUEST_TIME: Duration = Duration::from_secs(2);
 
 type Shared = Arc<Mutex<Metrics>>;
 
-/// Publishes metrics until it is finished or dropped. Nothing here makes the model wait: a thread
-/// of its own writes, and holds the sums only while it copies them.
+/// Publishes metrics until it is finished or dropped. The model never waits for it: a separate
+/// thread writes, and locks the sums only to copy them.
 #[derive(Default)]
 pub struct Publisher {
     file: Option<FileWriter>,
@@ -35,7 +35,7 @@ struct FileWriter {
 }
 
 impl Publisher {
-    /// Begins to publish, and gives what hears of every cost.
+    /// Starts publishing. Returns the receiver of every cost.
     pub fn begin(
         file: Option<&Path>,
         address: Option<SocketAddr>,
@@ -80,8 +80,8 @@ impl FileWriter {
         let own = path.to_path_buf();
         let work = move || loop {
             match stopped.recv_timeout(PERIOD) {
-                // The last writing says whether it went well; one on the way is made up for by the
-                // next.
+                // Errors here are ignored: the next write replaces the file, and the last one
+                // reports its error.
                 Err(RecvTimeoutError::Timeout) => drop(write(&own, &metrics)),
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return write(&own, &metrics),
             }
@@ -102,7 +102,7 @@ impl FileWriter {
 
 impl Drop for FileWriter {
     fn drop(&mut self) {
-        // A run that failed says why itself.
+        // A failed run reports its own error.
         let _ = self.finish();
     }
 }
@@ -116,7 +116,7 @@ fn rendered(metrics: &Shared) -> String {
     copy.render()
 }
 
-/// An address to listen at: `9464`, `localhost:9464`, `127.0.0.1:9464`, `[::1]:9464`.
+/// Parses an address to listen at: `9464`, `localhost:9464`, `127.0.0.1:9464`, `[::1]:9464`.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let local = |port: &str| port.parse().ok().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let port = text.strip_prefix("localhost:").or(text.strip_prefix(':')).unwrap_or(text);
@@ -126,16 +126,16 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
         .ok_or_else(|| format!("\"{text}\" is not an address such as 9464, 127.0.0.1:9464 or [::1]:9464"))
 }
 
-/// Answers one client after the other, on a thread that ends with the process.
+/// Answers one client at a time, on a thread that ends with the process.
 fn listen(address: SocketAddr, metrics: Shared) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind(address).with_context(|| format!("cannot listen at {address}"))?;
     let bound = listener.local_addr()?;
     thread::Builder::new().name("metrics-port".into()).spawn(move || {
         loop {
             match listener.accept() {
-                // A client that goes away harms nobody else.
+                // A client that disconnects affects no other.
                 Ok((mut client, _)) => drop(answer(&mut client, &metrics)),
-                // Too many open files, for one: it passes.
+                // A temporary error, such as too many open files.
                 Err(_) => thread::sleep(Duration::from_millis(100)),
             }
         }
@@ -175,7 +175,7 @@ fn answer(client: &mut TcpStream, metrics: &Shared) -> io::Result<()> {
     client.shutdown(Shutdown::Write)
 }
 
-/// A target without its query.
+/// The path of a request target, without its query.
 fn path_of(target: &str) -> &str {
     target.split_once('?').map_or(target, |(path, _)| path)
 }
@@ -186,7 +186,7 @@ enum Request {
     TooSlow,
 }
 
-/// Everything up to the first empty line; a body is not read.
+/// Reads up to the first empty line; does not read a body.
 fn read_request(client: &mut TcpStream) -> io::Result<Request> {
     let deadline = Instant::now() + MAX_REQUEST_TIME;
     let mut bytes = Vec::new();
@@ -276,7 +276,7 @@ mod tests {
         assert!(text.contains("\npith_tokens_total{phase=\"decode\"} 3\n"), "{text}");
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
-        // A client that says nothing is given up, and the next is served.
+        // A silent client times out, and the next is served.
         let silent = TcpStream::connect(address).unwrap();
         for (request, status) in [
             (&b"GET / HTTP/1.1\r\n\r\n"[..], "404"),
@@ -290,7 +290,7 @@ mod tests {
         let head = ask(address, b"HEAD /metrics HTTP/1.0\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
         let mut long = TcpStream::connect(address).unwrap();
-        // The server may hang up before all of it is sent.
+        // The server may close the connection before all of it is sent.
         let _ = long.write_all(&[b'a'; 20_000]);
         drop(long);
         assert!(ask(address, get).contains("pith_weight_bytes_total{phase=\"decode\"} 1000\n"));

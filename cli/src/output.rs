@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-/// `1234567` as `1.2 MB`: decimal units, as memory traffic is counted.
+/// Formats `1234567` as `1.2 MB`: decimal units, as memory traffic is counted.
 pub fn bytes(count: u64) -> String {
     let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
     match units.iter().find(|(size, _)| count as f64 >= *size) {
@@ -19,7 +19,7 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// Bytes from `600M`, `1.5GB` (decimal), `2GiB` (binary) or `1000`.
+/// Parses bytes: `600M`, `1.5GB` (decimal), `2GiB` (binary) or `1000`.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("\"{text}\" is not a size such as 600M, 1.5GB or 2GiB");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -40,7 +40,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     if bytes.is_finite() && bytes < u64::MAX as f64 { Ok(bytes.round() as u64) } else { Err(wrong()) }
 }
 
-/// A length of time in seconds, above 0 and below a day.
+/// Parses a duration in seconds, above 0 and below a day.
 pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds < 86_400.0 => Ok(Duration::from_secs_f64(seconds)),
@@ -48,7 +48,7 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The kind as it is printed.
+/// The printed name of a kind.
 pub fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Measured => "measured",
@@ -57,7 +57,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// Form of a table.
+/// Formats of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TableFormat {
     /// Aligned columns
@@ -82,13 +82,13 @@ impl Table {
         Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row. Panics if it has not a value for every column.
+    /// Adds a row. Panics unless it has a value for every column.
     pub fn push(&mut self, row: Vec<Value>) {
         assert_eq!(row.len(), self.columns.len());
         self.rows.push(row);
     }
 
-    /// The whole table as text that ends in a line feed.
+    /// The whole table as text that ends with a line feed.
     pub fn render(&self, format: TableFormat) -> String {
         match format {
             TableFormat::Json => {
@@ -167,7 +167,7 @@ fn quoted(cell: &str) -> String {
     }
 }
 
-/// A figure rounded to `decimals`, so that tables and JSON do not pretend to more.
+/// A figure rounded to `decimals`, so that tables and JSON do not claim more precision.
 pub fn rounded(value: f64, decimals: i32) -> Value {
     let factor = 10f64.powi(decimals);
     Value::from((value * factor).round() / factor)
@@ -176,7 +176,7 @@ pub fn rounded(value: f64, decimals: i32) -> Value {
 /// Writes the head of a NumPy file (format 1.0) for a float32 array of `rows × cols` in C order.
 pub fn write_npy_head(out: &mut impl Write, rows: usize, cols: usize) -> io::Result<()> {
     let mut head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
-    // Magic, version and length take 10 bytes; the data begins on a multiple of 64, behind a line
+    // Magic, version and length take 10 bytes. The data begins at a multiple of 64, after a line
     // feed.
     let padded = (10 + head.len() + 1).next_multiple_of(64) - 10;
     head.push_str(&" ".repeat(padded - 1 - head.len()));
@@ -186,20 +186,20 @@ pub fn write_npy_head(out: &mut impl Write, rows: usize, cols: usize) -> io::Res
     out.write_all(head.as_bytes())
 }
 
-/// Replaces a file atomically, without waiting for the disk. What is no ordinary file, a pipe or a
-/// device, is written to.
+/// Replaces a file atomically, without waiting for the disk. Pipes and devices are written
+/// directly.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut output = Output::create(path)?;
     output.write_all(bytes)?;
     output.commit_unsynced()
 }
 
-/// A file that is replaced at [`Output::commit_unsynced`], or a pipe or a device that is written to
-/// as it is.
+/// A file that is replaced at [`Output::commit_unsynced`], or a pipe or device that is written
+/// directly.
 pub enum Output {
-    /// A file that is not seen before it is whole.
+    /// A file that is invisible until it is complete.
     File(Replacement),
-    /// Anything else.
+    /// A pipe or a device.
     Stream(File),
 }
 
@@ -239,7 +239,7 @@ impl Write for Output {
     }
 }
 
-/// Prints to standard output; a closed pipe is an error, which `main` forgives.
+/// Prints to standard output. A closed pipe is an error, which `main` does not report.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

@@ -18,7 +18,7 @@ pub struct PerplexityArgs {
     /// The text, UTF-8
     #[arg(short, long, value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Read the first N bytes of it only
+    /// Read only the first N bytes
     #[arg(long, value_name = "N")]
     pub bytes: Option<usize>,
     /// Print JSON
@@ -57,7 +57,7 @@ fn read_text(args: &PerplexityArgs) -> anyhow::Result<String> {
     let mut bytes = std::fs::read(&args.file).with_context(place)?;
     if let Some(limit) = args.bytes {
         bytes.truncate(limit);
-        // A character that the limit cuts in two is left out.
+        // Drops a character that the limit cut in two.
         while !bytes.is_empty() && std::str::from_utf8(&bytes).is_err_and(|error| error.error_len().is_none())
         {
             bytes.pop();

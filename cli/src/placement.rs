@@ -1,11 +1,11 @@
-//! What of a model stays in memory and what is read from the disk, for people and programs.
+//! The placement of a model, in memory and on disk, as text and as JSON.
 
 use crate::output;
 use pith_runtime::Placement;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-/// One line where weights are read for every token.
+/// One line, if weights are read for every token.
 pub fn summary(placement: &Placement) -> Option<String> {
     let disk = placement.disk?;
     let rate = placement.tokens_per_second()?;
@@ -50,7 +50,7 @@ pub fn text(placement: &Placement) -> String {
     text
 }
 
-/// The whole plan for a program.
+/// The whole plan as JSON.
 pub fn json(placement: &Placement) -> Value {
     let parts: Vec<Value> = placement
         .parts
@@ -70,7 +70,7 @@ pub fn json(placement: &Placement) -> Value {
     })
 }
 
-/// The parts' names, runs of layers as one: `layers 0–2, layer 5, head`.
+/// Names of the parts, with runs of layers combined: `layers 0–2, layer 5, head`.
 fn names(placement: &Placement, streamed: bool) -> String {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     let chosen = placement.parts.iter().enumerate().filter(|(_, part)| part.streamed == streamed);

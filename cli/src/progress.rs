@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use pith_format::{Progress, Unit};
 use std::time::Duration;
 
-/// Shows each step of some work.
+/// Shows each step of a task.
 pub struct Bar {
     bar: ProgressBar,
     hidden: bool,
@@ -14,7 +14,7 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// A bar that shows nothing yet, and nothing ever where it is `hidden`.
+    /// An empty bar; a `hidden` one never shows anything.
     pub fn new(hidden: bool) -> Self {
         Self {
             bar: if hidden { ProgressBar::hidden() } else { ProgressBar::no_length() },
@@ -23,21 +23,21 @@ impl Bar {
         }
     }
 
-    /// A bar that shows `name`, such as a file's, and not the names of steps.
+    /// A bar that shows `name`, such as a file's, instead of the names of steps.
     pub fn named(hidden: bool, name: String) -> Self {
         let mut bar = Self::new(hidden);
         bar.name = Some(name);
         bar
     }
 
-    /// Shows that something of unknown length goes on.
+    /// Shows progress of unknown length.
     pub fn spin(&self, message: &str) {
         self.style("{msg} {spinner}");
         self.bar.set_message(message.to_string());
         self.bar.enable_steady_tick(Duration::from_millis(200));
     }
 
-    /// Takes it from the screen.
+    /// Removes the bar from the screen.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -15,12 +15,12 @@ pub struct ReportArgs {
     /// Page to write; - is standard output
     #[arg(short, long, value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
-    /// Memory bandwidth a second, as in 14.5GB, for ledgers that do not record it
+    /// Memory bandwidth in bytes per second, as in 14.5GB, for ledgers that do not record it
     #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
     pub bandwidth: Option<u64>,
 }
 
-/// Draws ledgers as one page; what was left out of them is said on standard error.
+/// Draws ledgers as one page; reports omitted parts on standard error.
 pub fn report(args: ReportArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         !args.ledgers.iter().any(|ledger| is_same(ledger, &args.output)),

@@ -30,16 +30,16 @@ pub struct RunArgs {
     /// Read the prompt from a file; - is standard input
     #[arg(short, long, value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
-    /// Most tokens to generate
+    /// Maximum number of tokens to generate
     #[arg(short = 'n', long, default_value_t = 256, value_name = "N")]
     pub max_tokens: usize,
-    /// Stop at this text (may be given again)
+    /// Stop at this text (may be repeated)
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// Continue after the tokens that end a text
+    /// Continue after end-of-text tokens
     #[arg(long)]
     pub ignore_eos: bool,
-    /// Do not add the tokenizer's own tokens around the prompt
+    /// Do not add the tokenizer's special tokens to the prompt
     #[arg(long)]
     pub no_special: bool,
     /// Print the reply without the prompt
@@ -63,7 +63,7 @@ pub struct RunArgs {
     pub session: SessionArgs,
 }
 
-/// Continues a prompt on standard output; statistics go to standard error.
+/// Continues a prompt on standard output; prints statistics on standard error.
 pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut sampler = args.sampler.sampler()?;
     let two_stage = args.sampler.two_stage_logits()?;
@@ -141,8 +141,7 @@ fn prompt(args: &RunArgs) -> anyhow::Result<String> {
     }
 }
 
-/// `\n`, `\t`, `\r`, `\\`, `\"` and `\'` as the characters they stand for; any other backslash
-/// stays.
+/// Replaces `\n`, `\t`, `\r`, `\\`, `\"` and `\'` with their characters; keeps any other backslash.
 fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars();
@@ -162,7 +161,7 @@ fn unescape(text: &str) -> String {
     out
 }
 
-/// The reason as a program reads it.
+/// The name of the reason in JSON.
 fn reason_name(reason: &StopReason) -> &'static str {
     match reason {
         StopReason::EndOfText(_) => "end_of_text",

@@ -36,25 +36,26 @@ pub struct SearchArgs {
     /// Encodings to choose from
     #[arg(long, value_delimiter = ',', default_value = "q2,q3,q4-nl,q5,q6", value_name = "LIST")]
     pub encodings: Vec<Choice>,
-    /// Tokens that divergence is measured on [default: 4096, fewer where --hours asks for it]
+    /// Tokens to measure divergence on [default: 4096, fewer where --hours requires it]
     #[arg(long, value_name = "N")]
     pub eval_tokens: Option<usize>,
-    /// Most tokens to calibrate with [default: all of --text, fewer where --hours asks for it]
+    /// Maximum number of tokens to calibrate with [default: all of --text, fewer where --hours
+    /// requires it]
     #[arg(long, value_name = "N")]
     pub calibration_tokens: Option<usize>,
-    /// Tokens of a window
+    /// Tokens per window
     #[arg(short, long, default_value_t = 256, value_name = "TOKENS")]
     pub context: usize,
-    /// Time limit of the whole search; fewer tokens and choices are measured to keep it
+    /// Time limit of the whole search; it measures fewer tokens and choices to keep the limit
     #[arg(long, default_value_t = 3.0, value_name = "HOURS")]
     pub hours: f64,
-    /// Most generations of the evolution
+    /// Maximum number of generations of the evolution
     #[arg(long, default_value_t = DEFAULT_GENERATIONS, value_name = "N")]
     pub generations: usize,
     /// Seed of the evolution
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Round files once, not a second time with inputs from the model rounded first
+    /// Round files once, without a second rounding with inputs from the first rounded model
     #[arg(long)]
     pub no_refine: bool,
     /// Folder for measurements; the same command continues from there [default: OUTPUT.search]
@@ -81,34 +82,34 @@ pub struct SearchArgs {
     pub json: bool,
 }
 
-/// The limit to keep: one of these.
+/// The limit: one of these.
 #[derive(Debug, Args)]
 #[group(skip)]
 #[command(group(ArgGroup::new("limit").required(true).multiple(false).args(["budget", "bytes_per_token",
     "bits_per_weight", "joules_per_token"])))]
 pub struct BudgetArgs {
-    /// Largest file, as in 350MB or 1.5GiB
+    /// Limit of the file's size, as in 350MB or 1.5GiB
     #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
     pub budget: Option<u64>,
-    /// Most bytes of weights read for each decoded token
+    /// Limit of weight bytes read per decoded token
     #[arg(long, value_name = "SIZE", value_parser = output::parse_bytes)]
     pub bytes_per_token: Option<u64>,
-    /// Most bits a weight, averaged over all matrices
+    /// Limit of bits per weight, averaged over all matrices
     #[arg(long, value_name = "BITS")]
     pub bits_per_weight: Option<f64>,
-    /// Most joules for each decoded token, by a board's energy model
+    /// Limit of joules per decoded token, by a board's energy model
     #[arg(long, value_name = "J")]
     pub joules_per_token: Option<f64>,
     /// The board, by name or from a file [default: this machine's]
     #[arg(long, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
     pub profile: Option<String>,
-    /// How fast the board reads weights, in 10⁹ bytes a second [default: the profile's largest
-    /// published figure]
+    /// Speed at which the board reads weights, in 10⁹ bytes per second [default: the profile's
+    /// largest published figure]
     #[arg(long, value_name = "GB/S")]
     pub gb_per_s: Option<f64>,
 }
 
-/// Searches and reports.
+/// Runs a search and reports its result.
 pub fn search(args: SearchArgs) -> anyhow::Result<ExitCode> {
     let output = args.output.clone().unwrap_or_else(|| default_output(&args.model));
     let options = options(&args, &output)?;
@@ -183,7 +184,7 @@ fn budget(args: &BudgetArgs) -> anyhow::Result<Budget> {
     })
 }
 
-/// A token's time is taken as what reading its weights takes.
+/// Takes the time of a token as the time to read its weights.
 fn energy_rule(args: &BudgetArgs) -> anyhow::Result<EnergyRule> {
     let profile: Profile = detect(&Evidence::read(Path::new("/"))?, args.profile.as_deref())?.profile;
     let name = &profile.name;
@@ -210,7 +211,7 @@ fn energy_rule(args: &BudgetArgs) -> anyhow::Result<EnergyRule> {
     })
 }
 
-/// `models/atlas.search.pith` of `models/atlas` and `models/atlas.gguf`.
+/// `models/atlas.search.pith` for `models/atlas` and `models/atlas.gguf`.
 fn default_output(model: &Path) -> PathBuf {
     let model =
         if model.file_name().is_none() { model.canonicalize().unwrap_or(model.into()) } else { model.into() };
@@ -297,7 +298,7 @@ mod tests {
             gb_per_s,
         };
         let rule = energy_rule(&args("raspberry-pi-5", Some(10.0))).unwrap();
-        // No energy a byte, and the watts of a machine at work.
+        // No energy per byte, and the watts of a working machine.
         assert!((rule.joules_per_byte - 6.32e-10).abs() < 1e-15 && rule.joules_per_operation == 0.0);
         let message = format!("{:#}", energy_rule(&args("raspberry-pi-5", Some(0.0))).unwrap_err());
         assert!(message.contains("--gb-per-s is 0"), "{message}");

@@ -1,10 +1,10 @@
-//! Texts and token ids that are given to commands.
+//! Texts and token ids from the command line.
 
 use anyhow::Context;
 use std::io::Read;
 use std::path::Path;
 
-/// Text of a file, or of standard input for `-`.
+/// Reads the text of a file, or of standard input for `-`.
 pub fn read_text(path: &Path) -> anyhow::Result<String> {
     if path == Path::new("-") {
         let mut text = String::new();
@@ -14,7 +14,7 @@ pub fn read_text(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
-/// Ids separated by white space or commas.
+/// Parses ids separated by white space or commas.
 pub fn parse_ids(text: &str) -> anyhow::Result<Vec<u32>> {
     text.split(|c: char| c.is_whitespace() || c == ',')
         .filter(|part| !part.is_empty())

@@ -21,7 +21,7 @@ pub struct TokenizeArgs {
     /// Read the text from a file; - is standard input
     #[arg(short, long, value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
-    /// Do not add the tokenizer's own tokens around the text
+    /// Do not add the tokenizer's special tokens to the text
     #[arg(long)]
     pub no_special: bool,
     /// Print each id with its bytes as JSON
@@ -65,7 +65,7 @@ pub fn tokenize(args: TokenizeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the text of ids, and nothing after it.
+/// Prints the text of ids, without a line feed at the end.
 pub fn detokenize(args: DetokenizeArgs) -> anyhow::Result<()> {
     let tokenizer = open(&args.source)?;
     let ids = match args.tokens {

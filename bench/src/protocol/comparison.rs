@@ -1,21 +1,21 @@
-//! Two variants of a record beside each other.
+//! Comparison of two variants of a record.
 
 use super::run::{MeterInfo, Record};
 use pith_meter::Kind;
 use pith_meter::statistics::{Comparison, compare};
 
-/// The figure that is compared.
+/// The compared figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Figure<'a> {
-    /// Tokens a second.
+    /// Tokens per second.
     TokensPerSecond,
-    /// Joules for every token, by a meter.
+    /// Joules per token, by this meter.
     JoulesPerToken(&'a MeterInfo),
 }
 
 impl Record {
-    /// The figures of variant `second` beside those of `first`, window by window. A figure that a
-    /// window lacks is left out, and so are modelled joules: they differ as the times do.
+    /// Compares variant `second` with `first`, window by window. Leaves out a figure that a window
+    /// lacks, and modelled joules, which differ only as the times do.
     pub fn compare(&self, first: usize, second: usize) -> Vec<(Figure<'_>, Comparison)> {
         let rates = compare(&self.tokens_per_s(first), &self.tokens_per_s(second));
         let mut all: Vec<_> = rates.map(|rates| (Figure::TokensPerSecond, rates)).into_iter().collect();
@@ -32,7 +32,7 @@ impl Record {
         all
     }
 
-    /// Tokens a second in each window of a variant.
+    /// Tokens per second in each window of a variant.
     fn tokens_per_s(&self, variant: usize) -> Vec<f64> {
         let windows = self.variants.get(variant).map_or(&[][..], |(_, windows)| windows);
         windows.iter().map(|window| window.work.tokens as f64 / (window.end - window.start)).collect()

@@ -1,8 +1,9 @@
-//! The protocol of measuring joules for each token.
+//! The protocol for measuring joules per token.
 //!
-//! Rest before and after, warm-up, variants in turns, windows that hold many values of the sensor,
-//! prefill and decode apart, gross energy and energy beyond rest, means with confidence intervals,
-//! windows marked in which the machine was throttled, and no ratio where the noise is larger.
+//! It rests before and after, warms up, and takes variants in turns, in windows that hold many
+//! values of the sensor. Prefill and decode are separate. It gives gross energy and net energy
+//! (gross less rest), as means with confidence intervals. It marks windows with throttling, and
+//! gives no ratio where the noise is larger.
 
 mod comparison;
 mod run;

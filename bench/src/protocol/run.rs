@@ -1,4 +1,4 @@
-//! The order of things: rest, warm up, windows in turns, rest.
+//! The sequence of a measurement: rest, warm-up, windows in turns, rest.
 
 use crate::error::BenchError;
 use crate::time::Time;
@@ -8,27 +8,26 @@ use pith_boards::meters::{Found, ModelMeter, PowerLog};
 use pith_meter::{Joules, Kind, Scope, Traffic};
 use std::time::Duration;
 
-/// A window, and a rest, hold at least so many values of the slowest sensor: what is lost at its
-/// two ends is then a hundredth of it at most.
+/// A window or a rest holds at least this many values of the slowest sensor, so at most a hundredth
+/// of it is lost at its two ends.
 pub const LEAST_PERIODS: f64 = 100.0;
 
-/// Windows that each of the two rests is cut into, so that their spread tells how well the power at
-/// rest is known.
+/// Windows of each of the two rests. Their spread tells how well the power at rest is known.
 pub const RESTS: u32 = 5;
 
-/// A window is at least so long where no sensor asks for more.
+/// Shortest window where no sensor needs a longer one.
 pub(crate) const LEAST_WINDOW: Duration = Duration::from_secs(2);
 
-/// Runs of each variant before its windows: processors and their supplies take a few to settle.
+/// Runs of each variant before its windows: processors and power supplies need a few to settle.
 const WARMUPS: usize = 3;
 
-/// Within a window it is asked so often whether the machine is slowed down, and again at its end.
+/// Interval between checks for throttling in a window; there is one more check at its end.
 const LOOK_SECONDS: f64 = 0.1;
 
-/// How to measure.
+/// Plan of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
-    /// Runs of each variant that do not count.
+    /// Warm-up runs of each variant.
     pub warmups: usize,
     /// Windows of each variant.
     pub windows: usize,
@@ -38,16 +37,16 @@ pub struct Plan {
     pub idle: Duration,
 }
 
-/// What one run did.
+/// The work of one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Work {
-    /// Tokens.
+    /// Number of tokens.
     pub tokens: usize,
-    /// Bytes, as counted.
+    /// Counted bytes.
     pub traffic: Traffic,
 }
 
-/// Something to measure: one phase of one model with one set of options.
+/// A unit of measurement: one phase of one model with one set of options.
 pub trait Variant {
     /// Name for reports.
     fn name(&self) -> String;
@@ -56,37 +55,37 @@ pub trait Variant {
     fn run(&mut self) -> Result<Work, Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// A stretch of time with what was done in it.
+/// A stretch of time and the work done in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Window {
-    /// When it began, in seconds of the clock.
+    /// Start, in seconds of the clock.
     pub start: f64,
-    /// When it ended.
+    /// End, in seconds of the clock.
     pub end: f64,
-    /// What was done.
+    /// The work done.
     pub work: Work,
-    /// Energy, one a meter; or why there is none.
+    /// Energy, one per meter; or the reason why it is missing.
     pub joules: Vec<Result<Joules, String>>,
-    /// Bytes to and from memory, one a counter; or why there is no figure.
+    /// Bytes to and from memory, one per counter; or the reason why they are missing.
     pub measured_bytes: Vec<Result<u64, String>>,
-    /// Whether the machine was slowed down in it; `None` where nothing tells.
+    /// Whether the machine was throttled; `None` if unknown.
     pub throttled: Option<bool>,
 }
 
-/// A meter that took part.
+/// A meter of the measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeterInfo {
     /// Its name.
     pub name: String,
-    /// What it covers.
+    /// Its scope.
     pub scope: Scope,
-    /// Where its figures come from.
+    /// The kind of its figures.
     pub kind: Kind,
-    /// How often it gives a value, in seconds.
+    /// Its period in seconds.
     pub period_seconds: f64,
 }
 
-/// Everything that was measured.
+/// All results of a measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// The meters, in the order of each window's figures.
@@ -95,17 +94,16 @@ pub struct Record {
     pub counters: Vec<String>,
     /// Rest before, in [`RESTS`] windows.
     pub idle_before: Vec<Window>,
-    /// Rest after, in as many.
+    /// Rest after, in [`RESTS`] windows.
     pub idle_after: Vec<Window>,
-    /// Names of the variants with their windows. The i-th windows of all variants were taken in
+    /// Names of the variants and their windows. The i-th windows of all variants were taken in
     /// turns.
     pub variants: Vec<(String, Vec<Window>)>,
 }
 
 impl Plan {
-    /// A plan of `windows` windows, each of the length wanted or else long enough for sensors that
-    /// give a value every one of `periods`; rests as long as a window where no other length is
-    /// wanted.
+    /// A plan of `windows` windows. Each has the wanted length, or a longer one where sensors with
+    /// these `periods` need it; rests are as long as a window unless given.
     pub fn for_sensors(
         periods: impl IntoIterator<Item = Duration>,
         windows: usize,
@@ -116,20 +114,20 @@ impl Plan {
         Self { warmups: WARMUPS, windows, window, idle: idle.unwrap_or(window) }
     }
 
-    /// About how long it takes for so many variants, without warm-ups.
+    /// Estimated duration in seconds for `variants` variants, without warm-ups.
     pub fn seconds(&self, variants: usize) -> f64 {
         self.window.as_secs_f64() * (self.windows * variants) as f64 + 2.0 * self.idle.as_secs_f64()
     }
 
-    /// A window long enough for the slowest of these sensors, and no shorter than `least`.
+    /// A window long enough for the slowest of these sensors, at least `least`.
     pub fn window_for(periods: impl IntoIterator<Item = Duration>, least: Duration) -> Duration {
         periods.into_iter().map(|period| period.mul_f64(LEAST_PERIODS)).fold(least, Duration::max)
     }
 
     /// Measures `variants`.
     ///
-    /// Rest; then every variant warms up; then a window of each, again and again, every other time
-    /// in reverse order; rest.
+    /// Rests; warms up every variant; takes a window of each, repeatedly, in reverse order every
+    /// other time; rests.
     pub fn measure(
         &self,
         variants: &mut [&mut dyn Variant],
@@ -161,7 +159,7 @@ impl Plan {
         Ok(Record { meters, counters, idle_before, idle_after, variants: names.zip(windows).collect() })
     }
 
-    /// Refuses windows too short for a sensor.
+    /// Refuses windows that are too short for a sensor.
     pub fn check(&self, meters: &[MeterInfo]) -> Result<(), BenchError> {
         if self.windows == 0 {
             return Err(BenchError::Nothing { what: "the number of windows" });
@@ -169,7 +167,7 @@ impl Plan {
         for meter in meters {
             let least_seconds = meter.period_seconds * LEAST_PERIODS;
             let window_seconds = self.window.min(self.idle).as_secs_f64();
-            // Rounding in the sum of milliseconds is no reason to refuse.
+            // Tolerates rounding in the sum of milliseconds.
             if window_seconds < least_seconds * (1.0 - 1e-9) {
                 return Err(BenchError::Window {
                     meter: meter.name.clone(),
@@ -183,16 +181,15 @@ impl Plan {
     }
 }
 
-/// What is measured with.
+/// The instruments of a measurement.
 pub struct Instruments<'a> {
-    /// Meters of energy.
+    /// Energy meters.
     pub meters: &'a mut [Found],
     /// Counters of memory traffic that have passed the gate.
     pub counters: &'a mut [Box<dyn TrafficCounter>],
     /// The clock.
     pub time: &'a mut dyn Time,
-    /// Says whether the machine was slowed down since it was last asked; `None` where nothing
-    /// tells.
+    /// Returns whether the machine was throttled since the last call; `None` if unknown.
     pub throttled: &'a mut dyn FnMut() -> Option<bool>,
 }
 
@@ -208,7 +205,7 @@ impl MeterInfo {
 }
 
 impl Instruments<'_> {
-    /// Gives sensors that were only just found the time for a first value.
+    /// Gives newly opened sensors the time for a first value.
     fn settle(&mut self) {
         if self.energies().iter().any(Result::is_err) {
             let slowest = self.meters.iter().map(|found| found.period).max().unwrap_or_default();
@@ -242,7 +239,7 @@ impl Instruments<'_> {
             work.tokens += done.tokens;
             work.traffic += done.traffic;
             last = now;
-            // Flags of the moment are gone by the end of the window.
+            // Flags of the moment may be gone by the end of the window.
             if now - looked >= LOOK_SECONDS {
                 (throttled, looked) = (either(throttled, (self.throttled)()), now);
             }
@@ -256,7 +253,7 @@ impl Instruments<'_> {
         Begin { start: self.time.now(), joules, bytes }
     }
 
-    /// `throttled`: what was seen since the window began.
+    /// `throttled`: the result of the checks since the window began.
     fn end(&mut self, begin: Begin, work: Work, throttled: Option<bool>) -> Window {
         let end = self.time.now();
         let pairs = self.energies().into_iter().zip(begin.joules);
@@ -272,8 +269,8 @@ impl Instruments<'_> {
         Window { start: begin.start, end, work, joules, measured_bytes, throttled }
     }
 
-    /// Figures to count from. A meter tells once that it has missed something; what it missed
-    /// before a window is not the window's, so it is asked again.
+    /// Baseline figures. A meter reports a gap once, and a gap before a window does not concern it,
+    /// so a failed reading is repeated.
     fn base_lines(&mut self) -> Vec<Result<Joules, String>> {
         let meters = self.meters.iter_mut().map(|found| &mut found.meter);
         let figures = meters.map(|meter| meter.energy().or_else(|_| meter.energy()));
@@ -294,12 +291,12 @@ impl Instruments<'_> {
     }
 }
 
-/// What two looks say together.
+/// Combines the results of two checks.
 fn either(one: Option<bool>, other: Option<bool>) -> Option<bool> {
     one.into_iter().chain(other).reduce(|one, other| one || other)
 }
 
-/// What the instruments said when a window began.
+/// Readings of the instruments at the start of a window.
 struct Begin {
     start: f64,
     joules: Vec<Result<Joules, String>>,
@@ -307,9 +304,9 @@ struct Begin {
 }
 
 impl Record {
-    /// Adds what a model computes from each window's time, bytes and operations.
-    /// `operations_per_token`: one a variant; a model that has a coefficient for operations gives
-    /// no figure where they are not known; one that does not tell work from rest gives none of the
+    /// Adds the modelled energy of each window, from its time, bytes and operations.
+    /// `operations_per_token`: one per variant. A model with a coefficient for operations gives no
+    /// figure where they are unknown; a model that does not tell work from rest gives none for
     /// rests.
     pub fn add_model(&mut self, model: &EnergyModel, operations_per_token: &[Option<f64>]) {
         let info =
@@ -342,7 +339,7 @@ impl Record {
         }
     }
 
-    /// Adds what an external meter wrote meanwhile: its times are those of the record's clock.
+    /// Adds the log of an external meter; its times are those of the record's clock.
     pub fn add_log(
         &mut self,
         name: &str,

@@ -1,4 +1,4 @@
-//! From windows to figures with their uncertainty.
+//! Figures with their uncertainty, computed from windows.
 
 use super::run::{Record, Window};
 use pith_boards::meters::ModelMeter;
@@ -6,40 +6,40 @@ use pith_meter::statistics::Interval;
 use pith_meter::{Kind, Scope};
 use serde::Serialize;
 
-/// What was measured of one variant.
+/// Figures of one variant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// Its name.
     pub name: String,
-    /// Windows.
+    /// Number of windows.
     pub windows: usize,
-    /// Windows in which the machine was slowed down; `None` where nothing tells.
+    /// Windows with throttling; `None` if unknown.
     pub throttled_windows: Option<usize>,
-    /// Tokens a second.
+    /// Tokens per second.
     pub tokens_per_s: Interval,
-    /// Bytes for every token, counted: weights, embeddings, keys and values.
+    /// Counted bytes per token: weights, embeddings, keys and values.
     pub bytes_per_token: f64,
-    /// Bytes for every token, measured: one a counter, `None` where a window has no figure.
+    /// Measured bytes per token: one per counter, `None` where a window has no figure.
     pub measured_bytes_per_token: Vec<Option<Interval>>,
-    /// One a meter.
+    /// One per meter.
     pub energy: Vec<EnergySummary>,
 }
 
-/// What one meter says of one variant.
+/// Figures of one meter for one variant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EnergySummary {
     /// The meter.
     pub meter: String,
-    /// What it covers.
+    /// Its scope.
     pub scope: Scope,
-    /// Where its figures come from.
+    /// The kind of its figures.
     pub kind: Kind,
-    /// Joules for every token, everything that was drawn; `None` where no window has a figure.
-    /// Without an interval where it is modelled: the coefficients have theirs.
+    /// Gross joules per token; `None` where no window has a figure. Modelled figures have no
+    /// interval: their coefficients have one.
     pub gross_joules_per_token: Option<Interval>,
-    /// Less what the machine draws when it rests. The interval holds how well that is known: from
-    /// the spread of the rests' windows, or half of what the rests before and after differ by,
-    /// whichever is more. `None` where a rest has no figure.
+    /// Net joules per token: gross less the power at rest. The interval includes the uncertainty of
+    /// the power at rest: the spread of the rests' windows, or half of the difference between the
+    /// rests before and after, whichever is larger. `None` where a rest has no figure.
     pub net_joules_per_token: Option<Interval>,
     /// Watts at rest, the mean of before and after.
     pub idle_watts: Option<f64>,
@@ -47,38 +47,38 @@ pub struct EnergySummary {
     pub idle_drift_watts: Option<f64>,
     /// Windows without a figure.
     pub missing_windows: usize,
-    /// Why the first of these has none; where all have a figure, why a rest has none.
+    /// Reason of the first window without a figure; if all windows have one, that of a rest.
     pub reason: Option<String>,
 }
 
 impl Summary {
-    /// Counted bytes a second.
+    /// Counted bytes per second.
     pub fn bytes_per_s(&self) -> f64 {
         self.bytes_per_token * self.tokens_per_s.mean
     }
 }
 
 impl EnergySummary {
-    /// Tokens for a joule of everything that was drawn.
+    /// Tokens per gross joule.
     pub fn tokens_per_joule(&self) -> Option<f64> {
         self.gross_joules_per_token.filter(|gross| gross.mean > 0.0).map(|gross| 1.0 / gross.mean)
     }
 }
 
 impl Record {
-    /// The figures of every variant.
+    /// Summaries of all variants.
     pub fn summaries(&self) -> Vec<Summary> {
         self.variants.iter().filter_map(|(name, windows)| self.summary(name, windows)).collect()
     }
 
-    /// Joules for every token of each window of a variant by one meter; `None` where a window has
-    /// no figure. For comparisons of variants, pair by pair.
+    /// Joules per token of each window of a variant, by one meter; `None` where a window has no
+    /// figure. For comparisons of variants, window by window.
     pub fn joules_per_token(&self, variant: usize, meter: usize) -> Vec<Option<f64>> {
         let windows = self.variants.get(variant).map_or(&[][..], |(_, windows)| windows);
         windows.iter().map(|window| per_token(window, meter)).collect()
     }
 
-    /// `None` without a window in which a token was made.
+    /// `None` without a window that made a token.
     fn summary(&self, name: &str, windows: &[Window]) -> Option<Summary> {
         let rates: Vec<f64> =
             windows.iter().map(|window| window.work.tokens as f64 / (window.end - window.start)).collect();
@@ -127,8 +127,8 @@ impl Record {
             let of_idle = idle.half_width.unwrap_or(0.0).max(drift.abs() / 2.0) * mean_seconds;
             Some(Interval { half_width: interval.half_width.map(|half| half.hypot(of_idle)), ..interval })
         };
-        // Its windows' spread would be that of the clock; how sure the coefficients are, their own
-        // intervals say.
+        // The spread of its windows would be that of the clock. The uncertainty of the coefficients
+        // is in their own intervals.
         let shown = |interval: Interval| match info.kind {
             Kind::Modelled => Interval { half_width: None, ..interval },
             Kind::Measured | Kind::Calibrated => interval,

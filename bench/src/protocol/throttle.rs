@@ -1,10 +1,9 @@
-//! Whether the machine was slowed down meanwhile.
+//! Detection of throttling during a measurement.
 
 use pith_boards::Watch;
 use std::path::Path;
 
-/// Watches for a machine that slows itself because of heat or a weak supply: a [`Watch`] that is
-/// asked again and again.
+/// Watches for throttling by heat or a weak supply: a [`Watch`] that is polled.
 pub struct ThrottleWatch(Watch);
 
 impl ThrottleWatch {
@@ -13,8 +12,8 @@ impl ThrottleWatch {
         Self(Watch::begin(root))
     }
 
-    /// Whether the machine is slowed down now or was since the last call, as far as its files tell;
-    /// `None` where nothing does. Flags that a firmware keeps set since its start count once.
+    /// Whether the machine is throttled now, or was since the last call; `None` where its files do
+    /// not tell. A flag that the firmware keeps set counts once.
     pub fn throttled(&mut self) -> Option<bool> {
         self.0.finish().throttled
     }

@@ -1,4 +1,4 @@
-//! `pith bench --energy`: joules for every token, by the protocol of the bench crate.
+//! `pith bench --energy`: joules per token, by the protocol of the bench crate.
 
 use super::{BenchArgs, short_name, title};
 use crate::machine::{detect, own_profile, report_unusable};
@@ -21,10 +21,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Options of measuring energy.
+/// Options of energy measurements.
 #[derive(Debug, Args)]
 pub struct EnergyArgs {
-    /// Measure joules a token too: --repetitions windows of each test, in turns, between two rests
+    /// Also measure joules per token: --repetitions windows of each test, in turns, between two
+    /// rests
     #[arg(long)]
     pub energy: bool,
     /// Length of a window [default: 2, or 100 periods of the slowest sensor]
@@ -33,18 +34,18 @@ pub struct EnergyArgs {
     /// Length of the rests before and after [default: as --window]
     #[arg(long, value_name = "SECONDS", value_parser = output::parse_seconds, requires = "energy")]
     pub idle: Option<Duration>,
-    /// Log that an external meter writes meanwhile, CSV with time_s and power_w, or voltage_v and
+    /// CSV log of an external meter that is recording, with time_s and power_w, or voltage_v and
     /// current_a
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "energy")]
     pub power_log: Option<PathBuf>,
-    /// Second since 1970 at which the log's time is 0 [default: its times are seconds since 1970]
+    /// Time 0 of the log, in seconds since 1970 [default: its times are seconds since 1970]
     #[arg(long, value_name = "SECONDS", requires = "power_log")]
     pub power_log_start: Option<f64>,
-    /// What the external meter covers
+    /// Scope of the external meter
     #[arg(long, value_enum, default_value_t = LogScope::Board, requires = "power_log")]
     pub power_log_scope: LogScope,
-    /// Profile whose energy model is used [default: the one that `pith board calibrate` wrote, or
-    /// that of the profile that fits]
+    /// Profile with the energy model to use [default: the one that `pith board calibrate` wrote,
+    /// otherwise the matching one]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "energy")]
     pub energy_model: Option<PathBuf>,
     /// Look for sensors and counters in the /proc and /sys below this folder
@@ -52,7 +53,7 @@ pub struct EnergyArgs {
     pub root: PathBuf,
 }
 
-/// Where an external meter sits.
+/// Position of an external meter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogScope {
     /// Between the supply and the board
@@ -76,10 +77,10 @@ struct Running {
     workload: Workload<Session>,
 }
 
-/// Measures every test of every model with every number of threads, and prints the figures.
+/// Measures every test of every model with every number of threads, and prints the results.
 pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> anyhow::Result<()> {
     let root = args.energy.root.as_path();
-    // Counters see threads that are started after them.
+    // Counters only count threads that start after them.
     let (mut counters, unusable): Counters = usable_counters(root)?;
     let Discovered { found: mut meters, unusable: no_meters } = discover(root);
     report_unusable(no_meters.iter().chain(&unusable));
@@ -115,7 +116,7 @@ pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> an
     };
     let mut record = plan.measure(&mut variants, instruments)?;
     if let Some(path) = &args.energy.power_log {
-        // A log that fails costs its own figures only.
+        // A broken log costs only its own figures.
         let log = PowerLog::read(path).map(|log| log.shifted(args.energy.power_log_start.unwrap_or(0.0)));
         let scope = args.energy.power_log_scope.into();
         let added = log.map_err(Into::into).and_then(|log| record.add_log("log", scope, &log, &plan));
@@ -135,7 +136,7 @@ pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> an
 fn prepare(args: &BenchArgs, tests: &[Test]) -> anyhow::Result<Vec<Running>> {
     let files: Vec<Arc<Model>> =
         args.models.iter().map(|path| super::open(args, path)).collect::<anyhow::Result<_>>()?;
-    // Before the first session, which may keep this thread on some CPUs.
+    // Before the first session, which may restrict this thread to some CPUs.
     let choices = super::choices(args)?;
     anyhow::ensure!(
         choices.windows(2).all(|pair| pair[0].cpus == pair[1].cpus),
@@ -155,8 +156,8 @@ fn prepare(args: &BenchArgs, tests: &[Test]) -> anyhow::Result<Vec<Running>> {
     Ok(running)
 }
 
-/// The energy model asked for, or the one of this machine's own profile, or of the profile that
-/// fits it.
+/// The requested energy model, or that of this machine's own profile, or that of the matching
+/// profile.
 fn energy_model(args: &EnergyArgs) -> anyhow::Result<Option<EnergyModel>> {
     match &args.energy_model {
         Some(path) => {
@@ -175,8 +176,7 @@ fn energy_model(args: &EnergyArgs) -> anyhow::Result<Option<EnergyModel>> {
     }
 }
 
-/// A log that has begun and is wrong is better known before measuring than after. It may also begin
-/// later.
+/// A faulty log should be reported before measuring, not after. The log may also begin later.
 fn check_log(path: &Path) -> anyhow::Result<()> {
     let begun = std::fs::read_to_string(path).is_ok_and(|text| text.matches('\n').count() > 2);
     if begun {
@@ -186,8 +186,7 @@ fn check_log(path: &Path) -> anyhow::Result<()> {
 }
 
 fn plan(args: &BenchArgs, meters: &[Found]) -> Plan {
-    // A log that has begun already says how long windows have to be; one that has not is looked at
-    // in the end.
+    // An existing log gives the length of windows now; one that begins later is read at the end.
     let log = args.energy.power_log.as_ref().and_then(|path| PowerLog::read(path).ok());
     let log = log.map(|log| Duration::from_secs_f64(log.period_seconds()));
     let periods = meters.iter().map(|found| found.period).chain(log);
@@ -222,7 +221,7 @@ const SPEED: [&str; 14] = [
     "throttled",
 ];
 
-/// Columns of the table of one kind of figure: kinds never share a column.
+/// Table columns for one kind of figure: kinds never share a column.
 fn energy_columns(kind: Kind) -> [&'static str; 13] {
     let [gross, net, each] = match kind {
         Kind::Measured => ["measured_j_per_token", "measured_net_j_per_token", "measured_tokens_per_j"],
@@ -266,7 +265,7 @@ fn print(
     let mut speed = Table::new(&SPEED);
     for (summary, one) in summaries.iter().zip(running) {
         let ceiling = ceilings.iter().find(|ceiling| ceiling.threads == one.workload.session().threads());
-        // A row for every counter, or one without.
+        // One row per counter, or one without a counter.
         let measured = record.counters.iter().map(Some).zip(summary.measured_bytes_per_token.iter().copied());
         let mut measured: Vec<_> = measured.collect();
         if measured.is_empty() {
@@ -369,7 +368,7 @@ fn energy_row(figure: &EnergySummary) -> Vec<Value> {
     ]
 }
 
-/// Every test beside the first of the same name, for people.
+/// Compares every test with the first of the same name, as text.
 fn comparisons(record: &Record, running: &[Running], summaries: &[Summary]) -> Vec<Value> {
     let mut all = Vec::new();
     for (second, one) in running.iter().enumerate() {

@@ -15,8 +15,8 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A measurement takes no notice of what else is in memory.
-const MEMORY_HELP: &str = "Most memory to use, as in 600M or 2GiB; weights beyond it are read from the disk again for \
+/// A benchmark ignores the memory that other programs take.
+const MEMORY_HELP: &str = "Memory limit, as in 600M or 2GiB; weights beyond it are read from disk again for \
                            every pass [default: no limit]";
 
 /// `pith bench`
@@ -49,7 +49,7 @@ pub struct BenchArgs {
     pub head: HeadArgs,
     #[command(flatten)]
     pub energy: EnergyArgs,
-    /// Form of the result
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
     pub output: TableFormat,
     /// The same as --output json
@@ -89,7 +89,7 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
     if args.energy.energy {
         return energy::bench_energy(&args, format, &tests);
     }
-    // Before the first session, which may keep this thread on some CPUs.
+    // Before the first session, which may restrict this thread to some CPUs.
     let choices = choices(&args)?;
     let mut table = Table::new(&COLUMNS);
     for path in &args.models {
@@ -111,14 +111,14 @@ fn open(args: &BenchArgs, path: &Path) -> anyhow::Result<Arc<Model>> {
     Ok(Arc::new(open_or_load(path, args.pass.huge_pages)?))
 }
 
-/// Threads and CPUs for each number of threads asked for.
+/// Threads and CPUs for each requested number of threads.
 fn choices(args: &BenchArgs) -> anyhow::Result<Vec<Choice>> {
     let threads: Vec<Option<usize>> =
         if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
     threads.iter().map(|&threads| args.place.choose(threads)).collect()
 }
 
-/// A session with room for the longest of the tests.
+/// A session with a context for the longest of the tests.
 fn session(args: &BenchArgs, model: &Arc<Model>, tests: &[Test], cores: &Choice) -> anyhow::Result<Session> {
     let options = SessionOptions {
         context_len: tests.iter().map(Test::context_len).max(),
@@ -175,7 +175,7 @@ fn measure(args: &BenchArgs, model: &Model, session: &mut Session, test: Test) -
     ])
 }
 
-/// `tg128 @ d2048`: the test as llama-bench prints it.
+/// `tg128 @ d2048`: the format of llama-bench.
 fn title(test: Test) -> String {
     let depth = if test.depth > 0 { format!(" @ d{}", test.depth) } else { String::new() };
     format!("{}{depth}", Test { depth: 0, ..test })

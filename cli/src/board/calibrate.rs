@@ -20,18 +20,18 @@ use std::time::Duration;
 /// `pith board calibrate`
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
-    /// Fit a table instead of measuring: columns bytes_per_token, tokens_per_s or
-    /// seconds_per_token, joules_per_token, and where known operations_per_token and name. Nothing
-    /// is saved unless --output says where
+    /// Fit a table instead of measuring. Columns: bytes_per_token; tokens_per_s or
+    /// seconds_per_token; joules_per_token; if known, operations_per_token and name. Nothing is
+    /// saved without --output
     #[arg(long, value_name = "FILE.csv", value_hint = ValueHint::FilePath, conflicts_with_all = ["meter", "threads", "window"])]
     pub table: Option<PathBuf>,
     /// Watts at rest, if known; otherwise they are fitted
     #[arg(long, value_name = "WATTS")]
     pub idle_watts: Option<f64>,
-    /// Meter to calibrate with [default: the one that covers most of the machine]
+    /// Meter to calibrate with [default: the one with the largest scope]
     #[arg(long, value_name = "NAME")]
     pub meter: Option<String>,
-    /// Most threads to load the machine with [default: the cores there are]
+    /// Maximum number of threads [default: all cores]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
     /// Length of a window [default: 2, or 100 periods of the sensor]
@@ -54,8 +54,8 @@ pub struct CalibrateArgs {
     pub json: bool,
 }
 
-/// Measures what this machine costs, or fits a table. `shipped`: the model of energy of the board's
-/// profile, which stays where there is nothing to calibrate by.
+/// Calibrates this machine's energy model, or fits a table. `shipped`: the energy model of the
+/// board's profile, which is kept where there is nothing to calibrate with.
 pub fn calibrate(args: CalibrateArgs, shipped: Option<EnergyModel>) -> anyhow::Result<()> {
     anyhow::ensure!(args.rounds > 0, "--rounds is 0, expected at least 1");
     if let Some(threads) = args.threads {
@@ -128,7 +128,7 @@ fn from_this_machine(args: &CalibrateArgs, shipped: Option<EnergyModel>) -> anyh
         measured = Some(by_meter(args, &mut all.found[index], threads, buffer_bytes)?);
     }
 
-    // Without a meter, what was known stays: an earlier calibration, or what was shipped.
+    // Without a meter the known model is kept: an earlier calibration, or the shipped one.
     let before = match &path {
         Some(path) if path.exists() => read_model(path)?,
         _ => None,
@@ -203,7 +203,7 @@ fn by_meter(
     })?)
 }
 
-/// What a meter gave, for people.
+/// A meter's results as text.
 fn calibration_text(found: &Calibration) -> String {
     let mut text = String::new();
     if let Some(idle) = found.idle_watts {
@@ -226,7 +226,7 @@ fn memory(rates: &[Ceiling]) -> String {
     text
 }
 
-/// A fit for people: coefficients, how good they are, and every residual.
+/// A fit as text: coefficients, their quality, and every residual.
 fn describe(fit: &Fit) -> String {
     let mut text = String::new();
     let _ = writeln!(
@@ -294,7 +294,7 @@ fn describe(fit: &Fit) -> String {
     text
 }
 
-/// Name, factor and unit of a coefficient as it is printed.
+/// Printed name, factor and unit of a coefficient.
 fn unit(term: Term) -> (&'static str, f64, &'static str) {
     match term {
         Term::Byte => ("e_byte", 1e9, "nJ/byte"),

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub struct BoardArgs {
     #[command(subcommand)]
     pub command: Option<BoardCommand>,
-    /// Use this profile, by name or from a file, instead of detecting one
+    /// Use this profile, by name or file, instead of detecting one
     #[arg(long, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
     pub profile: Option<String>,
     /// Look at the machine whose /proc and /sys lie in this folder
@@ -39,7 +39,7 @@ pub enum BoardCommand {
     Calibrate(CalibrateArgs),
 }
 
-/// Shows what machine this is, and why that is believed.
+/// Shows this machine, and the evidence for its profile.
 pub fn board(args: BoardArgs) -> anyhow::Result<()> {
     if let Some(BoardCommand::Calibrate(args)) = args.command {
         let shipped = detect(&Evidence::read(Path::new("/"))?, None)?.profile.energy_model;
@@ -50,7 +50,7 @@ pub fn board(args: BoardArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Everything that is shown.
+/// The shown information.
 struct Survey {
     evidence: Evidence,
     detection: Detection,
@@ -191,7 +191,7 @@ impl Survey {
         }
     }
 
-    /// What the profile says beforehand, each with its source.
+    /// The profile's expected figures, each with its source.
     fn expectations(&self, page: &mut Page) {
         let profile = &self.detection.profile;
         for Expectation { text, source } in profile.expectations() {
@@ -245,7 +245,7 @@ impl Survey {
             },
         );
         if !throttle.since_boot.is_empty() {
-            // A server has a line for each core.
+            // A server would have a line for each core.
             let (shown, more) =
                 (throttle.since_boot.iter().take(4), throttle.since_boot.len().saturating_sub(4));
             let shown: Vec<&str> = shown.map(String::as_str).collect();
@@ -255,7 +255,7 @@ impl Survey {
     }
 }
 
-/// Lines of a name and a value.
+/// Lines of name and value.
 #[derive(Default)]
 struct Page {
     text: String,
@@ -263,7 +263,7 @@ struct Page {
 }
 
 impl Page {
-    /// A name is shown once for lines that follow each other.
+    /// Shows a name once for consecutive lines.
     fn line(&mut self, name: &'static str, value: String) {
         let shown = if self.last == name { "" } else { name };
         let _ = writeln!(self.text, "{shown:<9} {value}");

@@ -22,7 +22,7 @@ pub struct ConvertArgs {
     #[arg(value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
     /// Encoding of the weight matrices: f32, f16, q8, q6, q5, q4, q4-g64, q4-nl, q3, q2, ternary,
-    /// or keep (the source's own, of a GGUF or a quantized checkpoint, where Pith has it)
+    /// or keep (that of a GGUF file or quantized checkpoint, where Pith has it)
     #[arg(short, long, default_value = "q4")]
     pub encoding: String,
     /// Recipe: balanced, small, tiny, or a TOML file

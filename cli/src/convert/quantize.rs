@@ -1,5 +1,5 @@
-//! Conversion with calibration: collect statistics, round with them, compare the result with the
-//! dense model.
+//! Conversion with activation statistics: collect them, round with them, compare the result with
+//! the dense model.
 
 use crate::interrupt;
 use crate::options::session::{CoreArgs, MemoryArgs};
@@ -17,14 +17,14 @@ use pith_runtime::{Model, Session, SessionOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How matrices are rounded.
+/// Methods of rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum QuantizerArg {
-    /// Round to the nearest level; with a calibration, columns of large inputs weigh more
+    /// Round to the nearest level; with statistics, columns of large inputs weigh more
     Nearest,
     /// GPTQ: round one column at a time, adjust the remaining columns to cancel the error
     Gptq,
-    /// HQQ: fit scales to the weights without a calibration, with less weight for outliers
+    /// HQQ: fit scales to the weights without statistics, with less weight for outliers
     Hqq,
 }
 
@@ -42,27 +42,29 @@ pub enum TransformArg {
 /// Options of quantizing, calibrating and checking the result.
 #[derive(Debug, Args)]
 pub struct QuantizeArgs {
-    /// How matrices are rounded [default: the recipe's; without one, nearest]
+    /// Method of rounding [default: the recipe's; without one, nearest]
     #[arg(long, value_enum)]
     pub quantizer: Option<QuantizerArg>,
-    /// Round twice; the second time with inputs from the model rounded first (gptq)
+    /// Round twice, the second time with inputs from the first rounded model (gptq)
     #[arg(long)]
     pub refine: bool,
-    /// Transform merged into the weights before rounding [default: the recipe's; without one, none]
+    /// Change of basis before rounding, merged into the weights [default: the recipe's; without
+    /// one, none]
     #[arg(long, value_enum)]
     pub transform: Option<TransformArg>,
-    /// Statistics that `pith calibrate` wrote for this checkpoint [default: calibrate now if the
-    /// quantizer needs it]
+    /// Activation statistics from `pith calibrate` for this checkpoint [default: collected now if
+    /// the quantizer needs them]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub calibration: Option<PathBuf>,
     /// Text to calibrate with, plain or .jsonl with a field "text" [default: text that the model
     /// generates]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub text: Option<PathBuf>,
-    /// Most tokens of --text
+    /// Maximum number of tokens of --text
     #[arg(long, value_name = "N")]
     pub tokens: Option<usize>,
-    /// Tokens in a window of --text and --eval-text [default: 512, or the model's context]
+    /// Tokens per window of --text and --eval-text [default: 512, or the model's context if that is
+    /// less]
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
     /// Compare the new file with the dense model on this text
@@ -78,7 +80,7 @@ pub struct QuantizeArgs {
 }
 
 impl QuantizeArgs {
-    /// Puts what was asked for into the recipe.
+    /// Applies these options to the recipe.
     pub fn change(&self, recipe: &mut Recipe) -> anyhow::Result<()> {
         match self.quantizer {
             Some(QuantizerArg::Nearest) => recipe.quantizer = Quantizer::Nearest,
@@ -97,15 +99,14 @@ impl QuantizeArgs {
         Ok(())
     }
 
-    /// Whether a conversion needs the model neither before nor after it.
+    /// Whether a conversion needs no run of the model, neither before nor after it.
     pub fn is_plain(&self, recipe: &Recipe) -> bool {
         let calibrated = self.calibration.is_some() || self.text.is_none() && !recipe.needs_hessians();
         calibrated && !recipe.refine && self.eval_text.is_none()
     }
 }
 
-/// Calibrates where that is needed, converts and compares. The file gets its name when all of that
-/// is done.
+/// Collects statistics where needed, converts and compares. The file gets its name at the end.
 pub fn write(
     source: &Path,
     output: &Path,
@@ -151,7 +152,7 @@ pub fn write(
     Ok((report, divergence))
 }
 
-/// The file's divergence from the dense model on a text.
+/// The divergence of the file from the dense model on a text.
 fn compare(
     text: &Path,
     context: Option<usize>,
@@ -173,7 +174,7 @@ fn compare(
     Ok(reference.compare(&mut session, bar)?)
 }
 
-/// One line about it.
+/// The divergence in one line.
 pub fn to_text(divergence: &Divergence) -> String {
     format!(
         "KL divergence from the dense model {:.6} ± {:.6} over {} tokens, same likeliest token {:.2} %\n",

@@ -13,15 +13,15 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// A window is what an evaluation calls its context.
-const CONTEXT_HELP: &str = "Tokens in each of the windows that the text is cut into [default: 512, or the model's \
-                            context if that is less]";
+/// Evaluations call the window their context.
+const CONTEXT_HELP: &str =
+    "Tokens per window of the text [default: 512, or the model's context if that is less]";
 
 /// `pith eval kl`
 #[derive(Debug, Args)]
 #[command(mut_arg("context", |arg| arg.help(CONTEXT_HELP).conflicts_with("reference")))]
 pub struct KlArgs {
-    /// .pith file of the original; with --reference, the compressed one alone
+    /// .pith file of the original; with --reference, only the compressed one
     #[arg(value_name = "DENSE", value_hint = ValueHint::FilePath)]
     pub first: PathBuf,
     /// .pith file of the compressed model; may be left out with --save-reference
@@ -37,10 +37,10 @@ pub struct KlArgs {
     /// Save the original's outputs for further comparisons
     #[arg(long, value_name = "FILE", conflicts_with = "reference", value_hint = ValueHint::FilePath)]
     pub save_reference: Option<PathBuf>,
-    /// Take only the first tokens of the text
+    /// Use only the first N tokens of the text
     #[arg(long, value_name = "N", conflicts_with = "reference")]
     pub tokens: Option<usize>,
-    /// Which tokens of a window are scored
+    /// Scored tokens of a window
     #[arg(long, value_enum, default_value_t = ScoreArg::SecondHalf, conflicts_with = "reference")]
     pub score: ScoreArg,
     /// Begin windows without the model's beginning-of-text token
@@ -60,10 +60,10 @@ pub struct KlArgs {
     pub session: SessionArgs,
 }
 
-/// Which tokens of a window are scored.
+/// Scored tokens of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ScoreArg {
-    /// The tokens of its second half, as llama.cpp does
+    /// The tokens of the second half, as in llama.cpp
     SecondHalf,
     /// All but the first
     All,
@@ -135,7 +135,7 @@ pub fn kl(args: KlArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Which of the files given is the original and which the compressed one.
+/// Identifies the original and the compressed file among the arguments.
 fn roles(args: &KlArgs) -> anyhow::Result<(Option<&Path>, Option<&Path>)> {
     Ok(match (args.first.as_path(), args.second.as_deref()) {
         (dense, Some(compressed)) => (Some(dense), Some(compressed)),
@@ -153,7 +153,7 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
     String::from_utf8(std::fs::read(path).with_context(place)?).with_context(place)
 }
 
-/// So that an hour of the original is not followed by an error.
+/// Checks early, so that no long run of the original ends in this error.
 fn check_vocabularies(dense: &Path, compressed: &Path) -> anyhow::Result<()> {
     let vocab_len = |path| anyhow::Ok(open_model(path)?.config().vocab_len);
     let (expected, found) = (vocab_len(dense)?, vocab_len(compressed)?);
@@ -181,7 +181,7 @@ fn compute(args: &KlArgs, dense: &Path, text: &str, hidden: bool) -> anyhow::Res
     Ok(Reference::compute(&mut session, windows, args.keep, &bar)?)
 }
 
-/// Reads a reference and holds it against what else was given.
+/// Reads a reference and compares it with the other arguments.
 fn load(
     path: &Path,
     dense: Option<&Path>,
@@ -212,7 +212,7 @@ fn load(
     Ok(reference)
 }
 
-/// What both models should have in common, and what would count as compression otherwise.
+/// Reports differences between the models that would otherwise count as compression.
 fn note_differences(reference: Option<&About>, found: &About) {
     let Some(reference) = reference else { return };
     for (what, expected, found) in

@@ -19,13 +19,13 @@ pub struct EvalArgs {
 /// The kinds of evaluation.
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
-    /// Measure how far a compressed model's probabilities are from its original's, on a text
+    /// Measure the divergence of a compressed model's probabilities from its original's, on a text
     Kl(KlArgs),
-    /// Count the questions of a file that a model answers right
+    /// Count a model's correct answers to the questions in a file
     Tasks(TasksArgs),
 }
 
-/// Evaluates.
+/// Runs an evaluation.
 pub fn eval(args: EvalArgs) -> anyhow::Result<()> {
     match args.command {
         EvalCommand::Kl(args) => kl::kl(args),
@@ -33,7 +33,7 @@ pub fn eval(args: EvalArgs) -> anyhow::Result<()> {
     }
 }
 
-/// A model's file and description.
+/// The file and the description of a model.
 fn about_json(path: Option<&Path>, about: &About) -> serde_json::Value {
     let mut json = serde_json::to_value(about).expect("names and numbers");
     json["file"] = path.map(|path| path.display().to_string()).into();

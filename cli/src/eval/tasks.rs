@@ -22,10 +22,10 @@ pub struct TasksArgs {
     /// The items: JSON lines with task, prompt, answer
     #[arg(short, long, value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Ask the items of this task only (may be given again)
+    /// Ask only the items of this task (may be repeated)
     #[arg(long, value_name = "NAME")]
     pub task: Vec<String>,
-    /// Ask no more than the first N items of each task
+    /// Ask only the first N items of each task
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub limit: Option<usize>,
     /// Ask this model too, and compare the answers item by item
@@ -44,11 +44,11 @@ pub struct TasksArgs {
     pub session: SessionArgs,
 }
 
-/// Asks a model, and another after it.
+/// Asks one model, then the other.
 pub fn tasks(args: TasksArgs) -> anyhow::Result<()> {
     let items = select_items(&args.file, read_items(&args.file)?, &args.task, args.limit)?;
     if let Some(other) = &args.against {
-        // So that a wrong name is not found out after the first model's work.
+        // Checks early, so that a wrong name is not found after the first model's run.
         open_model(other)?;
     }
     let started = Instant::now();

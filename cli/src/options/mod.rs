@@ -1,5 +1,5 @@
-//! Options that several commands share: one file a group, with what the group leads to. None names
-//! a command.
+//! Options shared by several commands: one file per group, with the code that applies it. No group
+//! knows a command.
 
 pub mod prompt_cache;
 pub mod recording;

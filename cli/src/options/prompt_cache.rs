@@ -1,10 +1,10 @@
-//! `--session FILE`: a prompt's keys and values, kept between calls.
+//! `--session FILE`: the keys and values of a prompt, kept between runs.
 
 use clap::{Args, ValueHint};
 use pith_runtime::Session;
 use std::path::PathBuf;
 
-/// The file, and how it is used.
+/// The session file and its use.
 #[derive(Debug, Args)]
 pub struct PromptCacheArgs {
     /// Cache the prompt's keys and values in FILE; reuse them on the next run
@@ -20,7 +20,7 @@ pub struct PromptCacheArgs {
 
 impl PromptCacheArgs {
     /// Restores the part of `prompt` that the file holds; a file that does not exist yet holds
-    /// none. Returns how many tokens of the prompt the session has.
+    /// none. Returns the number of restored tokens.
     pub fn restore(&self, session: &mut Session, prompt: &[u32]) -> anyhow::Result<usize> {
         match &self.session {
             Some(path) if self.session_ro || path.exists() => Ok(session.restore_common(path, prompt)?),
@@ -28,7 +28,7 @@ impl PromptCacheArgs {
         }
     }
 
-    /// Saves the prompt's `prompt_len` tokens after they were computed, unless all of them were
+    /// Saves the first `prompt_len` tokens once they are computed, unless all of them were
     /// `restored`.
     pub fn save_prompt(&self, session: &Session, prompt_len: usize, restored: usize) -> anyhow::Result<()> {
         match &self.session {
@@ -40,7 +40,7 @@ impl PromptCacheArgs {
         Ok(())
     }
 
-    /// Saves everything at the end, where that was asked for.
+    /// Saves all tokens at the end, if requested.
     pub fn save_all(&self, session: &Session) -> anyhow::Result<()> {
         match &self.session {
             Some(path) if self.session_all && !self.session_ro => {

@@ -1,5 +1,4 @@
-//! Options of what a run writes down: the ledger's file and metrics, and the meters that are read
-//! for them.
+//! Options for recording a run: the ledger's file, the metrics, and the meters that they need.
 
 use crate::machine::{detect, report_unusable};
 use crate::metrics::{self, Publisher};
@@ -17,29 +16,29 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Where a run's costs go.
+/// Destinations of a run's costs.
 #[derive(Debug, Args)]
 pub struct LedgerArgs {
     /// Write a line for every token as it is decoded: time, bytes moved, joules, the machine's
     /// state
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ledger: Option<PathBuf>,
-    /// Form of the --ledger file [default: csv if its name ends in .csv, otherwise jsonl]
+    /// Format of the --ledger file [default: csv if its name ends in .csv, otherwise jsonl]
     #[arg(long, value_enum, value_name = "FORM", requires = "ledger")]
     pub ledger_format: Option<FormatArg>,
-    /// Keep sums as Prometheus text in this file, for node_exporter's textfile collector
+    /// Write totals as Prometheus text to this file, for node_exporter's textfile collector
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub metrics: Option<PathBuf>,
-    /// Serve sums as Prometheus text at http://ADDRESS/metrics; a port alone listens on the
+    /// Serve totals as Prometheus text at http://ADDRESS/metrics; a port alone listens on the
     /// loopback interface
     #[arg(long, value_name = "ADDRESS", value_parser = metrics::parse_address)]
     pub metrics_listen: Option<SocketAddr>,
 }
 
-/// Form of a ledger.
+/// Formats of a ledger.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum FormatArg {
-    /// A JSON object a line
+    /// One JSON object per line
     Jsonl,
     /// Comma-separated values
     Csv,
@@ -54,24 +53,25 @@ impl From<FormatArg> for LedgerFormat {
     }
 }
 
-/// What reads the machine while a model runs.
+/// The sensors of the machine during a run.
 #[derive(Default)]
 pub struct Instruments {
-    /// What it is.
+    /// Description of the machine.
     pub machine: MachineRecord,
-    /// Its memory's rate, where it was probed.
+    /// Bandwidth of its memory, if it was probed.
     pub bandwidth: Option<Bandwidth>,
     /// Sources of energy figures.
     pub meters: Vec<Box<dyn Meter>>,
-    /// How often each gives a new value, in milliseconds, where that is known.
+    /// Period of each in milliseconds, if known.
     pub periods: Vec<Option<u64>>,
     /// Source of temperature, clock and throttling.
     pub observer: Option<Box<dyn Observer>>,
 }
 
 impl Instruments {
-    /// What this machine has, for a session of so many threads. What cannot be found out is
-    /// missing; without a meter energy is modelled, where the machine's profile has a model.
+    /// Detects this machine's sensors for a session of `threads` threads. Whatever cannot be
+    /// detected is missing. Without a meter, energy is modelled if the machine's profile has a
+    /// model.
     pub fn detect(threads: usize) -> Self {
         let root = Path::new("/");
         let mut machine = Machine::detect().ok().map(|machine| MachineRecord {
@@ -95,7 +95,7 @@ impl Instruments {
             periods.push(Some(found.period.as_millis() as u64).filter(|&period| period > 0));
         }
         if meters.is_empty() {
-            // One that was calibrated is of the profile that fits.
+            // A calibrated model is part of the matching profile.
             match profile.as_ref().and_then(|profile| profile.energy_model.clone()) {
                 Some(model) if model.joules_per_operation.is_some_and(|cost| cost.value() > 0.0) => {
                     eprintln!(
@@ -111,7 +111,7 @@ impl Instruments {
         }
         Self {
             machine: machine.unwrap_or_default(),
-            // What others published is no probe of this machine.
+            // Published figures of other machines are no probe of this one.
             bandwidth: profile
                 .filter(|profile| profile.name == OWN_PROFILE)
                 .and_then(|profile| bandwidth(&profile, threads)),
@@ -122,7 +122,7 @@ impl Instruments {
     }
 }
 
-/// The rate of memory that a calibration found for so many threads.
+/// The calibrated memory bandwidth for `threads` threads.
 fn bandwidth(profile: &Profile, threads: usize) -> Option<Bandwidth> {
     let of =
         |rate: &&pith_boards::profile::Bandwidth| rate.threads.is_some_and(|count| count as usize == threads);
@@ -134,16 +134,16 @@ fn bandwidth(profile: &Profile, threads: usize) -> Option<Bandwidth> {
     })
 }
 
-/// A ledger, and what its costs are handed to.
+/// A ledger and the receivers of its costs.
 pub struct Recording {
-    /// The ledger of the run; it keeps sums only.
+    /// The ledger of the run; it keeps only sums.
     pub ledger: Ledger,
     file: Option<(PathBuf, SharedWriter)>,
     publisher: Publisher,
 }
 
 impl Recording {
-    /// Opens what the options ask for, before any work is done.
+    /// Opens all destinations before any work is done.
     pub fn begin(args: &LedgerArgs, session: &Session) -> anyhow::Result<Self> {
         if args.ledger.is_none() && args.metrics.is_none() && args.metrics_listen.is_none() {
             let ledger = Ledger::new().totals_only();
@@ -174,14 +174,14 @@ impl Recording {
         Ok(Self { ledger, file, publisher })
     }
 
-    /// Writes the lines that wait: there may be none for a while.
+    /// Writes buffered lines, since the next one may take a while.
     pub fn flush(&self) {
         if let Some((_, writer)) = &self.file {
             with(writer, LedgerWriter::flush);
         }
     }
 
-    /// Writes the last metrics, and says what could not be written on the way.
+    /// Writes the last metrics, and reports errors of earlier writes.
     pub fn finish(self) -> anyhow::Result<()> {
         let published = self.publisher.finish();
         if let Some((path, writer)) = self.file {
@@ -196,8 +196,8 @@ impl Recording {
     }
 }
 
-/// A ledger's file, or what it could not be written for. A disk that fills up ends the file and not
-/// the reply.
+/// The writer of a ledger's file, or the error that ended it. A full disk ends the file, not the
+/// reply.
 type SharedWriter = Arc<Mutex<Result<LedgerWriter<File>, io::Error>>>;
 
 fn writer(path: &Path, format: Option<FormatArg>, header: &Header) -> anyhow::Result<SharedWriter> {
@@ -207,7 +207,7 @@ fn writer(path: &Path, format: Option<FormatArg>, header: &Header) -> anyhow::Re
     Ok(Arc::new(Mutex::new(Ok(LedgerWriter::new(file, format, header).with_context(place)?))))
 }
 
-/// Does something to the writer, unless it failed before; keeps what it fails for.
+/// Calls `work` with the writer, unless it failed before; keeps its error.
 fn with(writer: &SharedWriter, work: impl FnOnce(&mut LedgerWriter<File>) -> io::Result<()>) {
     let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
     if let Ok(open) = &mut *writer

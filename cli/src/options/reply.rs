@@ -1,5 +1,4 @@
-//! Options of a reply: drafted tokens, and a full context; and what is said of a reply that was
-//! written.
+//! Options of a reply: drafted tokens and a full context; and the statistics of a finished reply.
 
 use super::session::{SessionArgs, open_model};
 use crate::output::{bytes, rounded};
@@ -13,11 +12,11 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// How a reply is drafted, and what it does in a full context.
+/// Drafting of a reply, and its behaviour in a full context.
 #[derive(Debug, Args)]
 pub struct ReplyArgs {
     /// Draft the tokens that followed the same words earlier, and check several in one pass: the
-    /// same text, faster where text is copied
+    /// same text, but faster where text is copied
     #[arg(long, conflicts_with = "draft", help_heading = "Speculation")]
     pub lookup: bool,
     /// Draft with a smaller model of the same vocabulary, and check several tokens in one pass: the
@@ -30,7 +29,7 @@ pub struct ReplyArgs {
         help_heading = "Speculation"
     )]
     pub draft: Option<PathBuf>,
-    /// Most tokens drafted for one pass; more than 10 are not used
+    /// Maximum number of tokens drafted per pass; more than 10 are not used
     #[arg(
         long,
         visible_alias = "draft-max",
@@ -39,27 +38,27 @@ pub struct ReplyArgs {
         help_heading = "Speculation"
     )]
     pub draft_tokens: usize,
-    /// What happens when the context is full
+    /// Behaviour when the context is full
     #[arg(long, value_enum, default_value_t = FullArg::Stop, value_name = "WHAT")]
     pub context_full: FullArg,
-    /// Tokens at the beginning that a shift keeps [default: the tokenizer's own; in a chat, all
+    /// Number of first tokens that a shift keeps [default: the tokenizer's own; in a chat, all
     /// before the first message]
     #[arg(long, value_name = "N")]
     pub keep: Option<usize>,
 }
 
-/// What happens when the context is full.
+/// Behaviour when the context is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FullArg {
-    /// The reply ends
+    /// End the reply
     Stop,
-    /// Keep the first tokens (--keep), drop half of the others, compute the rest again in its new
-    /// place
+    /// Keep the first tokens (--keep), drop half of the others, and recompute the remaining ones in
+    /// their new place
     Shift,
 }
 
 impl ReplyArgs {
-    /// What a full context leads to, keeping `begin` tokens unless told otherwise.
+    /// The runtime's setting for a full context; keeps `begin` tokens by default.
     pub fn full_context(&self, begin: usize) -> FullContext {
         match self.context_full {
             FullArg::Stop => FullContext::Stop,
@@ -67,7 +66,7 @@ impl ReplyArgs {
         }
     }
 
-    /// The drafter that the options ask for, for `session`.
+    /// The requested drafter for `session`.
     pub fn drafter(&self, options: &SessionArgs, session: &Session) -> anyhow::Result<Box<dyn Drafter>> {
         anyhow::ensure!(
             self.keep.is_none() || self.context_full == FullArg::Shift,
@@ -82,20 +81,20 @@ impl ReplyArgs {
         };
         let model = Arc::new(open_model(path)?);
         let options = SessionOptions {
-            // As long as it can follow; behind that nothing is drafted.
+            // As far as it can follow; beyond that nothing is drafted.
             context_len: Some(session.context_len().min(model.config().context_len)),
             kv_type: options.pass.cache.kv.into(),
             batch: options.pass.batch,
             ..SessionOptions::default()
         };
-        // Models take turns, so one set of threads does for both.
+        // The models take turns, so they share one set of threads.
         let draft = Session::with_engine(session.engine(), model, options)?;
         Ok(Box::new(DraftModel::new(draft, session.model(), self.draft_tokens)?))
     }
 }
 
-/// Lines for the prompt and the reply, in tokens per second and bytes per token, for what was
-/// drafted, and for what slowed the machine down.
+/// Lines about the prompt and the reply, in tokens per second and bytes per token; about drafted
+/// tokens; and about throttling.
 pub fn statistics(outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> String {
     let line = |name: &str, phase: Phase| {
         let totals = ledger.totals(phase);
@@ -132,7 +131,7 @@ fn reason(reason: &StopReason) -> String {
     }
 }
 
-/// Lines for people: what was drafted, and how often the context was shifted.
+/// Lines about drafted tokens and shifts of the context.
 fn lines(outcome: &Outcome, decode: &Totals) -> String {
     let mut lines = String::new();
     let speculation = &outcome.speculation;
@@ -152,7 +151,7 @@ fn lines(outcome: &Outcome, decode: &Totals) -> String {
     lines
 }
 
-/// The same for programs; null where nothing was drafted.
+/// The same as JSON; null where nothing was drafted.
 pub fn to_json(outcome: &Outcome, decode: &Totals) -> Value {
     let speculation = &outcome.speculation;
     let Some(acceptance) = speculation.acceptance() else { return Value::Null };
@@ -166,7 +165,7 @@ pub fn to_json(outcome: &Outcome, decode: &Totals) -> Value {
     })
 }
 
-/// Bytes of weights and cache, of both models, for every token of the reply.
+/// Bytes of weights and cache per token of the reply, for both models.
 fn moved_bytes(decode: &Totals) -> u64 {
     let traffic = &decode.traffic;
     let cache = traffic.kv_read_bytes + traffic.kv_write_bytes;

@@ -1,16 +1,16 @@
-//! Options of the sampler, and of the logits that it reads.
+//! Options of the sampler, and of its logits.
 
 use clap::Args;
 use pith_runtime::{EXACT_TOKENS, Sampler, SamplerOptions};
 use std::time::SystemTime;
 
-/// How the next token is chosen.
+/// Choice of the next token.
 #[derive(Debug, Args)]
 pub struct SamplerArgs {
-    /// Most likely token every time (the same as --temperature 0)
+    /// Choose the most likely token every time (the same as --temperature 0)
     #[arg(long)]
     pub greedy: bool,
-    /// 0 is greedy
+    /// Sampling temperature; 0 is greedy
     #[arg(long, allow_negative_numbers = true, default_value_t = 0.8, value_name = "T")]
     pub temperature: f32,
     /// Keep the K most likely tokens; 0 keeps all
@@ -25,7 +25,7 @@ pub struct SamplerArgs {
     /// Divide the logits of recent tokens by this; 1 is off
     #[arg(long, allow_negative_numbers = true, default_value_t = 1.0, value_name = "X")]
     pub repeat_penalty: f32,
-    /// How many recent tokens the penalty looks at
+    /// Number of recent tokens that the penalty applies to
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub repeat_last: usize,
     /// Seed of the sampler [default: from the clock]
@@ -35,18 +35,18 @@ pub struct SamplerArgs {
     pub head: HeadArgs,
 }
 
-/// How logits are computed.
+/// Computation of the logits.
 #[derive(Debug, Args)]
 pub struct HeadArgs {
-    /// Approximate the logits: of a head stored in two parts, read the second part for the 40 most
-    /// likely tokens only. Decoding is faster, and the probabilities of the other tokens are wrong
-    /// [default: exact logits]
+    /// Approximate the logits of a head stored in two matrices: read the residual matrix for the 40
+    /// most likely tokens only. Decoding is faster, but the probabilities of the other tokens are
+    /// wrong [default: exact logits]
     #[arg(long)]
     pub two_stage_logits: bool,
 }
 
 impl SamplerArgs {
-    /// The sampler; its seed is from the clock where none is given.
+    /// The sampler; by default its seed is from the clock.
     pub fn sampler(&self) -> anyhow::Result<Sampler> {
         let clock = || {
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
@@ -63,8 +63,8 @@ impl SamplerArgs {
         Ok(Sampler::new(options)?)
     }
 
-    /// Whether logits are computed in two stages. An error where the sampler reads logits that
-    /// these leave rough.
+    /// Whether logits are computed in two stages. An error where the sampler needs logits that two
+    /// stages do not compute exactly.
     pub fn two_stage_logits(&self) -> anyhow::Result<bool> {
         let reads_few = self.greedy || self.temperature == 0.0 || (1..=EXACT_TOKENS).contains(&self.top_k);
         anyhow::ensure!(

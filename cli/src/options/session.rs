@@ -1,5 +1,5 @@
-//! Options of a session, and the session they lead to. Each option is defined once, in the smallest
-//! group that some command takes alone.
+//! Options of a session, and the session made from them. Each option is defined once, in the
+//! smallest group that some command takes alone.
 
 use crate::{output, placement};
 use anyhow::Context;
@@ -9,7 +9,7 @@ use pith_runtime::{KvType, MAX_THREADS, Model, RuntimeError, Session, SessionOpt
 use std::path::Path;
 use std::sync::Arc;
 
-/// Everything that can be set of a session.
+/// All options of a session.
 #[derive(Clone, Debug, Args)]
 pub struct SessionArgs {
     #[command(flatten)]
@@ -23,7 +23,7 @@ pub struct SessionArgs {
     pub pass: PassArgs,
 }
 
-/// How a pass over the model is computed.
+/// Options of a pass over the model.
 #[derive(Clone, Debug, Args)]
 pub struct PassArgs {
     #[command(flatten)]
@@ -42,10 +42,10 @@ pub struct PassArgs {
     pub huge_pages: bool,
 }
 
-/// Threads, and where they run.
+/// Threads and their CPUs.
 #[derive(Clone, Debug, Args)]
 pub struct CoreArgs {
-    /// Threads [default: one a big core, fewer where a control group allows fewer]
+    /// Threads [default: one per big core, fewer where a control group allows fewer]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
     #[command(flatten)]
@@ -79,11 +79,11 @@ pub struct CacheArgs {
     pub kv: KvArg,
 }
 
-/// A limit of memory.
+/// The memory limit.
 #[derive(Clone, Debug, Args)]
 pub struct MemoryArgs {
-    /// Most memory to use, as in 600M or 2GiB; weights beyond it are read from the disk again for
-    /// every pass [default: what is available]
+    /// Memory limit, as in 600M or 2GiB; weights beyond it are read from disk again for every pass
+    /// [default: available memory]
     #[arg(id = "memory", long = "memory", value_name = "SIZE", value_parser = output::parse_bytes)]
     pub bytes: Option<u64>,
 }
@@ -95,9 +95,9 @@ pub enum KvArg {
     F32,
     /// 16-bit floats
     F16,
-    /// Bytes, with one scale for each head and position
+    /// 8 bits, with one scale for each head and position
     Q8,
-    /// 4 bits, with one scale for 32 numbers of a head and position
+    /// 4 bits, with one scale per 32 numbers of a head and position
     Q4,
 }
 
@@ -121,16 +121,16 @@ impl From<KvArg> for KvType {
 }
 
 impl MemoryArgs {
-    /// The limit given, or what is available; a system that does not tell, or tells nonsense, sets
-    /// none.
+    /// The given limit, or the available memory. A system that reports none, or an implausible
+    /// value, sets no limit.
     pub fn limit(&self) -> Option<u64> {
         self.bytes.or_else(|| pith_boards::available_memory().ok().flatten())
     }
 }
 
 impl PlaceArgs {
-    /// Threads and CPUs for the wish and the machine. A system that tells nonsense of its cores
-    /// gets as many threads as the runtime finds.
+    /// Chooses threads and CPUs from the request and the machine. If the system reports its cores
+    /// wrongly, the runtime's thread count applies.
     pub fn choose(&self, threads: Option<usize>) -> anyhow::Result<Choice> {
         let wanted = Wanted { threads, cpus: self.cpus.as_ref().map(|list| &list.0[..]) };
         let chosen = match Cores::read(Path::new("/")) {
@@ -138,12 +138,12 @@ impl PlaceArgs {
             Err(error) if self.cpus.is_some() => return Err(error.into()),
             Err(error) => Choice { threads, cpus: None, reason: error.to_string() },
         };
-        // A number that was given is checked by the runtime.
+        // The runtime checks a number that was given.
         let most = if threads.is_some() { usize::MAX } else { MAX_THREADS };
         Ok(Choice { threads: chosen.threads.map(|threads| threads.min(most)), ..chosen })
     }
 
-    /// Options of a session on these cores.
+    /// Session options for these cores.
     pub fn session(&self, cores: &Choice) -> SessionOptions {
         SessionOptions {
             threads: cores.threads,
@@ -155,14 +155,14 @@ impl PlaceArgs {
 }
 
 impl CoreArgs {
-    /// Options of a session that differ from the defaults in where it runs only.
+    /// Session options that set only threads and CPUs.
     pub fn session(&self) -> anyhow::Result<SessionOptions> {
         Ok(self.place.session(&self.place.choose(self.threads)?))
     }
 }
 
 impl SessionArgs {
-    /// All options. `two_stage_logits`: see [`SessionOptions::two_stage_logits`].
+    /// All session options. `two_stage_logits`: see [`SessionOptions::two_stage_logits`].
     fn options(&self, two_stage_logits: bool) -> anyhow::Result<SessionOptions> {
         Ok(SessionOptions {
             context_len: self.context.tokens,
@@ -183,10 +183,10 @@ impl SessionArgs {
 
     /// Opens a file and a session.
     ///
-    /// Where no limit is given, the available memory is one; where that is too little for any plan,
-    /// there is none.
+    /// By default the available memory is the limit; if that is too little for any plan, there is
+    /// no limit.
     pub fn open_with(&self, path: &Path, two_stage_logits: bool) -> anyhow::Result<(Arc<Model>, Session)> {
-        // The cores are read before the file, which may take long to load.
+        // Detects the cores before opening the file, which may take long.
         let options = self.options(two_stage_logits)?;
         let model = Arc::new(open_or_load(path, self.pass.huge_pages)?);
         let session = match Session::new(Arc::clone(&model), options.clone()) {
