@@ -22,8 +22,8 @@ pub const ATTENTION_QUERIES: usize = 48;
 /// Floats of a record behind the mix: the exponent, then the sum of the weights.
 pub const ATTENTION_TAIL: usize = 2;
 
-/// Positions widened together.
-pub(crate) const TILE: usize = 64;
+/// Positions of one step, whose keys or values are widened together.
+pub(crate) const STEP: usize = 64;
 
 /// Queries that share the load of a key or value.
 pub(crate) const ROWS: usize = 6;
@@ -116,8 +116,8 @@ pub struct AttentionScratch {
 pub(crate) struct Parts<'a> {
     /// One row per query.
     pub scores: &'a mut [[f32; ATTENTION_SPAN]],
-    /// `head_dim × TILE` keys or `TILE × padded` values.
-    pub tile: &'a mut [f32],
+    /// Keys or values of one step: `head_dim × STEP` keys or `STEP × padded` values.
+    pub widened: &'a mut [f32],
     /// Queries in groups of six: `head_dim × ROWS` each.
     pub queries: &'a mut [[f32; ROWS]],
     /// Mixes, padded to whole cache lines.
@@ -141,17 +141,17 @@ impl AttentionScratch {
 
     fn len(head_dim: usize) -> usize {
         let padded = head_dim.next_multiple_of(LINE);
-        ATTENTION_QUERIES * ATTENTION_SPAN + padded * (TILE + 2 * ATTENTION_QUERIES)
+        ATTENTION_QUERIES * ATTENTION_SPAN + padded * (STEP + 2 * ATTENTION_QUERIES)
     }
 
     pub(crate) fn parts(&mut self, head_dim: usize) -> Parts<'_> {
         let padded = head_dim.next_multiple_of(LINE);
         let (scores, rest) = self.buffer[self.start..].split_at_mut(ATTENTION_QUERIES * ATTENTION_SPAN);
-        let (tile, rest) = rest.split_at_mut(padded * TILE);
+        let (widened, rest) = rest.split_at_mut(padded * STEP);
         let (queries, rest) = rest.split_at_mut(padded * ATTENTION_QUERIES);
         Parts {
             scores: scores.as_chunks_mut().0,
-            tile,
+            widened,
             queries: queries.as_chunks_mut().0,
             mixed: &mut rest[..padded * ATTENTION_QUERIES],
             padded,
@@ -161,13 +161,13 @@ impl AttentionScratch {
 
 /// The inner loops of one instruction set, for up to [`ROWS`] queries at a time: rows of the
 /// scratch.
-pub(crate) trait Tiles: Copy {
+pub(crate) trait InnerLoops: Copy {
     /// Prefetches rows that are needed soon.
     fn announce(self, rows: KvRows<'_>, positions: Range<usize>);
 
-    /// Transposes the keys of `positions` (at most [`TILE`]): one row per dimension, zeros behind
+    /// Transposes the keys of `positions` (at most [`STEP`]): one row per dimension, zeros behind
     /// the last position.
-    fn transpose(self, keys: KvRows<'_>, positions: Range<usize>, out: &mut [[f32; TILE]]);
+    fn transpose(self, keys: KvRows<'_>, positions: Range<usize>, out: &mut [[f32; STEP]]);
 
     /// Widens the values of `positions`, `padded` floats each; floats behind a row's end keep their
     /// content.
@@ -178,7 +178,7 @@ pub(crate) trait Tiles: Copy {
     fn scores(
         self,
         queries: &[[f32; ROWS]],
-        keys: &[[f32; TILE]],
+        keys: &[[f32; STEP]],
         start: usize,
         count: usize,
         out: &mut [[f32; ATTENTION_SPAN]],
@@ -207,7 +207,7 @@ pub(crate) trait Tiles: Copy {
 
 /// The inner loops of one instruction set for few tokens, which read keys and values in place. Up
 /// to [`ROWS`] queries at a time.
-pub(crate) trait Rows: Tiles {
+pub(crate) trait Rows: InnerLoops {
     /// `out[q][start + p] = Σ_d queries[q][d] · keys[p][d]`; `queries` is row after row. Values
     /// behind the last position, up to the next multiple of 16, are unspecified. Meanwhile
     /// prefetches the rows `ahead`, which are needed soon.
@@ -234,33 +234,33 @@ pub(crate) trait Rows: Tiles {
 
 /// [`Kernels::attention`](crate::Kernels::attention) with keys and values widened into the
 /// scratch.
-pub(crate) fn attention<T: Tiles>(
-    tiles: T,
+pub(crate) fn attention<T: InnerLoops>(
+    loops: T,
     task: &Attention<'_>,
     scratch: &mut AttentionScratch,
     records: &mut [f32],
 ) {
     let head_dim = task.keys.head_dim();
     let score = |step: Range<usize>, start: usize, parts: &mut Parts<'_>, count: usize| {
-        let keys = &mut parts.tile.as_chunks_mut().0[..head_dim];
-        tiles.announce(task.keys, step.end..task.keys.positions().min(step.end + TILE));
-        tiles.transpose(task.keys, step.clone(), keys);
-        tiles.announce(task.values, step.clone());
+        let keys = &mut parts.widened.as_chunks_mut().0[..head_dim];
+        loops.announce(task.keys, step.end..task.keys.positions().min(step.end + STEP));
+        loops.transpose(task.keys, step.clone(), keys);
+        loops.announce(task.values, step.clone());
         let scores = parts.scores[..count].chunks_mut(ROWS);
         for (scores, queries) in scores.zip(parts.queries.chunks(head_dim)) {
-            tiles.scores(queries, keys, start, step.len(), scores);
+            loops.scores(queries, keys, start, step.len(), scores);
         }
     };
     let mix = |step: Range<usize>, start: usize, parts: &mut Parts<'_>, count: usize| {
         let padded = parts.padded;
-        let values = &mut parts.tile[..step.len() * padded];
-        tiles.widen(task.values, step, padded, values);
+        let values = &mut parts.widened[..step.len() * padded];
+        loops.widen(task.values, step, padded, values);
         let mixed = parts.mixed[..count * padded].chunks_mut(ROWS * padded);
         for (weights, mixed) in parts.scores[..count].chunks(ROWS).zip(mixed) {
-            tiles.mix(weights, start, values, padded, mixed);
+            loops.mix(weights, start, values, padded, mixed);
         }
     };
-    in_steps(tiles, task, scratch, records, pack, score, mix);
+    in_steps(loops, task, scratch, records, pack, score, mix);
 }
 
 /// [`Kernels::attention`](crate::Kernels::attention) that reads keys and values in place;
@@ -296,8 +296,8 @@ pub(crate) fn attention_in_rows<'a, T: Rows>(
 /// Attention in steps of as many queries as the scratch holds. `pack` copies them into the scratch.
 /// `score` and `mix` handle a range of positions, whose scores begin at the second argument, for
 /// the given number of queries.
-fn in_steps<T: Tiles>(
-    tiles: T,
+fn in_steps<T: InnerLoops>(
+    loops: T,
     task: &Attention<'_>,
     scratch: &mut AttentionScratch,
     records: &mut [f32],
@@ -318,7 +318,7 @@ fn in_steps<T: Tiles>(
         }
         let padded = parts.padded;
         pack(task, first, count, parts.queries);
-        let steps = || span.clone().step_by(TILE).map(|start| start..span.end.min(start + TILE));
+        let steps = || span.clone().step_by(STEP).map(|start| start..span.end.min(start + STEP));
         for step in steps() {
             score(step.clone(), step.start - span.start, &mut parts, count);
         }
@@ -327,7 +327,7 @@ fn in_steps<T: Tiles>(
             let Range { start, end } = visible(query);
             let scores = &mut scores[..span.len().next_multiple_of(LINE)];
             let visible = start - span.start..end - span.start;
-            *sum = tiles.powers(scores, visible, task.softcap, (task.start + span.start) % LINE);
+            *sum = loops.powers(scores, visible, task.softcap, (task.start + span.start) % LINE);
         }
         parts.mixed[..count * padded].fill(0.0);
         for step in steps() {
@@ -335,7 +335,7 @@ fn in_steps<T: Tiles>(
         }
         let records = records.chunks_exact_mut(task.record_len());
         for ((record, mixed), (exponent, sum)) in records.zip(parts.mixed.chunks_exact(padded)).zip(sums) {
-            let blend = |total: &mut [f32], a, part: &[f32], b| tiles.blend(total, a, part, b);
+            let blend = |total: &mut [f32], a, part: &[f32], b| loops.blend(total, a, part, b);
             add(record, &mixed[..head_dim], exponent, sum, blend);
         }
     }

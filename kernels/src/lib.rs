@@ -13,7 +13,7 @@
 //! ceilings.
 
 mod activations;
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 has tiles yet"))]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 uses it yet"))]
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;

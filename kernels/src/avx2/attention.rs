@@ -1,23 +1,23 @@
-//! Attention in micro-tiles of registers of 8 floats: six queries × 16 positions of scores, or × 16
-//! dimensions of mixes. The 12 sums hide the latency of additions; eight loads feed 12 products.
+//! Attention with micro-kernels of registers of 8 floats: six queries × 16 positions of scores, or
+//! × 16 dimensions of mixes. The 12 sums hide the latency of additions; eight loads feed 12 products.
 
 use super::memory::{
     fetch, load_codes, load_floats, load_halves, max_lanes, padded, store_floats, sum_lanes,
 };
 use super::{Avx2, kv4};
-use crate::attention::{ATTENTION_SPAN, EXP2_COEFFICIENTS, ROWS, TILE, Tiles};
+use crate::attention::{ATTENTION_SPAN, EXP2_COEFFICIENTS, InnerLoops, ROWS, STEP};
 use crate::{KV4_BYTES, KV4_GROUP, KvRows};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-impl Tiles for Avx2 {
+impl InnerLoops for Avx2 {
     fn announce(self, rows: KvRows<'_>, positions: Range<usize>) {
         fetch(rows.slice(positions));
     }
 
-    fn transpose(self, keys: KvRows<'_>, positions: Range<usize>, out: &mut [[f32; TILE]]) {
+    fn transpose(self, keys: KvRows<'_>, positions: Range<usize>, out: &mut [[f32; STEP]]) {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
         unsafe { transpose(keys.slice(positions), out) }
     }
@@ -30,7 +30,7 @@ impl Tiles for Avx2 {
     fn scores(
         self,
         queries: &[[f32; ROWS]],
-        keys: &[[f32; TILE]],
+        keys: &[[f32; STEP]],
         start: usize,
         count: usize,
         out: &mut [[f32; ATTENTION_SPAN]],
@@ -63,7 +63,7 @@ impl Tiles for Avx2 {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn transpose(keys: KvRows<'_>, out: &mut [[f32; TILE]]) {
+fn transpose(keys: KvRows<'_>, out: &mut [[f32; STEP]]) {
     let positions = keys.positions();
     for start in (0..positions).step_by(8) {
         match keys.slice(start..positions.min(start + 8)) {
@@ -98,7 +98,7 @@ fn widen(values: KvRows<'_>, padded: usize, out: &mut [f32]) {
             }
         }
         KvRows::Q8 { head_dim, codes, scales } => {
-            let mut factors = [0.0; TILE];
+            let mut factors = [0.0; STEP];
             scales.convert_to_f32_slice(&mut factors[..scales.len()]);
             let rows = codes.chunks_exact(head_dim).zip(factors);
             for ((row, factor), out) in rows.zip(out.chunks_exact_mut(padded)) {
@@ -120,7 +120,7 @@ fn widen(values: KvRows<'_>, padded: usize, out: &mut [f32]) {
 macro_rules! widening {
     ($transpose:ident, $widen:ident, $value:ty, $zero:expr, $load:ident) => {
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn $transpose(rows: &[$value], head_dim: usize, start: usize, out: &mut [[f32; TILE]]) {
+        fn $transpose(rows: &[$value], head_dim: usize, start: usize, out: &mut [[f32; STEP]]) {
             if rows.len() == 8 * head_dim {
                 for (index, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
                     let line = |row: usize| &rows[row * head_dim + 8 * index..].as_chunks().0[0];
@@ -196,7 +196,7 @@ pub fn transposed(rows: [__m256; 8]) -> [__m256; 8] {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn scores(
     queries: &[[f32; ROWS]],
-    keys: &[[f32; TILE]],
+    keys: &[[f32; STEP]],
     start: usize,
     count: usize,
     out: &mut [[f32; ATTENTION_SPAN]],
@@ -215,7 +215,7 @@ fn scores(
 #[target_feature(enable = "avx2,fma,f16c")]
 fn scores_of<const Q: usize>(
     queries: &[[f32; ROWS]],
-    keys: &[[f32; TILE]],
+    keys: &[[f32; STEP]],
     start: usize,
     count: usize,
     out: &mut [[f32; ATTENTION_SPAN]],
@@ -231,7 +231,7 @@ fn scores_of<const Q: usize>(
 #[target_feature(enable = "avx2,fma,f16c")]
 fn score_lines<const Q: usize, const W: usize>(
     queries: &[[f32; ROWS]],
-    keys: &[[f32; TILE]],
+    keys: &[[f32; STEP]],
     first: usize,
     start: usize,
     out: &mut [[f32; ATTENTION_SPAN]],

@@ -2,14 +2,14 @@
 
 use super::attention::transposed;
 use super::memory::{load_kv4, load_levels, store_floats, widen_half};
-use crate::attention::TILE;
+use crate::attention::STEP;
 use crate::{KV4_BYTES, KV4_GROUP, KV4_LEVELS};
 use half::f16;
 use std::arch::x86_64::*;
 
 /// Transposes up to 8 rows to 8 lanes per dimension.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn transpose(codes: &[u8], scales: &[f16], start: usize, out: &mut [[f32; TILE]]) {
+pub fn transpose(codes: &[u8], scales: &[f16], start: usize, out: &mut [[f32; STEP]]) {
     let groups = out.len().div_ceil(KV4_GROUP);
     let rows = || codes.chunks_exact(KV4_BYTES * groups).zip(scales.chunks_exact(groups));
     for (index, out) in out.chunks_mut(KV4_GROUP).enumerate() {

@@ -19,11 +19,11 @@ mod quantize;
 pub use memory::{prefetch, prefetch_ahead, prefetch_behind};
 
 use crate::activations::Operand;
-use crate::attention::Tiles;
+use crate::attention::InnerLoops;
 use crate::blocks::{mat_mul, mat_vec};
 use crate::coded::with_tile;
 use crate::panels;
-use crate::{Attention, AttentionScratch, Kernels, attention as tiles, portable};
+use crate::{Attention, AttentionScratch, Kernels, attention as shared, portable};
 pub use memory::fetch;
 use pith_format::{ActivationFunction, Encoding, Matrix, Operation};
 
@@ -117,10 +117,10 @@ impl Kernels for Avx2 {
     }
 
     fn attention(&self, task: &Attention<'_>, scratch: &mut AttentionScratch, records: &mut [f32]) {
-        tiles::attention(*self, task, scratch, records)
+        shared::attention(*self, task, scratch, records)
     }
 
     fn merge_attention(&self, head_dim: usize, parts: &[f32], total: &mut [f32]) {
-        tiles::merge(head_dim, parts, total, |total, a, part, b| self.blend(total, a, part, b))
+        shared::merge(head_dim, parts, total, |total, a, part, b| self.blend(total, a, part, b))
     }
 }

@@ -1,4 +1,4 @@
-//! Panels of levels below 8 bits with `vpmaddubsw`: 16 rows, micro-tiles of 16 rows × 3 tokens,
+//! Panels of levels below 8 bits with `vpmaddubsw`: 16 rows, a micro-kernel of 16 rows × 3 tokens,
 //! whose integer and float sums take 12 registers.
 //!
 //! Levels and scales are the encoding's own. A product of an activation byte (at most 255) and a
@@ -20,7 +20,7 @@ use crate::panels::{Line, Panel, Scales, Sums};
 use pith_format::TILE_ROWS;
 use std::arch::x86_64::*;
 
-/// Tokens of a micro-tile.
+/// Tokens of the micro-kernel.
 const TOKENS: usize = PACKED_TOKENS / 2;
 
 /// 32 columns of a panel.

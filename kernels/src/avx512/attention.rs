@@ -1,9 +1,9 @@
-//! Attention in micro-tiles of registers of 16 floats: six queries × 64 positions of scores, or ×
-//! 64 dimensions of mixes. The 24 sums hide the latency of additions; ten loads feed 24 products.
+//! Attention with micro-kernels of registers of 16 floats: six queries × 64 positions of scores,
+//! or × 64 dimensions of mixes. The 24 sums hide the latency of additions; ten loads feed 24 products.
 
 use super::memory::{load, load_codes, load_f16, store};
 use super::{Avx512, kv4};
-use crate::attention::{ATTENTION_SPAN, EXP2_COEFFICIENTS, ROWS, TILE, Tiles};
+use crate::attention::{ATTENTION_SPAN, EXP2_COEFFICIENTS, InnerLoops, ROWS, STEP};
 use crate::avx2::fetch;
 use crate::{KV4_BYTES, KV4_GROUP, KvRows};
 use half::f16;
@@ -11,12 +11,12 @@ use half::slice::HalfFloatSliceExt;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-impl Tiles for Avx512 {
+impl InnerLoops for Avx512 {
     fn announce(self, rows: KvRows<'_>, positions: Range<usize>) {
         fetch(rows.slice(positions));
     }
 
-    fn transpose(self, keys: KvRows<'_>, positions: Range<usize>, out: &mut [[f32; TILE]]) {
+    fn transpose(self, keys: KvRows<'_>, positions: Range<usize>, out: &mut [[f32; STEP]]) {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
         unsafe { transpose(keys.slice(positions), out) }
     }
@@ -29,7 +29,7 @@ impl Tiles for Avx512 {
     fn scores(
         self,
         queries: &[[f32; ROWS]],
-        keys: &[[f32; TILE]],
+        keys: &[[f32; STEP]],
         start: usize,
         count: usize,
         out: &mut [[f32; ATTENTION_SPAN]],
@@ -69,7 +69,7 @@ fn padded_line<T: Copy>(rest: &[T], zero: T) -> [T; 16] {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn transpose(keys: KvRows<'_>, out: &mut [[f32; TILE]]) {
+fn transpose(keys: KvRows<'_>, out: &mut [[f32; STEP]]) {
     let positions = keys.positions();
     for start in (0..positions).step_by(16) {
         match keys.slice(start..positions.min(start + 16)) {
@@ -104,7 +104,7 @@ fn widen(values: KvRows<'_>, padded: usize, out: &mut [f32]) {
             }
         }
         KvRows::Q8 { head_dim, codes, scales } => {
-            let mut factors = [0.0; TILE];
+            let mut factors = [0.0; STEP];
             scales.convert_to_f32_slice(&mut factors[..scales.len()]);
             let rows = codes.chunks_exact(head_dim).zip(factors);
             for ((row, factor), out) in rows.zip(out.chunks_exact_mut(padded)) {
@@ -126,7 +126,7 @@ fn widen(values: KvRows<'_>, padded: usize, out: &mut [f32]) {
 macro_rules! widening {
     ($transpose:ident, $widen:ident, $value:ty, $zero:expr, $load:ident) => {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        fn $transpose(rows: &[$value], head_dim: usize, start: usize, out: &mut [[f32; TILE]]) {
+        fn $transpose(rows: &[$value], head_dim: usize, start: usize, out: &mut [[f32; STEP]]) {
             if rows.len() == 16 * head_dim {
                 for (index, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
                     let line = |row: usize| &rows[row * head_dim + 16 * index..].as_chunks().0[0];
@@ -211,7 +211,7 @@ pub fn transposed(rows: [__m512; 16]) -> [__m512; 16] {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn scores(
     queries: &[[f32; ROWS]],
-    keys: &[[f32; TILE]],
+    keys: &[[f32; STEP]],
     start: usize,
     count: usize,
     out: &mut [[f32; ATTENTION_SPAN]],
@@ -230,13 +230,13 @@ fn scores(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn scores_of<const Q: usize>(
     queries: &[[f32; ROWS]],
-    keys: &[[f32; TILE]],
+    keys: &[[f32; STEP]],
     start: usize,
     count: usize,
     out: &mut [[f32; ATTENTION_SPAN]],
 ) {
     // No query sees positions behind the last one, and the buffer has room for them.
-    if count > TILE / 2 {
+    if count > STEP / 2 {
         return score_lines::<Q, 4>(queries, keys, 0, start, out);
     }
     for first in (0..count).step_by(16) {
@@ -249,7 +249,7 @@ fn scores_of<const Q: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn score_lines<const Q: usize, const W: usize>(
     queries: &[[f32; ROWS]],
-    keys: &[[f32; TILE]],
+    keys: &[[f32; STEP]],
     first: usize,
     start: usize,
     out: &mut [[f32; ATTENTION_SPAN]],

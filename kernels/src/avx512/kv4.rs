@@ -5,7 +5,7 @@
 use super::attention::transposed;
 use super::memory::{load, load_nibbles, store};
 use super::rows::{fetch_rows, quarter_sums, row_sums};
-use crate::attention::{ATTENTION_SPAN, TILE};
+use crate::attention::{ATTENTION_SPAN, STEP};
 use crate::avx2::memory::widen_half;
 use crate::kv::KV4_FLOATS;
 use crate::{KV4_BYTES, KV4_GROUP, KvRows};
@@ -33,7 +33,7 @@ fn group(codes: &[u8; KV4_BYTES], scale: f32) -> [__m512; 2] {
 
 /// Transposes up to 16 rows to 16 lanes per dimension.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub fn transpose(codes: &[u8], scales: &[f16], start: usize, out: &mut [[f32; TILE]]) {
+pub fn transpose(codes: &[u8], scales: &[f16], start: usize, out: &mut [[f32; STEP]]) {
     let groups = out.len().div_ceil(KV4_GROUP);
     let rows = || codes.chunks_exact(KV4_BYTES * groups).zip(scales.chunks_exact(groups));
     for (index, out) in out.chunks_mut(KV4_GROUP).enumerate() {
@@ -96,7 +96,7 @@ fn scores_of<const Q: usize>(
 ) {
     let groups = head_dim.div_ceil(KV4_GROUP);
     let (codes, positions) = (codes.as_chunks().0, scales.len() / groups);
-    let mut factors = [0.0; MOST_GROUPS * TILE];
+    let mut factors = [0.0; MOST_GROUPS * STEP];
     scales.convert_to_f32_slice(&mut factors[..scales.len()]);
     let mut all = [&[][..]; Q];
     for (all, query) in all.iter_mut().zip(queries.chunks_exact(head_dim)) {
@@ -188,7 +188,7 @@ fn mix_of<const Q: usize>(
     head_dim: usize,
     mixed: &mut [f32],
 ) {
-    let mut factors = [0.0; MOST_GROUPS * TILE];
+    let mut factors = [0.0; MOST_GROUPS * STEP];
     scales.convert_to_f32_slice(&mut factors[..scales.len()]);
     let rows = (codes.as_chunks().0, &factors[..scales.len()]);
     let mut first = 0;

@@ -19,12 +19,12 @@ mod quantize;
 mod rows;
 
 use crate::activations::Operand;
-use crate::attention::Tiles;
+use crate::attention::InnerLoops;
 use crate::avx2::Avx2;
 use crate::blocks::{mat_mul, mat_vec};
 use crate::coded::with_tile;
 use crate::panels;
-use crate::{Attention, AttentionScratch, Kernels, KvRows, attention as tiles, portable};
+use crate::{Attention, AttentionScratch, Kernels, KvRows, attention as shared, portable};
 use panel::BLOCKS;
 use pith_format::{ActivationFunction, Encoding, Matrix, Operation};
 
@@ -125,12 +125,12 @@ impl Kernels for Avx512 {
             keys => keys.head_dim().is_multiple_of(16),
         };
         if task.few && in_rows {
-            return tiles::attention_in_rows(*self, task, scratch, records);
+            return shared::attention_in_rows(*self, task, scratch, records);
         }
-        tiles::attention(*self, task, scratch, records)
+        shared::attention(*self, task, scratch, records)
     }
 
     fn merge_attention(&self, head_dim: usize, parts: &[f32], total: &mut [f32]) {
-        tiles::merge(head_dim, parts, total, |total, a, part, b| self.blend(total, a, part, b))
+        shared::merge(head_dim, parts, total, |total, a, part, b| self.blend(total, a, part, b))
     }
 }

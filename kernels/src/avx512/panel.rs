@@ -1,4 +1,4 @@
-//! Panels of 32 rows with `vpdpbusd`: micro-tiles of 32 rows × 6 tokens, whose integer and float
+//! Panels of 32 rows with `vpdpbusd`: a micro-kernel of 32 rows × 6 tokens, whose integer and float
 //! sums take 24 registers.
 
 use super::Avx512;

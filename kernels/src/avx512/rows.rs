@@ -3,7 +3,7 @@
 use super::memory::{load, load_codes, load_f16, store};
 use super::{Avx512, kv4};
 use crate::KvRows;
-use crate::attention::{ATTENTION_SPAN, Rows, TILE};
+use crate::attention::{ATTENTION_SPAN, Rows, STEP};
 use crate::avx2::fetch;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -87,7 +87,7 @@ pub fn fetch_rows(rows: KvRows<'_>, first: usize) {
 /// Multiplies every position's score or weight by its row's scale.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn scale(scales: &[f16], start: usize, out: &mut [[f32; ATTENTION_SPAN]]) {
-    let mut factors = [0.0; TILE];
+    let mut factors = [0.0; STEP];
     scales.convert_to_f32_slice(&mut factors[..scales.len()]);
     for out in out {
         let out = out[start..].as_chunks_mut::<16>().0;

@@ -1,4 +1,4 @@
-//! Panels of 16 rows with `vpdpbusd`: micro-tiles of 16 rows × 3 tokens, whose integer and float
+//! Panels of 16 rows with `vpdpbusd`: a micro-kernel of 16 rows × 3 tokens, whose integer and float
 //! sums take 12 registers.
 
 use super::AvxVnni;
@@ -12,7 +12,7 @@ use crate::panels::{Panel, PanelGroup, Scales, Sums};
 use pith_format::TILE_ROWS;
 use std::arch::x86_64::*;
 
-/// Tokens of a micro-tile.
+/// Tokens of the micro-kernel.
 const TOKENS: usize = PACKED_TOKENS / 2;
 
 impl<E: Lines> Panel<1, E> for AvxVnni {

@@ -4,12 +4,12 @@
 //! No software prefetch: a band is one stream of lines in order, which the hardware prefetchers
 //! follow.
 
+use super::blocks::Rows;
 use super::coded::{Q2, Q3, Q4NL, Q5, Q6, Ternary};
 use super::dot::Sdot;
 use super::planes::Planes;
 use super::q4::{Q4, Q4G64};
 use super::q8::Q8;
-use super::tiles::Rows;
 use crate::activations::Operand;
 
 /// The functions of one encoding.
@@ -26,15 +26,15 @@ macro_rules! functions {
     ($($name:ident: $type:ty = |$dot:ident| $value:expr;)*) => {
         /// For every aarch64 core.
         pub mod plain {
-            use super::super::{smull::Smull, tiles::Tiles};
+            use super::super::{smull::Smull, blocks::Block};
             use super::*;
 
             $(
-                /// See [`Tiles::one`].
+                /// See [`Block::one`].
                 #[inline(never)]
                 pub fn $name(bytes: &[u8], x: Operand<'_>) -> Rows {
                     let $dot = Smull;
-                    let [rows] = $value.block(bytes, [x]);
+                    let [rows] = $value.multiply(bytes, [x]);
                     rows
                 }
             )*
@@ -42,15 +42,15 @@ macro_rules! functions {
 
         /// With `sdot`.
         pub mod dotprod {
-            use super::super::tiles::Tiles;
+            use super::super::blocks::Block;
             use super::*;
 
             $(
-                /// See [`Tiles::one`].
+                /// See [`Block::one`].
                 #[inline(never)]
                 #[target_feature(enable = "dotprod")]
                 pub fn $name($dot: Sdot, bytes: &[u8], x: Operand<'_>) -> Rows {
-                    let [rows] = $value.block(bytes, [x]);
+                    let [rows] = $value.multiply(bytes, [x]);
                     rows
                 }
             )*
@@ -88,22 +88,22 @@ functions! {
 /// Floats, the same in every set.
 pub mod float {
     use super::super::{
+        blocks::{Block, Rows},
         float,
-        tiles::{Rows, Tiles},
     };
     use crate::activations::Operand;
 
     /// F32.
     #[inline(never)]
     pub fn f32(bytes: &[u8], x: Operand<'_>) -> Rows {
-        let [rows] = float::F32.block(bytes, [x]);
+        let [rows] = float::F32.multiply(bytes, [x]);
         rows
     }
 
     /// F16.
     #[inline(never)]
     pub fn f16(bytes: &[u8], x: Operand<'_>) -> Rows {
-        let [rows] = float::F16.block(bytes, [x]);
+        let [rows] = float::F16.multiply(bytes, [x]);
         rows
     }
 }

@@ -4,9 +4,9 @@
 //! `sdot` multiplies and sums the four bytes of a row in one instruction;
 //! [`Smull`](super::smull::Smull) is for cores without it.
 
+use super::blocks::{Rows, TOKENS, map};
 use super::decode::One;
 use super::lanes::*;
-use super::tiles::{Rows, TOKENS, map};
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use std::arch::asm;
 
@@ -80,7 +80,7 @@ pub trait Dot: Copy + Send + Sync + 'static {
         add: impl FnMut(usize, usize, F32x4),
     );
 
-    /// [`Tiles::one`](super::tiles::Tiles::one) of an encoding.
+    /// [`Block::one`](super::blocks::Block::one) of an encoding.
     fn one<E: One>(self, bytes: &[u8], x: Operand<'_>) -> Rows;
 }
 

@@ -1,8 +1,8 @@
 //! F32 and F16: four lines per tile; line `k` holds column `k` of 16 rows.
 
+use super::blocks::{Block, Rows, TOKENS, map};
 use super::decode;
 use super::lanes::*;
-use super::tiles::{Rows, TOKENS, Tiles, map};
 use crate::activations::Operand;
 use pith_format::encoding::{F16Tile, F32Tile, Tile};
 
@@ -10,7 +10,7 @@ use pith_format::encoding::{F16Tile, F32Tile, Tile};
 #[derive(Clone, Copy)]
 pub struct F32;
 
-impl Tiles for F32 {
+impl Block for F32 {
     const TOKENS: usize = TOKENS;
     const WHOLE_TOKENS: usize = 2;
 
@@ -38,7 +38,7 @@ impl Tiles for F32 {
 #[derive(Clone, Copy)]
 pub struct F16;
 
-impl Tiles for F16 {
+impl Block for F16 {
     const TOKENS: usize = TOKENS;
     const WHOLE_TOKENS: usize = 2;
 

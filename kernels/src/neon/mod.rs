@@ -6,10 +6,10 @@
 //!            files wrap an instruction
 //! sets       the three sets: required CPU features, and how each computes a product
 //! dot, smull sums of int8 products: sdot (Cortex-A76 on), or smull and smlal (A53, A72)
-//! tiles      few tokens: walks the row blocks and tokens of a product, whatever the encoding
+//! blocks     few tokens: walks the row blocks and tokens of a product, whatever the encoding
 //! float, q4, q8, planes, coded   one row block, by encoding; the last two for codes in bit planes
 //! decode     one row block and one token: a function per encoding and set
-//! panel, panel_sdot, panel_smmla   many tokens: weights expanded once, micro-tiles of 8 × 4
+//! panel, panel_sdot, panel_smmla   many tokens: weights expanded once, micro-kernels of 8 × 4
 //! vector     quantize, softmax, activations
 //! attention  scores and mix over the KV cache
 //! ```
@@ -18,6 +18,7 @@
 //! f16, or activations rounded to it, would exceed the error bounds of [`Kernels`].
 
 mod attention;
+mod blocks;
 mod coded;
 mod decode;
 mod dot;
@@ -33,7 +34,6 @@ mod q4;
 mod q8;
 mod sets;
 mod smull;
-mod tiles;
 mod vector;
 
 use crate::activations::Operand;
@@ -65,8 +65,8 @@ impl<S: Set> Neon<S> {
     fn multiply(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         let (set, dot) = (self.0, self.0.dot());
         match w.encoding() {
-            Encoding::F32 => tiles::mat_mul(float::F32, w, x, y),
-            Encoding::F16 => tiles::mat_mul(float::F16, w, x, y),
+            Encoding::F32 => blocks::mat_mul(float::F32, w, x, y),
+            Encoding::F16 => blocks::mat_mul(float::F16, w, x, y),
             Encoding::Q8 => set.mat_mul(q8::Q8(dot), w, x, y),
             Encoding::Q4 => set.mat_mul(q4::Q4(dot), w, x, y),
             Encoding::Q4G64 => set.mat_mul(q4::Q4G64(dot), w, x, y),

@@ -4,22 +4,22 @@
 //!
 //! ```text
 //! panel        2 row blocks × 512 columns, 4 strips of 8 rows
-//! micro-tile   1 strip × 4 tokens: 8 registers of products, 8 of sums
+//! micro-kernel 1 strip × 4 tokens: 8 registers of products, 8 of sums
 //! ```
 //! The products of a group are integers, and groups are added in column order as for a single
 //! token: the results are the same to the last bit. Partial sums stay in `y` from one panel to the
 //! next.
 
+use super::blocks::Block;
 use super::dot::Codes;
 use super::lanes::F32x4;
-use super::tiles::Tiles;
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use pith_format::{Matrix, TILE_ROWS};
 
-/// Rows of a micro-tile.
+/// Rows of a micro-kernel.
 pub const STRIP_ROWS: usize = 8;
-/// Tokens of a micro-tile.
-pub const TILE_TOKENS: usize = 4;
+/// Tokens of a micro-kernel.
+pub const MICRO_TOKENS: usize = 4;
 /// Groups of 32 columns in a panel.
 const GROUPS: usize = 16;
 /// Row blocks in a panel: int8 codes and f32 scales of both take about 20 KB.
@@ -27,14 +27,14 @@ const BLOCKS: usize = 2;
 const STRIPS: usize = BLOCKS * STRIPS_IN_BLOCK;
 const STRIPS_IN_BLOCK: usize = TILE_ROWS / STRIP_ROWS;
 
-/// Sums of a micro-tile: `[token][row]`.
-pub type Sums = [[f32; STRIP_ROWS]; TILE_TOKENS];
+/// Sums of a micro-kernel: `[token][row]`.
+pub type Sums = [[f32; STRIP_ROWS]; MICRO_TOKENS];
 
 /// Destination of 16 rows × 32 columns: the first 8 rows, then the other 8.
 pub type Strips<'a, M> = [&'a mut <M as Micro>::Weights; STRIPS_IN_BLOCK];
 
 /// An encoding whose codes fit int8.
-pub trait Grouped: Tiles {
+pub trait Grouped: Block {
     /// Bytes of a tile.
     const BYTES: usize;
     /// Groups of 32 columns in a tile; divides the group count of a panel.
@@ -53,7 +53,7 @@ pub struct Columns<'a> {
     pub scales: &'a [f32],
 }
 
-/// A way to multiply a micro-tile; a value of it proves that the CPU has the instructions.
+/// A micro-kernel; a value of it proves that the CPU has the instructions.
 pub trait Micro: Copy {
     /// 8 rows × 32 columns.
     type Weights: Copy + Default;
@@ -66,10 +66,10 @@ pub trait Micro: Copy {
     fn weights<C: Codes>(codes: C, scales: [F32x4; 4], out: Strips<'_, Self>);
 
     /// Reorders four tokens; `scratch` has room for as many groups.
-    fn tokens<'a>(x: [Columns<'a>; TILE_TOKENS], scratch: &'a mut [Self::Scratch]) -> Self::Tokens<'a>;
+    fn tokens<'a>(x: [Columns<'a>; MICRO_TOKENS], scratch: &'a mut [Self::Scratch]) -> Self::Tokens<'a>;
 
     /// `sums[t][r] += Σ_c weights[r,c] · tokens[t,c]`, group by group.
-    fn tile(self, weights: &[Self::Weights], tokens: Self::Tokens<'_>, sums: &mut Sums);
+    fn multiply(self, weights: &[Self::Weights], tokens: Self::Tokens<'_>, sums: &mut Sums);
 }
 
 /// See [`Kernels::mat_mul`](crate::Kernels::mat_mul).
@@ -87,7 +87,7 @@ pub fn mat_mul<E: Grouped, M: Micro>(micro: M, w: Matrix<'_>, x: Operand<'_>, y:
                 let strips = &mut weights[index * STRIPS_IN_BLOCK..];
                 expand::<E, M>(&tiles[..count / E::GROUPS * E::BYTES], strips);
             }
-            for token in (0..x.tokens()).step_by(TILE_TOKENS) {
+            for token in (0..x.tokens()).step_by(MICRO_TOKENS) {
                 let columns = std::array::from_fn(|offset| columns(x, token + offset, first_group, count));
                 let tokens = M::tokens(columns, &mut scratch[..count]);
                 for (index, weights) in weights[..block_count * STRIPS_IN_BLOCK].iter().enumerate() {
@@ -95,7 +95,7 @@ pub fn mat_mul<E: Grouped, M: Micro>(micro: M, w: Matrix<'_>, x: Operand<'_>, y:
                     if row < w.rows() {
                         let y = &mut y[token..];
                         let mut sums = if first_group == 0 { Sums::default() } else { read(y, row) };
-                        micro.tile(&weights[..count], tokens, &mut sums);
+                        micro.multiply(&weights[..count], tokens, &mut sums);
                         write(y, row, &sums);
                     }
                 }

@@ -1,9 +1,9 @@
-//! Micro-tiles by `smmla`: two tokens × 8 columns times two rows × 8 columns gives four products in
+//! Micro-kernel with `smmla`: two tokens × 8 columns times two rows × 8 columns gives four products in
 //! one register.
 
 use super::dot::{Codes, exact, start_of};
 use super::lanes::*;
-use super::panel::{Columns, Micro, Strips, Sums, TILE_TOKENS};
+use super::panel::{Columns, MICRO_TOKENS, Micro, Strips, Sums};
 use super::sets::Smmla;
 use std::arch::asm;
 
@@ -53,7 +53,7 @@ impl Micro for Smmla {
     }
 
     #[inline(always)]
-    fn tokens<'a>(x: [Columns<'a>; TILE_TOKENS], scratch: &'a mut [Group]) -> &'a [Group] {
+    fn tokens<'a>(x: [Columns<'a>; MICRO_TOKENS], scratch: &'a mut [Group]) -> &'a [Group] {
         let codes = x.map(|x| &x.codes[..scratch.len()]);
         let scales = x.map(|x| &x.scales[..scratch.len()]);
         for (index, group) in scratch.iter_mut().enumerate() {
@@ -72,16 +72,16 @@ impl Micro for Smmla {
     }
 
     #[inline(always)]
-    fn tile(self, weights: &[Weights], tokens: &[Group], sums: &mut Sums) {
+    fn multiply(self, weights: &[Weights], tokens: &[Group], sums: &mut Sums) {
         // SAFETY: `self` exists only where i8mm was detected.
-        unsafe { tile(weights, tokens, sums) }
+        unsafe { multiply(weights, tokens, sums) }
     }
 }
 
-/// See [`Micro::tile`].
+/// See [`Micro::multiply`].
 #[inline(never)]
 #[target_feature(enable = "i8mm")]
-pub fn tile(weights: &[Weights], tokens: &[Group], sums: &mut Sums) {
+pub fn multiply(weights: &[Weights], tokens: &[Group], sums: &mut Sums) {
     // [tokens / 2][rows / 2]
     let mut totals = [[splat(0.0); 4]; 2];
     for (sums, totals) in sums.as_chunks::<2>().0.iter().zip(&mut totals) {

@@ -9,11 +9,11 @@
 //! ```
 //! [`coded`](super::coded) turns them into codes.
 
+use super::blocks::{Block, Rounded, Rows, add_scaled, map};
 use super::decode::One;
 use super::dot::{Codes, Dot};
 use super::lanes::*;
 use super::panel::{self, Micro, Strips};
-use super::tiles::{Rounded, Rows, Tiles, add_scaled, map};
 use crate::activations::Operand;
 use pith_format::encoding::{Grouped, Tile};
 use std::marker::PhantomData;
@@ -52,7 +52,7 @@ impl<E: Coded, const PART: usize> Codes for Group<'_, E, PART> {
 #[derive(Clone, Copy)]
 pub struct Planes<E, D>(pub E, pub D);
 
-impl<E: Coded, D: Dot> Tiles for Planes<E, D>
+impl<E: Coded, D: Dot> Block for Planes<E, D>
 where
     Self: One,
 {

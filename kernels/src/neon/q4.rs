@@ -7,10 +7,10 @@
 //! Q4G64  8 lines a group; activations 0..32 meet the low nibbles, 32..64 the high ones
 //! ```
 
+use super::blocks::{Block, Rounded, Rows, add_scaled, map};
 use super::dot::{Codes, Dot};
 use super::lanes::*;
 use super::panel::{Grouped, Micro, Strips};
-use super::tiles::{Rounded, Rows, Tiles, add_scaled, map};
 use crate::activations::Operand;
 use pith_format::encoding::{Q4G64Tile, Q4Tile, Tile};
 
@@ -20,7 +20,7 @@ const OFFSET: i8 = 8;
 #[derive(Clone, Copy)]
 pub struct Q4<D>(pub D);
 
-impl<D: Dot> Tiles for Q4<D> {
+impl<D: Dot> Block for Q4<D> {
     const TOKENS: usize = D::TOKENS;
     const WHOLE_TOKENS: usize = D::WHOLE_TOKENS;
 
@@ -67,7 +67,7 @@ impl<D: Dot> Grouped for Q4<D> {
 #[derive(Clone, Copy)]
 pub struct Q4G64<D>(pub D);
 
-impl<D: Dot> Tiles for Q4G64<D> {
+impl<D: Dot> Block for Q4G64<D> {
     const TOKENS: usize = D::TOKENS;
     const WHOLE_TOKENS: usize = D::WHOLE_TOKENS;
 

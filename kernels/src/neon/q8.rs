@@ -1,10 +1,10 @@
 //! Q8: 16 lines of signed bytes, then the f16 scales of columns 0..32 and 32..64. Line `c` holds
 //! columns 4c..4c+4 of 16 rows.
 
+use super::blocks::{Block, Rounded, Rows, add_scaled, map};
 use super::dot::{Codes, Dot};
 use super::lanes::*;
 use super::panel::{Grouped, Micro, Strips};
-use super::tiles::{Rounded, Rows, Tiles, add_scaled, map};
 use crate::activations::Operand;
 use pith_format::encoding::{Q8Tile, Tile};
 
@@ -16,7 +16,7 @@ const GROUP_BYTES: usize = 512;
 #[derive(Clone, Copy)]
 pub struct Q8<D>(pub D);
 
-impl<D: Dot> Tiles for Q8<D> {
+impl<D: Dot> Block for Q8<D> {
     const TOKENS: usize = D::TOKENS;
     const WHOLE_TOKENS: usize = D::WHOLE_TOKENS;
 

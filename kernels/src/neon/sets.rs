@@ -1,10 +1,10 @@
 //! The sets of this folder: each multiplies a matrix of int8 codes by the method that suits the
 //! token count.
 
+use super::blocks;
 use super::dot::{Dot, Sdot};
 use super::panel::{self, Grouped};
 use super::smull::Smull;
-use super::tiles;
 use crate::activations::Operand;
 use pith_format::Matrix;
 use std::arch::is_aarch64_feature_detected;
@@ -21,7 +21,7 @@ pub trait Set: Copy + Send + Sync + 'static {
 
     /// See [`Kernels::mat_mul`](crate::Kernels::mat_mul). A token's results do not depend on the
     /// number of tokens, to the last bit.
-    fn mat_mul<E: Grouped>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]);
+    fn mat_mul<E: Grouped>(self, block: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]);
 }
 
 /// For every aarch64 core. The multiplier is the bottleneck, in 16 bits as in 8, so panels gain
@@ -37,8 +37,8 @@ impl Set for Plain {
         Smull
     }
 
-    fn mat_mul<E: Grouped>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
-        tiles::mat_mul(tiles, w, x, y);
+    fn mat_mul<E: Grouped>(self, block: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+        blocks::mat_mul(block, w, x, y);
     }
 }
 
@@ -64,10 +64,10 @@ impl Set for Dotprod {
         self.0
     }
 
-    fn mat_mul<E: Grouped>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+    fn mat_mul<E: Grouped>(self, block: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         match x.tokens() {
             Self::PANEL_TOKENS.. => panel::mat_mul::<E, _>(self.0, w, x, y),
-            _ => few_tokens(self.0, tiles, w, x, y),
+            _ => few_tokens(self.0, block, w, x, y),
         }
     }
 }
@@ -81,8 +81,8 @@ pub struct I8mm(Sdot, Smmla);
 pub struct Smmla(());
 
 impl I8mm {
-    /// Fewest tokens for which a panel pays. Lower than for [`Dotprod`], since its micro-tiles take
-    /// half the time.
+    /// Fewest tokens for which a panel pays. Lower than for [`Dotprod`], since its micro-kernel
+    /// takes half the time.
     const PANEL_TOKENS: usize = 8;
 
     /// Detects both features.
@@ -100,20 +100,20 @@ impl Set for I8mm {
         self.0
     }
 
-    fn mat_mul<E: Grouped>(self, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+    fn mat_mul<E: Grouped>(self, block: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         match x.tokens() {
             Self::PANEL_TOKENS.. => panel::mat_mul::<E, _>(self.1, w, x, y),
-            _ => few_tokens(self.0, tiles, w, x, y),
+            _ => few_tokens(self.0, block, w, x, y),
         }
     }
 }
 
-/// [`tiles::mat_mul`] compiled with the instruction that its sums use.
-fn few_tokens<E: Grouped>(_proof: Sdot, tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+/// [`blocks::mat_mul`] compiled with the instruction that its sums use.
+fn few_tokens<E: Grouped>(_proof: Sdot, block: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
     #[target_feature(enable = "dotprod")]
-    fn with_dotprod<E: Grouped>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
-        tiles::mat_mul(tiles, w, x, y);
+    fn with_dotprod<E: Grouped>(block: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+        blocks::mat_mul(block, w, x, y);
     }
     // SAFETY: a value of `Sdot` exists only where dotprod was detected.
-    unsafe { with_dotprod(tiles, w, x, y) }
+    unsafe { with_dotprod(block, w, x, y) }
 }

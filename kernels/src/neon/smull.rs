@@ -6,10 +6,10 @@
 //! byte     2 · 128 · 127 = 32512; a third would not fit
 //! ```
 
+use super::blocks::Rows;
 use super::decode::One;
 use super::dot::{Codes, Dot, Group, Halves, halves, written_out};
 use super::lanes::*;
-use super::tiles::Rows;
 use crate::activations::Operand;
 
 /// Products widened to 16 bits, on any core.

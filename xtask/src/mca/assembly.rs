@@ -127,7 +127,7 @@ _RNv5outer:                            // @_RNv5outer
 .LBB0_1:                               // =>This Loop Header: Depth=1
 \tmov\tx8, #3
 .LBB0_2:
-\t.loc\t2 92 9 // kernels/src/neon/dot.rs:92:9 @[ kernels/src/neon/q4.rs:82:24 @[ kernels/src/neon/tiles.rs:55:22 ] ]
+\t.loc\t2 92 9 // kernels/src/neon/dot.rs:92:9 @[ kernels/src/neon/q4.rs:82:24 @[ kernels/src/neon/blocks.rs:55:22 ] ]
 \t//APP
 \tsdot\tv1.4s, v2.16b, v3.4b[0]
 \t//NO_APP
@@ -156,7 +156,7 @@ _RNv5other:
         let expected = [
             ("kernels/src/neon/dot.rs", 92),
             ("kernels/src/neon/q4.rs", 82),
-            ("kernels/src/neon/tiles.rs", 55),
+            ("kernels/src/neon/blocks.rs", 55),
         ];
         assert_eq!(chain, expected);
         assert_eq!(list[1].instructions.len(), 1);

@@ -198,13 +198,13 @@ mod tests {
     use super::*;
 
     const SOURCE: &str = "\
-impl<D: Dot> Tiles for Q4<D> {
+impl<D: Dot> Block for Q4<D> {
     fn block() {
         one
     }
 }
 
-impl<D: Dot> Tiles for Q4G64<D> {
+impl<D: Dot> Block for Q4G64<D> {
     fn block() {
         two
     }
@@ -244,7 +244,7 @@ impl<D: Dot> Tiles for Q4G64<D> {
         assert_eq!(of_type("_RINvXs_4neon3dot4SdotINtB9_6PlanesNtNtB9_5coded7TernaryBM_E"), Some("ternary"));
         assert_eq!(of_type("_RINvNvXs_4neon3dot4SdotINtNtB9_2q49GenericBM_E"), None);
         assert_eq!(named("mat_vec_q4_g64"), Some("q4-g64"));
-        assert_eq!(named("impl Tiles for Q8"), Some("q8"));
+        assert_eq!(named("impl Block for Q8"), Some("q8"));
         assert_eq!(named("fn add_group"), None);
     }
 

@@ -12,13 +12,13 @@ pub type Rows = [F32x4; 4];
 pub const TOKENS: usize = 4;
 
 /// Multiplication of one block of 16 rows.
-pub trait Tiles: Copy {
+pub trait Block: Copy {
     /// Most tokens of one call, up to [`TOKENS`].
     const TOKENS: usize;
     /// Most tokens for which the sums of 16 rows fit the registers.
     const WHOLE_TOKENS: usize;
 
-    /// [`Tiles::block`] for one token, as a separate function.
+    /// [`Block::multiply`] for one token, as a separate function.
     fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows;
 
     /// `out[t][n] = Σ_c w[r,c] · x[t,c]` of rows `4·q..4·q + 4`, for each `q = quads[n]`; `bytes`
@@ -32,7 +32,7 @@ pub trait Tiles: Copy {
 
     /// All 16 rows, in two rounds where their sums do not fit the registers.
     #[inline(always)]
-    fn block<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
+    fn multiply<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
         if T <= Self::WHOLE_TOKENS {
             return self.quads(bytes, x, [0, 1, 2, 3]);
         }
@@ -47,7 +47,7 @@ pub trait Tiles: Copy {
 /// See [`Kernels::mat_mul`](crate::Kernels::mat_mul). A block stays in the L1 cache while all
 /// tokens pass.
 #[inline(always)]
-pub fn mat_mul<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
+pub fn mat_mul<E: Block>(block: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
     let (rows, tokens) = (w.rows(), x.tokens());
     x.assert_product(w, y);
     for block_index in 0..w.block_count() {
@@ -57,11 +57,11 @@ pub fn mat_mul<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut 
         while token < tokens {
             let out = &mut y[token..];
             token += match (tokens - token).min(E::TOKENS) {
-                4 => run::<E, 4>(tiles, bytes, x, token, rows, first_row, out),
-                3 => run::<E, 3>(tiles, bytes, x, token, rows, first_row, out),
-                2 => run::<E, 2>(tiles, bytes, x, token, rows, first_row, out),
+                4 => run::<E, 4>(block, bytes, x, token, rows, first_row, out),
+                3 => run::<E, 3>(block, bytes, x, token, rows, first_row, out),
+                2 => run::<E, 2>(block, bytes, x, token, rows, first_row, out),
                 _ => {
-                    let sums = tiles.one(bytes, x.token(token));
+                    let sums = block.one(bytes, x.token(token));
                     write([sums], rows, first_row, out)
                 }
             };
@@ -71,8 +71,8 @@ pub fn mat_mul<E: Tiles>(tiles: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut 
 
 /// Multiplies one block with `T` tokens from `token` on, the first of `out`. Returns `T`.
 #[inline(always)]
-fn run<E: Tiles, const T: usize>(
-    tiles: E,
+fn run<E: Block, const T: usize>(
+    block: E,
     bytes: &[u8],
     x: Operand<'_>,
     token: usize,
@@ -80,7 +80,7 @@ fn run<E: Tiles, const T: usize>(
     first_row: usize,
     out: &mut [&mut [f32]],
 ) -> usize {
-    let sums = tiles.block::<T>(bytes, std::array::from_fn(|offset| x.token(token + offset)));
+    let sums = block.multiply::<T>(bytes, std::array::from_fn(|offset| x.token(token + offset)));
     write(sums, rows, first_row, out)
 }
 
