@@ -28,7 +28,7 @@ pub enum ConvertError {
     /// The statistics cannot be made or read, or are of another model.
     #[error(transparent)]
     Statistics(#[from] StatisticsError),
-    /// A pass cannot do what the recipe asks of it.
+    /// A pass cannot follow the recipe.
     #[error(transparent)]
     Pass(PassError),
     /// Rounding would exceed the memory limit.

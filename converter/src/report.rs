@@ -34,7 +34,7 @@ pub struct TensorReport {
     /// Bytes in the file.
     pub bytes: u64,
     /// The source's codes were repacked without loss.
-    pub carried: bool,
+    pub repacked: bool,
     /// √(Σ(w − ŵ)² / Σw²) over the weights `w` of the source, if requested; `None` for tensors that
     /// are not matrices. For a head's residual matrix, the error of the sum of both.
     pub relative_error: Option<f64>,

@@ -17,7 +17,7 @@ fn stored(name: &str, tensor: &str) -> Vec<f32> {
 }
 
 fn carried(file: &Converted, id: TensorId) -> bool {
-    file.report.tensors.iter().find(|tensor| tensor.id == id).unwrap().carried
+    file.report.tensors.iter().find(|tensor| tensor.id == id).unwrap().repacked
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn apart(model: &Arc<Model>, folder: &Path) -> f32 {
     worst / largest
 }
 
-/// A file whose matrices carry the source's codes.
+/// A file whose matrices hold the source's codes.
 struct Kept {
     report: Report,
     model: Arc<Model>,
@@ -100,7 +100,7 @@ fn carried_codes_decode_to_the_very_weights() {
             let expected = values(&plain.index().matrix(plain.bytes(), id).unwrap());
             assert!(stored.encoding().bits_per_weight() <= widest.bits_per_weight(), "{name}: {id}");
             let report = kept.report.tensors.iter().find(|tensor| tensor.id == id).unwrap();
-            assert!(report.carried, "{name}: {id}");
+            assert!(report.repacked, "{name}: {id}");
             for (found, expected) in values(&stored).into_iter().zip(expected) {
                 let bound = if exact { 0.0 } else { expected.abs() / 2048.0 };
                 // A code of −128, which no encoding has, becomes −127.

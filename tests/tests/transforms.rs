@@ -123,7 +123,7 @@ fn scaled_models_give_the_same_logits() {
     }
 }
 
-/// Carried codes are decoded first.
+/// The source's codes are decoded first.
 #[test]
 fn quantized_checkpoints_are_rotated() {
     for name in ["gptq_asym", "awq", "packed_4bit"] {

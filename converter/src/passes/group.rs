@@ -63,7 +63,7 @@ pub(crate) struct Member {
     /// The rounded weights.
     pub(crate) levels: Option<Rounded>,
     /// The levels are the checkpoint's own codes.
-    pub(crate) carried: bool,
+    pub(crate) repacked: bool,
 }
 
 /// Rows of codes and scales as a checkpoint stores them.

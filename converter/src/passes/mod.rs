@@ -8,7 +8,6 @@
 //! To add a pass: a file here with a `Pass`, and its place in the order of `pipeline/prepare.rs`.
 
 pub(crate) mod awq;
-pub(crate) mod carry;
 mod change;
 mod error;
 pub mod gptq;
@@ -19,6 +18,7 @@ pub mod nearest;
 pub(crate) mod outline;
 mod pass;
 pub(crate) mod quantize;
+pub(crate) mod repack;
 pub(crate) mod residual;
 mod rotation;
 mod rounded;

@@ -23,7 +23,7 @@ pub(crate) struct Planned {
     /// The quantizer; `None`: nearest level, by the weights alone.
     pub(crate) quantizer: Option<Quantizer>,
     /// The source's codes can be repacked without loss, as long as no pass changes the weights.
-    pub(crate) may_carry: bool,
+    pub(crate) may_repack: bool,
 }
 
 impl Outline {
@@ -55,7 +55,7 @@ impl Outline {
 
 impl Planned {
     fn of(source: Binding) -> Self {
-        Self { id: source.id, source, encoding: None, quantizer: None, may_carry: false }
+        Self { id: source.id, source, encoding: None, quantizer: None, may_repack: false }
     }
 
     pub(crate) fn is_matrix(&self) -> bool {

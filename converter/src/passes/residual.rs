@@ -3,7 +3,7 @@
 use pith_format::{Encoding, Role, TILE_ROWS, TensorId, encode_block};
 use rayon::prelude::*;
 
-use super::carry::carry;
+use super::repack::repack;
 use super::{Group, Member, Outline, Pass, PassError, PassReport, Planned};
 use crate::checkpoint::Checkpoint;
 use crate::statistics::Statistics;
@@ -36,7 +36,7 @@ impl Pass for Residual {
         let mut report = PassReport::default();
         for member in group.members.iter_mut().filter(|member| member.id.role == Role::HeadResidual) {
             let rounded = match member.codes.take() {
-                Some(codes) => carry(&codes, self.first, &member.weights, member.cols).values(member.cols),
+                Some(codes) => repack(&codes, self.first, &member.weights, member.cols).values(member.cols),
                 None => nearest_values(self.first, member),
             };
             member.base = Some(rounded);

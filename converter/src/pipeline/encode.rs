@@ -99,7 +99,7 @@ pub(crate) fn deviation(member: &Member, encoding: Encoding, encoded: &Encoded) 
 
 /// Checks that every value stored as f16 is within its range.
 fn check_range(member: &Member, encoding: Encoding) -> Result<(), ConvertError> {
-    if encoding == Encoding::F32 || member.carried {
+    if encoding == Encoding::F32 || member.repacked {
         return Ok(());
     }
     let Some(at) = member.weights.par_iter().position_first(|weight| weight.abs() > F16_MAX) else {

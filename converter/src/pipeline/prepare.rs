@@ -12,10 +12,10 @@ use crate::checkpoint::{Checkpoint, SourceKind, SourceType};
 use crate::error::ConvertError;
 use crate::identity::identity_of;
 use crate::passes::awq::Awq;
-use crate::passes::carry::{self, Carry};
 use crate::passes::gptq::Feedback;
 use crate::passes::hadamard::Hadamard;
 use crate::passes::quantize::quantizers;
+use crate::passes::repack::{self, Repack};
 use crate::passes::residual::Residual;
 use crate::passes::{Outline, Pass, PassError};
 use crate::recipe::{HeadEncoding, Quantizer, Recipe, Transform};
@@ -114,7 +114,7 @@ fn rounding_passes(recipe: &Recipe) -> Vec<Box<dyn Pass>> {
         .head
         .and_then(|HeadEncoding { first, residual }| Some(Residual { first, encoding: residual? }));
     let residual = residual.map(|residual| Box::new(residual) as Box<dyn Pass>);
-    residual.into_iter().chain([Box::new(Carry) as Box<dyn Pass>]).chain(quantizers()).collect()
+    residual.into_iter().chain([Box::new(Repack) as Box<dyn Pass>]).chain(quantizers()).collect()
 }
 
 /// Sets the encoding and the quantizer of every matrix, by the recipe.
@@ -122,7 +122,7 @@ fn choose_encodings(outline: &mut Outline, recipe: &Recipe) {
     let tied_head = outline.model.tied_head;
     for tensor in outline.tensors.iter_mut().filter(|tensor| tensor.is_matrix()) {
         let encoding = recipe.encoding(tensor.id, tensor.source.kept(), tied_head);
-        tensor.may_carry = tensor.source.is_carried(encoding);
+        tensor.may_repack = tensor.source.is_repacked(encoding);
         tensor.encoding = Some(encoding);
         tensor.quantizer = Some(recipe.quantizer(tensor.id));
     }
@@ -132,7 +132,7 @@ fn choose_encodings(outline: &mut Outline, recipe: &Recipe) {
 fn warnings_of(outline: &Outline, recipe: &Recipe) -> Vec<String> {
     let encoded = outline.tensors.iter().filter_map(|tensor| Some((&tensor.source, tensor.encoding?)));
     match recipe.transform {
-        None => carry::warnings(encoded),
+        None => repack::warnings(encoded),
         Some(transform) if outline.tensors.iter().any(|tensor| tensor.source.survey.is_some()) => {
             let name = transform.name();
             vec![format!("the codes of quantized matrices are decoded, changed by {name} and rounded again")]

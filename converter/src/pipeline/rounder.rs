@@ -63,7 +63,7 @@ impl<'a> Rounder<'a> {
                 base: None,
                 codes: None,
                 levels: None,
-                carried: false,
+                repacked: false,
             };
             let mut group = Group { input, input_scales: None, members: vec![member] };
             for pass in &self.passes {

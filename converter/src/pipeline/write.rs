@@ -33,7 +33,7 @@ pub(super) fn write_tensors(
     if let Some(blob) = &prepared.vocabulary.tokenizer {
         let (id, bytes) = (TensorId::model(Role::Tokenizer), blob.len() as u64);
         writer.write(id, blob)?;
-        tensors.push(TensorReport { id, encoding: None, bytes, carried: false, relative_error: None });
+        tensors.push(TensorReport { id, encoding: None, bytes, repacked: false, relative_error: None });
     }
     let reports = vec![PassReport::default(); prepared.passes.len()];
     let mut run = Run { prepared, statistics, measure, progress, reports, waiting: HashMap::new() };
@@ -54,7 +54,7 @@ pub(super) fn write_tensors(
 /// Some rows of a tensor, ready to be written.
 struct Band {
     content: Content,
-    carried: bool,
+    repacked: bool,
     deviation: Deviation,
 }
 
@@ -108,7 +108,7 @@ impl Run<'_> {
                 rows
             }
         };
-        let (mut bytes, mut carried, mut deviation) = (0, false, Deviation::default());
+        let (mut bytes, mut repacked, mut deviation) = (0, false, Deviation::default());
         for first in (0..rows).step_by(band_rows) {
             let band = match self.waiting.remove(&planned.id) {
                 Some(encoded) => encoded,
@@ -121,11 +121,11 @@ impl Run<'_> {
                 }
             };
             bytes += band.content.write(planned.id, writer)?;
-            carried |= band.carried;
+            repacked |= band.repacked;
             deviation = deviation.add(band.deviation);
         }
         let relative_error = (self.measure && planned.is_matrix()).then(|| deviation.relative());
-        Ok(TensorReport { id: planned.id, encoding: planned.encoding, bytes, carried, relative_error })
+        Ok(TensorReport { id: planned.id, encoding: planned.encoding, bytes, repacked, relative_error })
     }
 
     /// Applies the passes to all matrices that read the same input as `first`.
@@ -158,7 +158,7 @@ impl Run<'_> {
             let stored = read_rows(checkpoint, source, rows.clone())?;
             weights = decode_rows(source, first_row, &stored)?;
             let row_bytes = source.row_bytes();
-            codes = planned.may_carry.then_some(Codes { dtype: source.dtype, row_bytes, bytes: stored });
+            codes = planned.may_repack.then_some(Codes { dtype: source.dtype, row_bytes, bytes: stored });
         } else {
             weights.extend(read_vector(checkpoint, source)?);
         }
@@ -177,7 +177,7 @@ impl Run<'_> {
             base: None,
             codes,
             levels: None,
-            carried: false,
+            repacked: false,
         })
     }
 
@@ -201,11 +201,11 @@ impl Run<'_> {
         let Some(encoding) = member.encoding else {
             let bytes = member.weights.iter().flat_map(|value| value.to_le_bytes()).collect();
             let content = Content::Vector(bytes);
-            return Ok(Band { content, carried: false, deviation: Deviation::default() });
+            return Ok(Band { content, repacked: false, deviation: Deviation::default() });
         };
         let encoded = encode(&member, encoding)?;
         let measured = self.measure.then(|| deviation(&member, encoding, &encoded));
         let content = Content::Matrix(encoded);
-        Ok(Band { content, carried: member.carried, deviation: measured.unwrap_or_default() })
+        Ok(Band { content, repacked: member.repacked, deviation: measured.unwrap_or_default() })
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Rule {
 pub(crate) enum Presence {
     /// Always.
     Required,
-    /// It may; the runtime looks at what the file holds.
+    /// Optional; the runtime checks whether the file holds it.
     Optional,
     /// Required if this flag of `config.json` is set, or is missing and the second value is true;
     /// otherwise forbidden.

@@ -16,10 +16,11 @@ const GROUP: usize = 32;
 
 /// Repacks the checkpoint's codes where the file's encoding holds them and no pass has changed the
 /// weights.
-pub(crate) struct Carry;
+pub(crate) struct Repack;
 
-impl Pass for Carry {
+impl Pass for Repack {
     fn name(&self) -> &'static str {
+        // As in the provenance of existing files.
         "carry"
     }
 
@@ -27,12 +28,12 @@ impl Pass for Carry {
         let mut report = PassReport::default();
         for member in &mut group.members {
             let (Some(codes), Some(encoding)) = (member.codes.take(), member.encoding) else { continue };
-            let mut levels = carry(&codes, encoding, &member.weights, member.cols);
+            let mut levels = repack(&codes, encoding, &member.weights, member.cols);
             if let Some(mask) = &member.mask {
                 levels.clear(mask, member.cols);
             }
             member.levels = Some(levels);
-            member.carried = true;
+            member.repacked = true;
             report.members += 1;
         }
         Ok(report)
@@ -41,7 +42,7 @@ impl Pass for Carry {
 
 /// Repacks rows of codes in an encoding that holds them. A block of 16 rows with a code that the
 /// encoding lacks (−128, which ggml never writes) is rounded again from its weights.
-pub(super) fn carry(codes: &Codes, encoding: Encoding, weights: &[f32], cols: usize) -> Rounded {
+pub(super) fn repack(codes: &Codes, encoding: Encoding, weights: &[f32], cols: usize) -> Rounded {
     let mut out = Rounded::new(encoding, weights.len() / cols, cols);
     let grouped = out.grouped();
     let (stride, group_cols) = (out.stride, grouped.group_cols);
@@ -74,7 +75,7 @@ pub(super) fn carry(codes: &Codes, encoding: Encoding, weights: &[f32], cols: us
 impl Binding {
     /// Whether the source's codes and scales are repacked without loss, not decoded and rounded
     /// again.
-    pub(crate) fn is_carried(&self, encoding: Encoding) -> bool {
+    pub(crate) fn is_repacked(&self, encoding: Encoding) -> bool {
         let Some(grouped) = encoding.grouped().filter(|_| self.offset == 0.0) else { return false };
         match self.dtype {
             SourceType::Q4_0 => encoding == Encoding::Q4,
@@ -91,7 +92,7 @@ impl Binding {
             SourceType::F32 => Some(Encoding::F32),
             SourceType::F16 => Some(Encoding::F16),
             _ => {
-                let fitting = Encoding::ALL.iter().copied().filter(|&encoding| self.is_carried(encoding));
+                let fitting = Encoding::ALL.iter().copied().filter(|&encoding| self.is_repacked(encoding));
                 fitting.min_by(|one, other| one.bits_per_weight().total_cmp(&other.bits_per_weight()))
             }
         }
@@ -103,7 +104,7 @@ pub(crate) fn warnings<'a>(matrices: impl Iterator<Item = (&'a Binding, Encoding
     let (mut rounded, mut inexact, mut clipped) = (Vec::new(), Vec::new(), Vec::new());
     for (binding, encoding) in matrices {
         let Some(survey) = binding.survey.as_ref().filter(|_| encoding.grouped().is_some()) else { continue };
-        if !binding.is_carried(encoding) {
+        if !binding.is_repacked(encoding) {
             rounded.push((binding, survey, encoding));
             continue;
         }
@@ -189,11 +190,11 @@ mod tests {
     }
 
     /// Values of stored rows after the repack, and before it.
-    fn carried(bytes: Vec<u8>) -> (Vec<f32>, Vec<f32>) {
+    fn repacked(bytes: Vec<u8>) -> (Vec<f32>, Vec<f32>) {
         let mut weights = vec![0.0; 3 * COLS];
         SourceType::Q8_0.decode(&bytes, &mut weights).unwrap();
         let codes = Codes { dtype: SourceType::Q8_0, row_bytes: COLS / 32 * 34, bytes };
-        let levels = carry(&codes, Encoding::Q8, &weights, COLS);
+        let levels = repack(&codes, Encoding::Q8, &weights, COLS);
         let mut tiles = vec![0; levels.bytes()];
         levels.pack(&mut tiles);
         let matrix = Matrix::new(Encoding::Q8, 3, COLS, &tiles).unwrap();
@@ -203,8 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn carried_blocks_keep_every_value() {
-        let (found, expected) = carried(q8_0());
+    fn repacked_blocks_keep_every_value() {
+        let (found, expected) = repacked(q8_0());
         assert_eq!(found, expected);
     }
 
@@ -212,7 +213,7 @@ mod tests {
     fn a_code_that_q8_lacks_is_rounded() {
         let mut stored = q8_0();
         stored[2] = -128i8 as u8;
-        let (found, expected) = carried(stored);
+        let (found, expected) = repacked(stored);
         for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
             let scale = (index / 32 + 1) as f32 / 64.0;
             assert!((found - expected).abs() <= 0.51 * scale * 128.0 / 127.0, "{index}: {found}, {expected}");
