@@ -1,5 +1,6 @@
 //! Attention with micro-kernels of registers of 8 floats: six queries × 16 positions of scores, or
-//! × 16 dimensions of mixes. The 12 sums hide the latency of additions; eight loads feed 12 products.
+//! × 16 dimensions of mixes. The 12 sums hide the latency of additions; eight loads feed 12
+//! products.
 
 use super::memory::{
     fetch, load_codes, load_floats, load_halves, max_lanes, padded, store_floats, sum_lanes,

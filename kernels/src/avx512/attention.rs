@@ -1,5 +1,5 @@
-//! Attention with micro-kernels of registers of 16 floats: six queries × 64 positions of scores,
-//! or × 64 dimensions of mixes. The 24 sums hide the latency of additions; ten loads feed 24 products.
+//! Attention with micro-kernels of registers of 16 floats: six queries × 64 positions of scores, or
+//! × 64 dimensions of mixes. The 24 sums hide the latency of additions; ten loads feed 24 products.
 
 use super::memory::{load, load_codes, load_f16, store};
 use super::{Avx512, kv4};

@@ -1,5 +1,5 @@
-//! Micro-kernel with `smmla`: two tokens × 8 columns times two rows × 8 columns gives four products in
-//! one register.
+//! Micro-kernel with `smmla`: two tokens × 8 columns times two rows × 8 columns gives four products
+//! in one register.
 
 use super::dot::{Codes, exact, start_of};
 use super::lanes::*;
