@@ -23,6 +23,7 @@ mod avx512;
 mod avxvnni;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
+mod ceiling;
 #[cfg(target_arch = "x86_64")]
 mod coded;
 mod kv;

@@ -4,11 +4,9 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use crate::ceiling::{Line, MultiplyLoop};
 #[cfg(target_arch = "x86_64")]
 use crate::{avx2, avx512};
-
-/// 64 bytes: the unit of memory transfers.
-pub(crate) type Line = [u8; 64];
 
 /// Lines that a thread reads of each stream between two looks at the clock.
 const CHUNK_LINES: usize = 1 << 12;
@@ -76,10 +74,6 @@ pub fn int8_peak(threads: usize, duration: Duration) -> Option<Peak> {
 
 /// Iterations of a multiply loop between two looks at the clock.
 const TURNS: u64 = 20_000;
-
-/// An instruction, and a loop of the given number of iterations that returns the count of its
-/// multiplications.
-pub(crate) type MultiplyLoop = (&'static str, fn(u64) -> u64);
 
 fn multiply_loop() -> Option<MultiplyLoop> {
     #[cfg(target_arch = "x86_64")]

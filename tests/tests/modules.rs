@@ -10,6 +10,7 @@ const CRATES: &[&str] = &[
     "format",
     "tokenizer",
     "meter",
+    "kernels",
     "boards",
     "runtime",
     "eval",
@@ -26,7 +27,7 @@ struct Crate {
     modules: BTreeMap<Vec<String>, Module>,
 }
 
-/// Contents of a module's file.
+/// Contents of a module.
 #[derive(Default)]
 struct Module {
     /// Paths in its code, split at `::`.
@@ -47,8 +48,8 @@ impl Crate {
                     folders.push((entry, inner));
                 } else if entry.extension().is_some_and(|extension| extension == "rs") && name != "tests" {
                     let is_parent = matches!(name.as_str(), "mod" | "lib" | "main");
-                    let module = Module::parse(&fs::read_to_string(&entry).unwrap());
-                    modules.insert(if is_parent { path.clone() } else { inner }, module);
+                    let path = if is_parent { path.clone() } else { inner };
+                    parse(&fs::read_to_string(&entry).unwrap(), path, &mut modules);
                 }
             }
         }
@@ -128,12 +129,39 @@ impl Crate {
     }
 }
 
+/// Adds the module in a file's text, and the modules that it holds as `mod name { … }`.
+fn parse(text: &str, path: Vec<String>, modules: &mut BTreeMap<Vec<String>, Module>) {
+    // Tests at the foot of a file may name any module.
+    let text = text.split("#[cfg(test)]\nmod tests {").next().expect("the part before the first split");
+    let code: Vec<&str> = text.lines().map(|line| line.split("//").next().expect("as above")).collect();
+    split(&code, path, modules);
+}
+
+/// [`parse`] of lines without comments. rustfmt indents the brace that closes a module like the line
+/// that opens it.
+fn split(lines: &[&str], path: Vec<String>, modules: &mut BTreeMap<Vec<String>, Module>) {
+    let mut own = Vec::new();
+    let mut lines = lines.iter().copied();
+    while let Some(line) = lines.next() {
+        let Some(name) = inline_module(line) else {
+            own.push(line);
+            continue;
+        };
+        let end = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
+        let body: Vec<&str> = lines.by_ref().take_while(|line| line.trim_end() != end).collect();
+        split(&body, [path.as_slice(), &[name.to_string()]].concat(), modules);
+    }
+    modules.insert(path, Module::parse(&own.join("\n")));
+}
+
+/// Name of the module whose body begins behind this line.
+fn inline_module(line: &str) -> Option<&str> {
+    let (visibility, name) = line.trim().strip_suffix(" {")?.rsplit_once("mod ")?;
+    (visibility.is_empty() || visibility.starts_with("pub")).then_some(name)
+}
+
 impl Module {
-    fn parse(text: &str) -> Self {
-        // Tests at the foot of a file may name any module.
-        let text = text.split("#[cfg(test)]\nmod tests {").next().expect("the part before the first split");
-        let code: Vec<&str> = text.lines().map(|line| line.split("//").next().expect("as above")).collect();
-        let code = code.join("\n");
+    fn parse(code: &str) -> Self {
         let mut module = Self::default();
         for (at, _) in code.match_indices("use ") {
             let starts_item = code[..at].rsplit('\n').next().is_none_or(|line| {
@@ -235,4 +263,13 @@ fn rings_are_found() {
     let found = rings();
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].contains("a names crate::c"), "{found:?}");
+    // By a module inside a file.
+    put("b/inner.rs", "pub struct Two;\n");
+    put("a.rs", "pub(crate) mod d {\n    fn f() {\n        super::super::c::g()\n    }\n}\n");
+    put("c.rs", "use super::a::d;\n");
+    let found = rings();
+    assert_eq!(found.len(), 1, "{found:?}");
+    for example in ["a::d names super::super::c::g", "c names super::a::d"] {
+        assert!(found[0].contains(example), "{found:?}");
+    }
 }

@@ -5,6 +5,7 @@
 use super::memory::{
     fetch, load_codes, load_floats, load_halves, max_lanes, padded, store_floats, sum_lanes,
 };
+use super::shuffle::transposed;
 use super::{Avx2, kv4};
 use crate::attention::{ATTENTION_SPAN, EXP2_COEFFICIENTS, InnerLoops, ROWS, STEP};
 use crate::{KV4_BYTES, KV4_GROUP, KvRows};
@@ -170,29 +171,6 @@ macro_rules! widening {
 widening!(transpose_f32, widen_f32, f32, 0.0, load_floats);
 widening!(transpose_f16, widen_f16, f16, f16::ZERO, load_halves);
 widening!(transpose_q8, widen_q8, i8, 0, load_codes);
-
-/// Transposes 8 × 8.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn transposed(rows: [__m256; 8]) -> [__m256; 8] {
-    let (mut pairs, mut quads, mut out) = (rows, rows, rows);
-    for i in (0..8).step_by(2) {
-        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
-    }
-    // quads[4i + c]: column c of each half, of rows 4i … 4i + 3.
-    for i in (0..8).step_by(4) {
-        quads[i] = _mm256_shuffle_ps::<0x44>(pairs[i], pairs[i + 2]);
-        quads[i + 1] = _mm256_shuffle_ps::<0xee>(pairs[i], pairs[i + 2]);
-        quads[i + 2] = _mm256_shuffle_ps::<0x44>(pairs[i + 1], pairs[i + 3]);
-        quads[i + 3] = _mm256_shuffle_ps::<0xee>(pairs[i + 1], pairs[i + 3]);
-    }
-    for c in 0..4 {
-        out[c] = _mm256_permute2f128_ps::<0x20>(quads[c], quads[c + 4]);
-        out[c + 4] = _mm256_permute2f128_ps::<0x31>(quads[c], quads[c + 4]);
-    }
-    out
-}
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn scores(

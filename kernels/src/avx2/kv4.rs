@@ -1,7 +1,7 @@
 //! Keys and values in 4 bits: codes are looked up in a table of byte levels, which fits a register.
 
-use super::attention::transposed;
 use super::memory::{load_kv4, load_levels, store_floats, widen_half};
+use super::shuffle::transposed;
 use crate::attention::STEP;
 use crate::{KV4_BYTES, KV4_GROUP, KV4_LEVELS};
 use half::f16;

@@ -15,6 +15,7 @@ pub(crate) mod probe;
 pub mod q4;
 mod q8;
 mod quantize;
+mod shuffle;
 
 pub use memory::{prefetch, prefetch_ahead, prefetch_behind};
 

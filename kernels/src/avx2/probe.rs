@@ -2,7 +2,7 @@
 
 use super::Avx2;
 use super::memory::load_bytes;
-use crate::probe::{Line, MultiplyLoop};
+use crate::ceiling::{Line, MultiplyLoop};
 use std::arch::x86_64::*;
 use std::hint::black_box;
 

@@ -2,6 +2,7 @@
 //! × 64 dimensions of mixes. The 24 sums hide the latency of additions; ten loads feed 24 products.
 
 use super::memory::{load, load_codes, load_f16, store};
+use super::shuffle::transposed;
 use super::{Avx512, kv4};
 use crate::attention::{ATTENTION_SPAN, EXP2_COEFFICIENTS, InnerLoops, ROWS, STEP};
 use crate::avx2::fetch;
@@ -175,38 +176,6 @@ macro_rules! widening {
 widening!(transpose_f32, widen_f32, f32, 0.0, load);
 widening!(transpose_f16, widen_f16, f16, f16::ZERO, load_f16);
 widening!(transpose_q8, widen_q8, i8, 0, load_codes);
-
-/// Transposes 16 × 16.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub fn transposed(rows: [__m512; 16]) -> [__m512; 16] {
-    let (mut pairs, mut quads, mut out) = (rows, rows, rows);
-    for i in (0..16).step_by(2) {
-        pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
-    }
-    // quads[4i + c]: column c of each quarter, of rows 4i … 4i + 3.
-    for i in (0..16).step_by(4) {
-        let (a, b) = (_mm512_castps_pd(pairs[i]), _mm512_castps_pd(pairs[i + 2]));
-        quads[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-        quads[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-        let (a, b) = (_mm512_castps_pd(pairs[i + 1]), _mm512_castps_pd(pairs[i + 3]));
-        quads[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-        quads[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-    }
-    for c in 0..4 {
-        // Quarters 0 and 2, quarters 1 and 3, of rows 0 … 7 and of rows 8 … 15.
-        let even = _mm512_shuffle_f32x4::<0x88>(quads[c], quads[c + 4]);
-        let odd = _mm512_shuffle_f32x4::<0xdd>(quads[c], quads[c + 4]);
-        let even_below = _mm512_shuffle_f32x4::<0x88>(quads[c + 8], quads[c + 12]);
-        let odd_below = _mm512_shuffle_f32x4::<0xdd>(quads[c + 8], quads[c + 12]);
-        out[c] = _mm512_shuffle_f32x4::<0x88>(even, even_below);
-        out[c + 4] = _mm512_shuffle_f32x4::<0x88>(odd, odd_below);
-        out[c + 8] = _mm512_shuffle_f32x4::<0xdd>(even, even_below);
-        out[c + 12] = _mm512_shuffle_f32x4::<0xdd>(odd, odd_below);
-    }
-    out
-}
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn scores(

@@ -2,9 +2,8 @@
 //! beforehand, and each lane's code selects its level: a group of 32 values takes two `vpermps`.
 //! Any 16 levels cost the same.
 
-use super::attention::transposed;
-use super::memory::{load, load_nibbles, store};
-use super::rows::{fetch_rows, quarter_sums, row_sums};
+use super::memory::{fetch_rows, load, load_nibbles, store};
+use super::shuffle::{quarter_sums, row_sums, transposed};
 use crate::attention::{ATTENTION_SPAN, STEP};
 use crate::avx2::memory::widen_half;
 use crate::kv::KV4_FLOATS;

@@ -1,6 +1,8 @@
-//! Loads and stores of whole registers. Argument types fix the length accessed, which makes them
-//! safe.
+//! Loads and stores of whole registers, and prefetches of rows. Argument types fix the length
+//! accessed, which makes them safe.
 
+use crate::KvRows;
+use crate::avx2::fetch;
 use crate::blocks::Sums;
 use half::f16;
 use pith_format::TILE_ROWS;
@@ -129,4 +131,11 @@ pub fn load_codes(codes: &[i8; 16]) -> __m512 {
 pub fn store(from: __m512, to: &mut [f32; 16]) {
     // SAFETY: the reference covers the 64 bytes written; no alignment is asked for.
     unsafe { _mm512_storeu_ps(to.as_mut_ptr(), from) }
+}
+
+/// Prefetches up to four rows from `first` on.
+#[inline]
+pub fn fetch_rows(rows: KvRows<'_>, first: usize) {
+    let end = rows.positions();
+    fetch(rows.slice(first.min(end)..(first + 4).min(end)));
 }

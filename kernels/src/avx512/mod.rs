@@ -17,6 +17,7 @@ mod q4;
 mod q8;
 mod quantize;
 mod rows;
+mod shuffle;
 
 use crate::activations::Operand;
 use crate::attention::InnerLoops;

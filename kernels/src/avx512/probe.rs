@@ -3,7 +3,7 @@
 use super::Avx512;
 use super::memory::load_line;
 use crate::avx2::probe::prefetch;
-use crate::probe::{Line, MultiplyLoop};
+use crate::ceiling::{Line, MultiplyLoop};
 use std::arch::x86_64::*;
 use std::hint::black_box;
 

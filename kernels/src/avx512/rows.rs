@@ -1,10 +1,10 @@
 //! Attention of few tokens: reads keys and values in place; each row serves up to six queries.
 
-use super::memory::{load, load_codes, load_f16, store};
+use super::memory::{fetch_rows, load, load_codes, load_f16, store};
+use super::shuffle::{quarter_sums, row_sums};
 use super::{Avx512, kv4};
 use crate::KvRows;
 use crate::attention::{ATTENTION_SPAN, Rows, STEP};
-use crate::avx2::fetch;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::arch::x86_64::*;
@@ -75,13 +75,6 @@ fn mix(
             kv4::mix(weights, start, (codes, scales), ahead, head_dim, mixed);
         }
     }
-}
-
-/// Prefetches up to four rows from `first` on.
-#[inline]
-pub fn fetch_rows(rows: KvRows<'_>, first: usize) {
-    let end = rows.positions();
-    fetch(rows.slice(first.min(end)..(first + 4).min(end)));
 }
 
 /// Multiplies every position's score or weight by its row's scale.
@@ -323,25 +316,3 @@ rows_of!(
     i8,
     load_codes
 );
-
-/// Quarter `i` of the result: the sums of quarter `i` of each of the four registers.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub fn quarter_sums(rows: [__m512; 4]) -> __m512 {
-    let pair = |a: __m512, b: __m512| {
-        _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)))
-    };
-    let (a, b) = (pair(rows[0], rows[1]), pair(rows[2], rows[3]));
-    let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
-    _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high))
-}
-
-/// Sums over the quarters of each register, register after register.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub fn row_sums(quads: [__m512; 4]) -> __m512 {
-    let halves = |a: __m512, b: __m512| {
-        _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b))
-    };
-    halves(halves(quads[0], quads[1]), halves(quads[2], quads[3]))
-}

@@ -1,12 +1,9 @@
 //! Scores and mix: queries against the keys and values of one head, four queries per read.
 
-use super::kv4;
+use super::kv4::{self, CHUNK, QUERIES};
 use super::lanes::*;
 use crate::KvRows;
 use half::f16;
-
-/// Queries that share one read of a key or value: as many as the registers hold.
-pub const QUERIES: usize = 4;
 
 /// See [`Kernels::scores`](crate::Kernels::scores).
 pub fn scores(queries: &[f32], keys: KvRows<'_>, scale: f32, out: &mut [f32]) {
@@ -175,9 +172,6 @@ fn dots<V: Value, const Q: usize, const P: usize>(queries: [&[f32]; Q], keys: [&
     }
     dots
 }
-
-/// Positions whose values stay in the L1 cache while all dimensions pass.
-pub const CHUNK: usize = 64;
 
 fn blend<V: Value>(weights: &[f32], values: &Rows<'_, V>, out: &mut [f32]) {
     let positions = values.positions();

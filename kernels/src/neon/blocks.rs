@@ -1,12 +1,14 @@
 //! Products of a matrix in any encoding and any number of tokens.
 
-use super::dot::Group;
 use super::lanes::*;
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use pith_format::{Matrix, TILE_ROWS};
 
 /// Sums of 16 rows.
 pub type Rows = [F32x4; 4];
+
+/// The activations of 32 columns, −127 ..= 127.
+pub type Group<'a> = &'a [i8; ACTIVATION_GROUP];
 
 /// Most tokens that share one read of a row block.
 pub const TOKENS: usize = 4;

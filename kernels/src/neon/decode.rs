@@ -1,25 +1,17 @@
-//! One row block times one token, where decode spends its time. Each encoding and set has its own
-//! function, so that it can be found in the assembly.
+//! One row block times one token, where decode spends its time. Each integer encoding and set
+//! has its own function, so that it can be found in the assembly. Those of floats, the same in every
+//! set, are in [`float`](super::float).
 //!
 //! No software prefetch: a band is one stream of lines in order, which the hardware prefetchers
 //! follow.
 
 use super::blocks::Rows;
 use super::coded::{Q2, Q3, Q4NL, Q5, Q6, Ternary};
-use super::dot::Sdot;
+use super::dot::{One, Sdot};
 use super::planes::Planes;
 use super::q4::{Q4, Q4G64};
 use super::q8::Q8;
 use crate::activations::Operand;
-
-/// The functions of one encoding.
-pub trait One {
-    /// For every aarch64 core.
-    fn plain(bytes: &[u8], x: Operand<'_>) -> Rows;
-
-    /// With `sdot`.
-    fn dotprod(sdot: Sdot, bytes: &[u8], x: Operand<'_>) -> Rows;
-}
 
 /// Declares both functions of each encoding from their name, the encoding's type and a value of it.
 macro_rules! functions {
@@ -83,27 +75,4 @@ functions! {
     q3: Planes<Q3, D> = |dot| Planes(Q3, dot);
     q2: Planes<Q2, D> = |dot| Planes(Q2, dot);
     ternary: Planes<Ternary, D> = |dot| Planes(Ternary, dot);
-}
-
-/// Floats, the same in every set.
-pub mod float {
-    use super::super::{
-        blocks::{Block, Rows},
-        float,
-    };
-    use crate::activations::Operand;
-
-    /// F32.
-    #[inline(never)]
-    pub fn f32(bytes: &[u8], x: Operand<'_>) -> Rows {
-        let [rows] = float::F32.multiply(bytes, [x]);
-        rows
-    }
-
-    /// F16.
-    #[inline(never)]
-    pub fn f16(bytes: &[u8], x: Operand<'_>) -> Rows {
-        let [rows] = float::F16.multiply(bytes, [x]);
-        rows
-    }
 }

@@ -4,10 +4,9 @@
 //! `sdot` multiplies and sums the four bytes of a row in one instruction;
 //! [`Smull`](super::smull::Smull) is for cores without it.
 
-use super::blocks::{Rows, TOKENS, map};
-use super::decode::One;
+use super::blocks::{Group, Rows, TOKENS, map};
 use super::lanes::*;
-use crate::activations::{ACTIVATION_GROUP, Operand};
+use crate::activations::Operand;
 use std::arch::asm;
 
 /// An unrolled loop. The compiler may keep a short loop rolled, with the sums in memory.
@@ -37,9 +36,6 @@ pub trait Codes: Copy {
         if Self::OFFSET == 0 { codes } else { codes.map(|codes| sub_i8(codes, splat_i8(Self::OFFSET))) }
     }
 }
-
-/// The activations of 32 columns, −127 ..= 127.
-pub type Group<'a> = &'a [i8; ACTIVATION_GROUP];
 
 /// A way to sum int8 products; a value of it proves that the CPU has the instructions.
 pub trait Dot: Copy + Send + Sync + 'static {
@@ -82,6 +78,15 @@ pub trait Dot: Copy + Send + Sync + 'static {
 
     /// [`Block::one`](super::blocks::Block::one) of an encoding.
     fn one<E: One>(self, bytes: &[u8], x: Operand<'_>) -> Rows;
+}
+
+/// The functions of one encoding for one row block and one token.
+pub trait One {
+    /// For every aarch64 core.
+    fn plain(bytes: &[u8], x: Operand<'_>) -> Rows;
+
+    /// With `sdot`.
+    fn dotprod(sdot: Sdot, bytes: &[u8], x: Operand<'_>) -> Rows;
 }
 
 /// The instruction `sdot`; made only by [`Sdot::detect`].

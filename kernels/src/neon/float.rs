@@ -1,7 +1,6 @@
 //! F32 and F16: four lines per tile; line `k` holds column `k` of 16 rows.
 
 use super::blocks::{Block, Rows, TOKENS, map};
-use super::decode;
 use super::lanes::*;
 use crate::activations::Operand;
 use pith_format::encoding::{F16Tile, F32Tile, Tile};
@@ -16,7 +15,7 @@ impl Block for F32 {
 
     #[inline(always)]
     fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows {
-        decode::float::f32(bytes, x)
+        one_f32(bytes, x)
     }
 
     #[inline(always)]
@@ -44,7 +43,7 @@ impl Block for F16 {
 
     #[inline(always)]
     fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows {
-        decode::float::f16(bytes, x)
+        one_f16(bytes, x)
     }
 
     #[inline(always)]
@@ -57,6 +56,20 @@ impl Block for F16 {
         let (tiles, _) = bytes.as_chunks::<{ F16Tile::BYTES }>();
         multiply(tiles, x, quads, |tile, column| widen_sixteen(&tile.as_chunks::<32>().0[column]))
     }
+}
+
+/// One token, as a function that can be found in the assembly.
+#[inline(never)]
+fn one_f32(bytes: &[u8], x: Operand<'_>) -> Rows {
+    let [rows] = F32.multiply(bytes, [x]);
+    rows
+}
+
+/// One token, as a function that can be found in the assembly.
+#[inline(never)]
+fn one_f16(bytes: &[u8], x: Operand<'_>) -> Rows {
+    let [rows] = F16.multiply(bytes, [x]);
+    rows
 }
 
 /// `line(tile, k)` is column `k` of a tile. Odd and even columns have separate sums: for one token

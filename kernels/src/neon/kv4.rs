@@ -1,11 +1,16 @@
 //! Scores and mix over 4-bit keys and values: codes are looked up in a table of byte levels, which
 //! fits a register.
 
-use super::attention::{CHUNK, QUERIES};
 use super::lanes::*;
 use crate::{KV4_BYTES, KV4_GROUP, KV4_LEVELS};
 use half::f16;
 use std::ops::Range;
+
+/// Queries that share one read of a key or value: as many as the registers hold.
+pub const QUERIES: usize = 4;
+
+/// Positions whose values stay in the L1 cache while all dimensions pass.
+pub const CHUNK: usize = 64;
 
 /// Rows in whole groups.
 #[derive(Clone, Copy)]

@@ -8,7 +8,7 @@
 //! dot, smull sums of int8 products: sdot (Cortex-A76 on), or smull and smlal (A53, A72)
 //! blocks     few tokens: walks the row blocks and tokens of a product, whatever the encoding
 //! float, q4, q8, planes, coded   one row block, by encoding; the last two for codes in bit planes
-//! decode     one row block and one token: a function per encoding and set
+//! decode     one row block and one token: a function per integer encoding and set
 //! panel, panel_sdot, panel_smmla   many tokens: weights expanded once, micro-kernels of 8 × 4
 //! vector     quantize, softmax, activations
 //! attention  scores and mix over the KV cache

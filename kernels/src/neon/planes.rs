@@ -10,8 +10,7 @@
 //! [`coded`](super::coded) turns them into codes.
 
 use super::blocks::{Block, Rounded, Rows, add_scaled, map};
-use super::decode::One;
-use super::dot::{Codes, Dot};
+use super::dot::{Codes, Dot, One};
 use super::lanes::*;
 use super::panel::{self, Micro, Strips};
 use crate::activations::Operand;

@@ -2,7 +2,7 @@
 
 use super::dot::Sdot;
 use super::lanes::*;
-use crate::probe::{Line, MultiplyLoop};
+use crate::ceiling::{Line, MultiplyLoop};
 use std::arch::asm;
 use std::hint::black_box;
 

@@ -6,9 +6,8 @@
 //! byte     2 · 128 · 127 = 32512; a third would not fit
 //! ```
 
-use super::blocks::Rows;
-use super::decode::One;
-use super::dot::{Codes, Dot, Group, Halves, halves, written_out};
+use super::blocks::{Group, Rows};
+use super::dot::{Codes, Dot, Halves, One, halves, written_out};
 use super::lanes::*;
 use crate::activations::Operand;
 
