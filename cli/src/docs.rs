@@ -5,7 +5,7 @@ mod documents;
 
 use crate::Cli;
 use clap::CommandFactory;
-use documents::{Page, has_option, options, pages, problem, words};
+use documents::{Page, Program, pages};
 
 /// Pages whose bare options belong to `cargo xtask`, which checks them.
 const OF_XTASK: [&str; 2] = ["docs/performance.md", "docs/quality.md"];
@@ -26,40 +26,19 @@ fn arguments(words: &[String]) -> Option<&[String]> {
     }
 }
 
-fn problems(page: &Page) -> Vec<String> {
-    let (command, mut found) = (Cli::command(), Vec::new());
-    for line in page.commands() {
-        let Some(arguments) = arguments(&line) else { continue };
-        let line = ["pith".to_string()].into_iter().chain(arguments.iter().cloned());
-        if let Err(error) = command.clone().try_get_matches_from(line) {
-            found.push(format!("{}: pith {}: {error}", page.name, arguments.join(" ")));
-        }
-    }
-    for span in page.spans() {
-        let words = words(&span);
-        let problem = match arguments(&words) {
-            Some(arguments) => problem(&command, arguments),
-            None if span.starts_with('-') && !OF_XTASK.contains(&page.name.as_str()) => options(&words)
-                .find(|option| !has_option(&command, option) && !is_foreign(page, option))
-                .map(|option| format!("no command has the option {option}")),
-            None => None,
-        };
-        found.extend(problem.map(|problem| format!("{}: `{span}`: {problem}", page.name)));
-    }
-    found
+fn program() -> Program<'static> {
+    Program { name: "pith", command: Cli::command(), arguments, is_foreign }
 }
 
 fn is_foreign(page: &Page, option: &str) -> bool {
-    FOREIGN.iter().any(|(name, foreign, _)| *name == page.name && *foreign == option)
+    OF_XTASK.contains(&page.name.as_str())
+        || FOREIGN.iter().any(|(name, foreign, _)| *name == page.name && *foreign == option)
 }
 
 #[test]
 fn documented_commands_and_options_exist() {
     let pages = pages();
-    let found: Vec<String> = pages.iter().flat_map(problems).collect();
-    assert!(found.is_empty(), "{}", found.join("\n"));
-    let commands = pages.iter().flat_map(Page::commands);
-    assert!(commands.filter(|line| arguments(line).is_some()).count() > 20, "commands are no longer found");
+    program().check(&pages, 20);
     for (name, option, program) in FOREIGN {
         let page = pages.iter().find(|page| page.name == name).expect(name);
         assert!(
@@ -82,9 +61,9 @@ fn a_wrong_page_is_found_out() {
         ("Give `--recipee`.", "--recipee"),
         ("Give `-Z`.", "-Z"),
     ] {
-        let found = problems(&Page::of(text));
+        let found = program().problems(&Page::of(text));
         assert!(found.len() == 1 && found[0].contains(problem), "{text}: {found:?}");
     }
     let right = "```sh\npith run \"a b.pith\" --prompt 'x # y' # z\nls --frobnicate\n```\n`pith run --lookup`, `--recipe`, `-e keep`";
-    assert_eq!(problems(&Page::of(right)), [""; 0]);
+    assert_eq!(program().problems(&Page::of(right)), [""; 0]);
 }

@@ -8,10 +8,16 @@ use std::path::Path;
 
 /// A mapped `.pith` file with a checked index. Unlike a [`Model`] it may hold kinds of layers that
 /// this runtime cannot run: such a file can still be inspected and verified.
-pub struct ModelFile {
-    storage: Storage,
-    index: Index,
-    not_run: Option<RuntimeError>,
+pub struct ModelFile(Contents);
+
+enum Contents {
+    Model(Box<Model>),
+    /// A file with a layer of a kind that `reason` names.
+    NotRun {
+        storage: Storage,
+        index: Box<Index>,
+        reason: RuntimeError,
+    },
 }
 
 impl ModelFile {
@@ -21,29 +27,38 @@ impl ModelFile {
     ///
     /// The file must not change, see [`Model::open`].
     pub fn open(path: &Path) -> Result<Self, RuntimeError> {
-        let not_run = match Model::open(path) {
-            Ok(_) => None,
-            Err(error @ RuntimeError::LayerKind { .. }) => Some(error),
+        let reason = match Model::open(path) {
+            Ok(model) => return Ok(Self(Contents::Model(Box::new(model)))),
+            Err(error @ RuntimeError::LayerKind { .. }) => error,
             Err(error) => return Err(error),
         };
         let (name, (file, extent)) = (path.display().to_string(), open_file(path)?);
         let storage = Storage::open(&name, file, extent)?;
         let index = Index::parse(&storage).map_err(|source| RuntimeError::Format { path: name, source })?;
-        Ok(Self { storage, index, not_run })
+        Ok(Self(Contents::NotRun { storage, index: Box::new(index), reason }))
     }
 
     /// The file's bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.storage
+        match &self.0 {
+            Contents::Model(model) => model.bytes(),
+            Contents::NotRun { storage, .. } => storage,
+        }
     }
 
     /// Configuration and directory.
     pub fn index(&self) -> &Index {
-        &self.index
+        match &self.0 {
+            Contents::Model(model) => model.index(),
+            Contents::NotRun { index, .. } => index,
+        }
     }
 
     /// Reason why this runtime cannot run the file, if so: [`RuntimeError::LayerKind`].
     pub fn not_run(&self) -> Option<&RuntimeError> {
-        self.not_run.as_ref()
+        match &self.0 {
+            Contents::Model(_) => None,
+            Contents::NotRun { reason, .. } => Some(reason),
+        }
     }
 }

@@ -53,7 +53,7 @@ impl Page {
 }
 
 /// A line as a shell splits it, without its comment.
-pub fn words(line: &str) -> Vec<String> {
+fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in line.chars() {
         match (c, quote) {
@@ -72,7 +72,7 @@ pub fn words(line: &str) -> Vec<String> {
 }
 
 /// The options among some words, without their values: `--output`, `-p`.
-pub fn options(words: &[String]) -> impl Iterator<Item = &str> {
+fn options(words: &[String]) -> impl Iterator<Item = &str> {
     let named = words.iter().filter(|word| {
         let name = word.trim_start_matches('-');
         name.len() < word.len() && name.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -81,7 +81,7 @@ pub fn options(words: &[String]) -> impl Iterator<Item = &str> {
 }
 
 /// Whether a command, or one of its subcommands, has an option of that name.
-pub fn has_option(command: &clap::Command, option: &str) -> bool {
+fn has_option(command: &clap::Command, option: &str) -> bool {
     let own = command.get_arguments().any(|arg| match option.strip_prefix("--") {
         Some(long) => {
             arg.get_long() == Some(long) || arg.get_all_aliases().is_some_and(|names| names.contains(&long))
@@ -95,16 +95,62 @@ pub fn has_option(command: &clap::Command, option: &str) -> bool {
 }
 
 /// The subcommand that the words name, and the words behind it.
-pub fn subcommand<'a>(command: &'a clap::Command, words: &'a [String]) -> (&'a clap::Command, &'a [String]) {
+fn subcommand<'a>(command: &'a clap::Command, words: &'a [String]) -> (&'a clap::Command, &'a [String]) {
     match words.first().and_then(|word| command.find_subcommand(word)) {
         Some(inner) => subcommand(inner, &words[1..]),
         None => (command, words),
     }
 }
 
+/// A program whose documentation is checked.
+pub struct Program<'a> {
+    /// How messages begin: `pith`, `cargo xtask`.
+    pub name: &'a str,
+    pub command: clap::Command,
+    /// The arguments in the words of a command line, where it calls this program.
+    pub arguments: fn(&[String]) -> Option<&[String]>,
+    /// Whether an option that stands alone on a page may be left to other programs.
+    pub is_foreign: fn(&Page, &str) -> bool,
+}
+
+impl Program<'_> {
+    /// Commands and options on the page that the program does not have.
+    pub fn problems(&self, page: &Page) -> Vec<String> {
+        let mut found = Vec::new();
+        for line in page.commands() {
+            let Some(arguments) = (self.arguments)(&line) else { continue };
+            let line = [self.name.to_string()].into_iter().chain(arguments.iter().cloned());
+            if let Err(error) = self.command.clone().try_get_matches_from(line) {
+                found.push(format!("{}: {} {}: {error}", page.name, self.name, arguments.join(" ")));
+            }
+        }
+        for span in page.spans() {
+            let words = words(&span);
+            let problem = match (self.arguments)(&words) {
+                Some(arguments) => problem(&self.command, arguments),
+                None if span.starts_with('-') => options(&words)
+                    .find(|option| !has_option(&self.command, option) && !(self.is_foreign)(page, option))
+                    .map(|option| format!("no command has the option {option}")),
+                None => None,
+            };
+            found.extend(problem.map(|problem| format!("{}: `{span}`: {problem}", page.name)));
+        }
+        found
+    }
+
+    /// Checks all pages, which call the program in more than `least` code blocks' lines.
+    pub fn check(&self, pages: &[Page], least: usize) {
+        let found: Vec<String> = pages.iter().flat_map(|page| self.problems(page)).collect();
+        assert!(found.is_empty(), "{}", found.join("\n"));
+        let commands = pages.iter().flat_map(Page::commands);
+        let count = commands.filter(|line| (self.arguments)(line).is_some()).count();
+        assert!(count > least, "only {count} commands of {} were found", self.name);
+    }
+}
+
 /// What is wrong with a span such as `pith bench --energy`, which may leave out what a command
 /// requires.
-pub fn problem(command: &clap::Command, words: &[String]) -> Option<String> {
+fn problem(command: &clap::Command, words: &[String]) -> Option<String> {
     let (inner, rest) = subcommand(command, words);
     let named =
         rest.first().filter(|_| inner.has_subcommands() && !inner.is_args_conflicts_with_subcommands_set());
