@@ -10,6 +10,7 @@ pub mod passes;
 mod pipeline;
 mod recipe;
 mod report;
+mod scan;
 pub mod statistics;
 
 pub use checkpoint::{CheckpointError, load_tokenizer};

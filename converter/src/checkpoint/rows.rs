@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::families::{Binding, RowMap};
 use super::survey::Survey;
 use super::{Checkpoint, CheckpointError};
+use crate::scan::first_index;
 
 /// Weights handled at a time. Limits memory to some tens of megabytes for any model.
 pub(crate) const BAND_VALUES: usize = 1 << 22;
@@ -104,7 +105,7 @@ pub(crate) fn decode_rows(
             values.iter_mut().for_each(|value| *value += binding.offset);
         }
     });
-    let Some(at) = values.par_iter().position_first(|value| !value.is_finite()) else { return Ok(values) };
+    let Some(at) = first_index(&values, |value| !value.is_finite()) else { return Ok(values) };
     let (row, column) = (first_row + at / cols, at % cols);
     let (tensor, id, value) = (binding.tensor.clone(), binding.id, values[at]);
     Err(CheckpointError::NotFinite { tensor, id, row, column, value })

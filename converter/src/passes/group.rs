@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use pith_format::{Encoding, Role, TensorId};
-use rayon::prelude::*;
 
 use super::{PassError, Rounded};
 use crate::checkpoint::{CheckpointError, SourceType};
 use crate::recipe::Quantizer;
+use crate::scan::first_index;
 use crate::statistics::Site;
 
 /// The input of a matrix: a site of a layer, or of no layer for the head.
@@ -109,7 +109,7 @@ impl Member {
         {
             return Err(PassError::NoZero { id: self.id, encoding });
         }
-        let Some(at) = self.weights.par_iter().position_first(|weight| !weight.is_finite()) else {
+        let Some(at) = first_index(&self.weights, |weight| !weight.is_finite()) else {
             return Ok(());
         };
         let (row, column) = (self.first_row + at / self.cols, at % self.cols);

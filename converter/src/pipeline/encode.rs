@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use crate::error::ConvertError;
 use crate::passes::Member;
+use crate::scan::first_index;
 
 /// Largest value of f16, and so of its scales.
 const F16_MAX: f32 = 65504.0;
@@ -102,7 +103,7 @@ fn check_range(member: &Member, encoding: Encoding) -> Result<(), ConvertError> 
     if encoding == Encoding::F32 || member.repacked {
         return Ok(());
     }
-    let Some(at) = member.weights.par_iter().position_first(|weight| weight.abs() > F16_MAX) else {
+    let Some(at) = first_index(&member.weights, |weight| weight.abs() > F16_MAX) else {
         return Ok(());
     };
     let (tensor, id, value) = (member.tensor.clone(), member.id, member.weights[at]);
