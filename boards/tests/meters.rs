@@ -140,6 +140,9 @@ fn a_pi_5_is_metered_through_its_command() {
     tree.write("usr/bin/vcgencmd", &script);
     let command = tree.root().join("usr/bin/vcgencmd");
     fs::set_permissions(&command, fs::Permissions::from_mode(0o755)).unwrap();
+    // A process that another test started meanwhile has the script open for writing until it execs.
+    let is_busy = |error: std::io::Error| error.kind() == std::io::ErrorKind::ExecutableFileBusy;
+    while std::process::Command::new(&command).output().is_err_and(is_busy) {}
     let mut all = discover(tree.root());
     assert!(all.unusable.is_empty(), "{:?}", all.unusable);
     let found = named(&mut all, "pmic");

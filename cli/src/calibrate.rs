@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 use pith_converter::statistics::{
     CalibrationText, Statistics, StatisticsOptions, StatisticsReport, TextOptions,
 };
-use pith_converter::{ConvertOptions, Recipe, convert};
+use pith_converter::{ConvertOptions, Recipe, convert, input_files};
 use pith_format::{Encoding, ReplaceOptions};
 use pith_runtime::Model;
 use serde_json::json;
@@ -63,8 +63,11 @@ pub struct CalibrateArgs {
 /// Calibrates and reports.
 pub fn calibrate(args: CalibrateArgs) -> anyhow::Result<()> {
     let output = args.output.clone().unwrap_or_else(|| default_output(&args.model));
-    let inputs: Vec<PathBuf> =
-        [Some(&args.model), args.text.as_ref()].into_iter().flatten().cloned().collect();
+    let mut inputs = match is_checkpoint(&args.model) {
+        true => input_files(&args.model)?,
+        false => vec![args.model.clone()],
+    };
+    inputs.extend(args.text.clone());
     ReplaceOptions { force: args.force, inputs: &inputs }.check(&output)?;
     let run = args.cores.session()?;
     let bar = Bar::new(args.quiet || args.json);
@@ -109,10 +112,15 @@ fn default_output(model: &Path) -> PathBuf {
     model.with_file_name(format!("{name}.calibration.safetensors"))
 }
 
+/// Whether a path is that of a checkpoint, and not of a .pith file.
+fn is_checkpoint(path: &Path) -> bool {
+    path.is_dir() || path.extension().is_some_and(|extension| extension == "gguf")
+}
+
 /// Opens the model. A checkpoint is converted to a temporary f16 file. Returns that file's folder
 /// on systems where an open file must keep its name.
 fn open(path: &Path, output: &Path, bar: &Bar) -> anyhow::Result<(Option<TempDir>, Arc<Model>)> {
-    if !path.is_dir() && path.extension().is_none_or(|extension| extension != "gguf") {
+    if !is_checkpoint(path) {
         return Ok((None, Arc::new(Model::open(path)?)));
     }
     bar.spin("converting");

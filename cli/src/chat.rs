@@ -13,6 +13,7 @@ use pith_runtime::{ChatTemplate, Drafter, GenerateOptions, Message, Model, Sampl
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 use std::io::{BufRead, IsTerminal, Write};
+use std::iter;
 use std::path::{Path, PathBuf};
 
 /// `pith chat`
@@ -59,7 +60,9 @@ pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
     let template = template(&args, &model)?;
     interrupt::listen()?;
     let system = args.system.iter().map(|text| Message::new("system", text)).collect::<Vec<_>>();
-    let recording = Recording::begin(&args.ledger, &session)?;
+    let inputs: Vec<PathBuf> =
+        iter::once(&args.model).chain(&args.template).chain(&args.reply.draft).cloned().collect();
+    let recording = Recording::begin(&args.ledger, &session, &inputs)?;
     let mut conversation = Conversation {
         model: &model,
         session,

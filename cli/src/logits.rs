@@ -5,6 +5,7 @@ use crate::output::{self, Output};
 use crate::text::parse_ids;
 use anyhow::Context;
 use clap::{Args, ValueHint};
+use pith_format::refuse_inputs;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
@@ -30,6 +31,7 @@ pub struct LogitsArgs {
 /// Writes the logits after every token of a sequence.
 pub fn logits(args: LogitsArgs) -> anyhow::Result<()> {
     let tokens = parse_ids(&args.tokens)?;
+    refuse_inputs(&args.output, std::slice::from_ref(&args.model))?;
     let (model, mut session) = args.session.open(&args.model)?;
     let mut rows = Vec::with_capacity(tokens.len() * model.config().vocab_len);
     if args.one_by_one {

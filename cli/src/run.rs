@@ -12,6 +12,7 @@ use pith_boards::{Stretch, Watch};
 use pith_runtime::{FullContext, GenerateOptions, Ledger, Outcome, Phase, StopReason};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -89,7 +90,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         ignore_eos: args.ignore_eos,
         full_context,
     };
-    let mut recording = Recording::begin(&args.ledger, &session)?;
+    let mut recording = Recording::begin(&args.ledger, &session, &inputs(&args))?;
     let ledger = &mut recording.ledger;
     interrupt::listen()?;
     let mut out = std::io::stdout().lock();
@@ -125,6 +126,12 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     recording.finish()?;
     Ok(if interrupt::pressed() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
+}
+
+/// The files that a run reads.
+fn inputs(args: &RunArgs) -> Vec<PathBuf> {
+    let optional = [&args.file, &args.reply.draft, &args.cache.session];
+    iter::once(&args.model).chain(optional.into_iter().flatten()).cloned().collect()
 }
 
 fn prompt(args: &RunArgs) -> anyhow::Result<String> {

@@ -8,10 +8,13 @@ use crate::progress::Bar;
 use anyhow::Context;
 use clap::{ArgGroup, Args, ValueHint};
 use pith_boards::profile::{Evidence, Profile};
+use pith_converter::input_files;
+use pith_format::refuse_inputs;
 use pith_search::{
     Budget, Choice, DEFAULT_GENERATIONS, EnergyRule, Outcome, Row, SearchOptions, search as run_search,
 };
 use serde_json::Value;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -112,6 +115,11 @@ pub struct BudgetArgs {
 /// Runs a search and reports its result.
 pub fn search(args: SearchArgs) -> anyhow::Result<ExitCode> {
     let output = args.output.clone().unwrap_or_else(|| default_output(&args.model));
+    let recipe_path = args.recipe_out.clone().unwrap_or_else(|| output.with_extension("toml"));
+    let inputs = inputs(&args);
+    for path in iter::once(&recipe_path).chain(&args.frontier) {
+        refuse_inputs(path, &inputs)?;
+    }
     let options = options(&args, &output)?;
     interrupt::listen()?;
     let bar = Bar::new(args.quiet || args.json);
@@ -124,7 +132,6 @@ pub fn search(args: SearchArgs) -> anyhow::Result<ExitCode> {
         }
         result => result?,
     };
-    let recipe_path = args.recipe_out.clone().unwrap_or_else(|| output.with_extension("toml"));
     let place = || recipe_path.display().to_string();
     output::replace(&recipe_path, outcome.recipe.to_toml().as_bytes()).with_context(place)?;
     if let Some(path) = &args.frontier {
@@ -143,6 +150,15 @@ pub fn search(args: SearchArgs) -> anyhow::Result<ExitCode> {
         output::print(&to_text(&outcome, &recipe_path, &options.work))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The files that a search reads.
+fn inputs(args: &SearchArgs) -> Vec<PathBuf> {
+    // A model that cannot be read is reported by the search.
+    let mut inputs = input_files(&args.model).unwrap_or_else(|_| vec![args.model.clone()]);
+    inputs.push(args.text.clone());
+    inputs.extend(args.search_text.clone());
+    inputs
 }
 
 fn options(args: &SearchArgs, output: &Path) -> anyhow::Result<SearchOptions> {

@@ -75,6 +75,7 @@ fn a_file_that_loses_more_than_allowed_is_not_written() {
     let found = calibrated(&folder, &[&judged[..], &["1e-9"]].concat());
     let message = refusal(&folder, &found, &[]);
     assert!(message.contains("above --max-kl 0.000000001"), "{message}");
+    assert!(message.contains("take wider encodings, or more text"), "{message}");
     let found = calibrated(&folder, &[&judged[..], &["10", "--json"]].concat());
     let divergence = json(&found)["divergence"]["kl"]["mean"].as_f64().unwrap();
     assert!(divergence > 1e-4 && divergence < 10.0, "{divergence}");

@@ -117,7 +117,7 @@ pub enum FormatError {
         layer: String,
     },
     /// The tensor's bytes do not match its shape.
-    #[error("{tensor}: {found_bytes} bytes, its shape and encoding need {expected_bytes:?}")]
+    #[error("{tensor}: {found_bytes} bytes, its shape and encoding need {}", count(*expected_bytes))]
     TensorSize {
         /// The tensor.
         tensor: TensorId,
@@ -127,7 +127,7 @@ pub enum FormatError {
         found_bytes: u64,
     },
     /// A matrix was made from the wrong number of bytes.
-    #[error("a {rows} × {cols} matrix in {encoding} needs {expected_bytes:?} bytes, found {found_bytes}")]
+    #[error("a {rows} × {cols} matrix in {encoding} needs {} bytes, found {found_bytes}", count(*expected_bytes))]
     MatrixSize {
         /// Encoding.
         encoding: Encoding,
@@ -181,4 +181,9 @@ pub enum FormatError {
     /// The file cannot be written.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
+}
+
+/// A number of bytes in a message; `None` stands for one that overflowed.
+fn count(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "more than 2^64".into(), |bytes| bytes.to_string())
 }

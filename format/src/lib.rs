@@ -41,7 +41,8 @@ pub use progress::{Progress, Unit};
 pub use provenance::{PassRecord, Provenance, SourceRecord};
 pub use reads::Reads;
 pub use replace::{
-    ReplaceError, ReplaceOptions, Replacement, folder_of, move_to, replace, sync_folder, temporary_name,
+    ReplaceError, ReplaceOptions, Replacement, folder_of, move_to, refuse_inputs, replace, sync_folder,
+    temporary_name,
 };
 pub use role::{Kind, Role, Scope, TensorId};
 pub use rope::RopeTable;

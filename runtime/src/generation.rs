@@ -30,8 +30,8 @@ pub struct Token {
 /// Iterator over the tokens of a reply.
 ///
 /// Made by [`Session::generate`]. Each call of `next` computes one more token. The caller may stop
-/// at any token. A generation that is dropped or [finished](Generation::finish) leaves in the
-/// session the prompt and all tokens handed out except the last, whose logits were not needed yet.
+/// at any token. A generation that is dropped or [finished](Generation::finish) after its first
+/// token leaves in the session the prompt and all tokens handed out except the last, whose logits were not needed yet.
 /// After an error there are no more tokens.
 ///
 /// ```no_run

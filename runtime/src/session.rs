@@ -33,6 +33,8 @@ pub struct Session {
     pub(crate) logits_position: usize,
     /// Logits of several tokens, allocated at first use.
     pub(crate) all_logits: Vec<f32>,
+    /// Tokens of the last [`Session::step_all`] as long as `all_logits` holds their logits.
+    kept_logits: usize,
     /// Tokens in the cache, in order; capacity for the whole context.
     pub(crate) tokens: Vec<u32>,
     pub(crate) context_len: usize,
@@ -102,6 +104,7 @@ impl Session {
             logits,
             logits_position: 0,
             all_logits: Vec::new(),
+            kept_logits: 0,
             tokens,
             context_len,
             batch,
@@ -232,18 +235,22 @@ impl Session {
             }
             Ok(())
         })?;
+        self.kept_logits = tokens.len();
         self.last_traffic = self.exec.traffic - before;
         Ok(())
     }
 
     /// The logits after the token `index` of the last [`Session::step_all`]. Panics if it had fewer
-    /// tokens.
+    /// tokens, or if [`Session::logits_of`] or [`Engine::step`](crate::Engine::step) was called
+    /// since.
     pub fn logits_at(&self, index: usize) -> &[f32] {
+        assert!(index < self.kept_logits, "logits of token {index}, there are {}", self.kept_logits);
         let vocab_len = self.model.config().vocab_len;
         &self.all_logits[index * vocab_len..][..vocab_len]
     }
 
-    /// The logits of the last [`Session::prefill`] or [`Session::step`].
+    /// The logits of the last [`Session::prefill`], [`Session::step`] or
+    /// [`Engine::step`](crate::Engine::step); zeros before the first one. A reset leaves them.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
@@ -340,6 +347,7 @@ impl Session {
     /// Allocates the logits of this many tokens.
     pub(crate) fn reserve_logits(&mut self, tokens: usize) -> Result<(), RuntimeError> {
         let vocab_len = self.model.config().vocab_len;
+        self.kept_logits = 0;
         self.head.reserve(&self.model, tokens)?;
         if self.all_logits.len() < tokens * vocab_len {
             let room = product(&[tokens, vocab_len]).unwrap_or(usize::MAX);

@@ -144,7 +144,7 @@ pub fn write(
         let found = divergence.kl.mean;
         ensure!(
             found <= limit,
-            "the file's mean KL divergence is {found:.6} nats, above --max-kl {limit}: nothing was written; take wider \\
+            "the file's mean KL divergence is {found:.6} nats, above --max-kl {limit}: nothing was written; take wider \
              encodings, or more text to calibrate with"
         );
     }

@@ -8,8 +8,10 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueHint};
 use pith_eval::kl::{Divergence, Reference};
 use pith_eval::{About, DEFAULT_CONTEXT_LEN, Scored, WindowOptions, Windows, text_hash};
+use pith_format::refuse_inputs;
 use pith_meter::statistics::Estimate;
 use serde_json::{Value, json};
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -87,6 +89,10 @@ fn with_context(args: &SessionArgs, context: Option<usize>) -> SessionArgs {
 pub fn kl(args: KlArgs) -> anyhow::Result<()> {
     let (dense, compressed) = roles(&args)?;
     let hidden = args.quiet || args.json;
+    if let Some(path) = &args.save_reference {
+        let inputs = iter::once(&args.first).chain(&args.second).chain(&args.text).chain(&args.reference);
+        refuse_inputs(path, &inputs.cloned().collect::<Vec<_>>())?;
+    }
     let text = args.text.as_deref().map(read_text).transpose()?;
     let started = Instant::now();
     let reference = match &args.reference {

@@ -8,6 +8,7 @@ use pith_boards::calibrate::OWN_PROFILE;
 use pith_boards::meters::{ModelMeter, discover};
 use pith_boards::profile::{Evidence, Profile};
 use pith_boards::{Gauge, Machine};
+use pith_format::refuse_inputs;
 use pith_report::{Bandwidth, Header, LedgerFormat, LedgerWriter, MachineRecord};
 use pith_runtime::{Ledger, Meter, Observer, Session};
 use std::fs::File;
@@ -144,7 +145,12 @@ pub struct Recording {
 
 impl Recording {
     /// Opens all destinations before any work is done.
-    pub fn begin(args: &LedgerArgs, session: &Session) -> anyhow::Result<Self> {
+    ///
+    /// None of them may be one of `inputs`, the files that the run reads.
+    pub fn begin(args: &LedgerArgs, session: &Session, inputs: &[PathBuf]) -> anyhow::Result<Self> {
+        for path in args.ledger.iter().chain(&args.metrics) {
+            refuse_inputs(path, inputs)?;
+        }
         if args.ledger.is_none() && args.metrics.is_none() && args.metrics_listen.is_none() {
             let ledger = Ledger::new().totals_only();
             return Ok(Self { ledger, file: None, publisher: Publisher::default() });

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::file::SourceFile;
 use super::{CheckpointError, TensorInfo, safetensors};
 
+const CONFIG: &str = "config.json";
 const WHOLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// Largest configuration. Usual ones have a few kilobytes; parsed JSON takes up to 16 times its
@@ -15,6 +16,24 @@ const INDEX: &str = "model.safetensors.index.json";
 const CONFIG_LIMIT: u64 = 4 << 20;
 /// Largest index, which names every tensor; the largest known ones have 10 MB.
 const INDEX_LIMIT: u64 = 64 << 20;
+
+/// Files of a checkpoint that describe its tokenizer and how to generate.
+pub(crate) const COMPANIONS: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+];
+
+/// Paths of all files that a folder may have besides those of its weights.
+pub(crate) fn described(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    [CONFIG, INDEX].iter().chain(COMPANIONS).map(|name| folder.join(name))
+}
 
 /// An open folder.
 pub(super) struct Folder {
@@ -25,8 +44,8 @@ pub(super) struct Folder {
 }
 
 pub(super) fn open(folder: &Path) -> Result<Folder, CheckpointError> {
-    let config = read_json(&folder.join("config.json"), CONFIG_LIMIT)?
-        .ok_or_else(|| CheckpointError::MissingFile { folder: folder.into(), file: "config.json" })?;
+    let config = read_json(&folder.join(CONFIG), CONFIG_LIMIT)?
+        .ok_or_else(|| CheckpointError::MissingFile { folder: folder.into(), file: CONFIG })?;
     let generation_config = read_json(&folder.join("generation_config.json"), CONFIG_LIMIT)?;
     // As in `transformers`, the single file takes precedence over an index beside it.
     let (files, tensors) = if !exists(&folder.join(WHOLE))? && exists(&folder.join(INDEX))? {

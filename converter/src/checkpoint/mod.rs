@@ -9,7 +9,7 @@ mod error;
 pub(crate) mod families;
 pub(crate) mod file;
 pub mod gguf;
-mod huggingface;
+pub(crate) mod huggingface;
 mod packed;
 pub(crate) mod rows;
 pub(crate) mod safetensors;

@@ -15,6 +15,7 @@ use pith_format::{Index, Kind, Metadata, ModelConfig, Progress, Role, Unit};
 use serde_json::{Value, json};
 
 use crate::checkpoint::families::{Architecture, Binding, original_bindings, original_config};
+use crate::checkpoint::huggingface::COMPANIONS;
 use crate::checkpoint::{Checkpoint, SourceKind};
 use crate::error::ConvertError;
 use crate::identity::recorded;
@@ -25,19 +26,6 @@ use tensor::Target;
 
 /// Shards end before this size, as `transformers` writes them.
 const SHARD_BYTES: u64 = 5_000_000_000;
-/// Files of a checkpoint that describe its tokenizer and how to generate.
-const COPIED: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-];
-
 /// How exported weights are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExportType {
@@ -126,7 +114,7 @@ pub fn export(
         })
     })?;
     if let Some(like) = &options.like {
-        COPIED.iter().try_for_each(|name| staging.copy(like, name))?;
+        COMPANIONS.iter().try_for_each(|name| staging.copy(like, name))?;
     }
     staging.put("config.json", format!("{:#}\n", adjusted(config, model, options.dtype)).as_bytes())?;
     let files = staging.finish()?;

@@ -20,8 +20,7 @@ pub(crate) struct Repack;
 
 impl Pass for Repack {
     fn name(&self) -> &'static str {
-        // As in the provenance of existing files.
-        "carry"
+        "repack"
     }
 
     fn apply(&self, group: &mut Group, _: Option<&Statistics>) -> Result<PassReport, PassError> {

@@ -16,7 +16,7 @@ use pith_format::{
 };
 
 use crate::checkpoint::families::Architecture;
-use crate::checkpoint::{Checkpoint, SourceKind};
+use crate::checkpoint::{Checkpoint, SourceKind, huggingface};
 use crate::error::ConvertError;
 use crate::passes::Pass;
 use crate::recipe::Recipe;
@@ -116,10 +116,11 @@ fn convert_with(
     Ok(Report { family, name, source_bytes, file_bytes, elapsed: started.elapsed(), tensors, warnings })
 }
 
-/// The files that a conversion of `source` reads weights from; none of them may be its output.
+/// The files that a conversion of `source` reads; none of them may be its output.
 pub fn input_files(source: &Path) -> Result<Vec<PathBuf>, ConvertError> {
     let checkpoint = Checkpoint::open(source)?;
-    Ok(checkpoint.files().chain([checkpoint.path()]).map(Path::to_path_buf).collect())
+    let weights = checkpoint.files().chain([checkpoint.path()]).map(Path::to_path_buf);
+    Ok(weights.chain(huggingface::described(source)).collect())
 }
 
 fn provenance(prepared: &Prepared, checksum: String, passes: Vec<PassRecord>) -> Provenance {

@@ -57,13 +57,30 @@ impl ReplaceOptions<'_> {
         if !found.is_file() {
             return Err(ReplaceError::NotAFile { path: path.into(), found: kind(found) });
         }
-        if let Some(input) = self.inputs.iter().find(|input| is_same_file(target, found, input)) {
-            return Err(ReplaceError::Input { path: path.into(), input: input.clone() });
-        }
+        check_inputs(path, target, found, self.inputs)?;
         match self.force {
             true => Ok(()),
             false => Err(ReplaceError::Exists { path: path.into() }),
         }
+    }
+}
+
+/// Fails if `path` is one of the inputs, by whatever name: for an output that may be a pipe or a
+/// device and so is not always a [`Replacement`].
+pub fn refuse_inputs(path: &Path, inputs: &[PathBuf]) -> Result<(), ReplaceError> {
+    let (target, found) = resolve(path)?;
+    found.map_or(Ok(()), |found| check_inputs(path, &target, &found, inputs))
+}
+
+fn check_inputs(
+    path: &Path,
+    target: &Path,
+    found: &Metadata,
+    inputs: &[PathBuf],
+) -> Result<(), ReplaceError> {
+    match inputs.iter().find(|input| is_same_file(target, found, input)) {
+        Some(input) => Err(ReplaceError::Input { path: path.into(), input: input.clone() }),
+        None => Ok(()),
     }
 }
 

@@ -123,6 +123,21 @@ fn logits_of_several_tokens_are_exact() {
 }
 
 #[test]
+fn logits_that_were_overwritten_are_not_handed_out() {
+    let model = plan(true).build().open();
+    let mut session = session(&model, false, 2);
+    let tokens = tokens(5, VOCAB_LEN);
+    let is_refused = |session: &Session, index| {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| session.logits_at(index).len())).is_err()
+    };
+    session.step_all(&tokens).unwrap();
+    session.step_all(&tokens[..1]).unwrap();
+    assert!(!is_refused(&session, 0) && is_refused(&session, 1));
+    session.logits_of(&tokens, |_, _| ()).unwrap();
+    assert!(is_refused(&session, 0));
+}
+
+#[test]
 fn texts_are_the_same() {
     let model = plan(true).build().open();
     for sampler in [

@@ -140,6 +140,9 @@ mod tests {
         let path = folder.join("llama-bench");
         std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // A process that another test started meanwhile has the script open for writing until it execs.
+        let is_busy = |error: std::io::Error| error.kind() == std::io::ErrorKind::ExecutableFileBusy;
+        while Command::new(&path).output().is_err_and(is_busy) {}
         path.to_str().unwrap().to_string()
     }
 
