@@ -1,5 +1,6 @@
 //! `pith calibrate`
 
+use crate::checkpoint::is_checkpoint;
 use crate::options::session::{CoreArgs, MemoryArgs};
 use crate::progress::Bar;
 use crate::{interrupt, output};
@@ -110,11 +111,6 @@ fn default_output(model: &Path) -> PathBuf {
     let name = if is_file { model.file_stem() } else { model.file_name() };
     let name = name.unwrap_or_default().to_string_lossy();
     model.with_file_name(format!("{name}.calibration.safetensors"))
-}
-
-/// Whether a path is that of a checkpoint, and not of a .pith file.
-fn is_checkpoint(path: &Path) -> bool {
-    path.is_dir() || path.extension().is_some_and(|extension| extension == "gguf")
 }
 
 /// Opens the model. A checkpoint is converted to a temporary f16 file. Returns that file's folder

@@ -1,5 +1,6 @@
 //! `pith inspect`
 
+use crate::checkpoint::is_checkpoint;
 use crate::options::session::{CacheArgs, ContextArgs, MemoryArgs, open_model};
 use crate::output::{self, Table, TableFormat};
 use crate::placement;
@@ -59,10 +60,6 @@ pub fn inspect(args: InspectArgs) -> anyhow::Result<()> {
     };
     output::print(&if args.json { format!("{json:#}\n") } else { text })?;
     Ok(())
-}
-
-fn is_checkpoint(path: &Path) -> bool {
-    path.is_dir() || path.extension().is_some_and(|extension| extension == "gguf")
 }
 
 fn inspect_file(path: &Path, verify: bool) -> anyhow::Result<(String, Value)> {

@@ -8,6 +8,7 @@ mod bench;
 mod board;
 mod calibrate;
 mod chat;
+mod checkpoint;
 mod convert;
 #[cfg(test)]
 mod docs;
