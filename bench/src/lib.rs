@@ -9,8 +9,8 @@
 //! Sensors, profiles and the fit are in `pith-boards`, intervals and comparisons in `pith-meter`.
 #![forbid(unsafe_code)]
 
-mod calibrate;
 mod ceiling;
+mod energy_fit;
 mod error;
 mod head;
 mod protocol;
@@ -18,8 +18,8 @@ mod speed;
 mod test;
 mod time;
 
-pub use calibrate::{Calibration, CalibrationPlan, Done, Load, Loads, MachineLoads, widest};
 pub use ceiling::{Counters, MemoryProbe, probe, probe_bytes, thread_counts, usable_counters};
+pub use energy_fit::{Calibration, CalibrationPlan, Done, Load, Loads, MachineLoads, widest};
 pub use error::BenchError;
 pub use head::Head;
 pub use protocol::{

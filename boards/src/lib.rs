@@ -12,16 +12,16 @@
 #![forbid(unsafe_code)]
 
 mod bandwidth;
-pub mod calibrate;
 mod cores;
 pub mod counters;
 mod cpu;
+pub mod energy_fit;
+mod energy_model;
 mod error;
 mod heat;
 mod machine;
 mod memory;
 pub mod meters;
-mod model;
 pub mod profile;
 mod sysfs;
 mod unusable;
@@ -29,9 +29,9 @@ mod unusable;
 pub use bandwidth::{Ceiling, Streamer, buffer_bytes, ceilings};
 pub use cores::{Choice, CoreClass, Cores, Cpu, Wanted, cpu_list, cpu_quota_below, parse_cpu_list};
 pub use cpu::{Cache, CacheKind, Processor};
+pub use energy_model::{EnergyModel, Estimate, ModelKind};
 pub use error::{MachineError, MeasureError};
 pub use heat::{Gauge, Heat, Stretch, Throttle, Watch, Zone};
 pub use machine::Machine;
 pub use memory::{available_memory, available_memory_below};
-pub use model::{EnergyModel, Estimate, ModelKind};
 pub use unusable::Unusable;

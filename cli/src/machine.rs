@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use pith_boards::Unusable;
-use pith_boards::calibrate::OWN_PROFILE;
+use pith_boards::energy_fit::OWN_PROFILE;
 use pith_boards::profile::{Detection, Evidence, Library};
 use std::path::PathBuf;
 

@@ -3,7 +3,7 @@
 use crate::context::FullContext;
 use crate::distribution::Distribution;
 use crate::error::RuntimeError;
-use crate::generate::{GenerateOptions, Outcome, Speculation, StopReason};
+use crate::generate_options::{GenerateOptions, Outcome, Speculation, StopReason};
 use crate::ledger::{Ledger, Phase};
 use crate::reply::Reply;
 use crate::sampler::Sampler;

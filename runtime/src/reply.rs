@@ -1,7 +1,7 @@
 //! The growing text of a reply, and the conditions that end it.
 
 use crate::error::RuntimeError;
-use crate::generate::StopReason;
+use crate::generate_options::StopReason;
 use crate::model::Model;
 use crate::stop::{Passed, StopFilter};
 use pith_tokenizer::Decoder;

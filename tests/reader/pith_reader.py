@@ -577,22 +577,22 @@ TEXT, LITERAL, BYTE, ABSENT = range(4)
 class Vocabulary:
     """`tokens[id]` is (kind, text); `merges` are (left, right, result), the best rank first.
 
-    `scores` is an array of f32 or f64, one a token, or None. `recipe` is the JSON object.
+    `scores` is an array of f32 or f64, one a token, or None. `settings` is the JSON object.
     """
     tokens: list
     merges: list
     scores: np.ndarray | None
-    recipe: dict
+    settings: dict
 
     def piece(self, token):
         """The bytes that an id stands for within a text."""
         kind, part = self.tokens[token]
-        replace = self.recipe.get("decoding", {}).get("replace", [])
+        replace = self.settings.get("decoding", {}).get("replace", [])
         return part if kind == BYTE else replaced(part, replace)
 
     def decode(self, ids):
         """The text of a sequence of ids."""
-        decoding = self.recipe.get("decoding", {})
+        decoding = self.settings.get("decoding", {})
         leading = decoding.get("leading", "Keep")
         parts = [self.piece(token) for token in ids]
         if parts and "FirstToken" in leading:
@@ -639,13 +639,13 @@ class Cursor:
 
 def parse_tokenizer(data):
     require(data[:8] == b"PITHTOK\0" and len(data) >= 40, "tokenizer: it has no header")
-    (version, recipe_bytes, token_count, text_bytes, merge_count, score_bytes,
+    (version, settings_bytes, token_count, text_bytes, merge_count, score_bytes,
      checksum) = struct.unpack_from("<6IQ", data, 8)
     require(version == 1, f"tokenizer: the version {version} is not supported")
     require(score_bytes in (0, 4, 8), f"tokenizer: scores of {score_bytes} bytes")
     require(xxh3(data[:32], data[40:]) == checksum, "tokenizer: its checksum differs")
     cursor = Cursor(data, 40)
-    recipe = load_json(cursor.take(recipe_bytes), "tokenizer: the recipe")
+    settings = load_json(cursor.take(settings_bytes), "tokenizer: the settings")
     codes = [cursor.varint() for _ in range(token_count)]
     require(sum(code // 4 for code in codes) == text_bytes, "tokenizer: text_bytes is wrong")
     tokens = [(code % 4, cursor.take(code // 4)) for code in codes]
@@ -655,7 +655,7 @@ def parse_tokenizer(data):
         raw = cursor.take(score_bytes * token_count)
         scores = np.frombuffer(raw, f"<f{score_bytes}")
     require(cursor.at == len(data), "tokenizer: something follows the scores")
-    vocabulary = Vocabulary(tokens, merges, scores, recipe)
+    vocabulary = Vocabulary(tokens, merges, scores, settings)
     check_vocabulary(vocabulary)
     return vocabulary
 
@@ -670,18 +670,18 @@ def parse_merges(cursor, count):
 
 
 def check_vocabulary(vocabulary):
-    tokens, scores, recipe = vocabulary.tokens, vocabulary.scores, vocabulary.recipe
+    tokens, scores, settings = vocabulary.tokens, vocabulary.scores, vocabulary.settings
     for i, (kind, token) in enumerate(tokens):
         require(len(token) <= 65535, f"tokenizer: the text of token {i} is too long")
         require(kind != BYTE or len(token) == 1, f"tokenizer: token {i} is not one byte")
         require(kind != ABSENT or not token, f"tokenizer: the absent token {i} has a text")
     require(scores is None or np.isfinite(scores).all(), "tokenizer: a score is not finite")
-    RECIPE(recipe, "tokenizer: the recipe")
-    model = recipe["model"]
+    SETTINGS(settings, "tokenizer: the settings")
+    model = settings["model"]
     require((scores is None) == (model["type"] == "Bpe"), "tokenizer: are there scores?")
     require(model["type"] == "Bpe" or not vocabulary.merges, "tokenizer: merges without Bpe")
-    ids = [token["id"] for token in recipe.get("added", [])]
-    ids += recipe.get("prefix", []) + recipe.get("suffix", [])
+    ids = [token["id"] for token in settings.get("added", [])]
+    ids += settings.get("prefix", []) + settings.get("suffix", [])
     ids += [model["unk"]] if model.get("unk") is not None else []
     ids += [i for merge in vocabulary.merges for i in merge]
     for i in ids:
@@ -734,7 +734,7 @@ NORMALIZERS = (
 PRE_TOKENIZERS = (
     "ByteLevel", "Split", "Digits", "Metaspace", "Punctuation", "CharDelimiterSplit", "Whitespace",
     "WhitespaceSplit", "BertPreTokenizer", "UnicodeScripts", "Sequence")
-RECIPE = record({
+SETTINGS = record({
     "model": record({
         "type": choice("Bpe", "Spm", "Unigram"), "unk?": optional(integer()),
         "byte_level?": boolean, "ignore_merges?": boolean, "byte_fallback?": boolean,

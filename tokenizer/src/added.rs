@@ -6,7 +6,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use fancy_regex::Regex;
 
 use crate::TokenizerError;
-use crate::recipe::Added;
+use crate::settings::Added;
 
 /// The longest text of an added token; real ones stay below 200 bytes.
 pub(crate) const MAX_ADDED_BYTES: usize = 4096;
@@ -83,7 +83,7 @@ fn is_word(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::Stage;
+    use crate::settings::Stage;
 
     fn added(id: u32, content: &str) -> Added {
         Added {

@@ -3,13 +3,13 @@
 //! ```text
 //!  0  8  magic "PITHTOK\0"
 //!  8  4  version
-//! 12  4  recipe bytes
+//! 12  4  settings bytes
 //! 16  4  token count
 //! 20  4  token text bytes
 //! 24  4  merge count
 //! 28  4  score bytes: 0, or 4 or 8 for each token
 //! 32  8  xxh3-64 of bytes 0..32 and 40..
-//! 40     recipe: JSON
+//! 40     settings: JSON
 //!        for each token a varint: length << 2 | kind
 //!        token text
 //!        for each merge three varints: left, right, zigzag of the result minus the one before
@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::TokenizerError;
 use crate::parts::Parts;
-use crate::recipe::Recipe;
+use crate::settings::Settings;
 use crate::vocab::{Kind, MAX_TOKEN_BYTES, Vocab};
 
 const MAGIC: [u8; 8] = *b"PITHTOK\0";
@@ -29,20 +29,20 @@ const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 40;
 const CHECKSUM_AT: usize = 32;
 
-pub(crate) fn write(recipe: &Recipe, vocab: &Vocab, merges: &[[u32; 3]], scores: &[f64]) -> Vec<u8> {
-    let recipe = serde_json::to_vec(recipe).expect("a recipe has string keys only");
+pub(crate) fn write(settings: &Settings, vocab: &Vocab, merges: &[[u32; 3]], scores: &[f64]) -> Vec<u8> {
+    let settings = serde_json::to_vec(settings).expect("settings have string keys only");
     let score_bytes = match scores {
         [] => 0,
         scores if scores.iter().all(|score| f64::from(*score as f32) == *score) => 4,
         _ => 8,
     };
-    let mut blob = Vec::with_capacity(HEADER_BYTES + recipe.len() + vocab.text_bytes() + vocab.len() * 2);
+    let mut blob = Vec::with_capacity(HEADER_BYTES + settings.len() + vocab.text_bytes() + vocab.len() * 2);
     blob.extend(MAGIC);
-    let counts = [recipe.len(), vocab.len(), vocab.text_bytes(), merges.len(), score_bytes];
+    let counts = [settings.len(), vocab.len(), vocab.text_bytes(), merges.len(), score_bytes];
     blob.extend(VERSION.to_le_bytes());
     counts.iter().for_each(|count| blob.extend((*count as u32).to_le_bytes()));
     blob.extend([0; 8]);
-    blob.extend(&recipe);
+    blob.extend(&settings);
     let tokens = || (0..vocab.len() as u32).map(|id| vocab.get(id).unwrap_or((Kind::Absent, &[])));
     tokens().for_each(|(kind, text)| put_varint(&mut blob, (text.len() as u64) << 2 | kind as u64));
     tokens().for_each(|(_, text)| blob.extend(text));
@@ -76,7 +76,7 @@ pub(crate) fn read(blob: &[u8]) -> Result<Parts, TokenizerError> {
     if version != VERSION {
         return Err(TokenizerError::Version { expected: VERSION, found: version });
     }
-    let recipe_bytes = reader.u32("the recipe's length")? as usize;
+    let settings_bytes = reader.u32("the length of the settings")? as usize;
     let token_count = reader.u32("the token count")? as usize;
     let text_bytes = reader.u32("the token text's length")? as usize;
     let merge_count = reader.u32("the merge count")? as usize;
@@ -86,14 +86,14 @@ pub(crate) fn read(blob: &[u8]) -> Result<Parts, TokenizerError> {
     if expected != found {
         return Err(TokenizerError::Checksum { expected, found });
     }
-    let recipe = reader.bytes(recipe_bytes, "the recipe")?;
-    let recipe: Recipe = serde_json::from_slice(recipe)
-        .map_err(|error| TokenizerError::malformed("tokenizer blob, recipe", error))?;
+    let settings = reader.bytes(settings_bytes, "the settings")?;
+    let settings: Settings = serde_json::from_slice(settings)
+        .map_err(|error| TokenizerError::malformed("tokenizer blob, settings", error))?;
     let vocab = read_vocab(&mut reader, token_count, text_bytes)?;
     let merges = read_merges(&mut reader, merge_count, token_count)?;
     let scores = read_scores(&mut reader, token_count, score_bytes)?;
     reader.limit("the length", blob.len() as u64, reader.at as u64)?;
-    Ok(Parts { recipe, vocab, merges, scores })
+    Ok(Parts { settings, vocab, merges, scores })
 }
 
 fn read_vocab(reader: &mut Reader, token_count: usize, text_bytes: usize) -> Result<Vocab, TokenizerError> {

@@ -50,7 +50,7 @@ pub enum TokenizerError {
         /// The field.
         what: &'static str,
     },
-    /// A source, or the recipe in a blob, breaks its format.
+    /// A source, or the settings in a blob, break its format.
     #[error("{place}: {reason}")]
     Malformed {
         /// The file, or the part of it.

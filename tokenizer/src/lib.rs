@@ -18,7 +18,7 @@ mod model;
 mod parts;
 mod pattern;
 mod pipeline;
-mod recipe;
+mod settings;
 pub mod source;
 mod stream;
 mod table;

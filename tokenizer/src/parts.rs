@@ -2,12 +2,12 @@
 
 use crate::TokenizerError;
 use crate::added::MAX_ADDED_BYTES;
-use crate::recipe::{ModelKind, Recipe};
+use crate::settings::{ModelKind, Settings};
 use crate::vocab::Vocab;
 
 /// Content of a source or a blob.
 pub(crate) struct Parts {
-    pub recipe: Recipe,
+    pub settings: Settings,
     pub vocab: Vocab,
     /// By rank: left, right, result.
     pub merges: Vec<[u32; 3]>,
@@ -17,7 +17,7 @@ pub(crate) struct Parts {
 impl Parts {
     /// Checks everything that later code relies on.
     pub fn check(&self) -> Result<(), TokenizerError> {
-        let Self { recipe, vocab, merges, scores } = self;
+        let Self { settings, vocab, merges, scores } = self;
         let vocab_len = vocab.len();
         if vocab_len == 0 {
             return Err(TokenizerError::malformed("vocabulary", "it is empty"));
@@ -27,8 +27,8 @@ impl Parts {
             None => Err(TokenizerError::MissingId { place, id, vocab_len }),
         };
         merges.iter().flatten().try_for_each(|id| exists("merges", *id))?;
-        recipe.prefix.iter().chain(&recipe.suffix).try_for_each(|id| exists("post-processor", *id))?;
-        for added in &recipe.added {
+        settings.prefix.iter().chain(&settings.suffix).try_for_each(|id| exists("post-processor", *id))?;
+        for added in &settings.added {
             exists("added tokens", added.id)?;
             if added.content.is_empty() || added.content.len() > MAX_ADDED_BYTES {
                 let reason = format!(
@@ -39,13 +39,13 @@ impl Parts {
                 return Err(TokenizerError::malformed("added tokens", reason));
             }
         }
-        if recipe.decoding.replace.iter().any(|(from, to)| from.is_empty() || to.len() > from.len()) {
+        if settings.decoding.replace.iter().any(|(from, to)| from.is_empty() || to.len() > from.len()) {
             return Err(TokenizerError::malformed(
                 "decoder",
                 "a replacement is of nothing, or is longer than what it replaces",
             ));
         }
-        let (unk, expected_scores) = match recipe.model {
+        let (unk, expected_scores) = match settings.model {
             ModelKind::Bpe { unk, .. } => (unk, 0),
             ModelKind::Spm { unk } | ModelKind::Unigram { unk, .. } => (unk, vocab_len),
         };

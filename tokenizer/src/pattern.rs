@@ -4,7 +4,7 @@ use fancy_regex::{Regex, RegexBuilder};
 use tokenizers::Offsets;
 
 use crate::TokenizerError;
-use crate::recipe::Pattern as Source;
+use crate::settings::Pattern as Source;
 
 /// Longest accepted pattern; the longest real one has 1.5 KB.
 const MAX_PATTERN_BYTES: usize = 16 * 1024;

@@ -16,7 +16,7 @@ use tokenizers::{
 use crate::TokenizerError;
 use crate::charsmap::{CharsMap, Frozen, SpmNormalizer};
 use crate::pattern::Pattern;
-use crate::recipe::{self, Behavior, Normalizer, PreTokenizer, Prepend, Recipe, Stage};
+use crate::settings::{self, Behavior, Normalizer, PreTokenizer, Prepend, Settings, Stage};
 
 /// Longest chain of normalizers or pre-tokenizers; the longest real one has 12.
 const MAX_STEPS: usize = 64;
@@ -60,12 +60,12 @@ enum Split {
 }
 
 impl Pipeline {
-    pub fn new(recipe: &Recipe) -> Result<Self, TokenizerError> {
+    pub fn new(settings: &Settings) -> Result<Self, TokenizerError> {
         let mut pipeline = Self { normalizers: Vec::new(), splits: Vec::new() };
-        let frozen = recipe.added.iter().filter(|added| added.stage == Stage::Frozen);
+        let frozen = settings.added.iter().filter(|added| added.stage == Stage::Frozen);
         let frozen: Vec<String> = frozen.map(|added| added.content.clone()).collect();
-        recipe.normalizer.iter().try_for_each(|normalizer| pipeline.add_normalizer(normalizer, &frozen))?;
-        recipe.pre_tokenizer.iter().try_for_each(|pre| pipeline.add_split(pre))?;
+        settings.normalizer.iter().try_for_each(|normalizer| pipeline.add_normalizer(normalizer, &frozen))?;
+        settings.pre_tokenizer.iter().try_for_each(|pre| pipeline.add_split(pre))?;
         let splits = &pipeline.splits;
         if splits.iter().rev().skip(1).any(|split| matches!(split, Split::ByteLevel { .. })) {
             return Err(TokenizerError::Unsupported {
@@ -127,7 +127,7 @@ impl Pipeline {
                 Normalize::Bert(bert)
             }
             Normalizer::Prepend { prepend } => Normalize::Prepend(prepend.clone()),
-            Normalizer::Replace { pattern: recipe::Pattern::String(text), content } if !text.is_empty() => {
+            Normalizer::Replace { pattern: settings::Pattern::String(text), content } if !text.is_empty() => {
                 Normalize::Replace(text.clone(), content.clone())
             }
             Normalizer::Replace { pattern, content } => {
@@ -163,7 +163,7 @@ impl Pipeline {
                 return pretokenizers.iter().try_for_each(|pre| self.add_split(pre));
             }
             &PreTokenizer::ByteLevel { add_prefix_space, use_regex } => {
-                let gpt2 = recipe::Pattern::Regex(GPT2.into());
+                let gpt2 = settings::Pattern::Regex(GPT2.into());
                 let pattern = use_regex.then(|| Pattern::new(&gpt2, false)).transpose()?;
                 Split::ByteLevel { prefix: add_prefix_space, pattern }
             }
@@ -266,5 +266,5 @@ impl From<Behavior> for SplitDelimiterBehavior {
 }
 
 fn too_many(what: &str) -> TokenizerError {
-    TokenizerError::malformed("recipe", format!("more than {MAX_STEPS} {what}"))
+    TokenizerError::malformed("tokenizer settings", format!("more than {MAX_STEPS} {what}"))
 }

@@ -1,6 +1,6 @@
 //! Decodes ids to text, all at once or one at a time.
 
-use crate::recipe::Leading;
+use crate::settings::Leading;
 use crate::{Tokenizer, TokenizerError};
 
 /// Decodes ids as they arrive. The concatenated output equals that of [`Tokenizer::decode`].
@@ -75,7 +75,7 @@ impl<'t> Stream<'t> {
 impl Decoder {
     /// For ids of `tokenizer`, which every call must pass; leaves out special tokens.
     pub fn new(tokenizer: &Tokenizer) -> Self {
-        let leading = tokenizer.recipe().decoding.leading;
+        let leading = tokenizer.settings().decoding.leading;
         Self { skip_special: true, pending: Vec::new(), leading, any_token: false }
     }
 
@@ -97,7 +97,7 @@ impl Decoder {
         }
         let before = self.pending.len();
         if self.any_token {
-            self.pending.extend(tokenizer.recipe().decoding.separator.as_bytes());
+            self.pending.extend(tokenizer.settings().decoding.separator.as_bytes());
         }
         if !tokenizer.append_bytes(id, &mut self.pending) {
             self.pending.truncate(before);

@@ -4,7 +4,7 @@ use crate::added::{Finder, Part};
 use crate::model::{Model, Scratch};
 use crate::parts::Parts;
 use crate::pipeline::Pipeline;
-use crate::recipe::{Added, Recipe, Stage};
+use crate::settings::{Added, Settings, Stage};
 use crate::vocab::{Kind, Vocab};
 use crate::{TokenizerError, blob};
 use std::fmt;
@@ -14,7 +14,7 @@ use std::fmt;
 /// Made by a function of [`source`](crate::source) or from a blob. It is immutable, so threads can
 /// share it.
 pub struct Tokenizer {
-    recipe: Recipe,
+    settings: Settings,
     vocab: Vocab,
     model: Model,
     pipeline: Pipeline,
@@ -27,7 +27,7 @@ pub struct Tokenizer {
 impl fmt::Debug for Tokenizer {
     /// A summary without the hundred thousand tokens.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (model, tokens) = (&self.recipe.model, self.vocab.len());
+        let (model, tokens) = (&self.settings.model, self.vocab.len());
         formatter
             .debug_struct("Tokenizer")
             .field("model", model)
@@ -46,7 +46,7 @@ impl Tokenizer {
 
     /// The tokenizer as bytes for a `.pith` file.
     pub fn to_blob(&self) -> Vec<u8> {
-        blob::write(&self.recipe, &self.vocab, self.model.merges(), self.model.scores())
+        blob::write(&self.settings, &self.vocab, self.model.merges(), self.model.scores())
     }
 
     /// The largest id plus one.
@@ -63,9 +63,9 @@ impl Tokenizer {
         if !special {
             return self.encode_parts(text, true);
         }
-        let mut ids = self.recipe.prefix.clone();
+        let mut ids = self.settings.prefix.clone();
         ids.extend(self.encode_parts(text, true)?);
-        ids.extend(&self.recipe.suffix);
+        ids.extend(&self.settings.suffix);
         Ok(ids)
     }
 
@@ -81,7 +81,7 @@ impl Tokenizer {
     ///
     /// Tokens of byte-level models are spelled as their bytes (` the`, not `Ġthe`).
     pub fn token_id(&self, text: &str) -> Option<u32> {
-        let added = self.recipe.added.iter().find(|added| added.content == text);
+        let added = self.settings.added.iter().find(|added| added.content == text);
         added.map(|added| added.id).or_else(|| self.vocab.find(text.as_bytes()))
     }
 
@@ -98,16 +98,16 @@ impl Tokenizer {
 
     /// Ids that the post-processor puts before a text.
     pub fn prefix_ids(&self) -> &[u32] {
-        &self.recipe.prefix
+        &self.settings.prefix
     }
 
     /// Ids that the post-processor puts after a text.
     pub fn suffix_ids(&self) -> &[u32] {
-        &self.recipe.suffix
+        &self.settings.suffix
     }
 
-    pub(crate) fn recipe(&self) -> &Recipe {
-        &self.recipe
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     pub(crate) fn has_token(&self, id: u32) -> bool {
@@ -117,7 +117,7 @@ impl Tokenizer {
     /// Appends a token's bytes in decoded spelling; false if the id has no token.
     pub(crate) fn append_bytes(&self, id: u32, bytes: &mut Vec<u8>) -> bool {
         let Some((kind, text)) = self.vocab.get(id) else { return false };
-        let replace = &self.recipe.decoding.replace;
+        let replace = &self.settings.decoding.replace;
         match std::str::from_utf8(text) {
             Ok(text) if kind != Kind::Byte && !replace.is_empty() => {
                 let mut text = text.to_owned();
@@ -131,10 +131,10 @@ impl Tokenizer {
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, TokenizerError> {
         parts.check()?;
-        let Parts { recipe, vocab, merges, scores } = parts;
-        let pipeline = Pipeline::new(&recipe)?;
+        let Parts { settings, vocab, merges, scores } = parts;
+        let pipeline = Pipeline::new(&settings)?;
         let of = |wanted: fn(Stage) -> bool| -> Vec<Added> {
-            recipe.added.iter().filter(|added| wanted(added.stage)).cloned().collect()
+            settings.added.iter().filter(|added| wanted(added.stage)).cloned().collect()
         };
         let raw = of(|stage| stage == Stage::Raw);
         let raw_texts: Vec<String> = raw.iter().map(|added| added.content.clone()).collect();
@@ -150,15 +150,15 @@ impl Tokenizer {
             }
         }
         let mut special_ids: Vec<u32> =
-            recipe.added.iter().filter(|added| added.special).map(|added| added.id).collect();
+            settings.added.iter().filter(|added| added.special).map(|added| added.id).collect();
         special_ids.sort_unstable();
         Ok(Self {
-            model: Model::new(&recipe.model, &vocab, merges, scores),
+            model: Model::new(&settings.model, &vocab, merges, scores),
             raw: Finder::new(raw, &raw_texts)?,
             normalized: Finder::new(normalized, &normalized_texts)?,
             pipeline,
             special_ids,
-            recipe,
+            settings,
             vocab,
         })
     }

@@ -1,6 +1,6 @@
 //! A meter that computes energy by the board's model.
 
-use crate::model::EnergyModel;
+use crate::energy_model::EnergyModel;
 use pith_meter::{Joules, Kind, Meter, MeterError, Scope, Traffic};
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ impl Meter for ModelMeter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Estimate, ModelKind};
+    use crate::energy_model::{Estimate, ModelKind};
 
     fn model(each_operation: Option<f64>) -> EnergyModel {
         let estimate = |value| Estimate::new(value, None).unwrap();

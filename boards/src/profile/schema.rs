@@ -3,7 +3,7 @@
 
 use super::check::{count, from_kib, gigabytes, list, name, range, some_positive, some_text, text};
 use crate::cpu::CacheKind;
-use crate::model::EnergyModel;
+use crate::energy_model::EnergyModel;
 use pith_meter::Scope;
 use serde::{Deserialize, Serialize};
 

@@ -9,7 +9,7 @@ use pith_bench::{
     Counters, EnergySummary, Figure, Instruments, Plan, Record, Summary, Test, ThrottleWatch, Variant,
     WallTime, Workload, probe, usable_counters,
 };
-use pith_boards::calibrate::read_model;
+use pith_boards::energy_fit::read_model;
 use pith_boards::meters::{Discovered, Found, PowerLog, discover};
 use pith_boards::profile::Evidence;
 use pith_boards::{Ceiling, EnergyModel};

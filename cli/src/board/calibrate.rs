@@ -7,7 +7,7 @@ use pith_bench::{
     Calibration, CalibrationPlan, Load, Loads, MachineLoads, MemoryProbe, WallTime, probe, thread_counts,
     usable_counters, widest,
 };
-use pith_boards::calibrate::{Fit, OwnProfile, Term, fit, read_model, read_table, write_profile};
+use pith_boards::energy_fit::{Fit, OwnProfile, Term, fit, read_model, read_table, write_profile};
 use pith_boards::meters::{Found, discover};
 use pith_boards::{Ceiling, EnergyModel, Machine};
 use pith_meter::Scope;
@@ -314,7 +314,7 @@ fn list(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pith_boards::calibrate::Observation;
+    use pith_boards::energy_fit::Observation;
 
     #[test]
     fn a_fit_is_printed_with_every_residual() {

@@ -1,6 +1,6 @@
 //! `pith convert`
 
-mod quantize;
+mod with_statistics;
 
 use crate::output::{self, Table, TableFormat};
 use crate::progress::Bar;
@@ -8,9 +8,9 @@ use anyhow::Context;
 use clap::{Args, ValueHint};
 use pith_converter::{ConvertOptions, Recipe, Report, convert as run_conversion};
 use pith_format::Encoding;
-use quantize::QuantizeArgs;
 use serde_json::json;
 use std::path::PathBuf;
+use with_statistics::QuantizeArgs;
 
 /// `pith convert`
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
             .map(|report| (report, None))
             .map_err(Into::into)
     } else {
-        quantize::write(&args.source, &args.output, &args.quantize, options, &bar)
+        with_statistics::write(&args.source, &args.output, &args.quantize, options, &bar)
     };
     bar.finish();
     let (report, divergence) = result?;
@@ -81,7 +81,7 @@ pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
         }
         output::print(&format!("{json:#}\n"))?;
     } else if !args.quiet {
-        let divergence = divergence.as_ref().map(quantize::to_text).unwrap_or_default();
+        let divergence = divergence.as_ref().map(with_statistics::to_text).unwrap_or_default();
         output::print(&(to_text(&args, &report) + &divergence))?;
     }
     Ok(())

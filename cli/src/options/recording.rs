@@ -4,7 +4,7 @@ use crate::machine::{detect, report_unusable};
 use crate::metrics::{self, Publisher};
 use anyhow::Context;
 use clap::{Args, ValueEnum, ValueHint};
-use pith_boards::calibrate::OWN_PROFILE;
+use pith_boards::energy_fit::OWN_PROFILE;
 use pith_boards::meters::{ModelMeter, discover};
 use pith_boards::profile::{Evidence, Profile};
 use pith_boards::{Gauge, Machine};

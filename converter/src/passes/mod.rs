@@ -17,7 +17,7 @@ pub mod hqq;
 pub mod nearest;
 pub(crate) mod outline;
 mod pass;
-pub(crate) mod quantize;
+pub(crate) mod quantizers;
 pub(crate) mod repack;
 pub(crate) mod residual;
 mod rotation;

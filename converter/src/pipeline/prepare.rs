@@ -14,7 +14,7 @@ use crate::identity::identity_of;
 use crate::passes::awq::Awq;
 use crate::passes::gptq::Feedback;
 use crate::passes::hadamard::Hadamard;
-use crate::passes::quantize::quantizers;
+use crate::passes::quantizers::quantizers;
 use crate::passes::repack::{self, Repack};
 use crate::passes::residual::Residual;
 use crate::passes::{Outline, Pass, PassError};

@@ -8,7 +8,7 @@ use crate::checkpoint::rows::BAND_VALUES;
 use crate::error::ConvertError;
 use crate::identity::identity;
 use crate::passes::group::place;
-use crate::passes::quantize::quantizers;
+use crate::passes::quantizers::quantizers;
 use crate::passes::{Group, Member, Pass};
 use crate::recipe::Quantizer;
 use crate::statistics::Statistics;

@@ -2,6 +2,7 @@
 //!
 //! A 64-byte line of a tile is two registers of 8 rows each.
 
+mod activations;
 mod attention;
 mod exp;
 mod float;
@@ -14,7 +15,6 @@ mod planes;
 pub(crate) mod probe;
 pub mod q4;
 mod q8;
-mod quantize;
 mod shuffle;
 
 pub use memory::{prefetch, prefetch_ahead, prefetch_behind};
@@ -84,7 +84,7 @@ impl Kernels for Avx2 {
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
-        unsafe { quantize::quantize(x, codes, scales, sums) }
+        unsafe { activations::quantize(x, codes, scales, sums) }
     }
 
     fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {

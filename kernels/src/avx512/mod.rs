@@ -3,6 +3,7 @@
 //!
 //! Most vector operations use [`avx2`](crate::avx2): they are a small part of a token's time.
 
+mod activations;
 mod attention;
 mod exp;
 mod few;
@@ -15,7 +16,6 @@ mod panel;
 pub(crate) mod probe;
 mod q4;
 mod q8;
-mod quantize;
 mod rows;
 mod shuffle;
 
@@ -85,7 +85,7 @@ impl Kernels for Avx512 {
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
-        unsafe { quantize::quantize(x, codes, scales, sums) }
+        unsafe { activations::quantize(x, codes, scales, sums) }
     }
 
     fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {

@@ -4,11 +4,11 @@
 //! begins, so an access beyond them always crashes. Bounds are computed from the inputs in
 //! [`bound`].
 
+mod activations;
 mod attention;
 mod bound;
 mod guard;
 mod matrices;
-mod quantize;
 mod registry;
 mod rng;
 mod vectors;

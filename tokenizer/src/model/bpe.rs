@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::{byte_fallback_table, byte_ids};
-use crate::recipe::ModelKind;
+use crate::settings::ModelKind;
 use crate::table::IdTable;
 use crate::vocab::{Kind, Vocab};
 

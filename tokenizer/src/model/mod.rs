@@ -5,7 +5,7 @@ mod spm;
 mod unigram;
 
 use crate::TokenizerError;
-use crate::recipe::ModelKind;
+use crate::settings::ModelKind;
 use crate::vocab::{Kind, Vocab};
 
 pub(crate) use bpe::Bpe;

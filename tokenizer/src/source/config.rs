@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::TokenizerError;
-use crate::recipe::{Added, Stage};
+use crate::settings::{Added, Stage};
 
 const PLACE: &str = "tokenizer_config.json";
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{PreTokenizer, TokenList, bytes};
 use crate::parts::Parts;
-use crate::recipe::{Added, Decoding, Leading, ModelKind, Normalizer, Pattern, Recipe, Stage};
+use crate::settings::{Added, Decoding, Leading, ModelKind, Normalizer, Pattern, Settings, Stage};
 use crate::vocab::Kind;
 use crate::{Tokenizer, TokenizerError};
 
@@ -120,7 +120,7 @@ fn llama(vocab: &GgufVocab<'_>) -> Result<Tokenizer, TokenizerError> {
     let escape = Normalizer::Replace { pattern: Pattern::String(" ".into()), content: "▁".into() };
     let prefix_space = space_prefix.then(|| Normalizer::Prepend { prepend: "▁".into() });
     let (prefix, suffix) = vocab.frame(true, false)?;
-    let recipe = Recipe {
+    let settings = Settings {
         model: ModelKind::Spm { unk: vocab.unk.or_else(|| (!vocab.tokens.is_empty()).then_some(0)) },
         normalizer: Some(Normalizer::Sequence {
             normalizers: prefix_space.into_iter().chain([escape]).collect(),
@@ -136,7 +136,7 @@ fn llama(vocab: &GgufVocab<'_>) -> Result<Tokenizer, TokenizerError> {
         },
     };
     let scores = vocab.scores.iter().map(|score| f64::from(*score)).collect();
-    Tokenizer::from_parts(Parts { recipe, vocab: tokens.into_vocab()?, merges: Vec::new(), scores })
+    Tokenizer::from_parts(Parts { settings, vocab: tokens.into_vocab()?, merges: Vec::new(), scores })
 }
 
 fn gpt2(vocab: &GgufVocab<'_>) -> Result<Tokenizer, TokenizerError> {
@@ -166,7 +166,7 @@ fn gpt2(vocab: &GgufVocab<'_>) -> Result<Tokenizer, TokenizerError> {
         merges.push([id(left)?, id(right)?, id(&format!("{left}{right}"))?]);
     }
     let (prefix, suffix) = vocab.frame(pre.add_bos(), false)?;
-    let recipe = Recipe {
+    let settings = Settings {
         model: ModelKind::Bpe {
             byte_level: true,
             ignore_merges: pre.ignore_merges(),
@@ -181,5 +181,5 @@ fn gpt2(vocab: &GgufVocab<'_>) -> Result<Tokenizer, TokenizerError> {
         suffix,
         decoding: Decoding::default(),
     };
-    Tokenizer::from_parts(Parts { recipe, vocab: tokens.into_vocab()?, merges, scores: Vec::new() })
+    Tokenizer::from_parts(Parts { settings, vocab: tokens.into_vocab()?, merges, scores: Vec::new() })
 }

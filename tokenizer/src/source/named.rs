@@ -3,7 +3,7 @@
 
 use crate::TokenizerError;
 use crate::pipeline::GPT2;
-use crate::recipe::{self, Behavior, Normalizer, Pattern};
+use crate::settings::{self, Behavior, Normalizer, Pattern};
 
 /// How a byte-level BPE model splits text before it merges bytes.
 #[derive(Clone, Copy, Debug)]
@@ -55,14 +55,14 @@ impl PreTokenizer {
         self.0.names.contains(&"qwen2").then_some(Normalizer::Nfc)
     }
 
-    pub(super) fn splits(&self) -> recipe::PreTokenizer {
-        let splits = self.0.patterns.iter().map(|pattern| recipe::PreTokenizer::Split {
+    pub(super) fn splits(&self) -> settings::PreTokenizer {
+        let splits = self.0.patterns.iter().map(|pattern| settings::PreTokenizer::Split {
             pattern: Pattern::Regex((*pattern).into()),
             behavior: Behavior::Isolated,
             invert: false,
         });
-        let bytes = recipe::PreTokenizer::ByteLevel { add_prefix_space: false, use_regex: false };
-        recipe::PreTokenizer::Sequence { pretokenizers: splits.chain([bytes]).collect() }
+        let bytes = settings::PreTokenizer::ByteLevel { add_prefix_space: false, use_regex: false };
+        settings::PreTokenizer::Sequence { pretokenizers: splits.chain([bytes]).collect() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{TokenList, TokenizerConfig, bytes};
 use crate::parts::Parts;
-use crate::recipe::{Added, Decoding, Leading, ModelKind, Normalizer, Recipe, Stage};
+use crate::settings::{Added, Decoding, Leading, ModelKind, Normalizer, Settings, Stage};
 use crate::vocab::Kind;
 use crate::{Tokenizer, TokenizerError};
 
@@ -22,8 +22,8 @@ struct Piece {
     kind: u64,
 }
 
-/// The model's settings, with sentencepiece's defaults.
-struct Settings {
+/// The trainer's and normalizer's spec, with sentencepiece's defaults.
+struct Spec {
     unigram: bool,
     treat_whitespace_as_suffix: bool,
     byte_fallback: bool,
@@ -40,8 +40,8 @@ struct Settings {
 /// Control tokens (`<s>`) are recognised in text, as Hugging Face does; with `special`, encoding
 /// puts the beginning-of-sequence token first if the model has one, unless `config` says otherwise.
 pub fn from_sentencepiece(model: &[u8], config: &TokenizerConfig) -> Result<Tokenizer, TokenizerError> {
-    let (mut pieces, settings) = read(model)?;
-    if settings.unigram {
+    let (mut pieces, spec) = read(model)?;
+    if spec.unigram {
         score_user_defined(&mut pieces);
     }
     let mut tokens = TokenList::new(PLACE, pieces.len() + config.added_tokens.len());
@@ -50,8 +50,8 @@ pub fn from_sentencepiece(model: &[u8], config: &TokenizerConfig) -> Result<Toke
         let (kind, text) = match piece.kind {
             NORMAL => (Kind::Text, piece.text.as_bytes().to_vec()),
             // A unigram model weighs these like other pieces; BPE never splits or joins them.
-            USER_DEFINED if settings.unigram => (Kind::Text, piece.text.as_bytes().to_vec()),
-            UNUSED if !settings.unigram => (Kind::Text, piece.text.as_bytes().to_vec()),
+            USER_DEFINED if spec.unigram => (Kind::Text, piece.text.as_bytes().to_vec()),
+            UNUSED if !spec.unigram => (Kind::Text, piece.text.as_bytes().to_vec()),
             BYTE => {
                 let reason =
                     || TokenizerError::malformed(PLACE, format!("byte piece {id} is {:?}", piece.text));
@@ -61,7 +61,7 @@ pub fn from_sentencepiece(model: &[u8], config: &TokenizerConfig) -> Result<Toke
         };
         tokens.put(id as u64, kind, &text)?;
         let special = matches!(piece.kind, UNKNOWN | CONTROL);
-        let frozen = piece.kind == USER_DEFINED && !settings.unigram;
+        let frozen = piece.kind == USER_DEFINED && !spec.unigram;
         if (special || frozen) && !piece.text.is_empty() {
             let stage = if special { Stage::Raw } else { Stage::Frozen };
             let content = piece.text.clone();
@@ -77,21 +77,21 @@ pub fn from_sentencepiece(model: &[u8], config: &TokenizerConfig) -> Result<Toke
             added.push(Added::from(token));
         }
     }
-    let (prefix, suffix) = frame(&pieces, &settings, config)?;
+    let (prefix, suffix) = frame(&pieces, &spec, config)?;
     let unk = pieces.iter().position(|piece| piece.kind == UNKNOWN).map(|id| id as u32);
     let mut scores: Vec<f64> = pieces.iter().map(|piece| f64::from(piece.score)).collect();
     scores.resize(tokens.tokens.len(), 0.0);
-    let recipe = Recipe {
-        model: match settings.unigram {
-            true => ModelKind::Unigram { unk, byte_fallback: settings.byte_fallback, single_precision: true },
+    let settings = Settings {
+        model: match spec.unigram {
+            true => ModelKind::Unigram { unk, byte_fallback: spec.byte_fallback, single_precision: true },
             false => ModelKind::Spm { unk },
         },
         normalizer: Some(Normalizer::SentencePiece {
-            precompiled_charsmap: base64::encode(&settings.charsmap),
-            add_dummy_prefix: settings.add_dummy_prefix,
-            remove_extra_whitespaces: settings.remove_extra_whitespaces,
-            escape_whitespaces: settings.escape_whitespaces,
-            treat_whitespace_as_suffix: settings.treat_whitespace_as_suffix,
+            precompiled_charsmap: base64::encode(&spec.charsmap),
+            add_dummy_prefix: spec.add_dummy_prefix,
+            remove_extra_whitespaces: spec.remove_extra_whitespaces,
+            escape_whitespaces: spec.escape_whitespaces,
+            treat_whitespace_as_suffix: spec.treat_whitespace_as_suffix,
         }),
         pre_tokenizer: None,
         added,
@@ -99,11 +99,11 @@ pub fn from_sentencepiece(model: &[u8], config: &TokenizerConfig) -> Result<Toke
         suffix,
         decoding: Decoding {
             replace: vec![("▁".into(), " ".into())],
-            leading: Leading::Strip { character: ' ', count: settings.add_dummy_prefix.into() },
+            leading: Leading::Strip { character: ' ', count: spec.add_dummy_prefix.into() },
             ..Decoding::default()
         },
     };
-    Tokenizer::from_parts(Parts { recipe, vocab: tokens.into_vocab()?, merges: Vec::new(), scores })
+    Tokenizer::from_parts(Parts { settings, vocab: tokens.into_vocab()?, merges: Vec::new(), scores })
 }
 
 /// Scores a user-defined piece of a unigram model above every other way to spell it.
@@ -117,7 +117,7 @@ fn score_user_defined(pieces: &mut [Piece]) {
 
 fn frame(
     pieces: &[Piece],
-    settings: &Settings,
+    spec: &Spec,
     config: &TokenizerConfig,
 ) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
     let of_model = |id: i32| {
@@ -145,14 +145,14 @@ fn frame(
         _ => Ok(Vec::new()),
     };
     Ok((
-        one(config.add_bos_token, true, &config.bos_token, settings.bos, "bos_token")?,
-        one(config.add_eos_token, false, &config.eos_token, settings.eos, "eos_token")?,
+        one(config.add_bos_token, true, &config.bos_token, spec.bos, "bos_token")?,
+        one(config.add_eos_token, false, &config.eos_token, spec.eos, "eos_token")?,
     ))
 }
 
-fn read(model: &[u8]) -> Result<(Vec<Piece>, Settings), TokenizerError> {
+fn read(model: &[u8]) -> Result<(Vec<Piece>, Spec), TokenizerError> {
     let mut pieces = Vec::new();
-    let mut settings = Settings {
+    let mut spec = Spec {
         unigram: true,
         treat_whitespace_as_suffix: false,
         byte_fallback: false,
@@ -167,14 +167,14 @@ fn read(model: &[u8]) -> Result<(Vec<Piece>, Settings), TokenizerError> {
         match (number, value) {
             (1, Value::Bytes(bytes)) => pieces.push(read_piece(bytes)?),
             (2, Value::Bytes(bytes)) => {
-                each_field(bytes, |number, value| read_trainer(&mut settings, number, value))?
+                each_field(bytes, |number, value| read_trainer(&mut spec, number, value))?
             }
             (3, Value::Bytes(bytes)) => each_field(bytes, |number, value| {
                 match (number, value) {
-                    (2, Value::Bytes(map)) => settings.charsmap = map.to_vec(),
-                    (3, Value::Number(flag)) => settings.add_dummy_prefix = flag != 0,
-                    (4, Value::Number(flag)) => settings.remove_extra_whitespaces = flag != 0,
-                    (5, Value::Number(flag)) => settings.escape_whitespaces = flag != 0,
+                    (2, Value::Bytes(map)) => spec.charsmap = map.to_vec(),
+                    (3, Value::Number(flag)) => spec.add_dummy_prefix = flag != 0,
+                    (4, Value::Number(flag)) => spec.remove_extra_whitespaces = flag != 0,
+                    (5, Value::Number(flag)) => spec.escape_whitespaces = flag != 0,
                     _ => {}
                 }
                 Ok(())
@@ -183,7 +183,7 @@ fn read(model: &[u8]) -> Result<(Vec<Piece>, Settings), TokenizerError> {
         }
         Ok(())
     })?;
-    Ok((pieces, settings))
+    Ok((pieces, spec))
 }
 
 fn read_piece(bytes: &[u8]) -> Result<Piece, TokenizerError> {
@@ -204,10 +204,10 @@ fn read_piece(bytes: &[u8]) -> Result<Piece, TokenizerError> {
     Ok(piece)
 }
 
-fn read_trainer(settings: &mut Settings, number: u64, value: Value<'_>) -> Result<(), TokenizerError> {
+fn read_trainer(spec: &mut Spec, number: u64, value: Value<'_>) -> Result<(), TokenizerError> {
     match (number, value) {
-        (3, Value::Number(1)) => settings.unigram = true,
-        (3, Value::Number(2)) => settings.unigram = false,
+        (3, Value::Number(1)) => spec.unigram = true,
+        (3, Value::Number(2)) => spec.unigram = false,
         (3, Value::Number(other)) => {
             return Err(TokenizerError::Unsupported {
                 place: PLACE,
@@ -215,10 +215,10 @@ fn read_trainer(settings: &mut Settings, number: u64, value: Value<'_>) -> Resul
                 supported: "1 (unigram) and 2 (BPE)",
             });
         }
-        (24, Value::Number(flag)) => settings.treat_whitespace_as_suffix = flag != 0,
-        (35, Value::Number(flag)) => settings.byte_fallback = flag != 0,
-        (41, Value::Number(id)) => settings.bos = id as i32,
-        (42, Value::Number(id)) => settings.eos = id as i32,
+        (24, Value::Number(flag)) => spec.treat_whitespace_as_suffix = flag != 0,
+        (35, Value::Number(flag)) => spec.byte_fallback = flag != 0,
+        (41, Value::Number(id)) => spec.bos = id as i32,
+        (42, Value::Number(id)) => spec.eos = id as i32,
         _ => {}
     }
     Ok(())

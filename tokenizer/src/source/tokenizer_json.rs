@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::{TokenList, bytes};
 use crate::parts::Parts;
-use crate::recipe::{
-    Added, Decoding, Leading, ModelKind, Normalizer, Pattern, PreTokenizer, Prepend, Recipe, Stage,
+use crate::settings::{
+    Added, Decoding, Leading, ModelKind, Normalizer, Pattern, PreTokenizer, Prepend, Settings, Stage,
 };
 use crate::vocab::Kind;
 use crate::{Tokenizer, TokenizerError};
@@ -174,7 +174,7 @@ pub fn from_tokenizer_json(bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
         special: token.special,
     });
     let added = added.filter(|added| !added.content.is_empty()).collect();
-    let recipe = Recipe {
+    let settings = Settings {
         model,
         normalizer: file.normalizer,
         pre_tokenizer: file.pre_tokenizer,
@@ -183,7 +183,7 @@ pub fn from_tokenizer_json(bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
         suffix,
         decoding: reading.decoding,
     };
-    Tokenizer::from_parts(Parts { recipe, vocab: tokens.into_vocab()?, merges, scores })
+    Tokenizer::from_parts(Parts { settings, vocab: tokens.into_vocab()?, merges, scores })
 }
 
 /// A parsed model; `ids` has the model's own tokens.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::tokenizer_json::merge_ids;
 use super::{PreTokenizer, TokenList, TokenizerConfig, bytes};
 use crate::parts::Parts;
-use crate::recipe::{Added, Decoding, ModelKind, Recipe};
+use crate::settings::{Added, Decoding, ModelKind, Settings};
 use crate::vocab::Kind;
 use crate::{Tokenizer, TokenizerError};
 
@@ -47,7 +47,7 @@ pub fn from_vocab_and_merges(
         }
         _ => Ok(Vec::new()),
     };
-    let recipe = Recipe {
+    let settings = Settings {
         model: ModelKind::Bpe {
             byte_level: true,
             ignore_merges: pre.ignore_merges(),
@@ -62,5 +62,5 @@ pub fn from_vocab_and_merges(
         added,
         decoding: Decoding::default(),
     };
-    Tokenizer::from_parts(Parts { recipe, vocab: tokens.into_vocab()?, merges, scores: Vec::new() })
+    Tokenizer::from_parts(Parts { settings, vocab: tokens.into_vocab()?, merges, scores: Vec::new() })
 }

@@ -5,14 +5,14 @@ mod names;
 #[path = "support/tree.rs"]
 mod tree;
 
-use pith_boards::calibrate::{OWN_PROFILE, OwnProfile, Term, fit, read_table, write_profile};
+use pith_boards::energy_fit::{OWN_PROFILE, OwnProfile, Term, fit, read_table, write_profile};
 use pith_boards::profile::{Detection, Evidence, Library, Profile};
 use pith_boards::{Ceiling, Machine};
 use std::fs;
 use std::path::Path;
 
 /// The table of five quantizations on a Raspberry Pi 5; the file names its source.
-fn table() -> Vec<pith_boards::calibrate::Observation> {
+fn table() -> Vec<pith_boards::energy_fit::Observation> {
     read_table(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sensors/pi5-decode.csv"))).unwrap()
 }
 

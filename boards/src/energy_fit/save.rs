@@ -2,9 +2,9 @@
 
 use super::fit::{Fit, Term};
 use crate::bandwidth::Ceiling;
+use crate::energy_model::{EnergyModel, Estimate, ModelKind};
 use crate::error::MeasureError;
 use crate::machine::Machine;
-use crate::model::{EnergyModel, Estimate, ModelKind};
 use crate::profile::{Bandwidth, Evidence, Found, Library, Profile, Rule};
 use pith_format::{ReplaceOptions, folder_of, replace};
 use pith_meter::Scope;
@@ -179,7 +179,7 @@ pub fn read_model(path: &Path) -> Result<Option<EnergyModel>, MeasureError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calibrate::{Observation, fit};
+    use crate::energy_fit::{Observation, fit};
 
     fn seen(bytes: f64, seconds: f64, joules: f64) -> Observation {
         Observation { label: "x".into(), bytes, operations: None, seconds, joules }

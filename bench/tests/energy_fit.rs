@@ -1,7 +1,7 @@
 //! Calibration of a simulated machine, whose costs are known.
 
 use pith_bench::{BenchError, CalibrationPlan, Done, Load, Loads, Time, widest};
-use pith_boards::calibrate::Term;
+use pith_boards::energy_fit::Term;
 use pith_boards::meters::Found;
 use pith_meter::{Joules, Kind, Meter, MeterError, Scope};
 use std::sync::{Arc, Mutex};

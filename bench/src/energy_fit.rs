@@ -4,7 +4,7 @@
 use crate::error::BenchError;
 use crate::protocol::{LEAST_WINDOW, Plan};
 use crate::time::Time;
-use pith_boards::calibrate::{Fit, Observation, fit};
+use pith_boards::energy_fit::{Fit, Observation, fit};
 use pith_boards::meters::Found;
 use pith_boards::{EnergyModel, Streamer};
 use pith_kernels::probe::int8_peak;

@@ -1,4 +1,4 @@
-//! The tokenizer recipe: behaviour as data, read from a source and kept in the blob as JSON.
+//! The tokenizer's settings: behaviour as data, read from a source and kept in the blob as JSON.
 //!
 //! Normalizers and pre-tokenizers are spelled as in `tokenizer.json`, so one set of types reads
 //! both.
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Everything about a tokenizer except its tokens, merges and scores.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Recipe {
+pub(crate) struct Settings {
     pub model: ModelKind,
     #[serde(default)]
     pub normalizer: Option<Normalizer>,
