@@ -61,6 +61,9 @@ pub struct SearchArgs {
     /// Round files once, without a second rounding with inputs from the first rounded model
     #[arg(long)]
     pub no_refine: bool,
+    /// Search over a quantized model: its codes are decoded and rounded again
+    #[arg(long)]
+    pub requantize: bool,
     /// Folder for measurements; the same command continues from there [default: OUTPUT.search]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub work: Option<PathBuf>,
@@ -178,6 +181,7 @@ fn options(args: &SearchArgs, output: &Path) -> anyhow::Result<SearchOptions> {
         generations: args.generations,
         seed: args.seed,
         refine: !args.no_refine,
+        requantize: args.requantize,
         session: args.cores.session()?,
         memory: args.memory.limit(),
         work,

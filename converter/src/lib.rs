@@ -17,6 +17,8 @@ pub use checkpoint::{CheckpointError, load_tokenizer};
 pub use compression::{CompressOptions, Compression};
 pub use error::ConvertError;
 pub use export::{ExportOptions, ExportReport, ExportType, export};
-pub use pipeline::{ConvertOptions, Rounder, SourceSummary, convert, input_files, inspect_source};
+pub use pipeline::{
+    ConvertOptions, QuantizedSource, Rounder, SourceSummary, convert, input_files, inspect_source,
+};
 pub use recipe::{HeadEncoding, NAMED as NAMED_RECIPES, Override, Quantizer, Recipe, RecipeError, Transform};
 pub use report::{EncodingTotal, Report, TensorReport};

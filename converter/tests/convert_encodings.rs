@@ -4,7 +4,7 @@ mod convert_support;
 
 use convert_support::{Converted, source, with};
 use pith_converter::checkpoint::Checkpoint;
-use pith_converter::{ConvertOptions, Recipe};
+use pith_converter::{ConvertOptions, QuantizedSource, Recipe};
 use pith_format::{Encoding, Role, TensorId};
 
 const VALUE: TensorId = TensorId::layer(Role::Value, 0);
@@ -38,28 +38,56 @@ fn q4_0_and_q8_0_are_carried_over_without_loss() {
     }
 }
 
-#[test]
-fn another_encoding_rounds_anew() {
-    let file = Converted::golden("gguf_llama_q4_0", Encoding::Q4G64);
-    assert!(!carried(&file, VALUE));
-    let file = Converted::golden("gguf_llama_q4_0", Encoding::F32);
-    assert!(!carried(&file, VALUE));
-    assert_eq!(file.matrix(VALUE), stored("gguf_llama_q4_0", "blk.0.attn_v.weight"));
+fn rule(encoding: Encoding, quantized: QuantizedSource) -> ConvertOptions {
+    ConvertOptions { quantized, ..with(Recipe::new(encoding)) }
 }
 
 #[test]
-fn keeping_follows_each_tensor() {
-    let recipe = Recipe { keep: true, ..Recipe::default() };
-    let file = Converted::new(&source("gguf_llama_mixed"), &with(recipe)).unwrap();
-    let encoding = |id| file.index.entry(id).unwrap().encoding.unwrap();
-    // BF16 has no encoding of its own and is an embedding; Q4_1, Q5_0 and Q5_1 have none either.
-    assert_eq!(encoding(EMBEDDING), Encoding::Q8);
-    assert_eq!(encoding(TensorId::model(Role::Head)), Encoding::Q8);
-    assert!(carried(&file, TensorId::model(Role::Head)) && !carried(&file, EMBEDDING));
-    assert_eq!(encoding(TensorId::layer(Role::Key, 0)), Encoding::F16);
-    assert_eq!([VALUE, DOWN, QUERY].map(encoding), [Encoding::Q4; 3]);
-    let head = stored("gguf_llama_mixed", "output.weight");
-    assert_eq!(file.matrix(TensorId::model(Role::Head)), head);
+fn a_quantized_source_is_rounded_again_where_that_is_asked_for_and_shorter() {
+    let name = "gguf_llama_q4_0";
+    let narrow = |encoding| Converted::new(&source(name), &rule(encoding, QuantizedSource::Narrow));
+    let file = narrow(Encoding::Q3).unwrap();
+    assert!(!carried(&file, VALUE));
+    assert!(file.report.warnings.iter().any(|warning| warning.contains("rounded again")));
+    let error = narrow(Encoding::Q5).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("× Q4_0") && error.contains("bytes without knowledge"), "{error}");
+    assert!(carried(&Converted::golden(name, Encoding::Q3), VALUE), "the default is to carry");
+    let refused = Converted::new(&source(name), &rule(Encoding::Q3, QuantizedSource::Refuse));
+    let error = refused.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("already quantized (") && error.contains("--requantize"), "{error}");
+    let same = Converted::new(&source(name), &rule(Encoding::Q4, QuantizedSource::Refuse)).unwrap();
+    assert!(carried(&same, VALUE), "these are its own codes");
+}
+
+#[test]
+fn floats_hold_decoded_values() {
+    for rule_of in [QuantizedSource::Carry, QuantizedSource::Refuse, QuantizedSource::Narrow] {
+        let file = Converted::new(&source("gguf_llama_q4_0"), &rule(Encoding::F32, rule_of)).unwrap();
+        assert!(!carried(&file, VALUE));
+        assert_eq!(file.matrix(VALUE), stored("gguf_llama_q4_0", "blk.0.attn_v.weight"));
+    }
+}
+
+#[test]
+fn every_tensor_of_a_mixed_source_is_carried() {
+    for recipe in [Recipe { keep: true, ..Recipe::default() }, Recipe::default()] {
+        let file = Converted::new(&source("gguf_llama_mixed"), &with(recipe)).unwrap();
+        let encoding = |id| file.index.entry(id).unwrap().encoding.unwrap();
+        assert_eq!(encoding(EMBEDDING), Encoding::F16, "BF16 has no encoding of its own");
+        assert_eq!(encoding(TensorId::model(Role::Head)), Encoding::Q8);
+        assert!(carried(&file, TensorId::model(Role::Head)) && !carried(&file, EMBEDDING));
+        assert_eq!(encoding(TensorId::layer(Role::Key, 0)), Encoding::F16);
+        for (id, tensor) in [(VALUE, "attn_v"), (DOWN, "ffn_down")] {
+            assert!(carried(&file, id), "{tensor}");
+            assert_eq!(file.matrix(id), stored("gguf_llama_mixed", &format!("blk.0.{tensor}.weight")));
+        }
+        let found = [VALUE, DOWN, QUERY].map(encoding);
+        assert!(
+            found.iter().all(|encoding| [Encoding::Q41, Encoding::Q50, Encoding::Q51].contains(encoding))
+        );
+        let head = stored("gguf_llama_mixed", "output.weight");
+        assert_eq!(file.matrix(TensorId::model(Role::Head)), head);
+    }
 }
 
 #[test]

@@ -1,15 +1,22 @@
 //! GPTQ beside the algorithm as it was published, in f64 and with nothing clever.
 
-use half::f16;
 use pith_converter::passes::gptq::{Feedback, FeedbackError};
 use pith_converter::passes::hqq::hqq;
 use pith_converter::passes::nearest::nearest;
 use pith_converter::passes::{Rounded, output_error};
 use pith_format::Encoding;
-use pith_format::encoding::rounding::{Nearest, fit};
+use pith_format::encoding::Multiplier;
+use pith_format::encoding::rounding::{Affine, Nearest, fit};
 
 /// The encodings that layers are rounded to.
-const ROUNDED: [Encoding; 8] = [
+const ROUNDED: [Encoding; 15] = [
+    Encoding::Q41,
+    Encoding::Q50,
+    Encoding::Q51,
+    Encoding::Iq4Nl,
+    Encoding::Q4K,
+    Encoding::Q5K,
+    Encoding::Q6K,
     Encoding::Q6,
     Encoding::Q5,
     Encoding::Q4,
@@ -96,32 +103,39 @@ fn published(
     row: &[f32],
     mask: &[bool],
     factor: &[f64],
-    found: (&[i8], &[f16]),
+    found: (&[i8], &[Affine]),
 ) -> (Option<(usize, f64)>, usize) {
     let (cols, grouped) = (row.len(), encoding.grouped().unwrap());
     let nearest = Nearest::new(&grouped);
     let mut w: Vec<f64> = row.iter().map(|&weight| f64::from(weight)).collect();
-    let (mut same, mut scale) = (0, 0.0);
+    let (mut same, mut scale, mut minimum) = (0, 0.0, 0.0);
     for j in 0..cols {
         if j % grouped.group_cols == 0 {
             let group = j..(j + grouped.group_cols).min(cols);
             let importance: Vec<f64> = group.clone().map(|k| 1.0 / factor[k * cols + k].powi(2)).collect();
             let narrow = |values: &[f64]| -> Vec<f32> { values.iter().map(|&value| value as f32).collect() };
             let free = free(&w[group.clone()], &mask[group.clone()], factor, j, cols);
-            let cost = |scale: f16| -> f64 {
-                let scale = f64::from(scale.to_f32());
-                let error = |weight: f64| weight - scale * f64::from(nearest.level((weight / scale) as f32));
+            let cost = |affine: Affine| -> f64 {
+                let (scale, minimum) = (f64::from(affine.scale), f64::from(affine.minimum));
+                let level = |weight: f64| f64::from(nearest.level(((weight - minimum) / scale) as f32));
+                let error = |weight: f64| weight - minimum - scale * level(weight);
                 let terms = free.iter().zip(&importance);
                 terms.map(|(&w, importance)| importance * error(w).powi(2)).sum()
             };
             let own = fit(&grouped, &narrow(&free), Some(&narrow(&importance)));
+            // As it is stored.
+            let minimum_of = |minimum: Multiplier| minimum.storable(own.minimum);
+            let own = Affine {
+                scale: grouped.scale.storable(own.scale),
+                minimum: grouped.minimum.map_or(0.0, minimum_of),
+            };
             let found = found.1[j / grouped.group_cols];
             same += usize::from(own == found);
             // Candidates that tie are then fitted, each to its own levels.
-            assert!(cost(found) <= 1.01 * cost(own), "{encoding} column {j}: scale {found}, not {own}");
-            scale = f64::from(found.to_f32());
+            assert!(cost(found) <= 1.01 * cost(own), "{encoding} column {j}: {found:?}, not {own:?}");
+            (scale, minimum) = (f64::from(found.scale), f64::from(found.minimum));
         }
-        let x = w[j] / scale;
+        let x = (w[j] - minimum) / scale;
         let level = if mask[j] { 0.0 } else { nearest.level(x as f32) };
         if level as i8 != found.0[j] {
             let middles =
@@ -129,7 +143,7 @@ fn published(
             let margin = middles.map(|middle| (x - middle).abs()).fold(f64::INFINITY, f64::min);
             return (Some((j, margin)), same);
         }
-        let error = (w[j] - scale * f64::from(level)) / factor[j * cols + j];
+        let error = (w[j] - minimum - scale * f64::from(level)) / factor[j * cols + j];
         for k in j + 1..cols {
             w[k] -= error * factor[j * cols + k];
         }
@@ -171,16 +185,22 @@ fn gptq_is_published(is_masked: impl Fn(usize) -> bool) {
     let any = mask.contains(&true);
     for encoding in ROUNDED {
         let grouped = encoding.grouped().unwrap();
-        if !grouped.factors.is_empty() || any && !grouped.levels.contains(&0) {
+        if grouped.has_factors() || any && !grouped.has_zero() {
             continue;
         }
         let groups = cols / grouped.group_cols;
         let found = feedback.round(encoding, &weights, any.then_some(&mask));
+        let affine: Vec<Affine> = (0..rows * groups)
+            .map(|group| Affine {
+                scale: found.parameters.scales[group],
+                minimum: found.parameters.minima.get(group).copied().unwrap_or(0.0),
+            })
+            .collect();
         let mut zeros = found.values(cols).into_iter().zip(&mask);
         assert!(zeros.all(|(value, &masked)| !masked || value == 0.0), "{encoding}");
         let (mut whole, mut scales) = (0, 0);
         for row in 0..rows {
-            let found = (&found.levels[row * cols..][..cols], &found.scales[row * groups..][..groups]);
+            let found = (&found.levels[row * cols..][..cols], &affine[row * groups..][..groups]);
             let (first, same) = {
                 let (weights, mask) = (&weights[row * cols..][..cols], &mask[row * cols..][..cols]);
                 published(encoding, weights, mask, &factor, found)

@@ -7,6 +7,9 @@ use pith_format::encoding::MAX_TILE_COLS;
 /// Columns that share one scale in rounded activations.
 pub const ACTIVATION_GROUP: usize = 32;
 
+/// Half of them.
+pub(crate) const HALF_GROUP: usize = ACTIVATION_GROUP / 2;
+
 /// Tokens whose rounded activations are packed together for products of many tokens.
 pub const PACKED_TOKENS: usize = 6;
 
@@ -36,6 +39,7 @@ pub struct Activations {
     codes: Vec<i8>,
     scales: Vec<f32>,
     sums: Vec<i32>,
+    half_sums: Vec<i32>,
     packed: Vec<PackedGroup>,
     /// Groups of `packed` in use: all or none.
     packed_len: usize,
@@ -68,6 +72,9 @@ pub struct Operand<'a> {
     /// `tokens × stride / 32`: sum of each group's codes. Encodings with unsigned codes use it to
     /// subtract their offset.
     pub sums: &'a [i32],
+    /// `tokens × stride / 32`: sum of the first 16 codes of each group, for weights whose groups
+    /// are half as wide.
+    pub half_sums: &'a [i32],
     /// `tokens / PACKED_TOKENS`, rounded up, times `stride / 32`; or empty.
     pub packed: &'a [PackedGroup],
 }
@@ -82,6 +89,7 @@ pub struct Part<'a> {
     codes: &'a mut [i8],
     scales: &'a mut [f32],
     sums: &'a mut [i32],
+    half_sums: &'a mut [i32],
     packed: &'a mut [PackedGroup],
     form: Form,
 }
@@ -96,6 +104,7 @@ impl Activations {
             codes: vec![0; len],
             scales: vec![0.0; groups],
             sums: vec![0; groups],
+            half_sums: vec![0; groups],
             ..Self::packed(max_tokens, max_cols)
         }
     }
@@ -114,6 +123,7 @@ impl Activations {
             codes: Vec::new(),
             scales: Vec::new(),
             sums: Vec::new(),
+            half_sums: Vec::new(),
             packed: vec![[0; _]; packed],
             packed_len: 0,
             form: Form::Packed,
@@ -124,7 +134,7 @@ impl Activations {
     pub fn bytes(max_tokens: usize, max_cols: usize) -> Option<usize> {
         let groups = max_tokens.checked_mul(padded_len(max_cols))? / ACTIVATION_GROUP;
         let rounded =
-            ACTIVATION_GROUP * (size_of::<f32>() + size_of::<i8>()) + size_of::<f32>() + size_of::<i32>();
+            ACTIVATION_GROUP * (size_of::<f32>() + size_of::<i8>()) + size_of::<f32>() + 2 * size_of::<i32>();
         // Rounding up to whole packs less than doubles the tokens.
         let packed = size_of::<PackedGroup>().div_ceil(PACKED_TOKENS) * 2;
         groups.checked_mul(rounded + packed)
@@ -169,16 +179,18 @@ impl Activations {
         let (part_len, part_groups) = (PACKED_TOKENS * stride, PACKED_TOKENS * stride / ACTIVATION_GROUP);
         let mut packed = self.packed[..self.packed_len].chunks_mut(stride / ACTIVATION_GROUP);
         let floats = self.floats[..len].chunks_mut(part_len).zip(self.codes[..len].chunks_mut(part_len));
-        let rounded =
-            self.scales[..groups].chunks_mut(part_groups).zip(self.sums[..groups].chunks_mut(part_groups));
+        let sums = self.sums[..groups].chunks_mut(part_groups);
+        let sums = sums.zip(self.half_sums[..groups].chunks_mut(part_groups));
+        let rounded = self.scales[..groups].chunks_mut(part_groups).zip(sums);
         let parts = floats.zip(rounded).enumerate();
-        parts.map(move |(index, ((floats, codes), (scales, sums)))| Part {
+        parts.map(move |(index, ((floats, codes), (scales, (sums, half_sums))))| Part {
             first: index * PACKED_TOKENS,
             cols,
             floats,
             codes,
             scales,
             sums,
+            half_sums,
             packed: packed.next().unwrap_or_default(),
             form,
         })
@@ -209,6 +221,7 @@ impl Activations {
             codes: &self.codes[..len],
             scales: &self.scales[..len / ACTIVATION_GROUP],
             sums: &self.sums[..len / ACTIVATION_GROUP],
+            half_sums: &self.half_sums[..len / ACTIVATION_GROUP],
             packed: &self.packed[..self.packed_len],
         }
     }
@@ -233,6 +246,12 @@ impl Part<'_> {
             let codes = &mut self.codes[place * stride..][..stride];
             let scales = &mut self.scales[place * groups..][..groups];
             kernels.quantize(floats, codes, scales, &mut self.sums[place * groups..][..groups]);
+            if self.form == Form::Whole {
+                let halves = self.half_sums[place * groups..][..groups].iter_mut();
+                for (half, codes) in halves.zip(codes.as_chunks::<ACTIVATION_GROUP>().0) {
+                    *half = codes[..HALF_GROUP].iter().map(|&code| i32::from(code)).sum();
+                }
+            }
             pack(codes, scales, token, self.packed);
         }
     }
@@ -328,6 +347,7 @@ impl<'a> Operand<'a> {
         let group_count = len / ACTIVATION_GROUP;
         assert_eq!((self.floats.len(), self.codes.len()), (len, len), "values of activations");
         assert_eq!((self.scales.len(), self.sums.len()), (group_count, group_count), "groups of activations");
+        assert_eq!(self.half_sums.len(), group_count, "halves of groups of activations");
         let packed_count = self.tokens.div_ceil(PACKED_TOKENS) * self.stride() / ACTIVATION_GROUP;
         assert!(self.packed.is_empty() || self.packed.len() == packed_count, "packed groups of activations");
     }
@@ -347,6 +367,7 @@ impl<'a> Operand<'a> {
             codes: &self.codes[index * stride..][..stride],
             scales: &self.scales[index * groups..][..groups],
             sums: &self.sums[index * groups..][..groups],
+            half_sums: &self.half_sums[index * groups..][..groups],
             packed: &[],
         }
     }

@@ -3,6 +3,7 @@
 
 use crate::FEW_TOKENS;
 use crate::activations::{ACTIVATION_GROUP, Operand};
+use crate::coded::Coded;
 use pith_format::{Matrix, TILE_ROWS};
 
 /// Results of one block: `[token][row]`.
@@ -74,12 +75,32 @@ pub struct Groups<'a> {
     pub scales: &'a [f32],
     /// Sum of each group's codes.
     pub sums: &'a [i32],
+    /// Sum of the first half of each group's codes.
+    pub half_sums: &'a [i32],
 }
 
 impl<'a> Groups<'a> {
     /// The first `count` groups of one token.
     pub fn new(x: Operand<'a>, count: usize) -> Self {
         let codes = &x.codes.as_chunks().0[..count];
-        Self { codes, scales: &x.scales[..count], sums: &x.sums[..count] }
+        let (sums, half_sums) = (&x.sums[..count], &x.half_sums[..count]);
+        Self { codes, scales: &x.scales[..count], sums, half_sums }
+    }
+
+    /// Sum of the codes of a group that meet the same scale: of a half where halves have their own,
+    /// otherwise of all.
+    #[inline(always)]
+    pub fn part_sum<E: Coded>(&self, group: usize, half: usize) -> i32 {
+        part_sum::<E>(self.sums[group], self.half_sums[group], half)
+    }
+}
+
+/// [`Groups::part_sum`] of a group with these sums of all its codes and of the first half.
+#[inline(always)]
+pub fn part_sum<E: Coded>(sum: i32, half_sum: i32, half: usize) -> i32 {
+    match (E::IS_SPLIT, half) {
+        (false, _) => sum,
+        (true, 0) => half_sum,
+        (true, _) => sum - half_sum,
     }
 }

@@ -1,16 +1,40 @@
 //! Properties of the integer encodings that kernels use, and the one table of these encodings.
 
 use pith_format::TILE_ROWS;
-use pith_format::encoding::{
-    Grouped, Q2Tile, Q3Tile, Q4G64Tile, Q4NLTile, Q4Tile, Q5Tile, Q6Tile, Q8Tile, TernaryTile, Tile,
-};
+use pith_format::encoding::*;
 
-use crate::activations::ACTIVATION_GROUP;
+use crate::activations::{ACTIVATION_GROUP, HALF_GROUP};
 
-/// A tile of integer levels of at most 8 bits, followed by scales.
+/// Order of the codes in a tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Bytes: a line for every four columns.
+    Bytes,
+    /// Nibbles of halves of groups of 32 columns.
+    Halves,
+    /// Bit planes of so many low and high bits.
+    Planes(usize, usize),
+    /// Five digits of base 3 in a byte.
+    Digits,
+}
+
+/// Place of scales or minima in a tile.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Storage.
+    pub multiplier: Multiplier,
+    /// Offset of the f16.
+    pub halves: usize,
+    /// Offset of the integers.
+    pub integers: usize,
+    /// Groups of the tile.
+    pub groups: usize,
+}
+
+/// A tile of integer levels of at most 8 bits, and scales.
 pub trait Coded: Tile {
-    /// A level + `1 << OFFSET_BITS` is an unsigned code.
-    const OFFSET_BITS: u32;
+    /// Order of the codes.
+    const ORDER: Order;
 
     /// The format's description of groups.
     const KNOWN: Grouped = match Self::GROUPED {
@@ -18,65 +42,169 @@ pub trait Coded: Tile {
         None => panic!("an encoding of floats"),
     };
 
-    /// A level times `1 << ROOM_BITS` fits a signed byte; ternary has an unused code of 2.
-    const ROOM_BITS: u32 = 7 - if Self::OFFSET_BITS == 0 { 1 } else { Self::OFFSET_BITS };
+    /// Whether codes index a table of levels. Otherwise levels are consecutive.
+    const IS_TABLE: bool = !is_even(Self::KNOWN.levels);
 
-    /// Number of pairs of products whose sum fits 16 bits: products of unsigned codes and int8 from
-    /// −127 on, or of levels and unsigned bytes. A group has 8 pairs; for 8-bit codes none fits.
-    const PAIRS: usize = if Self::OFFSET_BITS < 3 { 8 } else { 64 >> Self::OFFSET_BITS };
+    /// A level + this is an unsigned code.
+    const OFFSET: i32 = match Self::IS_TABLE {
+        false if Self::KNOWN.levels.len() == 255 => 128,
+        false => -(Self::KNOWN.levels[0] as i32),
+        true => (-(Self::KNOWN.levels[0] as i32)).unsigned_abs().next_power_of_two() as i32,
+    };
+
+    /// Largest unsigned code, those that are never written included.
+    const LARGEST_CODE: i32 = match Self::ORDER {
+        Order::Bytes => 255,
+        _ if Self::IS_TABLE => Self::KNOWN.levels[Self::KNOWN.levels.len() - 1] as i32 + Self::OFFSET,
+        Order::Halves => 15,
+        Order::Planes(low, high) => (1 << (low + high)) - 1,
+        Order::Digits => 2,
+    };
+
+    /// Largest absolute value of a level that is written.
+    const LARGEST_LEVEL: i32 = {
+        let (low, high) =
+            (-(Self::KNOWN.levels[0] as i32), Self::KNOWN.levels[Self::KNOWN.levels.len() - 1] as i32);
+        if low > high { low } else { high }
+    };
+
+    /// A level times `1 << ROOM_BITS` fits a signed byte.
+    const ROOM_BITS: u32 = match Self::LARGEST_LEVEL {
+        1 => 6,
+        // −2ⁿ fits, and nothing above 2ⁿ − 1 is written.
+        largest => 7 - (largest as u32).next_power_of_two().ilog2(),
+    };
+
+    /// Number of pairs of products of unsigned codes and int8 from −127 on whose sum fits 16 bits.
+    /// A group has 8 pairs; for 8-bit codes none fits.
+    const PAIRS: usize = pairs(i16::MAX as i32 / (2 * 127), Self::LARGEST_CODE);
+
+    /// The same for products of levels and unsigned bytes.
+    const LEVEL_PAIRS: usize = pairs(64, Self::LARGEST_LEVEL);
 
     /// Unsigned codes of up to 16 levels, repeated to fill the table.
     const TABLE: [u8; 16] = {
         let (levels, mut table, mut index) = (Self::KNOWN.levels, [0; 16], 0);
         while index < 16 {
-            table[index] = (levels[index % levels.len()] as i16 + (1 << Self::OFFSET_BITS)) as u8;
+            // The sixteenth code of fifteen levels, which is never written, is 0.
+            let level = if levels.len() == 15 && index == 15 { 0 } else { levels[index % levels.len()] };
+            table[index] = (level as i32 + Self::OFFSET) as u8;
             index += 1;
         }
         table
     };
 
-    /// Factors by nibble; zeros where the encoding has none.
-    const FACTORS: [f32; 16] = {
-        let (factors, mut table, mut index) = (Self::KNOWN.factors, [0.0; 16], 0);
-        while index < factors.len() {
-            table[index] = factors[index] as f32;
-            index += 1;
+    /// Offset of the plane of high bits.
+    const HIGH: usize = match Self::ORDER {
+        Order::Planes(low, _) => TILE_ROWS * Self::COLS * low / 8,
+        _ => 0,
+    };
+
+    /// Columns that share a scale, at most [`ACTIVATION_GROUP`]: that, or [`HALF_GROUP`].
+    const SCALE_COLS: usize =
+        if Self::KNOWN.group_cols < ACTIVATION_GROUP { Self::KNOWN.group_cols } else { ACTIVATION_GROUP };
+
+    /// Whether a group of activations meets two groups of weights.
+    const IS_SPLIT: bool = Self::SCALE_COLS < ACTIVATION_GROUP;
+
+    /// Whether a group of activations meets one scale and no minimum.
+    const IS_PLAIN: bool = !Self::IS_SPLIT && Self::KNOWN.minimum.is_none();
+
+    /// Whether pairs of products of levels and unsigned bytes fit 16 bits, each with one scale.
+    const SUMS_IN_16_BITS: bool = Self::IS_PLAIN && Self::LEVEL_PAIRS != 0;
+
+    /// Place of the scales.
+    const SCALES: Place = {
+        let (groups, scale) = (Self::COLS / Self::KNOWN.group_cols, Self::KNOWN.scale);
+        let (mut halves, mut integers) = (scale.half_bytes(groups), scale.integer_bytes(groups));
+        if let Some(minimum) = Self::KNOWN.minimum {
+            halves += minimum.half_bytes(groups);
+            integers += minimum.integer_bytes(groups);
         }
-        table
+        let halves = Self::BYTES - halves - integers;
+        Place { multiplier: scale, halves, integers: Self::BYTES - integers, groups }
     };
 
-    /// Whether a group's scale is the tile's scale times a factor.
-    const HAS_FACTORS: bool = !Self::KNOWN.factors.is_empty();
-
-    /// Offset of the scales in the tile.
-    const SCALES: usize = {
-        let groups = Self::COLS / Self::KNOWN.group_cols;
-        Self::BYTES
-            - match Self::HAS_FACTORS {
-                true => 2 * TILE_ROWS + TILE_ROWS * groups / 2,
-                false => 2 * TILE_ROWS * groups,
-            }
+    /// Place of the minima; `None` where there are none.
+    const MINIMA: Option<Place> = match Self::KNOWN.minimum {
+        None => None,
+        Some(multiplier) => {
+            let scales = Self::SCALES;
+            Some(Place {
+                multiplier,
+                halves: scales.halves + scales.multiplier.half_bytes(scales.groups),
+                integers: scales.integers + scales.multiplier.integer_bytes(scales.groups),
+                groups: scales.groups,
+            })
+        }
     };
+}
 
-    /// f16 scales of a group of 32 columns; where there are factors, scales before multiplication.
+impl Place {
+    /// Index of the group of weights that holds columns `HALF_GROUP · index ..` of the tile.
     #[inline(always)]
-    fn halves(tile: &[u8], group: usize) -> &[u8; 2 * TILE_ROWS] {
-        let index = if Self::HAS_FACTORS { 0 } else { group * ACTIVATION_GROUP / Self::KNOWN.group_cols };
-        &tile[Self::SCALES..].as_chunks().0[index]
+    const fn group(&self, tile_cols: usize, index: usize) -> usize {
+        index * HALF_GROUP / (tile_cols / self.groups)
     }
 
-    /// Factors of a pair of groups: low nibbles for the even group, high nibbles for the odd one.
+    /// The f16 of the group of columns `HALF_GROUP · index ..`, or of the tile.
     #[inline(always)]
-    fn factor_bytes(tile: &[u8], group: usize) -> &[u8; TILE_ROWS] {
-        &tile[Self::SCALES + 2 * TILE_ROWS..].as_chunks().0[group / 2]
+    pub fn half_of<'a, E: Coded>(&self, tile: &'a [u8], index: usize) -> &'a [u8; 2 * TILE_ROWS] {
+        let index = if let Multiplier::Half = self.multiplier { self.group(E::COLS, index) } else { 0 };
+        &tile[self.halves..].as_chunks().0[index]
+    }
+
+    /// The bytes with the lowest bits of integers of the group, and the shift to them.
+    #[inline(always)]
+    pub fn low_of<'a, E: Coded>(&self, tile: &'a [u8], index: usize) -> (&'a [u8; TILE_ROWS], u32) {
+        let group = self.group(E::COLS, index);
+        let bytes = tile[self.integers..].as_chunks().0;
+        match self.multiplier.factor_bits() {
+            4 | 6 => (&bytes[group / 2], 4 * (group % 2) as u32),
+            _ => (&bytes[group], 0),
+        }
+    }
+
+    /// The bytes with the highest two bits of integers of 6 bits, and the shift to them.
+    #[inline(always)]
+    pub fn high_of<'a, E: Coded>(&self, tile: &'a [u8], index: usize) -> (&'a [u8; TILE_ROWS], u32) {
+        let group = self.group(E::COLS, index);
+        let bytes = tile[self.integers + TILE_ROWS * self.groups / 2..].as_chunks().0;
+        (&bytes[group / 4], 2 * (group % 4) as u32)
     }
 }
 
-/// The table: encoding, tile, bits of its offset. [`with_tile!`] matches over it.
+/// Factors of scales by nibble.
+pub const fn nibble_factors<E: Coded>() -> [f32; 16] {
+    let (factors, mut table, mut index) = (E::KNOWN.scale.factors(), [0.0; 16], 0);
+    while index < factors.len() && index < 16 {
+        table[index] = factors[index] as f32;
+        index += 1;
+    }
+    table
+}
+
+/// Largest power of two up to `room / largest` and 8.
+const fn pairs(room: i32, largest: i32) -> usize {
+    match room / largest {
+        8.. => 8,
+        4.. => 4,
+        2.. => 2,
+        1 => 1,
+        _ => 0,
+    }
+}
+
+/// Whether levels are consecutive integers.
+const fn is_even(levels: &[i8]) -> bool {
+    levels[levels.len() - 1] as i32 - levels[0] as i32 + 1 == levels.len() as i32
+}
+
+/// The table: encoding, tile, order of its codes. [`with_tile!`] matches over it.
 macro_rules! coded {
-    ($dollar:tt $($encoding:ident $tile:ident $offset:literal,)*) => {
+    ($dollar:tt $($encoding:ident $tile:ident $order:expr,)*) => {
         $(impl Coded for $tile {
-            const OFFSET_BITS: u32 = $offset;
+            const ORDER: Order = $order;
         })*
 
         /// `with_tile!(encoding, E => value, else other)`: for an integer encoding `value`, where
@@ -98,13 +226,26 @@ macro_rules! coded {
 
 coded! {
     $
-    Q8 Q8Tile 7,
-    Q6 Q6Tile 5,
-    Q5 Q5Tile 4,
-    Q4 Q4Tile 3,
-    Q4G64 Q4G64Tile 3,
-    Q4NL Q4NLTile 6,
-    Q3 Q3Tile 6,
-    Q2 Q2Tile 5,
-    Ternary TernaryTile 0,
+    Q8 Q8Tile Order::Bytes,
+    Q6 Q6Tile Order::Planes(4, 2),
+    Q5 Q5Tile Order::Planes(4, 1),
+    Q4 Q4Tile Order::Halves,
+    Q4G64 Q4G64Tile Order::Planes(4, 0),
+    Q4NL Q4NLTile Order::Planes(4, 0),
+    Q3 Q3Tile Order::Planes(2, 1),
+    Q2 Q2Tile Order::Planes(2, 0),
+    Ternary TernaryTile Order::Planes(2, 0),
+    Q41 Q41Tile Order::Planes(4, 0),
+    Q50 Q50Tile Order::Planes(4, 1),
+    Q51 Q51Tile Order::Planes(4, 1),
+    Iq4Nl Iq4NlTile Order::Planes(4, 0),
+    Mxfp4 Mxfp4Tile Order::Planes(4, 0),
+    Q2K Q2KTile Order::Planes(2, 0),
+    Q3K Q3KTile Order::Planes(2, 1),
+    Q4K Q4KTile Order::Planes(4, 0),
+    Q5K Q5KTile Order::Planes(4, 1),
+    Q6K Q6KTile Order::Planes(4, 2),
+    Iq4Xs Iq4XsTile Order::Planes(4, 0),
+    Tq1 Tq1Tile Order::Digits,
+    Tq2 Tq2Tile Order::Planes(2, 0),
 }

@@ -9,7 +9,7 @@ use crate::stream::Stream;
 use crate::weights::{Norm, Vector};
 use fused::Scratch;
 use pith_format::{Matrix, TILE_ROWS};
-use pith_kernels::{Activations, Form, Kernels, Operand, PACKED_TOKENS, PackedGroup, Part};
+use pith_kernels::{ACTIVATION_GROUP, Activations, Form, Kernels, Operand, PACKED_TOKENS, PackedGroup, Part};
 use pith_meter::Traffic;
 use std::array::from_fn;
 use std::ops::Range;
@@ -266,7 +266,14 @@ impl Exec {
         let operand = match x.form() {
             Form::Packed => size_of_val(x.packed),
             Form::Whole => {
-                size_of_val(x.floats) + x.codes.len() + size_of_val(x.scales) + size_of_val(x.sums)
+                let of_halves = weights.iter().filter_map(|weight| weight.encoding().grouped());
+                let halves = of_halves.map(|grouped| grouped.group_cols).any(|cols| cols < ACTIVATION_GROUP);
+                let half_sums = if halves { size_of_val(x.half_sums) } else { 0 };
+                size_of_val(x.floats)
+                    + x.codes.len()
+                    + size_of_val(x.scales)
+                    + size_of_val(x.sums)
+                    + half_sums
             }
         };
         let rows: usize = weights.iter().map(|weight| weight.rows()).sum();
@@ -378,8 +385,8 @@ mod tests {
         for tokens in [1, 4] {
             let (_, traffic) = run(2, tokens);
             assert_eq!(traffic.weight_bytes, (blocks * 96 * 16 * 2) as u64);
-            // 96 columns are padded to 128.
-            let operand = 128 * 5 + 4 * 8;
+            let padded = pith_kernels::padded_len(96);
+            let operand = padded * 5 + padded / 32 * 8;
             assert_eq!(traffic.activation_bytes, (tokens * (operand + 4 * (700 + 5 + 333))) as u64);
         }
     }

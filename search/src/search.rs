@@ -16,9 +16,9 @@ use crate::tiles::Tiles;
 use pith_converter::checkpoint::Checkpoint;
 use pith_converter::statistics::{CalibrationText, Statistics, TextOptions};
 use pith_converter::{
-    CompressOptions, Compression, ConvertError, ConvertOptions, Recipe, Rounder, input_files,
+    CompressOptions, Compression, ConvertError, ConvertOptions, QuantizedSource, Recipe, Rounder, input_files,
 };
-use pith_format::{Progress, ReplaceOptions, move_to};
+use pith_format::{Encoding, Progress, ReplaceOptions, move_to};
 use pith_runtime::{Model, SessionOptions};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,8 @@ pub struct SearchOptions {
     pub memory: Option<u64>,
     /// Work folder, for measurements and intermediate files.
     pub work: PathBuf,
+    /// Round the codes of a quantized checkpoint again; without it such a checkpoint is an error.
+    pub requantize: bool,
     /// Overwrite the output.
     pub force: bool,
 }
@@ -109,6 +111,11 @@ pub fn search(
                 expected,
             });
         }
+    }
+    if !options.requantize {
+        let encoding = options.choices.first().map_or(Encoding::Q4, |choice| choice.encoding());
+        let (recipe, quantized) = (Recipe::new(encoding), QuantizedSource::Refuse);
+        Compression::check(source, &ConvertOptions { recipe, quantized, ..ConvertOptions::default() })?;
     }
     let dense = Arc::clone(compression(source, options, None, progress)?.dense());
     let space = Space::new(&dense, options.choices.clone(), options.memory)?;
@@ -492,7 +499,9 @@ impl Run<'_, '_> {
         progress: &dyn Progress,
     ) -> Result<Written, SearchError> {
         let recipe: Recipe = self.space.recipe(&assignment, self.options.refine);
-        let options = ConvertOptions { recipe, force: true, ..ConvertOptions::default() };
+        // Whether a quantized source may be rounded was asked before the search.
+        let quantized = QuantizedSource::Round;
+        let options = ConvertOptions { recipe, quantized, force: true, ..ConvertOptions::default() };
         let report = compression.write(&options, path, progress)?;
         let kl = self.bench.divergence(Arc::new(Model::open(path)?), self.bench.window_count())?;
         Ok(Written { assignment, file_bytes: report.file_bytes, kl })

@@ -34,6 +34,7 @@ fn options(folder: &Path, budget: Budget) -> SearchOptions {
         generations: 2,
         seed: 5,
         refine: false,
+        requantize: false,
         session: SessionOptions { threads: Some(2), ..SessionOptions::default() },
         memory: None,
         work: folder.join("work"),

@@ -86,12 +86,12 @@ def scales(tiles, offset, groups, cols):
     return np.repeat(values.transpose(0, 2, 1), cols // groups, axis=2)
 
 
-def plane(tiles, offset, bits):
-    """One bit plane of codes: uint8 (tiles, 16, 128)."""
-    lines = tiles[:, offset:offset + 256 * bits].reshape(-1, 2, 2 * bits, 16, 4)
+def plane(tiles, offset, bits, cols):
+    """One bit plane of codes: uint8 (tiles, 16, cols)."""
+    lines = tiles[:, offset:offset + 2 * cols * bits].reshape(-1, cols // 64, 2 * bits, 16, 4)
     parts = [lines >> (bits * i) & ((1 << bits) - 1) for i in range(8 // bits)]
-    codes = np.stack(parts, axis=2)             # tile, half, shift, line, row, column
-    return codes.transpose(0, 4, 1, 2, 3, 5).reshape(-1, 16, 128)
+    codes = np.stack(parts, axis=2)             # tile, run, shift, line, row, column
+    return codes.transpose(0, 4, 1, 2, 3, 5).reshape(-1, 16, cols)
 
 
 def decode_plain(dtype):
@@ -115,34 +115,82 @@ def decode_q4(group):
     return decode
 
 
+def codes_of(tiles, planes, cols):
+    """`planes`: (bits, offset) each, lowest bits first."""
+    codes, low = np.uint8(0), 0
+    for bits, offset in planes:
+        codes = codes | plane(tiles, offset, bits, cols) << low
+        low += bits
+    return codes
+
+
 def decode_planes(planes, levels, scale_offset, groups, factor_offset=None):
-    """`planes`: (bits, offset) each, lowest bits first. `levels`: the level of each code."""
+    """128 columns. `levels`: the level of each code."""
     levels = np.array(levels, np.float32)
 
     def decode(tiles):
-        codes, low = np.uint8(0), 0
-        for bits, offset in planes:
-            codes = codes | plane(tiles, offset, bits) << low
-            low += bits
         scale = scales(tiles, scale_offset, groups, 128)
         if factor_offset is not None:
-            scale = scale * factors(tiles, factor_offset)
-        return scale * levels[codes]
+            nibbles = integers(tiles, factor_offset, 4, 4)
+            values = (nibbles % 8 + 1).astype(np.float32)
+            scale = scale * np.repeat(np.where(nibbles >= 8, -values, values), 32, axis=2)
+        return scale * levels[codes_of(tiles, planes, 128)]
     return decode
 
 
-def factors(tiles, offset):
-    """The factors of groups of 32 columns, -8 to 8 without 0: float32 (tiles, 16, 128)."""
-    pairs = tiles[:, offset:offset + 32].reshape(-1, 2, 16)
-    nibbles = np.stack([pairs & 15, pairs >> 4], axis=2).reshape(-1, 4, 16)
-    values = (nibbles % 8 + 1).astype(np.float32)
-    values = np.where(nibbles >= 8, -values, values)
-    return np.repeat(values.transpose(0, 2, 1), 32, axis=2)
+def integers(tiles, offset, bits, groups):
+    """The integers of 4, 6 or 8 bits of all groups: (tiles, 16, groups)."""
+    if bits == 8:
+        values = tiles[:, offset:offset + 16 * groups].view(np.int8).reshape(-1, groups, 16)
+        return values.transpose(0, 2, 1)
+    pairs = tiles[:, offset:offset + 8 * groups].reshape(-1, groups // 2, 1, 16)
+    values = (pairs >> np.array([0, 4], np.uint8)[:, None] & 15).reshape(-1, groups, 16)
+    if bits == 6:
+        quads = tiles[:, offset + 8 * groups:offset + 12 * groups].reshape(-1, groups // 4, 1, 16)
+        high = (quads >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3).reshape(-1, groups, 16)
+        values = values | high << 4
+    return values.transpose(0, 2, 1)
+
+
+def decode_ggml(cols, planes, group, levels, scale, minimum=None, factor=None, min_factor=None):
+    """`scale`, `minimum`: offsets of f16. `factor`: (bits, offset, what is subtracted)."""
+    levels, groups = np.array(levels, np.float32), cols // group
+
+    def multiplier(tiles, offset, factor, sign):
+        if factor is None:
+            return scales(tiles, offset, groups, cols)
+        bits, at, less = factor
+        values = integers(tiles, at, bits, groups).astype(np.float32) - np.float32(less)
+        return scales(tiles, offset, 1, cols) * np.repeat(np.float32(sign) * values, group, axis=2)
+
+    def decode(tiles):
+        values = multiplier(tiles, scale, factor, 1) * levels[codes_of(tiles, planes, cols)]
+        if minimum is not None:
+            values = values + multiplier(tiles, minimum, min_factor, -1)
+        return values
+    return decode
+
+
+def decode_mxfp4(tiles):
+    powers = tiles[:, 512:544].reshape(-1, 2, 16).astype(np.int32) - 128
+    powers = np.repeat(np.ldexp(np.float32(1), powers).transpose(0, 2, 1), 32, axis=2)
+    return powers * np.array(FP4, np.float32)[codes_of(tiles, [(4, 0)], 64)]
+
+
+def decode_tq1(tiles):
+    lines = tiles[:, :832].reshape(-1, 13, 1, 16, 4)
+    shifted = lines * np.array([1, 3, 9, 27, 81], np.uint8)[:, None, None]      # modulo 256
+    digits = (shifted.astype(np.uint16) * 3 >> 8).reshape(-1, 65, 16, 4)[:, :64]
+    levels = digits.transpose(0, 2, 1, 3).reshape(-1, 16, 256).astype(np.float32) - np.float32(1)
+    return scales(tiles, 832, 1, 256) * levels
 
 
 Q4_NL = [-64, -52, -42, -33, -25, -18, -11, -5, 1, 7, 13, 19, 27, 35, 45, 57]
 Q3 = [-63, -40, -23, -10, 1, 13, 28, 47]
 Q2 = [-31, -13, 1, 17]
+
+IQ4 = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
+FP4 = [-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12, 0]
 
 # tag -> (name, COLS, BYTES, decoder)
 ENCODINGS = {
@@ -157,6 +205,24 @@ ENCODINGS = {
     3: ("q3", 128, 832, decode_planes([(2, 0), (1, 512)], Q3, 768, 1, 800)),
     2: ("q2", 128, 576, decode_planes([(2, 0)], Q2, 512, 1, 544)),
     11: ("ternary", 128, 544, decode_planes([(2, 0)], range(-1, 3), 512, 1)),
+    12: ("q4-1", 64, 640, decode_ggml(64, [(4, 0)], 32, range(16), 512, 576)),
+    13: ("q5-0", 64, 704, decode_ggml(64, [(4, 0), (1, 512)], 32, range(-16, 16), 640)),
+    14: ("q5-1", 64, 768, decode_ggml(64, [(4, 0), (1, 512)], 32, range(32), 640, 704)),
+    15: ("iq4-nl", 64, 576, decode_ggml(64, [(4, 0)], 32, IQ4, 512)),
+    16: ("mxfp4", 64, 544, decode_mxfp4),
+    17: ("q2-k", 256, 1344,
+         decode_ggml(256, [(2, 0)], 16, range(4), 1024, 1056, (4, 1088, 0), (4, 1216, 0))),
+    18: ("q3-k", 256, 1760,
+         decode_ggml(256, [(2, 0), (1, 1024)], 16, range(-4, 4), 1536, None, (6, 1568, 32))),
+    19: ("q4-k", 256, 2304,
+         decode_ggml(256, [(4, 0)], 32, range(16), 2048, 2080, (6, 2112, 0), (6, 2208, 0))),
+    20: ("q5-k", 256, 2816,
+         decode_ggml(256, [(4, 0), (1, 2048)], 32, range(32), 2560, 2592, (6, 2624, 0), (6, 2720, 0))),
+    21: ("q6-k", 256, 3360,
+         decode_ggml(256, [(4, 0), (2, 2048)], 16, range(-32, 32), 3072, None, (8, 3104, 0))),
+    22: ("iq4-xs", 256, 2176, decode_ggml(256, [(4, 0)], 32, IQ4, 2048, None, (6, 2080, 32))),
+    23: ("tq1", 256, 864, decode_tq1),
+    24: ("tq2", 256, 1056, decode_ggml(256, [(2, 0)], 256, range(-1, 3), 1024)),
 }
 
 

@@ -6,7 +6,7 @@ use crate::output::{self, Table, TableFormat};
 use crate::progress::Bar;
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use pith_converter::{ConvertOptions, Recipe, Report, convert as run_conversion};
+use pith_converter::{ConvertOptions, QuantizedSource, Recipe, Report, convert as run_conversion};
 use pith_format::Encoding;
 use serde_json::json;
 use std::path::PathBuf;
@@ -22,9 +22,13 @@ pub struct ConvertArgs {
     #[arg(value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
     /// Encoding of the weight matrices: f32, f16, q8, q6, q5, q4, q4-g64, q4-nl, q3, q2, ternary,
-    /// or keep (that of a GGUF file or quantized checkpoint, where Pith has it)
-    #[arg(short, long, default_value = "q4")]
-    pub encoding: String,
+    /// one of ggml's such as q4-k, or keep (that of the source, where Pith has it) [default: q4, and
+    /// for a quantized source its own]
+    #[arg(short, long)]
+    pub encoding: Option<String>,
+    /// Round the codes of a quantized source again where that takes fewer bits
+    #[arg(long)]
+    pub requantize: bool,
     /// Recipe: balanced, small, tiny, or a TOML file
     #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["encoding", "embedding", "head"])]
     pub recipe: Option<String>,
@@ -55,6 +59,7 @@ pub struct ConvertArgs {
 pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
     let options = ConvertOptions {
         recipe: recipe(&args)?,
+        quantized: quantized(&args),
         name: args.name.clone(),
         force: args.force,
         calibration: args.quantize.calibration.clone(),
@@ -89,10 +94,11 @@ pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
 
 fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
     let encoding = |name: &str, option: &str| name.parse::<Encoding>().with_context(|| option.to_string());
-    let mut recipe = match (&args.recipe, args.encoding.as_str()) {
+    let mut recipe = match (&args.recipe, args.encoding.as_deref()) {
         (Some(recipe), _) => Recipe::find(recipe)?,
-        (None, "keep") => Recipe { keep: true, ..Recipe::default() },
-        (None, name) => Recipe::new(
+        (None, None) => Recipe::default(),
+        (None, Some("keep")) => Recipe { keep: true, ..Recipe::default() },
+        (None, Some(name)) => Recipe::new(
             name.parse::<Encoding>().with_context(|| "--encoding takes an encoding, or keep".to_string())?,
         ),
     };
@@ -102,6 +108,18 @@ fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
     }
     args.quantize.change(&mut recipe)?;
     Ok(recipe)
+}
+
+/// Whoever asks for certain codes is not given others without a word.
+fn quantized(args: &ConvertArgs) -> QuantizedSource {
+    let options = [args.recipe.as_ref(), args.embedding.as_ref(), args.head.as_ref()];
+    let encoding = args.encoding.as_deref().is_some_and(|encoding| encoding != "keep");
+    let asks = options.into_iter().any(|option| option.is_some()) || encoding || args.quantize.asks();
+    match (args.requantize, asks) {
+        (true, _) => QuantizedSource::Narrow,
+        (false, true) => QuantizedSource::Refuse,
+        (false, false) => QuantizedSource::Carry,
+    }
 }
 
 fn to_text(args: &ConvertArgs, report: &Report) -> String {

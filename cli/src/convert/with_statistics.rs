@@ -99,6 +99,11 @@ impl QuantizeArgs {
         Ok(())
     }
 
+    /// Whether these options ask for weights that are rounded in a certain way.
+    pub fn asks(&self) -> bool {
+        self.quantizer.is_some() || self.transform.is_some() || self.refine
+    }
+
     /// Whether a conversion needs no run of the model, neither before nor after it.
     pub fn is_plain(&self, recipe: &Recipe) -> bool {
         let calibrated = self.calibration.is_some() || self.text.is_none() && !recipe.needs_hessians();

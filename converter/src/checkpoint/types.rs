@@ -1,9 +1,26 @@
 //! The table of storage types: names, identifiers, block sizes, decoders.
 
+use pith_format::Encoding;
+
+use super::decode::codes::{CodeBlocks, Unpack};
 use super::decode::{blocks, k_quants, packed, plain};
 
 /// Decodes whole blocks: `bytes` holds `n` blocks, `out` receives `n · block_len` values.
 pub(crate) type Decode = fn(bytes: &[u8], out: &mut [f32]);
+
+/// How the values of a type are read.
+#[derive(Clone, Copy)]
+enum Reader {
+    Values(Decode),
+    Codes(CodeBlocks),
+}
+
+use Reader::Values;
+
+/// Blocks of the codes of an encoding.
+const fn codes(encoding: Encoding, unpack: Unpack) -> Option<Reader> {
+    Some(Reader::Codes(CodeBlocks { encoding, unpack }))
+}
 
 struct Row {
     name: &'static str,
@@ -11,11 +28,11 @@ struct Row {
     safetensors: bool,
     block_len: usize,
     block_bytes: usize,
-    decode: Option<Decode>,
+    reader: Option<Reader>,
 }
 
 macro_rules! source_types {
-    ($($variant:ident $name:literal $ggml:expr, $safetensors:literal, $len:literal, $bytes:literal, $decode:expr;)*) => {
+    ($($variant:ident $name:literal $ggml:expr, $safetensors:literal, $len:literal, $bytes:literal, $reader:expr;)*) => {
         /// Storage type of a tensor in its file.
         ///
         /// Types without a decoder can be listed, sized and read raw, but not loaded.
@@ -30,7 +47,7 @@ macro_rules! source_types {
             fn row(self) -> &'static Row {
                 match self { $(SourceType::$variant => const { &Row {
                     name: $name, ggml_id: $ggml, safetensors: $safetensors,
-                    block_len: $len, block_bytes: $bytes, decode: $decode,
+                    block_len: $len, block_bytes: $bytes, reader: $reader,
                 } }),* }
             }
         }
@@ -39,23 +56,23 @@ macro_rules! source_types {
 
 source_types! {
 //  variant  name       ggml id   safetensors values bytes decoder
-    F32      "F32"      Some(0),  true,  1,   4,   Some(plain::f32);
-    F16      "F16"      Some(1),  true,  1,   2,   Some(plain::f16);
-    Bf16     "BF16"     Some(30), true,  1,   2,   Some(plain::bf16);
-    Q4_0     "Q4_0"     Some(2),  false, 32,  18,  Some(blocks::q4_0);
-    Q4_1     "Q4_1"     Some(3),  false, 32,  20,  Some(blocks::q4_1);
-    Q5_0     "Q5_0"     Some(6),  false, 32,  22,  Some(blocks::q5_0);
-    Q5_1     "Q5_1"     Some(7),  false, 32,  24,  Some(blocks::q5_1);
-    Q8_0     "Q8_0"     Some(8),  false, 32,  34,  Some(blocks::q8_0);
-    Iq4Nl    "IQ4_NL"   Some(20), false, 32,  18,  Some(blocks::iq4_nl);
-    Q2K      "Q2_K"     Some(10), false, 256, 84,  Some(k_quants::q2_k);
-    Q3K      "Q3_K"     Some(11), false, 256, 110, Some(k_quants::q3_k);
-    Q4K      "Q4_K"     Some(12), false, 256, 144, Some(k_quants::q4_k);
-    Q5K      "Q5_K"     Some(13), false, 256, 176, Some(k_quants::q5_k);
-    Q6K      "Q6_K"     Some(14), false, 256, 210, Some(k_quants::q6_k);
-    Iq4Xs    "IQ4_XS"   Some(23), false, 256, 136, Some(k_quants::iq4_xs);
+    F32      "F32"      Some(0),  true,  1,   4,   Some(Values(plain::f32));
+    F16      "F16"      Some(1),  true,  1,   2,   Some(Values(plain::f16));
+    Bf16     "BF16"     Some(30), true,  1,   2,   Some(Values(plain::bf16));
+    Q4_0     "Q4_0"     Some(2),  false, 32,  18,  codes(Encoding::Q4, blocks::q4_0);
+    Q4_1     "Q4_1"     Some(3),  false, 32,  20,  codes(Encoding::Q41, blocks::q4_1);
+    Q5_0     "Q5_0"     Some(6),  false, 32,  22,  codes(Encoding::Q50, blocks::q5_0);
+    Q5_1     "Q5_1"     Some(7),  false, 32,  24,  codes(Encoding::Q51, blocks::q5_1);
+    Q8_0     "Q8_0"     Some(8),  false, 32,  34,  codes(Encoding::Q8, blocks::q8_0);
+    Iq4Nl    "IQ4_NL"   Some(20), false, 32,  18,  codes(Encoding::Iq4Nl, blocks::iq4_nl);
+    Q2K      "Q2_K"     Some(10), false, 256, 84,  codes(Encoding::Q2K, k_quants::q2_k);
+    Q3K      "Q3_K"     Some(11), false, 256, 110, codes(Encoding::Q3K, k_quants::q3_k);
+    Q4K      "Q4_K"     Some(12), false, 256, 144, codes(Encoding::Q4K, k_quants::q4_k);
+    Q5K      "Q5_K"     Some(13), false, 256, 176, codes(Encoding::Q5K, k_quants::q5_k);
+    Q6K      "Q6_K"     Some(14), false, 256, 210, codes(Encoding::Q6K, k_quants::q6_k);
+    Iq4Xs    "IQ4_XS"   Some(23), false, 256, 136, codes(Encoding::Iq4Xs, k_quants::iq4_xs);
     // An assembled matrix of a quantized checkpoint: an f32 scale and an i16 code for each value.
-    Packed   "PACKED"   None,     false, 1,   6,   Some(packed::decode);
+    Packed   "PACKED"   None,     false, 1,   6,   Some(Values(packed::decode));
     F64      "F64"      Some(28), true,  1,   8,   None;
     I64      "I64"      Some(27), true,  1,   8,   None;
     I32      "I32"      Some(26), true,  1,   4,   None;
@@ -82,9 +99,9 @@ source_types! {
     Iq3S     "IQ3_S"    Some(21), false, 256, 110, None;
     Iq2S     "IQ2_S"    Some(22), false, 256, 82,  None;
     Iq1M     "IQ1_M"    Some(29), false, 256, 56,  None;
-    Tq1_0    "TQ1_0"    Some(34), false, 256, 54,  None;
-    Tq2_0    "TQ2_0"    Some(35), false, 256, 66,  None;
-    Mxfp4    "MXFP4"    Some(39), false, 32,  17,  None;
+    Tq1_0    "TQ1_0"    Some(34), false, 256, 54,  codes(Encoding::Tq1, k_quants::tq1_0);
+    Tq2_0    "TQ2_0"    Some(35), false, 256, 66,  codes(Encoding::Tq2, k_quants::tq2_0);
+    Mxfp4    "MXFP4"    Some(39), false, 32,  17,  codes(Encoding::Mxfp4, blocks::mxfp4);
     Nvfp4    "NVFP4"    Some(40), false, 64,  36,  None;
     Q1_0     "Q1_0"     Some(41), false, 128, 18,  None;
     Q2_0     "Q2_0"     Some(42), false, 64,  18,  None;
@@ -108,7 +125,7 @@ impl SourceType {
 
     /// Whether tensors of this type can be loaded as f32.
     pub fn is_loadable(self) -> bool {
-        self.row().decode.is_some()
+        self.row().reader.is_some()
     }
 
     /// Decodes whole blocks; `None` where the type cannot be loaded.
@@ -116,11 +133,22 @@ impl SourceType {
     /// Panics unless `bytes` is a whole number of blocks and `out` has exactly the length of their
     /// values.
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) -> Option<()> {
-        let decode = self.row().decode?;
+        let reader = self.row().reader?;
         assert_eq!(bytes.len() % self.block_bytes(), 0, "{self}: bytes are not whole blocks");
         assert_eq!(bytes.len() / self.block_bytes() * self.block_len(), out.len(), "{self}: output length");
-        decode(bytes, out);
+        match reader {
+            Values(decode) => decode(bytes, out),
+            Reader::Codes(codes) => codes.decode(bytes, self.block_bytes(), self.block_len(), out),
+        }
         Some(())
+    }
+
+    /// The encoding that holds the blocks' codes; `None` for types without such.
+    pub(crate) fn code_blocks(self) -> Option<CodeBlocks> {
+        match self.row().reader? {
+            Reader::Codes(codes) => Some(codes),
+            Values(_) => None,
+        }
     }
 
     /// The type with this `id` in GGUF files.

@@ -15,7 +15,9 @@ use faer::linalg::solvers::Solve;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use pith_format::Encoding;
 use pith_format::encoding::Grouped;
-use pith_format::encoding::rounding::{Nearest, fit, fit_factor, shared_scale};
+use pith_format::encoding::rounding::{
+    Affine, Nearest, Parameters, ROUNDED_COLS, Shared, Stored, choose, fit, share,
+};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -159,31 +161,26 @@ impl Feedback {
     pub fn round(&self, encoding: Encoding, weights: &[f32], mask: Option<&[bool]>) -> Rounded {
         let cols = self.cols;
         assert!(weights.len().is_multiple_of(cols) && mask.is_none_or(|mask| mask.len() == weights.len()));
-        let has_zero = encoding.grouped().is_some_and(|grouped| grouped.levels.contains(&0));
+        let has_zero = encoding.grouped().is_some_and(|grouped| grouped.has_zero());
         assert!(mask.is_none() || has_zero, "{encoding} has no zero");
         let rows = weights.len() / cols;
         let mut out = Rounded::new(encoding, rows, cols);
         if rows == 0 {
             return out;
         }
-        let (scales, factors) = (out.scales.len() / rows, out.factors.len() / rows);
-        let band = |count: usize| (BAND_ROWS * count).max(1);
-        // Encodings without factors have none to divide among bands.
-        let mut no_factors: Vec<&mut [i8]> = out.factors.chunks_mut(band(factors)).collect();
-        no_factors.resize_with(rows.div_ceil(BAND_ROWS), Default::default);
         let no_mask = vec![None; rows.div_ceil(BAND_ROWS)];
         let masks = mask.map_or(no_mask, |mask| mask.chunks(BAND_ROWS * cols).map(Some).collect());
-        weights
+        let bands: Vec<Parameters> = weights
             .par_chunks(BAND_ROWS * cols)
             .zip(masks)
             .zip(out.levels.par_chunks_mut(BAND_ROWS * out.stride))
-            .zip(out.scales.par_chunks_mut(band(scales)))
-            .zip(no_factors.par_iter_mut())
-            .for_each(|((((weights, mask), levels), scales), factors)| {
+            .map(|((weights, mask), levels)| {
                 let shifted = self.shift.as_ref().map(|shift| shift.of(weights, cols));
                 let weights = shifted.as_deref().unwrap_or(weights);
-                Band { feedback: self, encoding, weights, mask, levels, scales, factors }.round();
-            });
+                Band { feedback: self, encoding, weights, mask, levels }.round()
+            })
+            .collect();
+        out.set_parameters(bands);
         out
     }
 }
@@ -207,28 +204,32 @@ struct Band<'a> {
     weights: &'a [f32],
     mask: Option<&'a [bool]>,
     levels: &'a mut [i8],
-    scales: &'a mut [half::f16],
-    factors: &'a mut [i8],
 }
 
 impl Band<'_> {
-    fn round(mut self) {
+    /// Rounds all tiles; tiles of a row follow each other in the parameters.
+    fn round(mut self) -> Parameters {
         let cols = self.feedback.cols;
         let grouped = self.encoding.grouped().expect("seen when the rows were made");
         let rows = self.weights.len() / cols;
         let tile_cols = self.encoding.tile_cols();
         let mut errors = vec![0.0f32; rows * cols];
         let mut target = vec![0.0f32; rows * tile_cols];
+        let mut parameters = vec![Parameters::default(); rows];
         for first in (0..cols).step_by(tile_cols) {
             let columns = first..cols.min(first + tile_cols);
             self.targets(&errors, columns.clone(), &mut target);
             let width = columns.len();
-            for row in 0..rows {
+            for (row, parameters) in parameters.iter_mut().enumerate() {
                 let target = &mut target[row * width..][..width];
                 let errors = &mut errors[row * cols..][columns.clone()];
-                self.round_tile_row(&grouped, row, columns.clone(), target, errors);
+                let (shared, stored) = self.round_tile_row(&grouped, row, columns.clone(), target, errors);
+                parameters.push(&grouped, shared, &stored);
             }
         }
+        let mut all = Parameters::default();
+        parameters.into_iter().for_each(|row| all.append(row));
+        all
     }
 
     /// `w_j + Σ_{k < first} e_k U_kj` for the columns, `rows × columns`.
@@ -268,7 +269,7 @@ impl Band<'_> {
     }
 
     /// Rounds one row of a tile. `target`: its weights, adjusted for the errors of the tiles
-    /// before.
+    /// before. Padding of the row's last groups keeps its level: no input ever meets it.
     fn round_tile_row(
         &mut self,
         grouped: &Grouped,
@@ -276,49 +277,38 @@ impl Band<'_> {
         columns: Range<usize>,
         target: &mut [f32],
         errors: &mut [f32],
-    ) {
+    ) -> (Shared, Vec<Stored>) {
         let (cols, group) = (self.feedback.cols, grouped.group_cols);
-        let tiles = cols.div_ceil(self.encoding.tile_cols());
-        let groups = tiles * self.encoding.tile_cols() / group;
+        let tile_cols = self.encoding.tile_cols();
+        let stride = cols.next_multiple_of(tile_cols);
         let pivots = &self.feedback.pivots[columns.clone()];
         let nearest = Nearest::new(grouped);
         let weights = &self.weights[row * cols + columns.start..][..target.len()];
         let mask = self.mask.map(|mask| &mask[row * cols + columns.start..][..target.len()]);
-        let shared = (!grouped.factors.is_empty()).then(|| {
-            let free = self.free(columns.start, weights, target, mask);
-            let fitted = free.chunks(group).zip(pivots.chunks(group));
-            let scale =
-                shared_scale(grouped, fitted.map(|(target, pivots)| fit_padded(grouped, target, pivots)));
-            self.scales[row * tiles + columns.start / self.encoding.tile_cols()] = scale;
-            scale.to_f32()
-        });
-        let stride = tiles * self.encoding.tile_cols();
-        for start in (0..target.len()).step_by(group) {
+        let free = self.free(columns.start, weights, target, mask);
+        let fitted = free.chunks(group).zip(pivots.chunks(group));
+        let shared = match grouped.has_factors() {
+            true => share(grouped, fitted.map(|(free, pivots)| fit_padded(grouped, free, pivots))),
+            false => Shared::default(),
+        };
+        let mut groups = vec![Stored::padding(grouped); tile_cols / group];
+        for (start, stored) in (0..target.len()).step_by(group).zip(&mut groups) {
             let end = target.len().min(start + group);
-            let (index, importance) = ((columns.start + start) / group, &pivots[start..end]);
             let part = mask.map(|mask| &mask[start..end]);
             let free = self.free(columns.start + start, &weights[start..end], &target[start..end], part);
-            let scale = match shared {
-                None => {
-                    let scale = fit_padded(grouped, &free, importance);
-                    self.scales[row * groups + index] = scale;
-                    scale.to_f32()
-                }
-                Some(shared) => {
-                    let (padded, importance) = padded(&free, importance);
-                    let factor = fit_factor(grouped, &padded, Some(&importance), shared);
-                    self.factors[row * groups + index] = factor;
-                    shared * f32::from(factor)
-                }
-            };
-            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+            let (free, importance) = padded(&free, &pivots[start..end]);
+            let fitted = fit(grouped, &free, Some(&importance));
+            *stored = choose(grouped, &free, Some(&importance), fitted, shared);
+            let affine = stored.affine(grouped, shared);
+            let inverse = affine.inverse();
             for at in start..end {
                 let is_masked = mask.is_some_and(|mask| mask[at]);
-                let level = if is_masked { 0.0 } else { nearest.level(target[at] * inverse) };
+                let level =
+                    if is_masked { 0.0 } else { nearest.level((target[at] - affine.minimum) * inverse) };
                 self.levels[row * stride + columns.start + at] = level as i8;
                 // The error of the weight itself, not of the target: the rows of the factor apply
                 // to it.
-                let error = weights[at] - scale * level;
+                let error = weights[at] - (affine.scale * level + affine.minimum);
                 errors[at] = error;
                 let factor =
                     &self.feedback.factor[(columns.start + at) * cols + columns.start..][..target.len()];
@@ -327,26 +317,24 @@ impl Band<'_> {
                 }
             }
         }
-        // Padding of the row's last group keeps its level: no input ever meets it.
+        (shared, groups)
     }
 }
 
 /// [`fit`] of a group whose last columns may be missing.
-fn fit_padded(grouped: &Grouped, weights: &[f32], importance: &[f32]) -> half::f16 {
-    if weights.len().is_multiple_of(8) {
-        return fit(grouped, weights, Some(importance));
-    }
+fn fit_padded(grouped: &Grouped, weights: &[f32], importance: &[f32]) -> Affine {
     let (weights, importance) = padded(weights, importance);
     fit(grouped, &weights, Some(&importance))
 }
 
-/// Pads to a multiple of eight with weights of no importance.
+/// Pads to a multiple of [`ROUNDED_COLS`] with weights of no importance.
 fn padded(weights: &[f32], importance: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let len = weights.len().next_multiple_of(8);
-    let extend = |values: &[f32]| {
+    let len = weights.len().next_multiple_of(ROUNDED_COLS);
+    let extend = |values: &[f32], value: f32| {
         let mut values = values.to_vec();
-        values.resize(len, 0.0);
+        values.resize(len, value);
         values
     };
-    (extend(weights), extend(importance))
+    // Equal to a weight of the group, so that they do not widen its range.
+    (extend(weights, weights.last().copied().unwrap_or(0.0)), extend(importance, 0.0))
 }

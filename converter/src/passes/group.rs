@@ -103,9 +103,9 @@ impl Member {
     /// Checks that every weight is a number, and that the encoding has a zero where there is a
     /// mask.
     pub(crate) fn check(&self) -> Result<(), PassError> {
-        let levels = self.encoding.and_then(|encoding| Some((encoding, encoding.grouped()?.levels)));
-        if let (Some(_), Some((encoding, levels))) = (&self.mask, levels)
-            && !levels.contains(&0)
+        let grouped = self.encoding.and_then(|encoding| Some((encoding, encoding.grouped()?)));
+        if let (Some(_), Some((encoding, grouped))) = (&self.mask, grouped)
+            && !grouped.has_zero()
         {
             return Err(PassError::NoZero { id: self.id, encoding });
         }

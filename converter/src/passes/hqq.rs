@@ -7,10 +7,9 @@
 //! does not reduce the sum.
 
 use super::Rounded;
-use half::f16;
 use pith_format::Encoding;
-use pith_format::encoding::Grouped;
-use pith_format::encoding::rounding::{fit, fit_factor, round, shared_scale};
+use pith_format::encoding::rounding::{Affine, Parameters, Shared, Stored, choose, fit, round, share};
+use pith_format::encoding::{Grouped, Multiplier};
 use rayon::prelude::*;
 
 /// The norm's exponent, the weight of the quadratic part at the first step, and its growth: the
@@ -26,79 +25,80 @@ pub fn hqq(encoding: Encoding, weights: &[f32], cols: usize) -> Rounded {
     let mut out = Rounded::new(encoding, rows, cols);
     let (grouped, stride, tile_cols) = (out.grouped(), out.stride, encoding.tile_cols());
     let group = grouped.group_cols;
-    let rounded: Vec<_> = weights
+    let rounded: Vec<Parameters> = weights
         .par_chunks_exact(cols)
         .zip(out.levels.par_chunks_exact_mut(stride))
         .map(|(weights, levels)| {
             let mut padded = weights.to_vec();
             padded.resize(stride, 0.0);
-            let (mut scales, mut factors) = (Vec::new(), Vec::new());
+            let mut parameters = Parameters::default();
             for (weights, levels) in padded.chunks_exact(tile_cols).zip(levels.chunks_exact_mut(tile_cols)) {
-                let fitted: Vec<f16> =
+                let fitted: Vec<Affine> =
                     weights.chunks_exact(group).map(|weights| half_quadratic(&grouped, weights)).collect();
-                let pairs = weights.chunks_exact(group).zip(levels.chunks_exact_mut(group));
-                if grouped.factors.is_empty() {
-                    for ((weights, levels), scale) in pairs.zip(&fitted) {
-                        round(&grouped, weights, scale.to_f32(), levels);
-                    }
-                    scales.extend(fitted);
-                    continue;
-                }
-                let shared = shared_scale(&grouped, fitted.iter().copied());
-                scales.push(shared);
-                for ((weights, levels), scale) in pairs.zip(fitted) {
-                    let factor = nearest_factor(&grouped, weights, shared.to_f32(), scale.to_f32());
-                    round(&grouped, weights, shared.to_f32() * f32::from(factor), levels);
-                    factors.push(factor);
-                }
+                let shared = share(&grouped, fitted.iter().copied());
+                let groups = weights.chunks_exact(group).zip(levels.chunks_exact_mut(group)).zip(fitted);
+                let stored: Vec<Stored> = groups
+                    .map(|((weights, levels), fitted)| {
+                        let stored = nearest_stored(&grouped, weights, fitted, shared);
+                        round(&grouped, weights, stored.affine(&grouped, shared), levels);
+                        stored
+                    })
+                    .collect();
+                parameters.push(&grouped, shared, &stored);
             }
-            (scales, factors)
+            parameters
         })
         .collect();
-    out.scales = rounded.iter().flat_map(|(scales, _)| scales.iter().copied()).collect();
-    out.factors = rounded.iter().flat_map(|(_, factors)| factors.iter().copied()).collect();
+    out.set_parameters(rounded);
     out
 }
 
-/// The factor that comes closest to the wanted scale of a group.
-fn nearest_factor(grouped: &Grouped, weights: &[f32], shared: f32, scale: f32) -> i8 {
-    if shared == 0.0 {
-        return fit_factor(grouped, weights, None, shared);
+/// What is stored for a group, with the factor that comes closest to the wanted scale. (The one of
+/// the least squared error would undo the norm's work.)
+fn nearest_stored(grouped: &Grouped, weights: &[f32], fitted: Affine, shared: Shared) -> Stored {
+    let stored = choose(grouped, weights, None, fitted, shared);
+    let distance = |factor: i8| (shared.scale * f32::from(factor) - fitted.scale).abs();
+    match grouped.scale {
+        Multiplier::Factors(factors) if shared.scale != 0.0 => {
+            let nearest = factors.iter().copied().min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+            Stored { factor: nearest.expect("a table of factors is not empty"), ..stored }
+        }
+        _ => stored,
     }
-    let distance = |factor: i8| (shared * f32::from(factor) - scale).abs();
-    let factors = grouped.factors.iter().copied();
-    factors.min_by(|&a, &b| distance(a).total_cmp(&distance(b))).expect("an encoding with factors")
 }
 
-/// The scale of one group.
-fn half_quadratic(grouped: &Grouped, weights: &[f32]) -> f16 {
-    let (mut best, mut levels) = (fit(grouped, weights, None), vec![0i8; weights.len()]);
+/// Scale and minimum of one group. The minimum is that of the least squares.
+fn half_quadratic(grouped: &Grouped, weights: &[f32]) -> Affine {
+    let fitted = fit(grouped, weights, None);
+    let raised: Vec<f32> = weights.iter().map(|weight| weight - fitted.minimum).collect();
+    Affine { scale: half_quadratic_scale(grouped, &raised, fitted.scale), ..fitted }
+}
+
+/// The scale of weights less their minimum, from a first one on.
+fn half_quadratic_scale(grouped: &Grouped, weights: &[f32], first: f32) -> f32 {
+    let (mut best, mut levels) = (first, vec![0i8; weights.len()]);
     let largest = weights.iter().fold(0.0f32, |largest, weight| largest.max(weight.abs()));
-    if best == f16::ZERO {
+    if best == 0.0 {
         return best;
     }
-    let mut least = norm(grouped, weights, best.to_f32(), largest, &mut levels);
+    let mut least = norm(grouped, weights, best, largest, &mut levels);
     let mut weight = WEIGHT;
     for _ in 0..STEPS {
-        let scale = best.to_f32();
-        round(grouped, weights, scale, &mut levels);
+        round(grouped, weights, Affine { scale: best, minimum: 0.0 }, &mut levels);
         let (mut product, mut square) = (0.0f32, 0.0f32);
         for (&w, &level) in weights.iter().zip(&levels) {
             let level = f32::from(level);
             // In units of the group's largest weight, so that the constants suit every layer.
-            let outlier = largest * shrunk((w - scale * level) / largest, weight);
+            let outlier = largest * shrunk((w - best * level) / largest, weight);
             product += level * (w - outlier);
             square += level * level;
         }
         if square == 0.0 {
             break;
         }
-        let next = f16::from_f32((product / square).clamp(-65504.0, 65504.0));
-        let found = if next == f16::ZERO {
-            f32::INFINITY
-        } else {
-            norm(grouped, weights, next.to_f32(), largest, &mut levels)
-        };
+        let next = Multiplier::Half.storable(product / square);
+        let found =
+            if next == 0.0 { f32::INFINITY } else { norm(grouped, weights, next, largest, &mut levels) };
         if found >= least {
             break;
         }
@@ -115,7 +115,7 @@ fn shrunk(x: f32, weight: f32) -> f32 {
 
 /// `Σ (|w − s·q| / largest)^p` with the nearest levels, which it writes to `levels`.
 fn norm(grouped: &Grouped, weights: &[f32], scale: f32, largest: f32, levels: &mut [i8]) -> f32 {
-    round(grouped, weights, scale, levels);
+    round(grouped, weights, Affine { scale, minimum: 0.0 }, levels);
     let errors =
         weights.iter().zip(levels.iter()).map(|(&w, &level)| (w - scale * f32::from(level)).abs() / largest);
     errors.map(|error| error.powf(NORM)).sum()
@@ -140,11 +140,12 @@ mod tests {
             let Some(grouped) = encoding.grouped() else { continue };
             for weights in weights(64 * 20).chunks_exact(64) {
                 let weights = &weights[..grouped.group_cols.min(64)];
-                let largest = weights.iter().fold(0.0f32, |largest, weight| largest.max(weight.abs()));
-                let mut levels = vec![0; weights.len()];
-                let mut of = |scale: f16| norm(&grouped, weights, scale.to_f32(), largest, &mut levels);
-                let (plain, found) =
-                    (of(fit(&grouped, weights, None)), of(half_quadratic(&grouped, weights)));
+                let fitted = fit(&grouped, weights, None);
+                let raised: Vec<f32> = weights.iter().map(|weight| weight - fitted.minimum).collect();
+                let largest = raised.iter().fold(0.0f32, |largest, weight| largest.max(weight.abs()));
+                let mut levels = vec![0; raised.len()];
+                let mut of = |affine: Affine| norm(&grouped, &raised, affine.scale, largest, &mut levels);
+                let (plain, found) = (of(fitted), of(half_quadratic(&grouped, weights)));
                 assert!(found <= plain, "{encoding}: {found} after {plain}");
             }
         }

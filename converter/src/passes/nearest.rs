@@ -3,7 +3,7 @@
 
 use super::Rounded;
 use pith_format::Encoding;
-use pith_format::encoding::rounding::round_row;
+use pith_format::encoding::rounding::{Parameters, round_row};
 use rayon::prelude::*;
 
 /// Rounds `rows × cols` weights. `importance`: `E[x²]` of each column; without it all columns count
@@ -13,26 +13,22 @@ pub fn nearest(encoding: Encoding, weights: &[f32], cols: usize, importance: Opt
     let mut out = Rounded::new(encoding, rows, cols);
     let (grouped, stride, tile_cols) = (out.grouped(), out.stride, encoding.tile_cols());
     let importance = importance.map(|importance| padded_importance(importance, stride));
-    let scale_count = out.scales.len() / rows.max(1);
-    let factor_count = out.factors.len() / rows.max(1);
-    let rounded: Vec<_> = weights
+    let rows: Vec<Parameters> = weights
         .par_chunks_exact(cols)
         .zip(out.levels.par_chunks_exact_mut(stride))
         .map(|(weights, levels)| {
             let mut padded = weights.to_vec();
             padded.resize(stride, 0.0);
-            let (mut scales, mut factors) =
-                (Vec::with_capacity(scale_count), Vec::with_capacity(factor_count));
+            let mut parameters = Parameters::default();
             for (tile, levels) in levels.chunks_exact_mut(tile_cols).enumerate() {
                 let at = tile * tile_cols..(tile + 1) * tile_cols;
                 let importance = importance.as_ref().map(|importance| &importance[at.clone()]);
-                round_row(&grouped, &padded[at], importance, levels, &mut scales, &mut factors);
+                round_row(&grouped, &padded[at], importance, levels, &mut parameters);
             }
-            (scales, factors)
+            parameters
         })
         .collect();
-    out.scales = rounded.iter().flat_map(|(scales, _)| scales.iter().copied()).collect();
-    out.factors = rounded.iter().flat_map(|(_, factors)| factors.iter().copied()).collect();
+    out.set_parameters(rows);
     out
 }
 

@@ -1,7 +1,7 @@
 //! Rows rounded to the levels of an encoding, and the cost of rounding.
 
-use half::f16;
-use pith_format::encoding::{Codes, Grouped};
+use pith_format::encoding::rounding::{Affine, Parameters, Stored};
+use pith_format::encoding::{Codes, Grouped, Multiplier};
 use pith_format::{Encoding, TILE_ROWS};
 use rayon::prelude::*;
 
@@ -14,30 +14,41 @@ pub struct Rounded {
     pub(super) stride: usize,
     /// `rows × stride`.
     pub levels: Vec<i8>,
-    /// Row by row: one per group, or one per tile where there are factors.
-    pub scales: Vec<f16>,
-    /// Row by row, one per group, where there are factors.
-    pub factors: Vec<i8>,
+    /// Scales and minima: row by row, tile by tile.
+    pub parameters: Parameters,
+}
+
+/// Numbers of parameters in a row of a tile: scales, factors, minima, factors of minima.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts([usize; 4]);
+
+impl Counts {
+    pub(super) fn of(encoding: Encoding, grouped: &Grouped) -> Self {
+        let groups = encoding.tile_cols() / grouped.group_cols;
+        let of = |multiplier: &Multiplier| {
+            let factors = if multiplier.factors().is_empty() { 0 } else { groups };
+            (multiplier.values(groups), factors)
+        };
+        let (scales, factors) = of(&grouped.scale);
+        let (minima, min_factors) = grouped.minimum.as_ref().map_or((0, 0), of);
+        Self([scales, factors, minima, min_factors])
+    }
 }
 
 impl Rounded {
-    /// Storage for rows that are still to be rounded.
+    /// Storage for rows that are still to be rounded: levels, no parameters.
     ///
     /// Panics for encodings without levels.
     pub(super) fn new(encoding: Encoding, rows: usize, cols: usize) -> Self {
-        let tiles = cols.div_ceil(encoding.tile_cols());
-        let stride = tiles * encoding.tile_cols();
+        let stride = cols.next_multiple_of(encoding.tile_cols());
         let grouped = encoding.grouped().expect("an encoding with levels");
-        let groups = stride / grouped.group_cols;
-        let (scales, factors) = if grouped.factors.is_empty() { (groups, 0) } else { (tiles, groups) };
-        Self {
-            encoding,
-            rows,
-            stride,
-            levels: vec![middle(&grouped); rows * stride],
-            scales: vec![f16::ZERO; rows * scales],
-            factors: vec![grouped.factors.first().copied().unwrap_or(0); rows * factors],
-        }
+        let levels = vec![middle(&grouped); rows * stride];
+        Self { encoding, rows, stride, levels, parameters: Parameters::default() }
+    }
+
+    /// Sets the parameters of all rows, in order.
+    pub(super) fn set_parameters(&mut self, rows: impl IntoIterator<Item = Parameters>) {
+        rows.into_iter().for_each(|row| self.parameters.append(row));
     }
 
     /// Bytes of the tiles of these rows.
@@ -56,23 +67,32 @@ impl Rounded {
 
     /// The values, `rows × cols`.
     pub fn values(&self, cols: usize) -> Vec<f32> {
-        let grouped = self.grouped();
-        let (groups, tiles) = (self.stride / grouped.group_cols, self.stride / self.encoding.tile_cols());
+        let group_cols = self.grouped().group_cols;
         let mut values = Vec::with_capacity(self.rows * cols);
         for (row, levels) in self.levels.chunks_exact(self.stride).enumerate() {
-            for (col, &level) in levels[..cols].iter().enumerate() {
-                let group = row * groups + col / grouped.group_cols;
-                let scale = match self.factors.get(group) {
-                    Some(&factor) => {
-                        self.scales[row * tiles + col / self.encoding.tile_cols()].to_f32()
-                            * f32::from(factor)
-                    }
-                    None => self.scales[group].to_f32(),
-                };
-                values.push(scale * f32::from(level));
+            for (group, levels) in levels[..cols].chunks(group_cols).enumerate() {
+                let Affine { scale, minimum } = self.affine(row, group);
+                values.extend(levels.iter().map(|&level| scale * f32::from(level) + minimum));
             }
         }
         values
+    }
+
+    /// Scale and minimum of a group of a row.
+    fn affine(&self, row: usize, group: usize) -> Affine {
+        let grouped = self.grouped();
+        let groups = self.encoding.tile_cols() / grouped.group_cols;
+        let (tile, within) = (group / groups, group % groups);
+        let tile = row * (self.stride / self.encoding.tile_cols()) + tile;
+        let product = |values: &[f32], factors: &[i8], multiplier: Multiplier| match multiplier {
+            Multiplier::Factors(_) => multiplier.product(values[tile], factors[tile * groups + within]),
+            Multiplier::Half | Multiplier::Exponent => values[tile * groups + within],
+        };
+        let Parameters { scales, factors, minima, min_factors } = &self.parameters;
+        Affine {
+            scale: product(scales, factors, grouped.scale),
+            minimum: grouped.minimum.map_or(0.0, |minimum| product(minima, min_factors, minimum)),
+        }
     }
 
     /// Writes the tiles; rows missing in the last block have scales of 0.
@@ -82,23 +102,21 @@ impl Rounded {
         assert_eq!(out.len(), self.bytes());
         let (grouped, cols) = (self.grouped(), self.encoding.tile_cols());
         let tiles = self.stride / cols;
-        let per_tile = |all: usize| all / (self.rows * tiles).max(1);
-        let (scale_count, factor_count) = (per_tile(self.scales.len()), per_tile(self.factors.len()));
-        let mut levels = vec![0i8; TILE_ROWS * cols];
-        let mut scales = vec![f16::ZERO; TILE_ROWS * scale_count];
-        let mut factors = vec![0i8; TILE_ROWS * factor_count];
+        let Counts([scales, factors, minima, min_factors]) = Counts::of(self.encoding, &grouped);
+        let padding = Stored::padding(&grouped);
+        let all = &self.parameters;
         for (index, out) in out.chunks_exact_mut(self.encoding.tile_bytes()).enumerate() {
             let (block, tile) = (index / tiles, index % tiles);
-            levels.fill(middle(&grouped));
-            scales.fill(f16::ZERO);
-            factors.fill(grouped.factors.first().copied().unwrap_or(0));
-            for row in 0..TILE_ROWS.min(self.rows - block * TILE_ROWS) {
-                let at = (block * TILE_ROWS + row) * tiles + tile;
-                copy(&self.levels, at, row, &mut levels, cols);
-                copy(&self.scales, at, row, &mut scales, scale_count);
-                copy(&self.factors, at, row, &mut factors, factor_count);
-            }
-            (grouped.pack)(&Codes { levels: &levels, scales: &scales, factors: &factors }, out);
+            let rows = TILE_ROWS.min(self.rows - block * TILE_ROWS);
+            let at = |row: usize| (block * TILE_ROWS + row) * tiles + tile;
+            let codes = Codes {
+                levels: &gather(&self.levels, cols, rows, at, middle(&grouped)),
+                scales: &gather(&all.scales, scales, rows, at, 0.0),
+                factors: &gather(&all.factors, factors, rows, at, padding.factor),
+                minima: &gather(&all.minima, minima, rows, at, 0.0),
+                min_factors: &gather(&all.min_factors, min_factors, rows, at, padding.min_factor),
+            };
+            (grouped.pack)(&codes, out);
         }
     }
 
@@ -112,9 +130,14 @@ fn middle(grouped: &Grouped) -> i8 {
     grouped.levels[grouped.levels.len() / 2]
 }
 
-/// Copies the `from_index`-th run of `len` values to the `to_index`-th.
-fn copy<T: Copy>(from: &[T], from_index: usize, to_index: usize, to: &mut [T], len: usize) {
-    to[to_index * len..][..len].copy_from_slice(&from[from_index * len..][..len]);
+/// Runs of `len` values of 16 rows: `at` gives the run of each of the first `rows`, the others are
+/// filled.
+fn gather<T: Copy>(from: &[T], len: usize, rows: usize, at: impl Fn(usize) -> usize, fill: T) -> Vec<T> {
+    let mut out = vec![fill; TILE_ROWS * len];
+    for (row, out) in out.chunks_exact_mut(len.max(1)).take(rows).enumerate() {
+        out.copy_from_slice(&from[at(row) * len..][..len]);
+    }
+    out
 }
 
 /// `e H eᵀ` summed over rows: the cost of rounding at the matrix's output, per token.

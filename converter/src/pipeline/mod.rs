@@ -26,11 +26,30 @@ use write::{Written, write_tensors};
 
 pub use rounder::Rounder;
 
+/// Treatment of matrices that are quantized already. Encodings of floats hold decoded values in
+/// any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QuantizedSource {
+    /// Their codes are carried into the file, whatever encodings the recipe names, and so are the
+    /// other matrices of such a source. Matrices whose codes no encoding holds are stored in q8,
+    /// with a warning.
+    #[default]
+    Carry,
+    /// A conversion that would round them again is an error.
+    Refuse,
+    /// They are rounded again where that takes fewer bits; the others are carried.
+    Narrow,
+    /// They are decoded and rounded like matrices of floats.
+    Round,
+}
+
 /// Options of a conversion.
 #[derive(Clone, Debug, Default)]
 pub struct ConvertOptions {
     /// Encodings of the matrices, and how they are rounded.
     pub recipe: Recipe,
+    /// Treatment of matrices that are quantized already.
+    pub quantized: QuantizedSource,
     /// Name of the model; `None`: the checkpoint's.
     pub name: Option<String>,
     /// Overwrite the output.

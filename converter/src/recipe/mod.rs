@@ -103,11 +103,11 @@ impl Recipe {
         if self.matrices.bits_per_weight() < 8.0 { Encoding::Q8 } else { self.matrices }
     }
 
-    /// This recipe with its head's encoding filled in. `kept`: the encoding that holds the source's
-    /// values.
-    pub(crate) fn with_head(self, kept: Option<Encoding>) -> Self {
-        let head = match (self.head, kept) {
-            (_, Some(encoding)) if self.keep => encoding.into(),
+    /// This recipe with the head's encoding filled in. `carried`: the encoding of the source that
+    /// the head keeps.
+    pub(crate) fn with_head(self, carried: Option<Encoding>) -> Self {
+        let head = match (self.head, carried) {
+            (_, Some(encoding)) => encoding.into(),
             (Some(head), _) => head,
             (None, _) => self.embedding.unwrap_or(self.outer()).into(),
         };
@@ -244,11 +244,10 @@ mod tests {
         let (q4, q8) = (Recipe::default(), Recipe::new(Encoding::Q8));
         assert_eq!(head(q4.clone(), None), "q8");
         assert_eq!(head(q8.clone(), None), "q8");
-        assert_eq!(head(q4.clone(), Some(Encoding::Q4)), "q8");
+        assert_eq!(head(q4.clone(), None), "q8");
         assert_eq!(head(Recipe::new(Encoding::F16), None), "f16");
         assert_eq!(head(Recipe { embedding: Some(Encoding::Q6), ..q4.clone() }, None), "q6");
-        assert_eq!(head(Recipe { keep: true, ..q4.clone() }, Some(Encoding::Q4)), "q4");
-        assert_eq!(head(Recipe { keep: true, ..q4.clone() }, None), "q8");
+        assert_eq!(head(q4.clone(), Some(Encoding::Q4)), "q4");
         let asked = Recipe { head: Some("Q4+q8".parse().unwrap()), ..q4.clone() };
         assert_eq!(asked.with_head(None).to_string(), "q4, embedding q8, head q4+q8");
         assert!("q4+".parse::<HeadEncoding>().is_err());

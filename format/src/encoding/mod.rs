@@ -19,10 +19,14 @@ pub const TILE_ROWS: usize = 16;
 
 /// A multiple of every [`Tile::COLS`], so that kernels of any encoding can read a vector padded to
 /// it.
-pub const MAX_TILE_COLS: usize = 128;
+pub const MAX_TILE_COLS: usize = 256;
 
+mod layout;
+mod multiplier;
 mod planes;
 pub mod rounding;
+
+pub use multiplier::Multiplier;
 
 /// Activations that a kernel multiplies the weights with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,41 +77,63 @@ pub trait Blocks {
     fn decode(block: &[u8], cols: usize, tile_index: usize, weights: &mut [f32]);
 }
 
-/// Scales, levels and packing of an encoding, for callers that choose scales and codes themselves
-/// or already have them.
+/// Scales, minima, levels and packing of an encoding, for callers that choose them themselves or
+/// already have them.
 ///
-/// `weight = scale · level`, or with factors `scale · factor · level`, where one scale serves a row
-/// of a tile.
+/// `weight = scale · level + minimum`. With [factors](Multiplier::Factors) a group's scale is a
+/// value of its row in the tile times the group's factor; likewise the minimum.
 #[derive(Clone, Copy, Debug)]
 pub struct Grouped {
-    /// Columns that share one scale or one factor.
+    /// Columns that share one scale.
     pub group_cols: usize,
     /// Values of the codes, ascending.
     pub levels: &'static [i8],
-    /// Factors of a group, which multiply its row's scale; empty where groups have their own
-    /// scales.
-    pub factors: &'static [i8],
-    /// Packs a tile. Panics if lengths disagree or a value is not a level.
+    /// Storage of the scales.
+    pub scale: Multiplier,
+    /// Storage of the minima; `None` where there are none.
+    pub minimum: Option<Multiplier>,
+    /// Packs a tile. Panics if lengths disagree or a value is not a level or factor.
     pub pack: fn(&Codes<'_>, &mut [u8]),
 }
 
-/// Inputs for packing a tile, all row-major.
-#[derive(Clone, Copy, Debug)]
+/// Inputs for packing a tile, all row-major. A row has `n` = [`Multiplier::values`] scales and
+/// minima, and factors where the multiplier has such.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Codes<'a> {
     /// 16 × `COLS`, each one of [`Grouped::levels`].
     pub levels: &'a [i8],
-    /// 16 × groups per row; with factors 16.
-    pub scales: &'a [f16],
-    /// 16 × groups per row, each one of [`Grouped::factors`]; empty without factors.
+    /// 16 × `n`, each [storable](Multiplier::storable).
+    pub scales: &'a [f32],
+    /// 16 × groups per row, or empty.
     pub factors: &'a [i8],
+    /// 16 × `n`, or empty.
+    pub minima: &'a [f32],
+    /// 16 × groups per row, or empty.
+    pub min_factors: &'a [i8],
 }
 
 impl Grouped {
-    /// Whether levels are consecutive integers and each group has its own scale: codes of other
-    /// formats can then be repacked losslessly.
+    /// Whether levels are consecutive integers, each group has its own scale and none a minimum:
+    /// codes of other formats can then be repacked losslessly.
     pub fn is_uniform(&self) -> bool {
+        matches!(self.scale, Multiplier::Half) && self.minimum.is_none() && self.is_even()
+    }
+
+    /// Whether scales or minima are products of a value of a row of a tile and a factor.
+    pub fn has_factors(&self) -> bool {
+        let multipliers = [Some(self.scale), self.minimum];
+        multipliers.into_iter().flatten().any(|multiplier| matches!(multiplier, Multiplier::Factors(_)))
+    }
+
+    /// Whether a weight of any group can be exactly zero.
+    pub fn has_zero(&self) -> bool {
+        self.minimum.is_none() && self.levels.contains(&0)
+    }
+
+    /// Whether levels are consecutive integers.
+    pub fn is_even(&self) -> bool {
         let (first, last) = self.code_range();
-        self.factors.is_empty() && usize::from(last.abs_diff(first)) + 1 == self.levels.len()
+        usize::from(last.abs_diff(first)) + 1 == self.levels.len()
     }
 
     /// Smallest and largest level.
@@ -259,6 +285,21 @@ encodings! {
         2 => Q2, Tile Q2Tile, "q2", "4 levels, a 4-bit factor for 32 columns, one f16 scale for 128";
         11 => Ternary, Tile TernaryTile, "ternary", "-1, 0 or 1, one f16 scale for 128 columns";
     }
+    ggml {
+        12 => Q41, Tile Q41Tile, "q4-1", "ggml's Q4_1: 4-bit codes, f16 scale and minimum for 32 columns";
+        13 => Q50, Tile Q50Tile, "q5-0", "ggml's Q5_0: 5-bit codes, one f16 scale for 32 columns";
+        14 => Q51, Tile Q51Tile, "q5-1", "ggml's Q5_1: 5-bit codes, f16 scale and minimum for 32 columns";
+        15 => Iq4Nl, Tile Iq4NlTile, "iq4-nl", "ggml's IQ4_NL: 16 levels, one f16 scale for 32 columns";
+        16 => Mxfp4, Tile Mxfp4Tile, "mxfp4", "MXFP4: 15 levels, a power of two for 32 columns";
+        17 => Q2K, Tile Q2KTile, "q2-k", "ggml's Q2_K: 2-bit codes, 4-bit scale and minimum for 16 columns";
+        18 => Q3K, Tile Q3KTile, "q3-k", "ggml's Q3_K: 3-bit codes, 6-bit scale for 16 columns";
+        19 => Q4K, Tile Q4KTile, "q4-k", "ggml's Q4_K: 4-bit codes, 6-bit scale and minimum for 32 columns";
+        20 => Q5K, Tile Q5KTile, "q5-k", "ggml's Q5_K: 5-bit codes, 6-bit scale and minimum for 32 columns";
+        21 => Q6K, Tile Q6KTile, "q6-k", "ggml's Q6_K: 6-bit codes, 8-bit scale for 16 columns";
+        22 => Iq4Xs, Tile Iq4XsTile, "iq4-xs", "ggml's IQ4_XS: 16 levels, 6-bit scale for 32 columns";
+        24 => Tq2, Tile Tq2Tile, "tq2", "ggml's TQ2_0: -1, 0 or 1 in 2 bits, one f16 scale for 256 columns";
+    }
+    tq1 { 23 => Tq1, Tile Tq1Tile, "tq1", "ggml's TQ1_0: -1, 0 or 1, five to a byte, one f16 scale for 256 columns"; }
     #[cfg(test)]
     columns { #[cfg(test)] 200 => Columns, Blocks ColumnBlocks, "columns", "for tests: f32, columns of zeros left out"; }
 }
@@ -353,9 +394,10 @@ fn widened(halves: &[f16; TILE_ROWS]) -> [f32; TILE_ROWS] {
     out
 }
 
-fn write_scales(scales: &[f16], group: usize, groups: usize, bytes: &mut [u8]) {
+/// The scales of one group, of `groups` a row, as f16.
+fn write_scales(scales: &[f32], group: usize, groups: usize, bytes: &mut [u8]) {
     for (row, out) in bytes.chunks_exact_mut(2).enumerate() {
-        out.copy_from_slice(&scales[row * groups + group].to_le_bytes());
+        out.copy_from_slice(&f16::from_f32(scales[row * groups + group]).to_le_bytes());
     }
 }
 
@@ -392,7 +434,14 @@ mod tests {
             if let Some(grouped) = encoding.grouped() {
                 let widest = grouped.levels.windows(2).map(|pair| pair[1].abs_diff(pair[0])).max().unwrap();
                 let (low, high) = grouped.range();
-                bound += f32::from(widest) / 2.0 / high.min(-low);
+                bound += match grouped.minimum {
+                    None => f32::from(widest) / 2.0 / high.min(-low),
+                    Some(_) => f32::from(widest) / (high - low),
+                };
+                // A power of two may be √2 away from the best scale.
+                if matches!(grouped.scale, Multiplier::Exponent) {
+                    bound *= 2.0f32.sqrt();
+                }
                 bound += if grouped.levels.len() > 64 { 0.0 } else { 1.0 - 1.0 / 1.5 };
                 step = 2.0 / grouped.levels.len() as f32;
             }
@@ -405,7 +454,11 @@ mod tests {
             // Levels dense around zero do not suit these weights, which are uniformly distributed.
             if encoding.grouped().is_some() {
                 let rms = (squares / count as f32).sqrt();
-                let limit = if encoding.grouped().unwrap().is_uniform() { 1.05 } else { 1.4 };
+                let limit = match encoding.grouped().unwrap() {
+                    grouped if grouped.is_uniform() => 1.05,
+                    Grouped { scale: Multiplier::Exponent, .. } => 2.0,
+                    _ => 1.4,
+                };
                 assert!(rms < limit * step / 12.0f32.sqrt(), "{encoding}: rms {rms}, step {step}");
             }
         }
@@ -427,34 +480,43 @@ mod tests {
         for &encoding in Encoding::ALL {
             let Some(grouped) = encoding.grouped() else { continue };
             let (cols, groups) = (encoding.tile_cols(), encoding.tile_cols() / grouped.group_cols);
-            let of = |values: &[i8], i: usize| values[(i * 7 + i / 5) % values.len()];
-            let levels: Vec<i8> = (0..TILE_ROWS * cols).map(|i| of(grouped.levels, i)).collect();
-            let has_factors = !grouped.factors.is_empty();
-            let row_scales = if has_factors { 1 } else { groups };
-            let scales: Vec<f16> =
-                (0..TILE_ROWS * row_scales).map(|i| f16::from_f32(0.01 * (i as f32 - 9.0))).collect();
-            let factors: Vec<i8> = match has_factors {
-                true => (0..TILE_ROWS * groups).map(|i| of(grouped.factors, i)).collect(),
-                false => Vec::new(),
+            let level = |i: usize| grouped.levels[(i * 7 + i / 5) % grouped.levels.len()];
+            let levels: Vec<i8> = (0..TILE_ROWS * cols).map(level).collect();
+            let (scales, factors) = multipliers(Some(grouped.scale), groups, 0.01);
+            let (minima, min_factors) = multipliers(grouped.minimum, groups, 0.03);
+            let codes = Codes {
+                levels: &levels,
+                scales: &scales,
+                factors: &factors,
+                minima: &minima,
+                min_factors: &min_factors,
             };
             let mut bytes = vec![0; encoding.tile_bytes()];
-            (grouped.pack)(&Codes { levels: &levels, scales: &scales, factors: &factors }, &mut bytes);
+            (grouped.pack)(&codes, &mut bytes);
             let mut decoded = vec![0.0; levels.len()];
             encoding.decode(&bytes, encoding.tile_cols(), 0, &mut decoded);
+            let value_of = |values: &[f32], factors: &[i8], group: usize, row: usize| match factors {
+                [] => values.get(row * groups + group).copied().unwrap_or(0.0),
+                factors => values[row] * f32::from(factors[row * groups + group]),
+            };
             for (index, &value) in decoded.iter().enumerate() {
                 let (row, group) = (index / cols, index % cols / grouped.group_cols);
-                let scale = match has_factors {
-                    true => scales[row].to_f32() * f32::from(factors[row * groups + group]),
-                    false => scales[row * groups + group].to_f32(),
-                };
-                assert_eq!(
-                    value,
-                    scale * f32::from(levels[index]),
-                    "{encoding} row {row} column {}",
-                    index % cols
-                );
+                let scale = value_of(&scales, &factors, group, row);
+                let minimum = value_of(&minima, &min_factors, group, row);
+                let expected = scale * f32::from(levels[index]) + minimum;
+                assert_eq!(value, expected, "{encoding} row {row} column {}", index % cols);
             }
         }
+    }
+
+    /// Values that `multiplier` stores, and factors of its table, for all groups of a tile.
+    fn multipliers(multiplier: Option<Multiplier>, groups: usize, unit: f32) -> (Vec<f32>, Vec<i8>) {
+        let Some(multiplier) = multiplier else { return (Vec::new(), Vec::new()) };
+        let values = (0..TILE_ROWS * multiplier.values(groups)).map(|i| unit * (i as f32 - 9.0));
+        let table = multiplier.factors();
+        let factors = (0..TILE_ROWS * groups).filter(|_| !table.is_empty());
+        let factors = factors.map(|i| table[(i * 7 + i / 5) % table.len()]);
+        (values.map(|value| multiplier.storable(value)).collect(), factors.collect())
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! ```
 
 use super::rounding::encode;
-use super::{Codes, Grouped, Operation, TILE_ROWS, Tile, read_scales, write_scales};
+use super::{Codes, Grouped, Multiplier, Operation, TILE_ROWS, Tile, read_scales, write_scales};
 
 /// 64 columns × 16 rows in 576 bytes, groups of 32 columns.
 pub struct Q4Tile;
@@ -33,8 +33,13 @@ impl Tile for Q4Tile {
     const COLS: usize = 64;
     const BYTES: usize = 576;
     const OPERATION: Operation = Operation::Integer;
-    const GROUPED: Option<Grouped> =
-        Some(Grouped { group_cols: 32, levels: &LEVELS, factors: &[], pack: pack::<32> });
+    const GROUPED: Option<Grouped> = Some(Grouped {
+        group_cols: 32,
+        levels: &LEVELS,
+        scale: Multiplier::Half,
+        minimum: None,
+        pack: pack::<32>,
+    });
 
     fn encode(weights: &[f32], bytes: &mut [u8]) {
         encode(&Self::GROUPED.expect("set above"), Self::COLS, weights, None, bytes);
@@ -49,8 +54,13 @@ impl Tile for Q4G64Tile {
     const COLS: usize = 128;
     const BYTES: usize = 1088;
     const OPERATION: Operation = Operation::Integer;
-    const GROUPED: Option<Grouped> =
-        Some(Grouped { group_cols: 64, levels: &LEVELS, factors: &[], pack: pack::<64> });
+    const GROUPED: Option<Grouped> = Some(Grouped {
+        group_cols: 64,
+        levels: &LEVELS,
+        scale: Multiplier::Half,
+        minimum: None,
+        pack: pack::<64>,
+    });
 
     fn encode(weights: &[f32], bytes: &mut [u8]) {
         encode(&Self::GROUPED.expect("set above"), Self::COLS, weights, None, bytes);

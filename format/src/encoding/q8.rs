@@ -7,7 +7,7 @@
 //! ```
 
 use super::rounding::encode;
-use super::{Codes, Grouped, Operation, TILE_ROWS, Tile, read_scales, write_scales};
+use super::{Codes, Grouped, Multiplier, Operation, TILE_ROWS, Tile, read_scales, write_scales};
 
 /// 64 columns × 16 rows in 1088 bytes.
 pub struct Q8Tile;
@@ -29,7 +29,8 @@ impl Tile for Q8Tile {
     const COLS: usize = 64;
     const BYTES: usize = 1088;
     const OPERATION: Operation = Operation::Integer;
-    const GROUPED: Option<Grouped> = Some(Grouped { group_cols: GROUP, levels: &LEVELS, factors: &[], pack });
+    const GROUPED: Option<Grouped> =
+        Some(Grouped { group_cols: GROUP, levels: &LEVELS, scale: Multiplier::Half, minimum: None, pack });
 
     fn encode(weights: &[f32], bytes: &mut [u8]) {
         encode(&Self::GROUPED.expect("set above"), Self::COLS, weights, None, bytes);

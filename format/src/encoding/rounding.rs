@@ -1,7 +1,119 @@
-//! Rounding to the nearest level: the choice of scales, then of codes.
+//! Rounding to the nearest level: the choice of scales and minima, then of codes.
 
-use super::{Codes, Grouped, TILE_ROWS};
+use super::{Codes, Grouped, Multiplier, TILE_ROWS};
 use half::f16;
+
+/// Scale and minimum of a group: `weight = scale · level + minimum`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Affine {
+    /// Multiplies the levels.
+    pub scale: f32,
+    /// 0 where the encoding has no minima.
+    pub minimum: f32,
+}
+
+impl Affine {
+    /// `1 / scale`; 0 where f32 cannot hold it.
+    pub fn inverse(&self) -> f32 {
+        let inverse = 1.0 / self.scale;
+        if inverse.is_finite() { inverse } else { 0.0 }
+    }
+}
+
+/// What a row of a tile stores once for all its groups; 0 where groups have their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Shared {
+    /// Multiplied with the factors of the scales.
+    pub scale: f32,
+    /// Multiplied with the factors of the minima.
+    pub minimum: f32,
+}
+
+/// What is stored for one group, beside its row's [`Shared`]. Values are 0 where a factor counts,
+/// factors are 0 where there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stored {
+    /// The group's own scale.
+    pub scale: f32,
+    /// Factor of the shared scale.
+    pub factor: i8,
+    /// The group's own minimum.
+    pub minimum: f32,
+    /// Factor of the shared minimum.
+    pub min_factor: i8,
+}
+
+impl Stored {
+    /// What is stored for a group of padding: zeros, or the first factors.
+    pub fn padding(grouped: &Grouped) -> Self {
+        let first = |multiplier: Option<Multiplier>| {
+            multiplier.and_then(|multiplier| multiplier.factors().first().copied()).unwrap_or(0)
+        };
+        Self { factor: first(Some(grouped.scale)), min_factor: first(grouped.minimum), ..Self::default() }
+    }
+
+    /// The scale and minimum that the group's weights are decoded with.
+    pub fn affine(&self, grouped: &Grouped, shared: Shared) -> Affine {
+        let of = |multiplier: Multiplier, own: f32, shared: f32, factor: i8| match multiplier {
+            Multiplier::Factors(_) => multiplier.product(shared, factor),
+            Multiplier::Half | Multiplier::Exponent => own,
+        };
+        Affine {
+            scale: of(grouped.scale, self.scale, shared.scale, self.factor),
+            minimum: grouped
+                .minimum
+                .map_or(0.0, |minimum| of(minimum, self.minimum, shared.minimum, self.min_factor)),
+        }
+    }
+}
+
+/// Scales, minima and their factors of some rows, in the order in which [`Codes`] wants them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parameters {
+    /// Scales of groups or of rows of tiles.
+    pub scales: Vec<f32>,
+    /// Factors of groups.
+    pub factors: Vec<i8>,
+    /// Minima of groups or of rows of tiles.
+    pub minima: Vec<f32>,
+    /// Factors of minima.
+    pub min_factors: Vec<i8>,
+}
+
+impl Parameters {
+    /// Adds one row of a tile.
+    pub fn push(&mut self, grouped: &Grouped, shared: Shared, groups: &[Stored]) {
+        match grouped.scale {
+            Multiplier::Factors(_) => {
+                self.scales.push(shared.scale);
+                self.factors.extend(groups.iter().map(|group| group.factor));
+            }
+            _ => self.scales.extend(groups.iter().map(|group| group.scale)),
+        }
+        match grouped.minimum {
+            Some(Multiplier::Factors(_)) => {
+                self.minima.push(shared.minimum);
+                self.min_factors.extend(groups.iter().map(|group| group.min_factor));
+            }
+            Some(_) => self.minima.extend(groups.iter().map(|group| group.minimum)),
+            None => {}
+        }
+    }
+
+    /// Adds the rows of another.
+    pub fn append(&mut self, mut other: Self) {
+        self.scales.append(&mut other.scales);
+        self.factors.append(&mut other.factors);
+        self.minima.append(&mut other.minima);
+        self.min_factors.append(&mut other.min_factors);
+    }
+
+    /// With the levels of the same rows.
+    pub fn codes<'a>(&'a self, levels: &'a [i8]) -> Codes<'a> {
+        let Self { scales, factors, minima, min_factors } = self;
+        Codes { levels, scales, factors, minima, min_factors }
+    }
+}
 
 /// Rounds a tile (16 × `cols`, row-major) group by group into `bytes`.
 ///
@@ -10,96 +122,174 @@ pub fn encode(grouped: &Grouped, cols: usize, weights: &[f32], importance: Optio
     assert_eq!(weights.len(), TILE_ROWS * cols);
     assert!(importance.is_none_or(|importance| importance.len() == cols));
     let mut levels = vec![0i8; TILE_ROWS * cols];
-    let (mut scales, mut factors) = (Vec::new(), Vec::new());
+    let mut parameters = Parameters::default();
     for (weights, levels) in weights.chunks_exact(cols).zip(levels.chunks_exact_mut(cols)) {
-        round_row(grouped, weights, importance, levels, &mut scales, &mut factors);
+        round_row(grouped, weights, importance, levels, &mut parameters);
     }
-    (grouped.pack)(&Codes { levels: &levels, scales: &scales, factors: &factors }, bytes);
+    (grouped.pack)(&parameters.codes(&levels), bytes);
 }
 
-/// Rounds one row of a tile: levels in place; appends its scales and factors.
+/// Rounds one row of a tile: levels in place; appends its parameters.
 pub fn round_row(
     grouped: &Grouped,
     weights: &[f32],
     importance: Option<&[f32]>,
     levels: &mut [i8],
-    scales: &mut Vec<f16>,
-    factors: &mut Vec<i8>,
+    parameters: &mut Parameters,
 ) {
     let group = grouped.group_cols;
     let importance_of = |index: usize| importance.map(|importance| &importance[index * group..][..group]);
-    if grouped.factors.is_empty() {
-        for (index, (weights, levels)) in
-            weights.chunks_exact(group).zip(levels.chunks_exact_mut(group)).enumerate()
-        {
-            let scale = fit(grouped, weights, importance_of(index));
-            round(grouped, weights, scale.to_f32(), levels);
-            scales.push(scale);
-        }
-        return;
-    }
     let fitted = weights.chunks_exact(group).enumerate();
-    let fitted = fitted.map(|(index, weights)| fit(grouped, weights, importance_of(index)));
-    let scale = shared_scale(grouped, fitted);
-    scales.push(scale);
-    for (index, (weights, levels)) in
-        weights.chunks_exact(group).zip(levels.chunks_exact_mut(group)).enumerate()
-    {
-        let factor = fit_factor(grouped, weights, importance_of(index), scale.to_f32());
-        round(grouped, weights, scale.to_f32() * f32::from(factor), levels);
-        factors.push(factor);
+    let fitted: Vec<Affine> =
+        fitted.map(|(index, weights)| fit(grouped, weights, importance_of(index))).collect();
+    let shared = share(grouped, fitted.iter().copied());
+    let groups = weights.chunks_exact(group).zip(levels.chunks_exact_mut(group)).zip(fitted).enumerate();
+    let stored: Vec<Stored> = groups
+        .map(|(index, ((weights, levels), fitted))| {
+            let stored = choose(grouped, weights, importance_of(index), fitted, shared);
+            round(grouped, weights, stored.affine(grouped, shared), levels);
+            stored
+        })
+        .collect();
+    parameters.push(grouped, shared, &stored);
+}
+
+/// What a row of a tile shares whose groups would have these scales and minima on their own: the
+/// largest factor reaches the largest of them.
+pub fn share(grouped: &Grouped, fitted: impl Iterator<Item = Affine>) -> Shared {
+    let (mut scale, mut minimum) = (0.0f32, 0.0f32);
+    for fitted in fitted {
+        (scale, minimum) = (scale.max(fitted.scale.abs()), minimum.max(fitted.minimum.abs()));
     }
-}
-
-/// The scale of a row whose groups would have these scales on their own: the largest factor reaches
-/// the largest of them.
-pub fn shared_scale(grouped: &Grouped, fitted: impl Iterator<Item = f16>) -> f16 {
-    let largest = fitted.fold(0.0f32, |largest, scale| largest.max(scale.to_f32().abs()));
-    let factor = grouped.factors.iter().copied().max().expect("an encoding with factors");
-    f16::from_f32(largest / f32::from(factor))
-}
-
-/// The factor with the least error for a group, given the scale.
-pub fn fit_factor(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> i8 {
-    let nearest = Nearest::new(grouped);
-    let mut best = (f32::INFINITY, grouped.factors[0]);
-    for &factor in grouped.factors {
-        let value = scale * f32::from(factor);
-        if value == 0.0 {
-            break;
+    let part = |largest: f32, multiplier: Option<Multiplier>| match multiplier {
+        Some(multiplier @ Multiplier::Factors(factors)) => {
+            multiplier.storable(largest / f32::from(largest_of(factors)))
         }
-        let error = nearest.error(weights, importance, value);
+        _ => 0.0,
+    };
+    Shared { scale: part(scale, Some(grouped.scale)), minimum: part(minimum, grouped.minimum) }
+}
+
+/// The largest factor; of a table without positive ones, the largest magnitude.
+fn largest_of(factors: &[i8]) -> i8 {
+    let largest = factors.iter().copied().max().unwrap_or(0);
+    let smallest = factors.iter().copied().min().unwrap_or(0);
+    if largest > 0 { largest } else { smallest.saturating_neg() }
+}
+
+/// What to store for a group that would have `fitted` on its own: the factors with the least error.
+pub fn choose(
+    grouped: &Grouped,
+    weights: &[f32],
+    importance: Option<&[f32]>,
+    fitted: Affine,
+    shared: Shared,
+) -> Stored {
+    let mut stored = Stored::default();
+    match grouped.minimum {
+        None => {}
+        Some(Multiplier::Factors(factors)) => {
+            stored.min_factor = nearest_factor(factors, fitted.minimum, shared.minimum);
+        }
+        Some(multiplier) => stored.minimum = multiplier.storable(fitted.minimum),
+    }
+    let minimum = stored.minimum + shared.minimum * f32::from(stored.min_factor);
+    let raised: Vec<f32>;
+    let weights = match grouped.minimum {
+        None => weights,
+        Some(_) => {
+            raised = weights.iter().map(|weight| weight - minimum).collect();
+            &raised
+        }
+    };
+    match grouped.scale {
+        Multiplier::Half => stored.scale = grouped.scale.storable(fitted.scale),
+        Multiplier::Exponent => {
+            let near = grouped.scale.storable(fitted.scale.abs());
+            let candidates = [near, 2.0 * near, near / 2.0].map(|scale| grouped.scale.storable(scale));
+            stored.scale = least_error(grouped, weights, importance, candidates.into_iter(), |scale| scale);
+        }
+        Multiplier::Factors(factors) => {
+            let value = |factor: i8| shared.scale * f32::from(factor);
+            let near = nearest_factor(factors, fitted.scale, shared.scale);
+            // Of long tables only the factors around the fitted scale.
+            let is_candidate = |factor: i8| factors.len() <= 16 || factor.abs_diff(near) <= REACH;
+            let candidates = factors.iter().copied().filter(|&factor| is_candidate(factor));
+            stored.factor = least_error(grouped, weights, importance, candidates, value);
+        }
+    }
+    stored
+}
+
+/// Distance from the factor nearest to a fitted scale, within which others are tried.
+const REACH: u8 = 3;
+
+/// The factor whose product with `shared` is nearest to `value`.
+fn nearest_factor(factors: &[i8], value: f32, shared: f32) -> i8 {
+    let distance = |factor: i8| (shared * f32::from(factor) - value).abs();
+    let nearest = factors.iter().copied().min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+    nearest.expect("a table of factors is not empty")
+}
+
+/// The candidate with the least error; the first one where every scale is 0.
+fn least_error<T: Copy>(
+    grouped: &Grouped,
+    weights: &[f32],
+    importance: Option<&[f32]>,
+    mut candidates: impl Iterator<Item = T>,
+    value: impl Fn(T) -> f32,
+) -> T {
+    let nearest = Nearest::new(grouped);
+    let error = |candidate: T| match value(candidate) {
+        0.0 => f32::INFINITY,
+        scale => nearest.error(weights, importance, scale),
+    };
+    let first = candidates.next().expect("there is a candidate");
+    let mut best = (error(first), first);
+    for candidate in candidates {
+        let error = error(candidate);
         if error < best.0 {
-            best = (error, factor);
+            best = (error, candidate);
         }
     }
     best.1
 }
 
-/// The levels nearest to `weights / scale`; where `scale` is 0, all are the level nearest to zero.
-pub fn round(grouped: &Grouped, weights: &[f32], scale: f32, levels: &mut [i8]) {
-    Nearest::new(grouped).round(weights, scale, levels);
+/// The levels nearest to `(weights − minimum) / scale`; where `scale` is 0, all are the level
+/// nearest to zero.
+pub fn round(grouped: &Grouped, weights: &[f32], affine: Affine, levels: &mut [i8]) {
+    Nearest::new(grouped).round(weights, affine, levels);
 }
 
-/// The scale with the least squared error between `weights` and `scale · level`.
-///
+/// The scale and minimum with the least squared error between `weights` and
+/// `scale · level + minimum`, on their own: not yet the product of shared values and factors.
+pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> Affine {
+    match grouped.minimum {
+        None => Affine { scale: fit_scale(grouped, weights, importance), minimum: 0.0 },
+        Some(minimum) => {
+            let below_zero = matches!(minimum, Multiplier::Factors(_));
+            fit_affine(grouped, weights, importance, below_zero)
+        }
+    }
+}
+
 /// Candidates are the scale that puts the largest weight on an outermost level, and a few around
 /// it. Where levels are not uniform or few, or errors are weighted, the best candidate is refined
 /// by least squares on its levels.
-pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f16 {
+fn fit_scale(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f32 {
     let extreme = weights.iter().copied().fold(0.0f32, |best, w| if w.abs() > best.abs() { w } else { best });
     if extreme == 0.0 {
-        return f16::ZERO;
+        return 0.0;
     }
     let nearest = Nearest::new(grouped);
     let (low, high) = grouped.range();
-    let mut best = (f32::INFINITY, f16::ZERO);
+    let mut best = (f32::INFINITY, 0.0);
     let mut consider = |scale: f32| {
-        let scale = f16::from_f32(scale.clamp(-65504.0, 65504.0));
-        if scale.to_f32() == 0.0 {
+        let scale = f16::from_f32(scale.clamp(-65504.0, 65504.0)).to_f32();
+        if scale == 0.0 {
             return;
         }
-        let error = nearest.error(weights, importance, scale.to_f32());
+        let error = nearest.error(weights, importance, scale);
         if error < best.0 {
             best = (error, scale);
         }
@@ -119,9 +309,9 @@ pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f1
             consider(extreme / (high * (1.1 + step as f32 * 0.05)));
         }
         for _ in 0..2 {
-            let scale = least_squares(&nearest, weights, importance, best.1.to_f32());
-            let error = nearest.error(weights, importance, scale.to_f32());
-            if scale != f16::ZERO && error < best.0 {
+            let scale = least_squares(&nearest, weights, importance, best.1);
+            let error = nearest.error(weights, importance, scale);
+            if scale != 0.0 && error < best.0 {
                 best = (error, scale);
             }
         }
@@ -129,17 +319,76 @@ pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> f1
     best.1
 }
 
-/// The least-squares scale for the levels chosen by `scale`.
-fn least_squares(nearest: &Nearest, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> f16 {
+/// Steps to either side of the range of the weights.
+const RANGE_STEPS: i32 = 8;
+
+/// Candidates are ranges around that of the weights, each refined by least squares on its levels,
+/// which begin at 0. `below_zero`: the minimum must not be above 0.
+fn fit_affine(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>, below_zero: bool) -> Affine {
+    let nearest = Nearest::new(grouped);
+    let (low, high) = weights
+        .iter()
+        .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &weight| (low.min(weight), high.max(weight)));
+    let low = if below_zero { low.min(0.0) } else { low };
+    let steps = f32::from(grouped.code_range().1);
+    let mut best = (f32::INFINITY, Affine { scale: 0.0, minimum: low });
+    if high <= low {
+        return best.1;
+    }
+    let mut raised = weights.to_vec();
+    for step in -RANGE_STEPS..=RANGE_STEPS {
+        let scale = (high - low) / (steps * (1.0 + step as f32 * 0.03));
+        let mut candidate = Affine { scale, minimum: (high + low - scale * steps) / 2.0 };
+        for _ in 0..3 {
+            if below_zero {
+                candidate.minimum = candidate.minimum.min(0.0);
+            }
+            raised.iter_mut().zip(weights).for_each(|(raised, w)| *raised = w - candidate.minimum);
+            let error = nearest.error(&raised, importance, candidate.scale);
+            if error < best.0 {
+                best = (error, candidate);
+            }
+            match line(&nearest, weights, importance, candidate) {
+                Some(next) if next != candidate => candidate = next,
+                _ => break,
+            }
+        }
+    }
+    best.1
+}
+
+/// Scale and minimum by least squares for the levels chosen by `affine`; `None` where all levels
+/// are equal.
+fn line(nearest: &Nearest, weights: &[f32], importance: Option<&[f32]>, affine: Affine) -> Option<Affine> {
     let mut levels = vec![0; weights.len()];
-    nearest.round(weights, scale, &mut levels);
+    nearest.round(weights, affine, &mut levels);
+    let (mut total, mut level_sum, mut level_square, mut weight_sum, mut product) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for (index, (&weight, &level)) in weights.iter().zip(&levels).enumerate() {
+        let (share, level) = (importance.map_or(1.0, |importance| importance[index]), f32::from(level));
+        total += share;
+        level_sum += share * level;
+        level_square += share * level * level;
+        weight_sum += share * weight;
+        product += share * level * weight;
+    }
+    let determinant = total * level_square - level_sum * level_sum;
+    let scale = (total * product - level_sum * weight_sum) / determinant;
+    let minimum = (level_square * weight_sum - level_sum * product) / determinant;
+    (determinant > 0.0 && scale > 0.0 && minimum.is_finite()).then_some(Affine { scale, minimum })
+}
+
+/// The least-squares scale for the levels chosen by `scale`.
+fn least_squares(nearest: &Nearest, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> f32 {
+    let mut levels = vec![0; weights.len()];
+    nearest.round(weights, Affine { scale, minimum: 0.0 }, &mut levels);
     let (mut product, mut square) = (0.0, 0.0);
     for (index, (&weight, &level)) in weights.iter().zip(&levels).enumerate() {
         let weighted = importance.map_or(1.0, |importance| importance[index]) * f32::from(level);
         product += weighted * weight;
         square += weighted * f32::from(level);
     }
-    if square > 0.0 { f16::from_f32((product / square).clamp(-65504.0, 65504.0)) } else { f16::ZERO }
+    let scale = if square > 0.0 { (product / square).clamp(-65504.0, 65504.0) } else { 0.0 };
+    f16::from_f32(scale).to_f32()
 }
 
 /// Search for the nearest level.
@@ -160,7 +409,7 @@ impl Nearest {
     pub fn new(grouped: &Grouped) -> Self {
         let (low, high) = grouped.range();
         Self(match grouped.levels.len() {
-            _ if grouped.is_uniform() => Kind::Integers(Integers { low, high }),
+            _ if grouped.is_even() => Kind::Integers(Integers { low, high }),
             0..=4 => Kind::Four(Steps::new(grouped.levels)),
             5..=8 => Kind::Eight(Steps::new(grouped.levels)),
             _ => Kind::Sixteen(Steps::new(grouped.levels)),
@@ -177,10 +426,10 @@ impl Nearest {
         }
     }
 
-    fn round(&self, weights: &[f32], scale: f32, levels: &mut [i8]) {
-        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    fn round(&self, weights: &[f32], affine: Affine, levels: &mut [i8]) {
+        let inverse = affine.inverse();
         for (level, &weight) in levels.iter_mut().zip(weights) {
-            *level = self.level(weight * inverse) as i8;
+            *level = self.level((weight - affine.minimum) * inverse) as i8;
         }
     }
 
@@ -273,7 +522,10 @@ impl<L: Levels> Errors<'_, L> {
 }
 
 /// Number of parallel sums, for vectorisation; divides the columns of every group.
-const SUMS: usize = 16;
+const SUMS: usize = ROUNDED_COLS;
+
+/// Weights are rounded in groups of a multiple of this many.
+pub const ROUNDED_COLS: usize = 16;
 
 impl<L: Levels> pulp::WithSimd for Errors<'_, L> {
     type Output = f32;
@@ -319,7 +571,7 @@ mod tests {
             for step in -1200..1200 {
                 let x = step as f32 / 9.0;
                 let mut found = [0i8];
-                round(&grouped, &[x], 1.0, &mut found);
+                round(&grouped, &[x], Affine { scale: 1.0, minimum: 0.0 }, &mut found);
                 let distance = |level: i8| (x - f32::from(level)).abs();
                 let best = grouped.levels.iter().map(|&level| distance(level)).fold(f32::INFINITY, f32::min);
                 assert!(distance(found[0]) <= best + 1e-5, "{encoding}: {x} became {}", found[0]);
@@ -335,7 +587,10 @@ mod tests {
             let Some(grouped) = encoding.grouped() else { continue };
             let group = grouped.group_cols.min(64);
             let (weights, importance) = (&weights[..group], &importance[..group]);
-            let of = |scale: f16| Nearest::new(&grouped).error(weights, Some(importance), scale.to_f32());
+            let of = |fitted: Affine| {
+                let raised: Vec<f32> = weights.iter().map(|weight| weight - fitted.minimum).collect();
+                Nearest::new(&grouped).error(&raised, Some(importance), fitted.scale)
+            };
             let (plain, weighted) = (fit(&grouped, weights, None), fit(&grouped, weights, Some(importance)));
             assert!(of(weighted) <= of(plain), "{encoding}");
         }

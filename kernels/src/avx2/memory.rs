@@ -139,10 +139,18 @@ pub fn load_integers(rows: &[i32; 8]) -> __m256i {
     unsafe { _mm256_loadu_si256(rows.as_ptr().cast()) }
 }
 
+/// 8 signed bytes, one per row, as 32-bit integers.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn load_signed_rows(bytes: &[u8; 8]) -> __m256i {
+    // SAFETY: the reference covers the 8 bytes read; no alignment is asked for.
+    _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
+}
+
 /// 8 bytes, one per row, as 32-bit integers.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub fn load_nibbles(bytes: &[u8; 8]) -> __m256i {
+pub fn load_rows(bytes: &[u8; 8]) -> __m256i {
     // SAFETY: the reference covers the 8 bytes read; no alignment is asked for.
     _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
 }

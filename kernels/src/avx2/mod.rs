@@ -22,11 +22,11 @@ pub use memory::{prefetch, prefetch_ahead, prefetch_behind};
 use crate::activations::Operand;
 use crate::attention::InnerLoops;
 use crate::blocks::{mat_mul, mat_vec};
-use crate::coded::with_tile;
+use crate::coded::{Coded, with_tile};
 use crate::panels;
 use crate::{Attention, AttentionScratch, Kernels, attention as shared, portable};
 pub use memory::fetch;
-use pith_format::{ActivationFunction, Encoding, Matrix, Operation};
+use pith_format::{ActivationFunction, Encoding, Matrix};
 
 /// Proof that the CPU has AVX2, FMA and F16C: made only by [`Avx2::detect`].
 #[derive(Clone, Copy)]
@@ -67,10 +67,12 @@ impl Kernels for Avx2 {
             Encoding::Q8 => mat_mul(q8::Q8(*self), w, x, y),
             Encoding::Q4 if x.packed.is_empty() => mat_mul(q4::Q4(*self), w, x, y),
             Encoding::Q4G64 if x.packed.is_empty() => mat_mul(q4::Q4G64(*self), w, x, y),
-            encoding => with_tile!(encoding, E => match x.packed.is_empty() {
-                true => mat_mul(planes::Planes::<E>::new(*self), w, x, y),
-                false => panels::mat_mul::<1, E, _>(self, w, x, y),
-            }, else portable::mat_mul(w, x, y)),
+            encoding => {
+                with_tile!(encoding, E => match !x.packed.is_empty() && E::SUMS_IN_16_BITS {
+                true => panels::mat_mul::<1, E, _>(self, w, x, y),
+                false => mat_mul(planes::Planes::<E>::new(*self), w, x, y),
+            }, else portable::mat_mul(w, x, y))
+            }
         }
     }
 
@@ -79,7 +81,7 @@ impl Kernels for Avx2 {
     }
 
     fn reads_packed(&self, encoding: Encoding) -> bool {
-        encoding != Encoding::Q8 && encoding.operation() == Operation::Integer
+        with_tile!(encoding, E => E::SUMS_IN_16_BITS, else false)
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {

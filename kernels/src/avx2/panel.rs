@@ -5,7 +5,7 @@
 //! 4-bit level is at most 255 · 8 in size. Two of them fit i16, and so do eight such pairs: 32
 //! columns are summed in i16 and widened once. The sums start at `−128 · Σ levels`. They may wrap
 //! around on the way; the final sum of at most 127 · 8 · 16 fits, so it wraps back. Larger levels
-//! are widened after fewer [pairs](crate::coded::Coded::PAIRS), and their sums start in i32.
+//! are widened after fewer [pairs](crate::coded::Coded::LEVEL_PAIRS), and their sums start in i32.
 //!
 //! Two 8-bit products overflow i16 by themselves: there a panel gains nothing over
 //! [blocks](super::q8).
@@ -59,18 +59,18 @@ impl<E: Lines> Panel<1, E> for Avx2 {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn expand<E: Lines>(kernel: Avx2, tiles: &[u8], panel: &mut [Group]) {
     let (zero, ones) = (_mm256_setzero_si256(), _mm256_set1_epi8(1));
-    let offset = _mm256_set1_epi8(1i8.wrapping_shl(E::OFFSET_BITS));
+    let offset = _mm256_set1_epi8(E::OFFSET as i8);
     for (tile, groups) in tiles.chunks_exact(E::BYTES).zip(panel.chunks_mut(E::COLS / ACTIVATION_GROUP)) {
         for (index, group) in groups.iter_mut().enumerate() {
             for side in 0..2 {
-                store_floats(scales::<E>(tile, index, side), &mut halves_mut(&mut group.scales)[side]);
+                store_floats(scales::<E>(tile, index, 0, side), &mut halves_mut(&mut group.scales)[side]);
                 let mut sum = zero;
                 for (four, line) in group.lines.iter_mut().enumerate() {
                     let levels = _mm256_sub_epi8(E::line(kernel, tile, index, four, side), offset);
                     sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(ones, levels));
                     store_bytes(levels, &mut halves_mut(line)[side]);
                 }
-                let starts = match E::PAIRS {
+                let starts = match E::LEVEL_PAIRS {
                     8 => _mm256_slli_epi16::<7>(_mm256_sub_epi16(zero, sum)),
                     _ => _mm256_madd_epi16(sum, _mm256_set1_epi16(-128)),
                 };
@@ -87,7 +87,7 @@ fn add<E: Lines, const FIRST: usize>(panel: &[Group], x: &[PackedGroup], fresh: 
     let mut floats = [[_mm256_setzero_ps(); 2]; TOKENS];
     for (group, x) in panel.iter().zip(x) {
         let (words, x_scales) = x.as_chunks::<PACKED_TOKENS>().0.split_at(8);
-        let whole = match E::PAIRS {
+        let whole = match E::LEVEL_PAIRS {
             8 => sums_of_8::<FIRST>(group, words),
             _ => sums_of_fewer::<E, FIRST>(group, words),
         };
@@ -135,7 +135,7 @@ fn sums_of_fewer<E: Lines, const FIRST: usize>(
 ) -> [[__m256i; 2]; TOKENS] {
     let ones = _mm256_set1_epi16(1);
     let mut whole = [halves(&group.starts).each_ref().map(|starts| load_bytes(starts)); TOKENS];
-    for (lines, words) in group.lines.chunks_exact(E::PAIRS).zip(words.chunks_exact(E::PAIRS)) {
+    for (lines, words) in group.lines.chunks_exact(E::LEVEL_PAIRS).zip(words.chunks_exact(E::LEVEL_PAIRS)) {
         for (token, whole) in whole.iter_mut().enumerate() {
             for (side, whole) in whole.iter_mut().enumerate() {
                 let mut pairs = _mm256_setzero_si256();

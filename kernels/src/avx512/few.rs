@@ -2,14 +2,15 @@
 //! activation serves two lines of weights. Every token gets the same bits as alone.
 
 use super::Avx512;
-use super::lines::{Lines, scales};
+use super::lines::{Lines, minima, scales};
 use super::memory::{broadcast, store_all};
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::avx2::prefetch_behind;
-use crate::blocks::{Groups, Sums};
+use crate::blocks::{Groups, Sums, part_sum};
 use pith_format::{Matrix, TILE_ROWS};
 use std::arch::x86_64::*;
 use std::array::from_fn;
+use std::ops::Range;
 
 /// Most tokens at a time: the integer and float sums of 32 rows then take 24 registers.
 const TOKENS: usize = 6;
@@ -67,8 +68,8 @@ fn add<E: Lines, const B: usize, const N: usize>(
 ) -> [Sums<N>; B] {
     let groups_a_tile = E::COLS / ACTIVATION_GROUP;
     let (tile_bytes, group_count) = (E::BYTES, x[0].scales.len());
-    let lengths = |x: &Groups<'_>| (x.codes.len(), x.scales.len(), x.sums.len());
-    assert!(x.iter().all(|x| lengths(x) == (group_count, group_count, group_count)));
+    let lengths = |x: &Groups<'_>| [x.codes.len(), x.scales.len(), x.sums.len(), x.half_sums.len()];
+    assert!(x.iter().all(|x| lengths(x) == [group_count; 4]));
     let mut floats = [[_mm512_setzero_ps(); N]; B];
     for tile_index in 0..group_count.div_ceil(groups_a_tile) {
         let tiles = blocks.map(|block| &block[tile_index * tile_bytes..][..tile_bytes]);
@@ -78,37 +79,73 @@ fn add<E: Lines, const B: usize, const N: usize>(
         }
         let groups = tile_index * groups_a_tile..group_count.min((tile_index + 1) * groups_a_tile);
         for group in groups.clone() {
-            let mut whole = [[_mm512_setzero_si512(); N]; B];
-            for token in 0..N {
-                // SAFETY: `group < group_count`, the length of `sums`.
-                let sum = _mm512_set1_epi32(*unsafe { x[token].sums.get_unchecked(group) });
-                let sum = _mm512_sll_epi32(sum, _mm_cvtsi32_si128(E::OFFSET_BITS.cast_signed()));
-                for whole in &mut whole {
-                    whole[token] = _mm512_sub_epi32(_mm512_setzero_si512(), sum);
-                }
-            }
-            for four in 0..ACTIVATION_GROUP / 4 {
-                let lines = tiles.map(|tile| E::line(kernel, tile, group - groups.start, four));
-                for token in 0..N {
-                    // SAFETY: `group < group_count`, the length of `codes`.
-                    let codes = unsafe { x[token].codes.get_unchecked(group) };
-                    let codes = broadcast(&codes.as_chunks().0[four]);
-                    for (whole, line) in whole.iter_mut().zip(lines) {
-                        whole[token] = _mm512_dpbusd_epi32(whole[token], line, codes);
-                    }
-                }
-            }
-            let scales = tiles.map(|tile| scales::<E>(tile, group - groups.start));
-            for token in 0..N {
-                // SAFETY: `group < group_count`, the length of `scales`.
-                let scale = _mm512_set1_ps(*unsafe { x[token].scales.get_unchecked(group) });
-                for block in 0..B {
-                    let scale = _mm512_mul_ps(scales[block], scale);
-                    let whole = _mm512_cvtepi32_ps(whole[block][token]);
-                    floats[block][token] = _mm512_fmadd_ps(whole, scale, floats[block][token]);
+            let at = group - groups.start;
+            match E::IS_SPLIT {
+                false => add_part::<E, B, N>(kernel, tiles, x, group, (at, 0), 0..8, &mut floats),
+                true => {
+                    add_part::<E, B, N>(kernel, tiles, x, group, (at, 0), 0..4, &mut floats);
+                    add_part::<E, B, N>(kernel, tiles, x, group, (at, 1), 4..8, &mut floats);
                 }
             }
         }
     }
     floats.map(|floats| store_all(floats))
+}
+
+/// Adds the products of a part of a group: `group` of the activations, `at` in the tile with the
+/// half, and the fours that the part has.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn add_part<E: Lines, const B: usize, const N: usize>(
+    kernel: Avx512,
+    tiles: [&[u8]; B],
+    x: [Groups<'_>; N],
+    group: usize,
+    (at, half): (usize, usize),
+    fours: Range<usize>,
+    floats: &mut [[__m512; N]; B],
+) {
+    let mut whole = [[_mm512_setzero_si512(); N]; B];
+    for token in 0..N {
+        let start = _mm512_set1_epi32(-E::OFFSET * sum_of::<E>(&x[token], group, half));
+        for whole in &mut whole {
+            whole[token] = start;
+        }
+    }
+    for four in fours {
+        let lines = tiles.map(|tile| E::line(kernel, tile, at, four));
+        for token in 0..N {
+            // SAFETY: `group` is below the length of `codes`: the caller asserts equal lengths.
+            let codes = unsafe { x[token].codes.get_unchecked(group) };
+            let codes = broadcast(&codes.as_chunks().0[four]);
+            for (whole, line) in whole.iter_mut().zip(lines) {
+                whole[token] = _mm512_dpbusd_epi32(whole[token], line, codes);
+            }
+        }
+    }
+    let scales = tiles.map(|tile| scales::<E>(tile, at, half));
+    let minima = tiles.map(|tile| minima::<E>(tile, at, half));
+    for token in 0..N {
+        // SAFETY: as above, for `scales`.
+        let x_scale = *unsafe { x[token].scales.get_unchecked(group) };
+        let x_sum = x_scale * sum_of::<E>(&x[token], group, half) as f32;
+        for block in 0..B {
+            let scale = _mm512_mul_ps(scales[block], _mm512_set1_ps(x_scale));
+            let whole = _mm512_cvtepi32_ps(whole[block][token]);
+            floats[block][token] = _mm512_fmadd_ps(whole, scale, floats[block][token]);
+            if let Some(minima) = minima[block] {
+                floats[block][token] = _mm512_fmadd_ps(minima, _mm512_set1_ps(x_sum), floats[block][token]);
+            }
+        }
+    }
+}
+
+/// The sum of a part of a group's activations.
+#[inline(always)]
+fn sum_of<E: Lines>(x: &Groups<'_>, group: usize, half: usize) -> i32 {
+    // SAFETY: `group` is below the length of `sums`: the caller asserts equal lengths.
+    let sum = *unsafe { x.sums.get_unchecked(group) };
+    // SAFETY: as above, for `half_sums`.
+    let half_sum = *unsafe { x.half_sums.get_unchecked(group) };
+    part_sum::<E>(sum, half_sum, half)
 }

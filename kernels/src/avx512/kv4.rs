@@ -2,7 +2,7 @@
 //! beforehand, and each lane's code selects its level: a group of 32 values takes two `vpermps`.
 //! Any 16 levels cost the same.
 
-use super::memory::{fetch_rows, load, load_nibbles, store};
+use super::memory::{fetch_rows, load, load_rows, store};
 use super::shuffle::{quarter_sums, row_sums, transposed};
 use crate::attention::{ATTENTION_SPAN, STEP};
 use crate::avx2::memory::widen_half;
@@ -24,7 +24,7 @@ pub fn in_rows(head_dim: usize) -> bool {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn group(codes: &[u8; KV4_BYTES], scale: f32) -> [__m512; 2] {
-    let codes = load_nibbles(codes);
+    let codes = load_rows(codes);
     let levels = _mm512_mul_ps(load(&KV4_FLOATS), _mm512_set1_ps(scale));
     // The permutation reads only four bits.
     [_mm512_permutexvar_ps(codes, levels), _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(codes), levels)]

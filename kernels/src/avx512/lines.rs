@@ -2,38 +2,117 @@
 //! columns.
 //!
 //! Rotations move the codes of a plane into place. They are the same for all lines of a group, so a
-//! loop over the groups of a half can share them. The other bits that a rotation moves along are
+//! loop over the groups of a run can share them. The other bits that a rotation moves along are
 //! masked away, or are ignored by `vpshufb`, which reads the lowest four bits if the highest is 0.
 
 use super::Avx512;
-use super::memory::{broadcast_table, load_floats_of, load_halves, load_line, load_nibbles};
-use crate::coded::Coded;
-use pith_format::encoding::{
-    Q2Tile, Q3Tile, Q4G64Tile, Q4NLTile, Q4Tile, Q5Tile, Q6Tile, Q8Tile, TernaryTile,
-};
+use super::memory::{broadcast_table, load_floats_of, load_halves, load_line, load_rows, load_signed_rows};
+use crate::coded::{Coded, Order, Place};
+use pith_format::encoding::Multiplier;
 use std::arch::x86_64::*;
 
 /// An encoding whose codes this module loads into registers.
 pub trait Lines: Coded {
-    /// Columns `4 · four ..` of a group of 32: level + `1 << OFFSET_BITS`.
+    /// Columns `4 · four ..` of a group of 32: level + [`Coded::OFFSET`].
     fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i;
 }
 
-/// Scales of the levels of a group of 32 columns, row by row.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub fn scales<E: Coded>(tile: &[u8], group: usize) -> __m512 {
-    let scales = load_halves(E::halves(tile, group));
-    if !E::HAS_FACTORS {
-        return scales;
+impl<E: Coded> Lines for E {
+    #[inline(always)]
+    fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i {
+        // SAFETY: a value of `Avx512` exists only where `detect` found the features.
+        unsafe { line::<E>(tile, group, four) }
     }
-    // The permutation reads only the four lowest bits.
-    let nibbles = load_nibbles(E::factor_bytes(tile, group));
-    let nibbles = moved(nibbles, -4 * odd(group));
-    _mm512_mul_ps(scales, _mm512_permutexvar_ps(nibbles, load_floats_of(&E::FACTORS)))
 }
 
-/// 1 for the second group of a half of 64 columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn line<E: Coded>(tile: &[u8], group: usize, four: usize) -> __m512i {
+    match E::ORDER {
+        Order::Bytes => {
+            _mm512_xor_si512(load_line(&tile.as_chunks().0[8 * group + four]), _mm512_set1_epi8(i8::MIN))
+        }
+        Order::Halves => nibbles(&tile.as_chunks().0[4 * group + four % 4], (four / 4) as i32),
+        Order::Planes(4, 0) => level::<E>(nibbles(plane(tile, 0, 4, group, four), odd(group))),
+        Order::Planes(4, high) => with_high_plane(tile, E::HIGH, high, group, four),
+        Order::Planes(2, 0) if E::IS_TABLE => {
+            level::<E>(moved(masked(pairs(tile, group, four), 0x33), -4 * odd(group)))
+        }
+        Order::Planes(2, 0) => {
+            let line = load_line(plane(tile, 0, 2, group, four % 4));
+            masked(moved(line, -4 * odd(group) - 2 * (four / 4) as i32), 3)
+        }
+        Order::Planes(..) => {
+            let both = moved(with_single_bits(tile, E::HIGH, group, four), -4 * odd(group));
+            if E::IS_TABLE { level::<E>(both) } else { masked(both, 7) }
+        }
+        Order::Digits => digits(tile, group, four),
+    }
+}
+
+/// Scales of the levels in the first or second half of a group of 32 columns, row by row. Halves
+/// differ in [split](Coded::IS_SPLIT) encodings alone.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub fn scales<E: Coded>(tile: &[u8], group: usize, half: usize) -> __m512 {
+    multipliers::<E>(&E::SCALES, tile, 2 * group + half)
+}
+
+/// Minima of the weights, like [`scales`]; `None` where the encoding has none.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub fn minima<E: Coded>(tile: &[u8], group: usize, half: usize) -> Option<__m512> {
+    E::MINIMA.as_ref().map(|place| multipliers::<E>(place, tile, 2 * group + half))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn multipliers<E: Coded>(place: &Place, tile: &[u8], index: usize) -> __m512 {
+    match place.multiplier {
+        Multiplier::Half => load_halves(place.half_of::<E>(tile, index)),
+        Multiplier::Exponent => {
+            let exponents = load_rows(place.low_of::<E>(tile, index).0);
+            // The two smallest powers are subnormal.
+            let least = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), exponents);
+            let bits = _mm512_slli_epi32::<23>(_mm512_sub_epi32(exponents, _mm512_set1_epi32(1)));
+            let is_least = _mm512_cmplt_epi32_mask(exponents, _mm512_set1_epi32(2));
+            _mm512_castsi512_ps(_mm512_mask_mov_epi32(bits, is_least, least))
+        }
+        Multiplier::Factors(table) => {
+            let scales = load_halves(place.half_of::<E>(tile, index));
+            _mm512_mul_ps(scales, factors::<E>(place, table, tile, index))
+        }
+    }
+}
+
+/// The integers of a group as floats.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn factors<E: Coded>(place: &Place, table: &'static [i8], tile: &[u8], index: usize) -> __m512 {
+    let (low, shift) = place.low_of::<E>(tile, index);
+    if table.len() == 256 {
+        return _mm512_cvtepi32_ps(load_signed_rows(low));
+    }
+    let low = _mm512_srl_epi32(load_rows(low), _mm_cvtsi32_si128(shift as i32));
+    if table.len() == 16 && table[0] != 0 {
+        // The permutation reads only the four lowest bits.
+        return _mm512_permutexvar_ps(low, load_floats_of(&const { crate::coded::nibble_factors::<E>() }));
+    }
+    let mut codes = _mm512_and_si512(low, _mm512_set1_epi32(15));
+    if table.len() == 64 {
+        let (high, shift) = place.high_of::<E>(tile, index);
+        let high = _mm512_srl_epi32(load_rows(high), _mm_cvtsi32_si128(shift as i32));
+        let high = _mm512_slli_epi32::<4>(_mm512_and_si512(high, _mm512_set1_epi32(3)));
+        codes = _mm512_or_si512(codes, high);
+    }
+    let first = _mm512_set1_epi32(i32::from(table[0]));
+    _mm512_cvtepi32_ps(match table[1] > table[0] {
+        true => _mm512_add_epi32(first, codes),
+        false => _mm512_sub_epi32(first, codes),
+    })
+}
+
+/// 1 for the second group of a run of 64 columns.
 #[inline(always)]
 fn odd(group: usize) -> i32 {
     (group % 2) as i32
@@ -66,30 +145,30 @@ fn masked(line: __m512i, mask: u8) -> __m512i {
     _mm512_and_si512(line, _mm512_set1_epi8(mask.cast_signed()))
 }
 
-/// Unsigned codes of the levels numbered `indices`.
+/// Unsigned codes of levels: the codes themselves, or those of a table of 16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn looked_up<E: Coded>(indices: __m512i) -> __m512i {
-    _mm512_shuffle_epi8(broadcast_table(&E::TABLE), indices)
+fn level<E: Coded>(codes: __m512i) -> __m512i {
+    if E::IS_TABLE { _mm512_shuffle_epi8(broadcast_table(&E::TABLE), codes) } else { codes }
 }
 
-/// Line `index` of a half of a plane of `bits` bits whose first byte is `at`.
+/// Line `index` of a run of a plane of `bits` bits whose first byte is `at`.
 #[inline(always)]
 fn plane(tile: &[u8], at: usize, bits: usize, group: usize, index: usize) -> &[u8; 64] {
     &tile[at..].as_chunks().0[group / 2 * 2 * bits + index]
 }
 
-/// 4-bit codes with those of a plane of `BITS` bits above them.
+/// 4-bit codes with those of a plane of `bits` bits, which begins at byte `at`, above them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn with_high_plane<const BITS: usize>(tile: &[u8], group: usize, four: usize) -> __m512i {
+fn with_high_plane(tile: &[u8], at: usize, bits: usize, group: usize, four: usize) -> __m512i {
     let low = moved(load_line(plane(tile, 0, 4, group, four)), -4 * odd(group));
-    let high = load_line(plane(tile, 1024, BITS, group, four % (2 * BITS)));
-    let high = moved(high, 4 - 4 * odd(group) - (BITS * (four / (2 * BITS))) as i32);
-    select(15, low, masked(high, ((1 << BITS) - 1) << 4))
+    let high = load_line(plane(tile, at, bits, group, four % (2 * bits)));
+    let high = moved(high, 4 - 4 * odd(group) - (bits * (four / (2 * bits))) as i32);
+    select(15, low, masked(high, ((1 << bits) - 1) << 4))
 }
 
-/// A line of 2-bit codes: in the low nibbles for a half's first group, in the high nibbles for its
+/// A line of 2-bit codes: in the low nibbles for a run's first group, in the high nibbles for its
 /// second.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -97,75 +176,29 @@ fn pairs(tile: &[u8], group: usize, four: usize) -> __m512i {
     moved(load_line(plane(tile, 0, 2, group, four % 4)), -2 * (four / 4) as i32)
 }
 
+/// [`pairs`] with a plane of single bits, which begins at byte `at`, above them. A line's high bits
+/// belong to fours `l + 4k`, at bit `l / 2 + 2k`: two steps of `k` fill the nibbles of both groups.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn q8(tile: &[u8], group: usize, four: usize) -> __m512i {
-    _mm512_xor_si512(load_line(&tile.as_chunks().0[8 * group + four]), _mm512_set1_epi8(i8::MIN))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn q4(tile: &[u8], group: usize, four: usize) -> __m512i {
-    nibbles(&tile.as_chunks().0[4 * group + four % 4], (four / 4) as i32)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn q4g64(tile: &[u8], group: usize, four: usize) -> __m512i {
-    nibbles(plane(tile, 0, 4, group, four), odd(group))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn q4nl(tile: &[u8], group: usize, four: usize) -> __m512i {
-    looked_up::<Q4NLTile>(nibbles(plane(tile, 0, 4, group, four), odd(group)))
-}
-
-/// A line's high bits belong to fours `l + 4k`, at bit `l / 2 + 2k`: two steps of `k` fill the
-/// nibbles of both groups.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn q3(tile: &[u8], group: usize, four: usize) -> __m512i {
-    let high = load_line(plane(tile, 512, 1, group, four % 2));
+fn with_single_bits(tile: &[u8], at: usize, group: usize, four: usize) -> __m512i {
+    let high = load_line(plane(tile, at, 1, group, four % 2));
     let high = moved(high, 2 - 2 * (four / 4) as i32 - (four % 4 / 2) as i32);
-    let both = select(0x33, pairs(tile, group, four), masked(high, 0x44));
-    looked_up::<Q3Tile>(moved(both, -4 * odd(group)))
+    select(0x33, pairs(tile, group, four), masked(high, 0x44))
 }
 
+/// Digits of base 3: `3 · (byte · 3^k mod 256) >> 8`, in 16 bits for the even and the odd bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn q2(tile: &[u8], group: usize, four: usize) -> __m512i {
-    let both = masked(pairs(tile, group, four), 0x33);
-    looked_up::<Q2Tile>(moved(both, -4 * odd(group)))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn ternary(tile: &[u8], group: usize, four: usize) -> __m512i {
-    let line = load_line(plane(tile, 0, 2, group, four % 4));
-    masked(moved(line, -4 * odd(group) - 2 * (four / 4) as i32), 3)
-}
-
-macro_rules! lines {
-    ($($tile:ident $line:expr,)*) => {$(
-        impl Lines for $tile {
-            #[inline(always)]
-            fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i {
-                // SAFETY: a value of `Avx512` exists only where `detect` found the features.
-                unsafe { $line(tile, group, four) }
-            }
-        }
-    )*};
-}
-
-lines! {
-    Q8Tile q8,
-    Q6Tile with_high_plane::<2>,
-    Q5Tile with_high_plane::<1>,
-    Q4Tile q4,
-    Q4G64Tile q4g64,
-    Q4NLTile q4nl,
-    Q3Tile q3,
-    Q2Tile q2,
-    TernaryTile ternary,
+fn digits(tile: &[u8], group: usize, four: usize) -> __m512i {
+    let four = 8 * group + four;
+    let line = load_line(&tile.as_chunks().0[four / 5]);
+    let power = _mm512_set1_epi16([1, 3, 9, 27, 81][four % 5]);
+    let (low, three) = (_mm512_set1_epi16(0xff), _mm512_set1_epi16(3));
+    let digit = |bytes: __m512i| {
+        let shifted = _mm512_and_si512(_mm512_mullo_epi16(bytes, power), low);
+        _mm512_srli_epi16::<8>(_mm512_mullo_epi16(shifted, three))
+    };
+    let even = digit(_mm512_and_si512(line, low));
+    let odd = digit(_mm512_srli_epi16::<8>(line));
+    _mm512_or_si512(even, _mm512_slli_epi16::<8>(odd))
 }

@@ -77,10 +77,18 @@ pub fn broadcast(codes: &[i8; 4]) -> __m512i {
     _mm512_set1_epi32(unsafe { codes.as_ptr().cast::<i32>().read_unaligned() })
 }
 
+/// 16 signed bytes, one per row, as 32-bit integers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn load_signed_rows(bytes: &[u8; TILE_ROWS]) -> __m512i {
+    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+    _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+}
+
 /// 16 bytes, one per row, as 32-bit integers.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub fn load_nibbles(bytes: &[u8; TILE_ROWS]) -> __m512i {
+pub fn load_rows(bytes: &[u8; TILE_ROWS]) -> __m512i {
     // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
     _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }

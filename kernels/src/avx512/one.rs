@@ -1,11 +1,11 @@
 //! One token, 64 columns at a time: both groups of 32 columns share the loads and rotations.
 
 use super::Avx512;
-use super::lines::{Lines, scales};
+use super::lines::{Lines, minima, scales};
 use super::memory::{broadcast, store_all};
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::avx2::prefetch_ahead;
-use crate::blocks::{Block, Groups, Sums};
+use crate::blocks::{Block, Groups, Sums, part_sum};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -34,24 +34,42 @@ fn multiply<E: Lines>(kernel: Avx512, block: &[u8], x: Operand<'_>) -> Sums<1> {
     let tiles = block.chunks_exact(E::BYTES);
     let x = Groups::new(x, groups_a_tile * tiles.len());
     let (codes, x_scales) = (x.codes.chunks_exact(groups_a_tile), x.scales.chunks_exact(groups_a_tile));
-    let groups = codes.zip(x_scales).zip(x.sums.chunks_exact(groups_a_tile));
+    let x_sums = x.sums.chunks_exact(groups_a_tile).zip(x.half_sums.chunks_exact(groups_a_tile));
+    let groups = codes.zip(x_scales).zip(x_sums);
     let mut sum = _mm512_setzero_ps();
-    for (tile, ((codes, x_scales), x_sums)) in tiles.zip(groups) {
+    for (tile, ((codes, x_scales), (x_sums, half_sums))) in tiles.zip(groups) {
         prefetch_ahead(tile);
-        for half in 0..groups_a_tile / 2 {
-            let groups = [2 * half, 2 * half + 1];
-            let mut whole = groups.map(|group| _mm512_set1_epi32(-(x_sums[group] << E::OFFSET_BITS)));
+        for run in 0..groups_a_tile / 2 {
+            let groups = [2 * run, 2 * run + 1];
+            // Sums of both halves of a group, in the first place unless they have their own scales.
+            let mut whole = groups.map(|group| starts::<E>(x_sums[group], half_sums[group]));
             for four in 0..8 {
+                let half = if E::IS_SPLIT { four / 4 } else { 0 };
                 for (whole, group) in whole.iter_mut().zip(groups) {
                     let x = broadcast(&codes[group].as_chunks::<4>().0[four]);
-                    *whole = _mm512_dpbusd_epi32(*whole, E::line(kernel, tile, group, four), x);
+                    whole[half] = _mm512_dpbusd_epi32(whole[half], E::line(kernel, tile, group, four), x);
                 }
             }
             for (whole, group) in whole.into_iter().zip(groups) {
-                let scale = _mm512_mul_ps(scales::<E>(tile, group), _mm512_set1_ps(x_scales[group]));
-                sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, sum);
+                let x_scale = x_scales[group];
+                for (half, whole) in whole.into_iter().enumerate().take(1 + usize::from(E::IS_SPLIT)) {
+                    let scale = _mm512_mul_ps(scales::<E>(tile, group, half), _mm512_set1_ps(x_scale));
+                    sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, sum);
+                    if let Some(minima) = minima::<E>(tile, group, half) {
+                        let x_sum = x_scale * part_sum::<E>(x_sums[group], half_sums[group], half) as f32;
+                        sum = _mm512_fmadd_ps(minima, _mm512_set1_ps(x_sum), sum);
+                    }
+                }
             }
         }
     }
     store_all([sum])
+}
+
+/// Minus [`Coded::OFFSET`](crate::coded::Coded::OFFSET) times the sum of each part of a group's
+/// activations.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn starts<E: Lines>(sum: i32, half_sum: i32) -> [__m512i; 2] {
+    [0, 1].map(|half| _mm512_set1_epi32(-E::OFFSET * part_sum::<E>(sum, half_sum, half)))
 }

@@ -2,7 +2,7 @@
 //! sums take 24 registers.
 
 use super::Avx512;
-use super::lines::{Lines, scales as scales_of};
+use super::lines::{Lines, minima as minima_of, scales as scales_of};
 use super::memory::{load_floats_of, load_integers, load_line, store_floats, store_integers, store_line};
 use crate::activations::{ACTIVATION_GROUP, PACKED_TOKENS, PackedGroup};
 use crate::avx2::prefetch;
@@ -47,8 +47,10 @@ impl<E: Lines> Panel<BLOCKS, E> for Avx512 {
     }
 }
 
-/// Rounds the levels of a row to 8 bits with one scale. Levels with the row's largest scale become
-/// the largest integers that fit; `vpmulhrsw` rescales the others, rounding to nearest.
+/// Rounds the weights of a row to 8 bits with one scale.
+///
+/// Without minima, levels with the row's largest scale become the largest integers that fit, and
+/// `vpmulhrsw` rescales the others, rounding to nearest. With minima see [`expand_minima`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn expand<E: Lines>(
     kernel: Avx512,
@@ -57,31 +59,35 @@ fn expand<E: Lines>(
     panel: &mut [PanelGroup<BLOCKS>],
     scales: &mut [f32; TILE_ROWS],
 ) {
+    if E::MINIMA.is_some() {
+        return expand_minima::<E>(kernel, tiles, block, panel, scales);
+    }
     let groups_a_tile = E::COLS / ACTIVATION_GROUP;
     let tiles = tiles.chunks_exact(E::BYTES);
     let mut largest = _mm512_setzero_ps();
     for (tile, groups) in tiles.clone().zip(panel.chunks(groups_a_tile)) {
         for group in 0..groups.len() {
-            largest = _mm512_max_ps(largest, _mm512_abs_ps(scales_of::<E>(tile, group)));
+            for half in 0..parts::<E>() {
+                largest = _mm512_max_ps(largest, _mm512_abs_ps(scales_of::<E>(tile, group, half)));
+            }
         }
     }
     store_floats(_mm512_mul_ps(largest, _mm512_set1_ps(1.0 / (1 << E::ROOM_BITS) as f32)), scales);
     // Rows of zeros have no scale: their factor is 0. `vpmulhrsw` shifts products right by 15 bits:
     // the factors supply 14 of them, the levels one.
-    let factor = _mm512_div_ps(_mm512_set1_ps(16384.0), largest);
-    let factor = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(largest, _mm512_setzero_ps()), factor);
+    let factor = inverse(16384.0, largest);
     let (zero, room) = (_mm512_setzero_si512(), _mm_cvtsi32_si128(7 - E::ROOM_BITS as i32));
-    let offset = _mm512_set1_epi8(1i8.wrapping_shl(E::OFFSET_BITS));
+    let offset = _mm512_set1_epi8(E::OFFSET as i8);
     for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
         for (index, group) in groups.iter_mut().enumerate() {
-            let factors = _mm512_cvtps_epi32(_mm512_mul_ps(scales_of::<E>(tile, index), factor));
-            // Each factor twice in its row's four bytes, then four times, for the low and the high
-            // half of each lane.
-            let factors = _mm512_mask_mov_epi16(factors, 0xaaaa_aaaa, _mm512_slli_epi32::<16>(factors));
-            let low = _mm512_unpacklo_epi32(factors, factors);
-            let high = _mm512_unpackhi_epi32(factors, factors);
+            let factors = |half| {
+                let scales = scales_of::<E>(tile, index, half);
+                in_all_bytes(_mm512_cvtps_epi32(_mm512_mul_ps(scales, factor)))
+            };
+            let factors = [factors(0), factors(parts::<E>() - 1)];
             let mut sums = _mm512_setzero_si512();
             for (four, lines) in group.lines.iter_mut().enumerate() {
+                let [low, high] = factors[four / 4];
                 let line = _mm512_sub_epi8(E::line(kernel, tile, index, four), offset);
                 let widened = [_mm512_unpacklo_epi8(zero, line), _mm512_unpackhi_epi8(zero, line)];
                 let [first, second] = widened.map(|bytes| _mm512_sra_epi16(bytes, room));
@@ -94,6 +100,85 @@ fn expand<E: Lines>(
             store_integers(starts, &mut group.starts[block]);
         }
     }
+}
+
+/// Fraction bits of products of codes in [`expand_minima`]. Codes times scales and minima are below
+/// 2⁸ in units of the row's scale, so that products and their sums fit 16 bits.
+const FRACTION_BITS: u32 = 7;
+
+/// [`expand`] of encodings with minima: the largest weight that a row could have becomes 127.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn expand_minima<E: Lines>(
+    kernel: Avx512,
+    tiles: &[u8],
+    block: usize,
+    panel: &mut [PanelGroup<BLOCKS>],
+    scales: &mut [f32; TILE_ROWS],
+) {
+    let groups_a_tile = E::COLS / ACTIVATION_GROUP;
+    let tiles = tiles.chunks_exact(E::BYTES);
+    let mut largest = _mm512_setzero_ps();
+    for (tile, groups) in tiles.clone().zip(panel.chunks(groups_a_tile)) {
+        for group in 0..groups.len() {
+            for half in 0..parts::<E>() {
+                let minima = minima_of::<E>(tile, group, half).expect("an encoding with minima");
+                let steps = _mm512_set1_ps(E::LARGEST_CODE as f32);
+                let maxima = _mm512_fmadd_ps(scales_of::<E>(tile, group, half), steps, minima);
+                let both = _mm512_max_ps(_mm512_abs_ps(minima), _mm512_abs_ps(maxima));
+                largest = _mm512_max_ps(largest, both);
+            }
+        }
+    }
+    store_floats(_mm512_mul_ps(largest, _mm512_set1_ps(1.0 / 127.0)), scales);
+    let factor = inverse(127.0 * (1 << FRACTION_BITS) as f32, largest);
+    let (zero, half_unit) = (_mm512_setzero_si512(), _mm512_set1_ps((1 << (FRACTION_BITS - 1)) as f32));
+    for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
+        for (index, group) in groups.iter_mut().enumerate() {
+            let terms = |half| {
+                let minima = minima_of::<E>(tile, index, half).expect("an encoding with minima");
+                let scales = _mm512_mul_ps(scales_of::<E>(tile, index, half), factor);
+                let minima = _mm512_fmadd_ps(minima, factor, half_unit);
+                [scales, minima].map(|floats| in_all_bytes(_mm512_cvtps_epi32(floats)))
+            };
+            let terms = [terms(0), terms(parts::<E>() - 1)];
+            let mut sums = _mm512_setzero_si512();
+            for (four, lines) in group.lines.iter_mut().enumerate() {
+                let [[low, high], [low_minima, high_minima]] = terms[four / 4];
+                let line = E::line(kernel, tile, index, four);
+                let first = _mm512_mullo_epi16(_mm512_unpacklo_epi8(line, zero), low);
+                let second = _mm512_mullo_epi16(_mm512_unpackhi_epi8(line, zero), high);
+                let first = _mm512_srai_epi16::<FRACTION_BITS>(_mm512_add_epi16(first, low_minima));
+                let second = _mm512_srai_epi16::<FRACTION_BITS>(_mm512_add_epi16(second, high_minima));
+                let line = _mm512_packs_epi16(first, second);
+                sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), line);
+                store_line(line, &mut lines[block]);
+            }
+            let starts = _mm512_slli_epi32::<7>(_mm512_sub_epi32(_mm512_setzero_si512(), sums));
+            store_integers(starts, &mut group.starts[block]);
+        }
+    }
+}
+
+/// Parts of a group of activations with scales of their own.
+const fn parts<E: Lines>() -> usize {
+    if E::IS_SPLIT { 2 } else { 1 }
+}
+
+/// `dividend / largest`; 0 where `largest` is 0.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn inverse(dividend: f32, largest: __m512) -> __m512 {
+    let quotient = _mm512_div_ps(_mm512_set1_ps(dividend), largest);
+    _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(largest, _mm512_setzero_ps()), quotient)
+}
+
+/// Each row's integer, of 16 bits, for its four bytes widened to 16 bits: for the low and the high
+/// half of each lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn in_all_bytes(rows: __m512i) -> [__m512i; 2] {
+    let twice = _mm512_mask_mov_epi16(rows, 0xaaaa_aaaa, _mm512_slli_epi32::<16>(rows));
+    [_mm512_unpacklo_epi32(twice, twice), _mm512_unpackhi_epi32(twice, twice)]
 }
 
 /// Sums are at most 255 · 128 · 32 in size: exact in i32.

@@ -12,10 +12,10 @@ mod q8;
 use crate::activations::Operand;
 use crate::avx2::Avx2;
 use crate::blocks::{mat_mul, mat_vec};
-use crate::coded::with_tile;
+use crate::coded::{Coded, with_tile};
 use crate::panels;
 use crate::{Attention, AttentionScratch, Kernels};
-use pith_format::{ActivationFunction, Encoding, Matrix, Operation};
+use pith_format::{ActivationFunction, Encoding, Matrix};
 
 /// Proof that the CPU has the features of this module: made only by [`AvxVnni::detect`].
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ impl Kernels for AvxVnni {
             (Encoding::Q8, true) => mat_mul(q8::Q8(*self), w, x, y),
             (Encoding::Q4, true) => mat_mul(q4::Q4(*self), w, x, y),
             (Encoding::Q4G64, true) => mat_mul(q4::Q4G64(*self), w, x, y),
-            (encoding, few) => with_tile!(encoding, E => match few {
+            (encoding, few) => with_tile!(encoding, E => match few || !E::IS_PLAIN {
                 true => mat_mul(planes::Planes::<E>::new(*self), w, x, y),
                 false => panels::mat_mul::<1, E, _>(self, w, x, y),
             }, else self.0.mat_mul(w, x, y)),
@@ -63,7 +63,7 @@ impl Kernels for AvxVnni {
     }
 
     fn reads_packed(&self, encoding: Encoding) -> bool {
-        encoding.operation() == Operation::Integer
+        with_tile!(encoding, E => E::IS_PLAIN, else false)
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {

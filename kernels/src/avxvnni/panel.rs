@@ -72,7 +72,7 @@ fn expand_side<E: Lines>(
     let mut largest = _mm256_setzero_ps();
     for (tile, groups) in tiles.clone().zip(panel.chunks(groups_a_tile)) {
         for group in 0..groups.len() {
-            let scales = scales_of::<E>(tile, group, side);
+            let scales = scales_of::<E>(tile, group, 0, side);
             largest = _mm256_max_ps(largest, _mm256_andnot_ps(_mm256_set1_ps(-0.0), scales));
         }
     }
@@ -82,10 +82,10 @@ fn expand_side<E: Lines>(
     let factor = _mm256_div_ps(_mm256_set1_ps(16384.0), largest);
     let factor = _mm256_and_ps(factor, _mm256_cmp_ps::<_CMP_GT_OQ>(largest, _mm256_setzero_ps()));
     let (zero, room) = (_mm256_setzero_si256(), _mm_cvtsi32_si128(7 - E::ROOM_BITS as i32));
-    let offset = _mm256_set1_epi8(1i8.wrapping_shl(E::OFFSET_BITS));
+    let offset = _mm256_set1_epi8(E::OFFSET as i8);
     for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
         for (index, group) in groups.iter_mut().enumerate() {
-            let factors = _mm256_cvtps_epi32(_mm256_mul_ps(scales_of::<E>(tile, index, side), factor));
+            let factors = _mm256_cvtps_epi32(_mm256_mul_ps(scales_of::<E>(tile, index, 0, side), factor));
             // Each factor twice in its row's four bytes, then four times, for the low and the high
             // half of each lane.
             let factors = _mm256_blend_epi16::<0xaa>(factors, _mm256_slli_epi32::<16>(factors));

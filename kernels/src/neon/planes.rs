@@ -138,11 +138,11 @@ fn scales<E: Coded, const PART: usize>(tile: &[u8], half: usize) -> [F32x4; 4] {
     let (_, rest) = tile.split_at(256 * E::BITS);
     let index = if E::GROUPED.group_cols == 64 { half } else { 0 };
     let scales = widen_sixteen(&rest.as_chunks().0[index]);
-    if E::GROUPED.factors.is_empty() {
+    if E::GROUPED.scale.factors().is_empty() {
         return scales;
     }
     let codes = nibbles::<PART>(load_u8(&rest.as_chunks().0[2 + half]));
-    let table = E::GROUPED.factors.first_chunk().expect("a factor for each nibble");
+    let table = E::GROUPED.scale.factors().first_chunk().expect("a factor for each nibble");
     let factors = widen_bytes(lookup(load_i8(table), codes));
     std::array::from_fn(|q| mul(scales[q], factors[q]))
 }

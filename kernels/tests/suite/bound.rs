@@ -3,6 +3,7 @@
 //! One f32 rounding errs by at most u = ε/2 of its result (below the normal numbers by 2⁻¹⁵⁰). A
 //! sum of n terms in any order, each with a few roundings, errs by at most n·ε·Σ|terms|.
 
+use pith_format::encoding::Multiplier;
 use pith_format::{ActivationFunction, Matrix, Operation};
 use pith_kernels::{Attention, Operand, reference};
 
@@ -29,29 +30,63 @@ fn ulp(value: f64) -> f64 {
 /// A product of scales that underflows errs by 2⁻¹⁵⁰ and is then multiplied by up to 127 · 128 per
 /// column: below 2⁻¹²⁶ for each.
 pub fn sum(terms: impl Iterator<Item = f64>) -> Bounded {
+    sum_of(terms.map(|term| (term, term.abs())))
+}
+
+/// [`sum`] of terms that are sums of parts themselves, each with the magnitude of its parts.
+fn sum_of(terms: impl Iterator<Item = (f64, f64)>) -> Bounded {
     let (mut value, mut magnitude, mut count) = (0.0, 0.0, 0.0);
-    for term in terms {
-        (value, magnitude, count) = (value + term, magnitude + term.abs(), count + 1.0);
+    for (term, parts) in terms {
+        (value, magnitude, count) = (value + term, magnitude + parts, count + 1.0);
     }
     Bounded { value, error: count * EPSILON * magnitude + ulp(value) + count * SMALLEST }
 }
 
-/// `w · x` for every token and row: `cols · ε · Σ|w·x|`. With packed activations the kernel may
+/// The minima of all weights: what is left of them with codes of 0. Empty where the encoding has
+/// none.
+fn minima(w: Matrix<'_>) -> Vec<f32> {
+    let encoding = w.encoding();
+    let Some((grouped, minimum)) = encoding.grouped().and_then(|grouped| Some((grouped, grouped.minimum?)))
+    else {
+        return Vec::new();
+    };
+    let groups = encoding.tile_cols() / grouped.group_cols;
+    let parameters =
+        |multiplier: Multiplier| multiplier.half_bytes(groups) + multiplier.integer_bytes(groups);
+    let code_bytes = encoding.tile_bytes() - parameters(grouped.scale) - parameters(minimum);
+    let mut bytes = w.bytes().to_vec();
+    bytes.chunks_exact_mut(encoding.tile_bytes()).for_each(|tile| tile[..code_bytes].fill(0));
+    let w = Matrix::new(encoding, w.rows(), w.cols(), &bytes).unwrap();
+    let mut minima = vec![0.0; w.rows() * w.cols()];
+    minima.chunks_exact_mut(w.cols()).enumerate().for_each(|(row, out)| w.decode_row(row, out));
+    minima
+}
+
+/// `w · x` for every token and row: `cols · ε · Σ|w·x|`, where a weight with a minimum counts as
+/// both of its parts. With packed activations the kernel may
 /// round the weights of a row again, in steps of at most twice their maximum / 127.
 pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>) -> Vec<Bounded> {
     let mut rows = vec![0.0f32; w.rows() * w.cols()];
     for (index, row) in rows.chunks_exact_mut(w.cols()).enumerate() {
         w.decode_row(index, row);
     }
+    let minima = minima(w);
     let mut out = Vec::with_capacity(x.tokens() * w.rows());
     for token in 0..x.tokens() {
         let values = reference::operand_values(w.encoding().operation(), x.token(token));
         let magnitude: f64 = values.iter().map(|x| x.abs()).sum();
         let rounded = w.encoding().operation() == Operation::Integer && !x.packed.is_empty();
-        for row in rows.chunks_exact(w.cols()) {
-            let largest = row.iter().fold(0.0f32, |largest, w| largest.max(w.abs()));
-            let mut bounded = sum(row.iter().zip(&values).map(|(&w, x)| f64::from(w) * x));
-            bounded.error += if rounded { f64::from(largest) / 127.0 * magnitude } else { 0.0 };
+        for (index, row) in rows.chunks_exact(w.cols()).enumerate() {
+            let minimum = |col: usize| f64::from(minima.get(index * w.cols() + col).copied().unwrap_or(0.0));
+            let parts = |col: usize, w: f64| (w - minimum(col)).abs() + minimum(col).abs();
+            let largest =
+                row.iter().enumerate().map(|(col, &w)| parts(col, f64::from(w))).fold(0.0, f64::max);
+            let terms = row.iter().zip(&values).enumerate();
+            let mut bounded = sum_of(terms.map(|(col, (&w, x))| {
+                let w = f64::from(w);
+                (w * x, parts(col, w) * x.abs())
+            }));
+            bounded.error += if rounded { largest / 127.0 * magnitude } else { 0.0 };
             out.push(bounded);
         }
     }

@@ -30,6 +30,7 @@ pub struct Inputs {
     codes: Guarded<i8>,
     scales: Guarded<f32>,
     sums: Guarded<i32>,
+    half_sums: Guarded<i32>,
 }
 
 impl Inputs {
@@ -44,7 +45,8 @@ impl Inputs {
         let operand = shape.operand();
         let (floats, codes) = (Guarded::from_slice(operand.floats), Guarded::from_slice(operand.codes));
         let (scales, sums) = (Guarded::from_slice(operand.scales), Guarded::from_slice(operand.sums));
-        Self { shape, floats, codes, scales, sums }
+        let half_sums = Guarded::from_slice(operand.half_sums);
+        Self { shape, floats, codes, scales, sums, half_sums }
     }
 
     /// The view that kernels take.
@@ -52,6 +54,7 @@ impl Inputs {
         let mut operand = self.shape.operand();
         (operand.floats, operand.codes) = (&self.floats, &self.codes);
         (operand.scales, operand.sums) = (&self.scales, &self.sums);
+        operand.half_sums = &self.half_sums;
         operand
     }
 }

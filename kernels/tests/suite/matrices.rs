@@ -3,7 +3,7 @@ use crate::guard::Guarded;
 use crate::rng::Rng;
 use crate::{Inputs, most_kernels};
 use half::f16;
-use pith_format::encoding::Codes;
+use pith_format::encoding::{Codes, Multiplier};
 use pith_format::{Encoding, Matrix, TILE_ROWS};
 use pith_kernels::{FEW_TOKENS, Kernels, Operand, available};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,24 +53,44 @@ fn tiles(encoding: Encoding, rows: usize, cols: usize, fill: Fill, rng: &mut Rng
         }
         return Guarded::from_slice(&bytes);
     };
-    let groups = len / grouped.group_cols;
-    let (scale_count, factor_count) = match grouped.factors {
-        [] => (groups, 0),
-        _ => (TILE_ROWS, groups),
-    };
-    let pack = |scales: &[f16]| {
+    let groups = encoding.tile_cols() / grouped.group_cols;
+    let multipliers = [Some(grouped.scale), grouped.minimum];
+    // Each scale and minimum by `value`, the codes and factors those of all zero bits or so.
+    let pack = |value: &mut dyn FnMut(Multiplier) -> f32| {
         let mut tile = vec![0; encoding.tile_bytes()];
-        let (levels, factors) = (vec![grouped.levels[0]; len], vec![1; factor_count]);
-        (grouped.pack)(&Codes { levels: &levels, scales, factors: &factors }, &mut tile);
+        let [scales, minima] = multipliers.map(|multiplier| -> Vec<f32> {
+            multiplier.map_or(Vec::new(), |multiplier| {
+                (0..TILE_ROWS * multiplier.values(groups)).map(|_| value(multiplier)).collect()
+            })
+        });
+        let [factors, min_factors] = multipliers.map(|multiplier| {
+            let first = multiplier.and_then(|multiplier| multiplier.factors().first().copied());
+            first.map_or(Vec::new(), |first| vec![first; TILE_ROWS * groups])
+        });
+        let levels = vec![grouped.levels[0]; len];
+        let codes = Codes {
+            levels: &levels,
+            scales: &scales,
+            factors: &factors,
+            minima: &minima,
+            min_factors: &min_factors,
+        };
+        (grouped.pack)(&codes, &mut tile);
         tile
     };
-    let zeros = pack(&vec![f16::from_bits(0); scale_count]);
-    let ones = pack(&vec![f16::from_bits(0xffff); scale_count]);
+    let zeros = pack(&mut |_| 0.0);
+    let ones = pack(&mut |multiplier| match multiplier {
+        Multiplier::Exponent => f32::MAX,
+        Multiplier::Half | Multiplier::Factors(_) => f16::from_bits(0xffff).to_f32(),
+    });
     for tile in bytes.chunks_exact_mut(encoding.tile_bytes()) {
-        let scales: Vec<_> = (0..scale_count).map(|_| fill.scale(rng)).collect();
-        for (index, (out, scale)) in tile.iter_mut().zip(pack(&scales)).enumerate() {
+        let values = pack(&mut |multiplier| match multiplier {
+            Multiplier::Exponent => fill.scale(rng).to_f32().abs(),
+            Multiplier::Half | Multiplier::Factors(_) => fill.scale(rng).to_f32(),
+        });
+        for (index, (out, value)) in tile.iter_mut().zip(values).enumerate() {
             *out = match fill {
-                _ if zeros[index] != ones[index] => scale,
+                _ if zeros[index] != ones[index] => value,
                 Fill::Bytes(byte) => byte,
                 _ => rng.byte(),
             };
@@ -295,6 +315,7 @@ fn lengths_that_disagree_panic() {
         let mut cut = right.operand();
         (cut.floats, cut.codes) = (&cut.floats[1..], &cut.codes[1..]);
         (cut.scales, cut.sums) = (&cut.scales[1..], &cut.sums[1..]);
+        cut.half_sums = &cut.half_sums[1..];
         for kernel in available() {
             let panics = |x: Operand<'_>, len: usize| {
                 let mut y = Guarded::filled(0.0, len);

@@ -30,6 +30,9 @@ FORMATS = {
     "Q5_K": (176, [0, 2], 12),
     "Q6_K": (210, [208], 12),
     "IQ4_XS": (136, [0], 12),
+    "TQ1_0": (54, [52], 12),
+    "TQ2_0": (66, [64], 12),
+    "MXFP4": (17, [], 20),
 }
 
 # Pairs: the second value goes to the second scale of formats that have a minimum. No infinities, no NaN.
@@ -53,6 +56,10 @@ def storage(name: str, block_bytes: int, scales: list[int], count: int) -> np.nd
         blocks[:, -1] &= 0xBF
         return blocks
     blocks[0], blocks[5, :], blocks[6, :] = 0, 0xFF, 0xFF
+    if name == "MXFP4":
+        # Powers of two that the levels do not carry beyond f32; the smallest are subnormal.
+        blocks[:, 0] %= 251
+        blocks[1:4, 0] = [1, 2, 250]
     for column, offset in enumerate(scales):
         values = np.exp2(random.uniform(-14, -2, count)) * random.choice([-1, 1], count)
         halves = values.astype(np.float16)

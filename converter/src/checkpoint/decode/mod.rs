@@ -1,6 +1,7 @@
 //! Decoders from stored blocks to f32, one file per kind of format.
 
 pub(crate) mod blocks;
+pub(crate) mod codes;
 pub(crate) mod k_quants;
 pub(crate) mod packed;
 pub(crate) mod plain;

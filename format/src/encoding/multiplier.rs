@@ -1,0 +1,231 @@
+//! Storage of a tile's scales and minima.
+//!
+//! ```text
+//! Half       f16 × 16 for each group
+//! Exponent   a byte × 16 for each group: 2^(byte − 128)
+//! Factors    f16 × 16 for the tile, and an integer × 16 for each group, of 4, 6 or 8 bits:
+//!   4 bits   byte 16 · (group / 2) + row, nibble group % 2
+//!   6 bits   the lowest four as above, for all groups; behind them the others: byte
+//!            16 · (group / 4) + row, bits 2 · (group % 4) and up
+//!   8 bits   byte 16 · group + row
+//! ```
+//! Halves come first: those of the scales, then those of the minima. Then the integers in the same
+//! order.
+
+use super::{TILE_ROWS, read_scales, write_scales};
+use half::f16;
+
+/// How each group's scale, or its minimum, is stored.
+#[derive(Clone, Copy, Debug)]
+pub enum Multiplier {
+    /// One f16 for each group.
+    Half,
+    /// One power of two for each group: a byte, `2^(byte − 128)`.
+    Exponent,
+    /// One f16 for each row of a tile, times an integer for each group. The table gives the integer
+    /// of each code and has 16, 64 or 256 entries.
+    Factors(&'static [i8]),
+}
+
+/// `0, step, 2 · step, …`, or from `first` on.
+const fn steps<const COUNT: usize>(first: i16, step: i16) -> [i8; COUNT] {
+    let (mut table, mut index) = ([0; COUNT], 0);
+    while index < COUNT {
+        table[index] = (first + step * index as i16) as i8;
+        index += 1;
+    }
+    table
+}
+
+/// Nibbles of sign and magnitude: three bits plus 1, negative if the fourth is set.
+pub(super) const SIGNED_NIBBLE: Multiplier =
+    Multiplier::Factors(&[1, 2, 3, 4, 5, 6, 7, 8, -1, -2, -3, -4, -5, -6, -7, -8]);
+/// 0 to 15, and 0 to −15 for minima, which are subtracted.
+pub(super) const NIBBLE: Multiplier = Multiplier::Factors(&steps::<16>(0, 1));
+pub(super) const MINUS_NIBBLE: Multiplier = Multiplier::Factors(&steps::<16>(0, -1));
+/// 0 to 63, 0 to −63, −32 to 31.
+pub(super) const SIX_BITS: Multiplier = Multiplier::Factors(&steps::<64>(0, 1));
+pub(super) const MINUS_SIX_BITS: Multiplier = Multiplier::Factors(&steps::<64>(0, -1));
+pub(super) const SIGNED_SIX_BITS: Multiplier = Multiplier::Factors(&steps::<64>(-32, 1));
+/// −128 to 127, in two's complement.
+pub(super) const BYTE: Multiplier = Multiplier::Factors(&steps::<256>(0, 1));
+
+impl Multiplier {
+    /// The integers of a group; empty where groups have none.
+    pub const fn factors(&self) -> &'static [i8] {
+        match self {
+            Self::Factors(table) => table,
+            Self::Half | Self::Exponent => &[],
+        }
+    }
+
+    /// Bits of a group's integer; 0 where groups have none.
+    pub const fn factor_bits(&self) -> usize {
+        match self.factors().len() {
+            0 => 0,
+            16 => 4,
+            64 => 6,
+            256 => 8,
+            _ => panic!("factors have 4, 6 or 8 bits"),
+        }
+    }
+
+    /// Bytes of the halves of a tile of `groups` groups.
+    pub const fn half_bytes(&self, groups: usize) -> usize {
+        match self {
+            Self::Half => 2 * TILE_ROWS * groups,
+            Self::Exponent => 0,
+            Self::Factors(_) => 2 * TILE_ROWS,
+        }
+    }
+
+    /// Bytes of the integers and exponents of a tile of `groups` groups.
+    pub const fn integer_bytes(&self, groups: usize) -> usize {
+        match self {
+            Self::Half => 0,
+            Self::Exponent => TILE_ROWS * groups,
+            Self::Factors(_) => TILE_ROWS * groups * self.factor_bits() / 8,
+        }
+    }
+
+    /// Values that a row of a tile of `groups` groups stores besides integers.
+    pub const fn values(&self, groups: usize) -> usize {
+        match self {
+            Self::Half | Self::Exponent => groups,
+            Self::Factors(_) => 1,
+        }
+    }
+
+    /// A row's value times a group's factor. Where a table begins with 0, −1, …, it is the negated
+    /// product: of a factor of 0 it is −0, as subtraction of 0 has it.
+    pub fn product(&self, value: f32, factor: i8) -> f32 {
+        match self.factors() {
+            [0, -1, ..] => -(value * f32::from(factor.unsigned_abs())),
+            _ => value * f32::from(factor),
+        }
+    }
+
+    /// The value nearest to `value` that a row can store.
+    pub fn storable(&self, value: f32) -> f32 {
+        match self {
+            Self::Half | Self::Factors(_) => f16::from_f32(value.clamp(-65504.0, 65504.0)).to_f32(),
+            Self::Exponent => power(exponent(value)),
+        }
+    }
+
+    /// Writes the values (16 × [`values`](Self::values), row-major) and integers (16 × groups).
+    pub(super) fn write(&self, values: &[f32], factors: &[i8], halves: &mut [u8], integers: &mut [u8]) {
+        let count = values.len() / TILE_ROWS;
+        if let Self::Exponent = self {
+            for (index, value) in values.iter().enumerate() {
+                integers[TILE_ROWS * (index % count) + index / count] = exponent(*value);
+            }
+            return;
+        }
+        for (group, out) in halves.chunks_exact_mut(2 * TILE_ROWS).enumerate() {
+            write_scales(values, group, count, out);
+        }
+        let table = self.factors();
+        let groups = factors.len() / TILE_ROWS;
+        for (index, &factor) in factors.iter().enumerate() {
+            let code = table.iter().position(|&known| known == factor);
+            let code = code.unwrap_or_else(|| panic!("{factor} is no factor of the encoding")) as u8;
+            put(self.factor_bits(), groups, index / groups, index % groups, code, integers);
+        }
+    }
+
+    /// The multipliers of a group, row by row. A product of an f16 and an integer is exact in f32.
+    pub(super) fn read(
+        &self,
+        halves: &[u8],
+        integers: &[u8],
+        group: usize,
+        groups: usize,
+    ) -> [f32; TILE_ROWS] {
+        match self {
+            Self::Half => read_scales(&halves[2 * TILE_ROWS * group..]),
+            Self::Exponent => std::array::from_fn(|row| power(integers[TILE_ROWS * group + row])),
+            Self::Factors(table) => {
+                let scales = read_scales(halves);
+                std::array::from_fn(|row| {
+                    let code = get(self.factor_bits(), groups, row, group, integers);
+                    self.product(scales[row], table[usize::from(code)])
+                })
+            }
+        }
+    }
+}
+
+/// Adds a code to integers that are zero.
+fn put(bits: usize, groups: usize, row: usize, group: usize, code: u8, integers: &mut [u8]) {
+    if bits == 8 {
+        integers[TILE_ROWS * group + row] = code;
+        return;
+    }
+    integers[TILE_ROWS * (group / 2) + row] |= (code & 15) << (4 * (group % 2));
+    if bits == 6 {
+        integers[TILE_ROWS * (groups / 2 + group / 4) + row] |= (code >> 4) << (2 * (group % 4));
+    }
+}
+
+fn get(bits: usize, groups: usize, row: usize, group: usize, integers: &[u8]) -> u8 {
+    if bits == 8 {
+        return integers[TILE_ROWS * group + row];
+    }
+    let low = integers[TILE_ROWS * (group / 2) + row] >> (4 * (group % 2)) & 15;
+    let high = match bits {
+        6 => integers[TILE_ROWS * (groups / 2 + group / 4) + row] >> (2 * (group % 4)) & 3,
+        _ => 0,
+    };
+    low | high << 4
+}
+
+/// `2^(byte − 128)`; the two smallest are subnormal in f32.
+fn power(byte: u8) -> f32 {
+    f32::from_bits(match byte {
+        0 | 1 => 0x0020_0000 << byte,
+        _ => u32::from(byte - 1) << 23,
+    })
+}
+
+/// The byte whose [`power`] is nearest to `value` in the logarithm; 0 for numbers up to 0.
+fn exponent(value: f32) -> u8 {
+    if value > 0.0 { (value.log2().round() + 128.0).clamp(0.0, 255.0) as u8 } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_read_where_they_were_written() {
+        let groups = 8;
+        for multiplier in
+            [SIGNED_NIBBLE, NIBBLE, MINUS_NIBBLE, SIX_BITS, MINUS_SIX_BITS, SIGNED_SIX_BITS, BYTE]
+        {
+            let table = multiplier.factors();
+            let of = |row: usize, group: usize| table[(row * 31 + group * 7 + 3) % table.len()];
+            let factors: Vec<i8> =
+                (0..TILE_ROWS * groups).map(|index| of(index / groups, index % groups)).collect();
+            let values: Vec<f32> = (0..TILE_ROWS).map(|row| (row + 1) as f32 / 8.0).collect();
+            let mut halves = vec![0; multiplier.half_bytes(groups)];
+            let mut integers = vec![0; multiplier.integer_bytes(groups)];
+            multiplier.write(&values, &factors, &mut halves, &mut integers);
+            for group in 0..groups {
+                let found = multiplier.read(&halves, &integers, group, groups);
+                for (row, found) in found.into_iter().enumerate() {
+                    assert_eq!(found, values[row] * f32::from(of(row, group)), "{multiplier:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exponents_are_powers_of_two() {
+        for byte in 0..=255 {
+            assert_eq!(power(byte), (f64::from(byte) - 128.0).exp2() as f32);
+            assert_eq!(exponent(power(byte)), byte);
+        }
+        assert_eq!((exponent(0.0), exponent(-1.0), exponent(f32::MAX)), (0, 0, 255));
+    }
+}
