@@ -245,16 +245,29 @@ impl Part<'_> {
             floats[self.cols..].fill(0.0);
             let codes = &mut self.codes[place * stride..][..stride];
             let scales = &mut self.scales[place * groups..][..groups];
-            kernels.quantize(floats, codes, scales, &mut self.sums[place * groups..][..groups]);
+            let sums = &mut self.sums[place * groups..][..groups];
+            // Groups of padding are zeros without any computation.
+            let used = self.cols.div_ceil(ACTIVATION_GROUP);
+            let (used_codes, rest) = codes.split_at_mut(used * ACTIVATION_GROUP);
+            kernels.quantize(&floats[..used_codes.len()], used_codes, &mut scales[..used], &mut sums[..used]);
+            rest.fill(0);
+            scales[used..].fill(0.0);
+            sums[used..].fill(0);
             if self.form == Form::Whole {
                 let halves = self.half_sums[place * groups..][..groups].iter_mut();
                 for (half, codes) in halves.zip(codes.as_chunks::<ACTIVATION_GROUP>().0) {
-                    *half = codes[..HALF_GROUP].iter().map(|&code| i32::from(code)).sum();
+                    *half = half_sum(codes);
                 }
             }
             pack(codes, scales, token, self.packed);
         }
     }
+}
+
+/// The sum of the first half of a group's codes. Unsigned bytes are summed by one instruction.
+fn half_sum(codes: &[i8; ACTIVATION_GROUP]) -> i32 {
+    let raised = codes[..HALF_GROUP].iter().map(|&code| u32::from(code.cast_unsigned() ^ 0x80));
+    raised.sum::<u32>().cast_signed() - 128 * HALF_GROUP as i32
 }
 
 /// A pack of zeros.

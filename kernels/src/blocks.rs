@@ -25,7 +25,12 @@ pub trait Block {
 
 /// [`Kernels::mat_vec`](crate::Kernels::mat_vec) with `block` as inner loop.
 pub fn mat_vec(block: impl Block, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) {
-    mat_mul(block, w, x, &mut [y]);
+    x.assert_product(w, &[&mut *y]);
+    let x = x.token(0);
+    for (block_index, y) in y.chunks_mut(TILE_ROWS).enumerate() {
+        let [sums] = block.multiply::<1>(w.block(block_index), [x]);
+        y.copy_from_slice(&sums[..y.len()]);
+    }
 }
 
 /// [`Kernels::mat_mul`](crate::Kernels::mat_mul) with `block` as inner loop.
@@ -75,7 +80,7 @@ pub struct Groups<'a> {
     pub scales: &'a [f32],
     /// Sum of each group's codes.
     pub sums: &'a [i32],
-    /// Sum of the first half of each group's codes.
+    /// Sum of the first half of each group's codes; of groups of padding too.
     pub half_sums: &'a [i32],
 }
 
@@ -83,15 +88,17 @@ impl<'a> Groups<'a> {
     /// The first `count` groups of one token.
     pub fn new(x: Operand<'a>, count: usize) -> Self {
         let codes = &x.codes.as_chunks().0[..count];
-        let (sums, half_sums) = (&x.sums[..count], &x.half_sums[..count]);
-        Self { codes, scales: &x.scales[..count], sums, half_sums }
+        Self { codes, scales: &x.scales[..count], sums: &x.sums[..count], half_sums: x.half_sums }
     }
 
     /// Sum of the codes of a group that meet the same scale: of a half where halves have their own,
     /// otherwise of all.
     #[inline(always)]
     pub fn part_sum<E: Coded>(&self, group: usize, half: usize) -> i32 {
-        part_sum::<E>(self.sums[group], self.half_sums[group], half)
+        match E::IS_SPLIT {
+            false => self.sums[group],
+            true => part_sum::<E>(self.sums[group], self.half_sums[group], half),
+        }
     }
 }
 

@@ -34,10 +34,10 @@ fn multiply<E: Lines>(kernel: Avx512, block: &[u8], x: Operand<'_>) -> Sums<1> {
     let tiles = block.chunks_exact(E::BYTES);
     let x = Groups::new(x, groups_a_tile * tiles.len());
     let (codes, x_scales) = (x.codes.chunks_exact(groups_a_tile), x.scales.chunks_exact(groups_a_tile));
-    let x_sums = x.sums.chunks_exact(groups_a_tile).zip(x.half_sums.chunks_exact(groups_a_tile));
-    let groups = codes.zip(x_scales).zip(x_sums);
+    let groups = codes.zip(x_scales).zip(x.sums.chunks_exact(groups_a_tile)).enumerate();
     let mut sum = _mm512_setzero_ps();
-    for (tile, ((codes, x_scales), (x_sums, half_sums))) in tiles.zip(groups) {
+    for (tile, (tile_index, ((codes, x_scales), x_sums))) in tiles.zip(groups) {
+        let half_sums = if E::IS_SPLIT { &x.half_sums[tile_index * groups_a_tile..] } else { x_sums };
         prefetch_ahead(tile);
         for run in 0..groups_a_tile / 2 {
             let groups = [2 * run, 2 * run + 1];
