@@ -5,6 +5,7 @@
 
 mod activations;
 mod attention;
+mod exact;
 mod exp;
 mod few;
 mod float;
@@ -23,7 +24,7 @@ use crate::activations::Operand;
 use crate::attention::InnerLoops;
 use crate::avx2::Avx2;
 use crate::blocks::{mat_mul, mat_vec};
-use crate::coded::with_tile;
+use crate::coded::{Coded, with_tile};
 use crate::panels;
 use crate::{Attention, AttentionScratch, Kernels, KvRows, attention as shared, portable};
 use panel::BLOCKS;
@@ -70,6 +71,9 @@ impl Kernels for Avx512 {
             Encoding::F16 => mat_mul(float::F16(*self), w, x, y),
             encoding => with_tile!(encoding, E => match x.packed.is_empty() {
                 true => few::mat_mul::<E>(*self, w, x, y),
+                false if E::IS_PLAIN && E::ROOM_BITS == 0 => {
+                    panels::mat_mul::<BLOCKS, E, _>(&exact::Exact(*self), w, x, y)
+                }
                 false => panels::mat_mul::<BLOCKS, E, _>(self, w, x, y),
             }, else portable::mat_mul(w, x, y)),
         }
