@@ -162,8 +162,12 @@ impl Conversation<'_> {
         self.watch.finish();
         let generation = self.session.generate(&tokens, &mut self.sampler, options);
         let mut generation = generation.with_drafter(self.drafter.as_mut()).with_ledger(ledger);
+        // White space before a reply's first word belongs to the prompt's last line.
+        let mut begun = false;
         for token in &mut generation {
             let text = token?.text;
+            let text = if begun { &text } else { text.trim_start() };
+            begun |= !text.is_empty();
             self.watch.look();
             if !text.is_empty() {
                 write!(out, "{text}").and_then(|()| out.flush())?;

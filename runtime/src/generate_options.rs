@@ -42,7 +42,8 @@ pub struct Outcome {
     pub reused_tokens: usize,
     /// Generated tokens, without the one that ended the reply.
     pub tokens: Vec<u32>,
-    /// Text of the tokens up to a stop string, without special tokens.
+    /// Text of the tokens up to a stop string, without special tokens. It continues the prompt's
+    /// text, so it may begin with a space.
     pub text: String,
     /// Speculation figures.
     pub speculation: Speculation,

@@ -184,7 +184,7 @@ impl<'a> Generation<'a> {
             return Err(RuntimeError::Option { option: "number of tokens to generate", found, expected });
         }
         let stops = std::mem::take(&mut self.options.stops);
-        self.reply = Some(Reply::new(Arc::clone(self.session.model()), stops)?);
+        self.reply = Some(Reply::new(Arc::clone(self.session.model()), self.prompt, stops)?);
         self.shifts = shifts;
 
         self.start_ledger();

@@ -18,9 +18,10 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// An empty reply. Fails where the model has no tokenizer.
-    pub fn new(model: Arc<Model>, stops: Vec<String>) -> Result<Self, RuntimeError> {
-        let (decoder, filter) = (Decoder::new(model.tokenizer()?), StopFilter::new(stops));
+    /// An empty reply to `prompt`. Fails where the model has no tokenizer.
+    pub fn new(model: Arc<Model>, prompt: &[u32], stops: Vec<String>) -> Result<Self, RuntimeError> {
+        let decoder = Decoder::continuing(model.tokenizer()?, prompt);
+        let filter = StopFilter::new(stops);
         Ok(Self { model, decoder, filter, tokens: Vec::new(), text: String::new() })
     }
 

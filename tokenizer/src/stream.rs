@@ -79,6 +79,19 @@ impl Decoder {
         Self { skip_special: true, pending: Vec::new(), leading, any_token: false }
     }
 
+    /// For the ids that continue `prompt`. The text of the prompt and the text of this decoder
+    /// together equal [`Tokenizer::decode`] of all ids, so a space at the beginning of the
+    /// continuation stays.
+    pub fn continuing(tokenizer: &Tokenizer, prompt: &[u32]) -> Self {
+        let mut decoder = Self::new(tokenizer);
+        let mut text = String::new();
+        for &id in prompt {
+            decoder.push_to(tokenizer, id, &mut text);
+            text.clear();
+        }
+        decoder
+    }
+
     /// See [`Stream::push`].
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Option<String> {
         let mut text = String::new();

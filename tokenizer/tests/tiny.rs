@@ -6,7 +6,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use pith_tokenizer::source::{TokenizerConfig, from_sentencepiece, from_tokenizer_json};
-use pith_tokenizer::{Tokenizer, TokenizerError};
+use pith_tokenizer::{Decoder, Tokenizer, TokenizerError};
 use support::check_golden;
 
 fn data(name: &str) -> PathBuf {
@@ -100,6 +100,21 @@ fn only_the_first_space_of_a_text_is_taken_away() {
     let texts: Vec<String> = ids.iter().filter_map(|id| stream.push(*id)).collect();
     assert_eq!(texts.concat(), "The boat");
     assert!(!texts[0].starts_with(' ') && texts[1..].concat().contains(' '));
+}
+
+#[test]
+fn a_continuation_keeps_its_first_space() {
+    for tokenizer in [spm("spm_bpe.model"), json("bpe.json"), json("unigram.json")] {
+        let ids = tokenizer.encode("The boat is on the river", true).unwrap();
+        let whole = tokenizer.decode(&ids, true).unwrap();
+        for at in 0..ids.len() {
+            let (prompt, reply) = ids.split_at(at);
+            let mut decoder = Decoder::continuing(&tokenizer, prompt);
+            let mut text = tokenizer.decode(prompt, true).unwrap();
+            text.extend(reply.iter().filter_map(|id| decoder.push(&tokenizer, *id)));
+            assert_eq!(text + &decoder.finish(), whole, "{at} tokens of {whole:?} are the prompt");
+        }
+    }
 }
 
 #[test]

@@ -106,6 +106,29 @@ fn a_stop_string_over_tokens_is_neither_shown_nor_kept() {
     assert_eq!(outcome.tokens.last(), Some(&10));
 }
 
+/// The chain with a tokenizer in the style of sentencepiece: a text's first space is not shown.
+#[test]
+fn a_reply_keeps_the_space_before_its_first_word() {
+    let mut plan = chain();
+    let json = tokenizer_json().replace('Ġ', "▁").replacen("\"H\"", "\"▁H\"", 1);
+    let (before, after) = json.split_once("\"decoder\":").unwrap();
+    let (_, model) = after.split_once("\"model\":").unwrap();
+    let decoder = r#"{"type":"Sequence","decoders":[
+        {"type":"Replace","pattern":{"String":"▁"},"content":" "},{"type":"ByteFallback"},{"type":"Fuse"},
+        {"type":"Strip","content":" ","start":1,"stop":0}]}"#;
+    let json = format!("{before}\"decoder\":{decoder},\"model\":{model}");
+    let tokenizer = pith_tokenizer::source::from_tokenizer_json(json.as_bytes()).unwrap();
+    plan.tokenizer = Some(tokenizer.to_blob());
+    let model = plan.build().open();
+    let (pieces, outcome) = run(&mut session(&model, 64), &[0], &stops(&["caf"])).unwrap();
+    assert_eq!(pieces, [" H", "ell", "o "]);
+    let whole = [&[0], &outcome.tokens[..3]].concat();
+    assert_eq!(tokenizer.decode(&whole, true).unwrap(), format!("S{}", outcome.text));
+    // The first token alone is a stop string with its space.
+    let (pieces, outcome) = run(&mut session(&model, 64), &[0], &stops(&[" H"])).unwrap();
+    assert_eq!((pieces.len(), outcome.reason), (0, StopReason::StopString(" H".into())));
+}
+
 #[test]
 fn what_was_held_back_for_nothing_is_shown_at_the_end() {
     let model = chain().build().open();
