@@ -4,9 +4,9 @@ mod convert_support;
 
 use std::fs;
 
-use convert_support::{Converted, copy, families, reconfigured, source};
+use convert_support::{Converted, copy, copy_tensor, families, reconfigured, source, with};
 use pith_converter::checkpoint::Checkpoint;
-use pith_converter::inspect_source;
+use pith_converter::{Recipe, inspect_source};
 use pith_format::{Encoding, Kind, Role, TensorId};
 use serde_json::json;
 
@@ -49,6 +49,8 @@ fn every_golden_checkpoint_converts() {
         assert_eq!(file.report.tensors.len(), file.index.entries().len(), "{name}");
         let bytes: u64 = file.report.by_encoding().values().map(|total| total.bytes).sum();
         assert_eq!(bytes, file.index.entries().iter().map(|entry| entry.bytes).sum::<u64>(), "{name}");
+        let stray = |warning: &String| warning.contains("mechanism") || warning.contains("differs");
+        assert!(!file.report.warnings.iter().any(stray), "{name}: {:?}", file.report.warnings);
         count += 1;
     }
     assert!(count >= 39, "{count} checkpoints");
@@ -146,10 +148,45 @@ fn gemma_norms_gain_one_unless_they_have_it() {
 }
 
 #[test]
-fn a_tied_configuration_wins_over_a_head_in_the_checkpoint() {
+fn a_head_that_differs_from_its_tied_embedding_is_used() {
     let folder = reconfigured("llama2", &json!({"tie_word_embeddings": true}));
-    let file = Converted::new(folder.path(), &Default::default()).unwrap();
+    let options = with(Recipe::new(Encoding::F32));
+    let file = Converted::new(folder.path(), &options).unwrap();
+    assert!(!file.index.metadata().model.tied_head);
+    assert_rows(&file, model(Role::Head), "llama2", "lm_head.weight", |row| row);
+    let warnings = &file.report.warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("lm_head.weight differs")), "{warnings:?}");
+
+    // An equal copy says nothing new.
+    copy_tensor(folder.path(), "model.embed_tokens.weight", "lm_head.weight");
+    let file = Converted::new(folder.path(), &options).unwrap();
     assert!(file.index.metadata().model.tied_head && !file.has(Role::Head));
+    assert!(!file.report.warnings.iter().any(|warning| warning.contains("lm_head")));
+}
+
+#[test]
+fn keys_that_contradict_each_other_or_the_family_are_named() {
+    let message = |over| {
+        let folder = reconfigured("llama2", &over);
+        Converted::new(folder.path(), &Default::default()).err().unwrap().to_string()
+    };
+    let found = message(json!({"n_head": 2}));
+    assert!(found.contains("n_head is 2, expected 4, as num_attention_heads says"), "{found}");
+    let found = message(json!({"num_attention_heads": 5, "num_key_value_heads": 5, "head_dim": null}));
+    assert!(found.contains("num_attention_heads is 5, expected a divisor of the hidden size"), "{found}");
+    for (over, named) in [
+        (json!({"final_logit_softcapping": 30.0}), Some("final_logit_softcapping is 30.0")),
+        (json!({"sliding_window": 8}), Some("sliding_window is 8")),
+        (json!({"sliding_window": 8, "use_sliding_window": false}), None),
+        (json!({"logits_scaling": 1, "clip_qkv": null, "use_qk_norm": false}), None),
+        (json!({"residual_multiplier": 0.22}), Some("residual_multiplier is 0.22")),
+    ] {
+        let folder = reconfigured("llama2", &over);
+        let warnings = inspect_source(folder.path()).unwrap().warnings;
+        let found: Vec<_> = warnings.iter().filter(|warning| warning.contains("no such mechanism")).collect();
+        assert_eq!(found.len(), usize::from(named.is_some()), "{over}: {warnings:?}");
+        assert!(named.is_none_or(|named| found[0].starts_with(named)), "{warnings:?}");
+    }
 }
 
 #[test]

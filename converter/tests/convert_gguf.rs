@@ -2,7 +2,7 @@
 
 mod source_support;
 
-use pith_converter::{ConvertError, inspect_source};
+use pith_converter::{ConvertError, SourceSummary, inspect_source};
 use pith_format::ModelConfig;
 use source_support::{Gguf, f32_bytes};
 
@@ -13,14 +13,20 @@ const BOOL: u32 = 7;
 
 /// Two layers, 2 heads of 8, 16 wide; `extra` adds keys and tensors.
 fn llama(extra: impl Fn(Gguf) -> Gguf) -> Result<ModelConfig, ConvertError> {
+    Ok(inspect(|file| extra(float(file, EPSILON, 1e-5)))?.model)
+}
+
+const EPSILON: &str = "llama.attention.layer_norm_rms_epsilon";
+
+/// The same without an epsilon.
+fn inspect(extra: impl Fn(Gguf) -> Gguf) -> Result<SourceSummary, ConvertError> {
     let mut file = Gguf::new()
         .key_string("general.architecture", "llama")
         .key_u32("llama.context_length", 64)
         .key_u32("llama.embedding_length", 16)
         .key_u32("llama.block_count", 2)
         .key_u32("llama.feed_forward_length", 24)
-        .key_u32("llama.attention.head_count", 2)
-        .key("llama.attention.layer_norm_rms_epsilon", FLOAT, &1e-5f32.to_le_bytes());
+        .key_u32("llama.attention.head_count", 2);
     let tensor = |file: Gguf, name: &str, ne: &[u64]| {
         file.tensor(name, ne, F32, &f32_bytes(&vec![0.5; ne.iter().product::<u64>() as usize]))
     };
@@ -42,7 +48,7 @@ fn llama(extra: impl Fn(Gguf) -> Gguf) -> Result<ModelConfig, ConvertError> {
         }
     }
     let (_folder, path) = source_support::file("model.gguf", &extra(file).bytes());
-    Ok(inspect_source(&path)?.model)
+    inspect_source(&path)
 }
 
 fn float(file: Gguf, key: &str, value: f32) -> Gguf {
@@ -122,6 +128,46 @@ fn divisors_of_frequencies_are_read() {
     assert!(error.contains("rope_freqs.weight") && error.contains("a list of 4"), "{error}");
     let error = llama(factors("rope_factors_long.weight", &[1.0; 4])).unwrap_err().to_string();
     assert!(error.contains("one scaling"), "{error}");
+}
+
+#[test]
+fn a_missing_epsilon_is_an_error() {
+    let error = inspect(|file| file).unwrap_err().to_string();
+    assert!(error.contains(&format!("{EPSILON} is missing, expected a number")), "{error}");
+}
+
+#[test]
+fn mechanisms_of_other_families_are_named() {
+    let warnings = |key: &'static str, value: f32| {
+        inspect(move |file| float(float(file, EPSILON, 1e-5), key, value)).unwrap().warnings
+    };
+    let found = warnings("llama.attn_logit_softcapping", 50.0);
+    assert!(found.len() == 1 && found[0].contains("attn_logit_softcapping is 50"), "{found:?}");
+    assert!(warnings("llama.attn_logit_softcapping", 0.0).is_empty());
+    assert!(warnings("llama.logit_scale", 1.0).is_empty());
+    assert_eq!(warnings("llama.logit_scale", 0.5).len(), 1);
+}
+
+#[test]
+fn heads_must_divide_the_width() {
+    let model = |heads: u32, more: fn(Gguf) -> Gguf| {
+        let (_folder, path) = source_support::file(
+            "model.gguf",
+            &more(
+                Gguf::new()
+                    .key_string("general.architecture", "llama")
+                    .key_u32("llama.context_length", 64)
+                    .key_u32("llama.embedding_length", 16)
+                    .key_u32("llama.block_count", 1)
+                    .key_u32("llama.feed_forward_length", 24)
+                    .key_u32("llama.attention.head_count", heads),
+            )
+            .bytes(),
+        );
+        inspect_source(&path).unwrap_err().to_string()
+    };
+    assert!(model(3, |file| file).contains("head_count is 3, expected a divisor of embedding_length, 16"));
+    assert!(model(3, |file| file.key_u32("llama.attention.key_length", 5)).contains("epsilon"));
 }
 
 #[test]

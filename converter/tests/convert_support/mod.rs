@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use pith_converter::{ConvertError, ConvertOptions, Recipe, Report, convert};
@@ -101,9 +102,24 @@ pub fn reconfigured(name: &str, over: &Value) -> TempDir {
 pub fn spoil(folder: &Path, tensor: &str, index: usize, bits: u16) {
     let path = folder.join("model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
-    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header: Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
-    let at = 8 + header_bytes + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize + 2 * index;
+    let at = place(&bytes, tensor).start + 2 * index;
     bytes[at..at + 2].copy_from_slice(&bits.to_le_bytes());
     fs::write(&path, bytes).unwrap();
+}
+
+/// Gives the tensor `to` in a folder's `model.safetensors` the values of `from`.
+pub fn copy_tensor(folder: &Path, from: &str, to: &str) {
+    let path = folder.join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let (from, to) = (place(&bytes, from), place(&bytes, to));
+    bytes.copy_within(from, to.start);
+    fs::write(&path, bytes).unwrap();
+}
+
+/// The bytes of a tensor in a safetensors file.
+fn place(bytes: &[u8], tensor: &str) -> Range<usize> {
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
+    let offset = |index: usize| header[tensor]["data_offsets"][index].as_u64().unwrap() as usize;
+    8 + header_bytes + offset(0)..8 + header_bytes + offset(1)
 }

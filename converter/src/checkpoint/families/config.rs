@@ -1,5 +1,8 @@
 //! Typed access to `config.json`.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use pith_format::ActivationFunction;
 use serde_json::Value;
 
@@ -13,11 +16,13 @@ const COUNT_LIMIT: u64 = 1 << 24;
 pub(super) struct Config<'a> {
     place: String,
     value: &'a Value,
+    /// The keys that were asked for.
+    read: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Config<'a> {
     pub(super) fn new(place: String, value: &'a Value) -> Self {
-        Self { place, value }
+        Self { place, value, read: RefCell::default() }
     }
 
     pub(super) fn error(&self, key: &str, expected: impl Into<String>) -> CheckpointError {
@@ -37,18 +42,34 @@ impl<'a> Config<'a> {
 
     /// The first of `keys` that is present and not null.
     fn find<'k>(&self, keys: &[&'k str]) -> Option<(&'k str, &'a Value)> {
+        self.read.borrow_mut().extend(keys.iter().map(ToString::to_string));
         keys.iter()
             .find_map(|&key| self.value.get(key).filter(|value| !value.is_null()).map(|value| (key, value)))
     }
 
     /// Whether the key is present, even as null.
     pub(super) fn has(&self, key: &str) -> bool {
+        self.read.borrow_mut().insert(key.into());
         self.value.get(key).is_some()
     }
 
-    /// A dimension: 1 to 2²⁴, under the first of `keys` that is present.
+    /// The stored value. Does not count as reading the key.
+    pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
+        self.value.get(key)
+    }
+
+    /// Whether a function asked for the key.
+    pub(super) fn was_read(&self, key: &str) -> bool {
+        self.read.borrow().contains(key)
+    }
+
+    /// A dimension: 1 to 2²⁴, under the first of `keys` that is present. Others may repeat it.
     pub(super) fn count(&self, keys: &[&str]) -> Result<Option<usize>, CheckpointError> {
         let Some((key, value)) = self.find(keys) else { return Ok(None) };
+        let differs = |other: &&&str| self.value.get(**other).is_some_and(|v| !v.is_null() && v != value);
+        if let Some(other) = keys.iter().find(differs) {
+            return Err(self.error(other, format!("{value}, as {key} says")));
+        }
         match value.as_u64() {
             Some(count @ 1..=COUNT_LIMIT) => Ok(Some(count as usize)),
             _ => Err(self.error(key, format!("a whole number from 1 to {COUNT_LIMIT}"))),
@@ -97,7 +118,7 @@ impl<'a> Config<'a> {
         if !value.is_object() {
             return Err(self.error(key, "an object"));
         }
-        Ok(Some(Config { place: format!("{}: {key}", self.place), value }))
+        Ok(Some(Config::new(format!("{}: {key}", self.place), value)))
     }
 
     /// Token ids: one number or a list.

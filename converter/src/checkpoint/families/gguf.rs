@@ -6,9 +6,11 @@ use super::family::{Family, Rotary, Translation};
 use super::keys::Keys;
 use super::layers::Dimensions;
 use super::rope::{self, Scaling};
+use super::stray::stray_gguf_keys;
 use crate::checkpoint::CheckpointError;
 
 const LAYER_LIMIT: usize = 1 << 12;
+
 /// Sets dimensions, norm, tokens and one rotary table for all layers, then calls the family's own
 /// function.
 pub(super) fn translate(
@@ -21,7 +23,15 @@ pub(super) fn translate(
     }
     let hidden_len = keys.required_count("embedding_length")?;
     let heads = keys.required_count("attention.head_count")?;
-    let head_dim = keys.count("attention.key_length")?.unwrap_or((hidden_len / heads).max(1));
+    let head_dim = match keys.count("attention.key_length")? {
+        Some(length) => length,
+        None if hidden_len.is_multiple_of(heads) => hidden_len / heads,
+        None => {
+            let expected =
+                format!("a divisor of embedding_length, {hidden_len}, without attention.key_length");
+            return Err(keys.error("attention.head_count", expected));
+        }
+    };
     if keys.count("attention.value_length")?.is_some_and(|length| length != head_dim) {
         return Err(keys.error("attention.value_length", format!("{head_dim}, the length of a key")));
     }
@@ -49,7 +59,7 @@ pub(super) fn translate(
         hidden_len,
         context_len: keys.required_count("context_length")?,
         norm: family.norm,
-        norm_epsilon: keys.number(epsilon)?.unwrap_or(family.norm_epsilon) as f32,
+        norm_epsilon: keys.required_number(epsilon)? as f32,
         embedding_scale: 1.0,
         tied_head: false,
         logit_softcap: None,
@@ -68,6 +78,7 @@ pub(super) fn translate(
     let eos = [token("eos")?, token("eot")?, token("eom")?];
     translation.set_tokens(token("bos")?.into_iter().collect(), eos.into_iter().flatten().collect());
     (family.gguf)(keys, &mut translation)?;
+    translation.warnings.extend(stray_gguf_keys(keys, family.name));
     Ok(translation)
 }
 

@@ -6,6 +6,7 @@ use super::config::Config;
 use super::family::{Family, Rotary, Translation};
 use super::layers::Dimensions;
 use super::rope::{self, Scaling};
+use super::stray::stray_keys;
 use super::windows::{FULL, SLIDING};
 use crate::checkpoint::CheckpointError;
 
@@ -30,7 +31,16 @@ pub(super) fn translate(
     if layer_count > LAYER_LIMIT {
         return Err(config.error("num_hidden_layers", format!("at most {LAYER_LIMIT}")));
     }
-    let head_dim = config.count(&["head_dim"])?.or(family.head_dim).unwrap_or((hidden_len / heads).max(1));
+    let head_dim = match config.count(&["head_dim"])?.or(family.head_dim) {
+        Some(head_dim) => head_dim,
+        None if hidden_len.is_multiple_of(heads) => hidden_len / heads,
+        None => {
+            let key = if config.has("n_head") { "n_head" } else { "num_attention_heads" };
+            return Err(
+                config.error(key, format!("a divisor of the hidden size, {hidden_len}, without head_dim"))
+            );
+        }
+    };
     let dimensions = Dimensions {
         heads,
         kv_heads,
@@ -76,6 +86,7 @@ pub(super) fn translate(
     }
     translation.set_tokens(bos, eos);
     (family.huggingface)(config, &mut translation)?;
+    translation.warnings.extend(stray_keys(config, family.name));
     Ok(translation)
 }
 

@@ -1,9 +1,12 @@
 //! Typed access to the keys of a GGUF file.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use pith_format::ModelConfig;
 
 use super::layers::attentions;
-use crate::checkpoint::gguf::FromGguf;
+use crate::checkpoint::gguf::{FromGguf, GgufValue};
 use crate::checkpoint::{Checkpoint, CheckpointError, GgufMetadata};
 
 /// Far above any model's dimension, and small enough that products of a few cannot overflow.
@@ -14,15 +17,28 @@ pub(super) struct Keys<'a> {
     checkpoint: &'a Checkpoint,
     pub(super) metadata: &'a GgufMetadata,
     prefix: &'a str,
+    /// The keys that were asked for, without the prefix.
+    read: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Keys<'a> {
     pub(super) fn new(checkpoint: &'a Checkpoint, metadata: &'a GgufMetadata, prefix: &'a str) -> Self {
-        Self { checkpoint, metadata, prefix }
+        Self { checkpoint, metadata, prefix, read: RefCell::default() }
     }
 
     pub(super) fn get<T: FromGguf<'a>>(&self, key: &str) -> Result<Option<T>, CheckpointError> {
+        self.read.borrow_mut().insert(key.into());
         self.metadata.get(&format!("{}.{key}", self.prefix))
+    }
+
+    /// The stored value. Does not count as reading the key.
+    pub(super) fn value(&self, key: &str) -> Option<&'a GgufValue> {
+        self.metadata.value(&format!("{}.{key}", self.prefix))
+    }
+
+    /// Whether a function asked for the key.
+    pub(super) fn was_read(&self, key: &str) -> bool {
+        self.read.borrow().contains(key)
     }
 
     pub(super) fn error(&self, key: &str, expected: impl Into<String>) -> CheckpointError {
@@ -48,6 +64,10 @@ impl<'a> Keys<'a> {
 
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>, CheckpointError> {
         self.get(key)
+    }
+
+    pub(super) fn required_number(&self, key: &str) -> Result<f64, CheckpointError> {
+        self.number(key)?.ok_or_else(|| self.error(key, "a number"))
     }
 
     pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, CheckpointError> {

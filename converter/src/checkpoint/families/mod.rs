@@ -12,6 +12,7 @@ mod gemma3;
 mod gguf;
 mod gpt2;
 mod gpt_neox;
+mod head;
 mod huggingface;
 mod keys;
 mod layers;
@@ -26,6 +27,7 @@ mod rope;
 mod rule;
 mod sandwich;
 mod smollm3;
+mod stray;
 mod tables;
 #[cfg(test)]
 mod tests;

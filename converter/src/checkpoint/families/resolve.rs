@@ -7,6 +7,7 @@ use pith_format::{Kind, ModelConfig, Role, TensorId};
 use super::binding::{Binding, file_order};
 use super::config::Config;
 use super::family::{Family, Translation};
+use super::head::same_values;
 use super::keys::Keys;
 use super::rule::{Presence, Rule};
 use super::{FAMILIES, gguf, huggingface, known_names};
@@ -27,7 +28,7 @@ pub(crate) struct Architecture {
 
 impl Architecture {
     /// Finds the family's table and applies it. Of the weights, reads only the divisors of
-    /// frequencies.
+    /// frequencies, and a head that the configuration ties to the embedding.
     pub(crate) fn resolve(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
         let sources = Sources::of(checkpoint)?;
         let translation = sources.translate()?;
@@ -90,6 +91,17 @@ impl<'a> Sources<'a> {
             }
             (None, None) => unreachable!("a checkpoint has a configuration or metadata"),
         };
+        if let (true, Some(head), Some(embedding)) =
+            (translation.model.tied_head, self.find(Role::Head), self.find(Role::TokenEmbedding))
+            && !same_values(self.checkpoint, head, embedding)?
+        {
+            // transformers 5 takes the head too.
+            translation.model.tied_head = false;
+            translation.warnings.push(format!(
+                "{} differs from {}, although the configuration ties them: the head is used",
+                head.name, embedding.name
+            ));
+        }
         if !translation.model.tied_head && self.find(Role::Head).is_none() {
             translation.model.tied_head = true;
             if self.config.as_ref().is_some_and(|config| config.has("tie_word_embeddings")) {
