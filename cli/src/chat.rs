@@ -131,7 +131,7 @@ impl Conversation<'_> {
         let system = args.system.iter().map(|text| Message::new("system", text));
         let prompt = |text: &str| -> anyhow::Result<Vec<u32>> {
             let messages: Vec<_> = system.clone().chain([Message::new("user", text)]).collect();
-            Ok(self.model.tokenizer()?.encode(&self.template.render(&messages, true)?, false)?)
+            Ok(self.template.encode(self.model.tokenizer()?, &messages, true)?)
         };
         let pairs = prompt("1")?.into_iter().zip(prompt("?")?);
         Ok(pairs.take_while(|(one, other)| one == other).count())
@@ -140,8 +140,7 @@ impl Conversation<'_> {
     /// Sends one message, prints the reply as it is generated, and adds both to the conversation.
     fn turn(&mut self, text: &str, args: &ChatArgs) -> anyhow::Result<()> {
         self.messages.push(Message::new("user", text));
-        let prompt = self.template.render(&self.messages, true)?;
-        let tokens = self.model.tokenizer()?.encode(&prompt, false)?;
+        let tokens = self.template.encode(self.model.tokenizer()?, &self.messages, true)?;
         let first = !std::mem::replace(&mut self.begun, true);
         let restored = match first {
             true => args.cache.restore(&mut self.session, &tokens)?,

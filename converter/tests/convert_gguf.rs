@@ -10,6 +10,7 @@ const F32: u32 = 0;
 /// Value types of GGUF.
 const FLOAT: u32 = 6;
 const BOOL: u32 = 7;
+const STRING: u32 = 8;
 
 /// Two layers, 2 heads of 8, 16 wide; `extra` adds keys and tensors.
 fn llama(extra: impl Fn(Gguf) -> Gguf) -> Result<ModelConfig, ConvertError> {
@@ -81,6 +82,21 @@ fn tokens_that_end_a_reply_are_collected() {
     });
     let model = model.unwrap();
     assert_eq!((model.bos, model.eos), (Some(1), vec![2, 3]));
+    // Those that no key names are found by their spelling.
+    let model = llama(|file| {
+        let tokens = ["a", "<|im_start|>", "<|endoftext|>", "<|im_end|>"];
+        let elements: Vec<u8> = tokens
+            .iter()
+            .flat_map(|token| [&(token.len() as u64).to_le_bytes()[..], token.as_bytes()].concat())
+            .collect();
+        file.key_u32("tokenizer.ggml.eos_token_id", 2).key_array(
+            "tokenizer.ggml.tokens",
+            STRING,
+            tokens.len() as u64,
+            &elements,
+        )
+    });
+    assert_eq!(model.unwrap().eos, [2, 3]);
 }
 
 #[test]
@@ -142,7 +158,7 @@ fn mechanisms_of_other_families_are_named() {
         inspect(move |file| float(float(file, EPSILON, 1e-5), key, value)).unwrap().warnings
     };
     let found = warnings("llama.attn_logit_softcapping", 50.0);
-    assert!(found.len() == 1 && found[0].contains("attn_logit_softcapping is 50"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("attn_logit_softcapping is f32 50"), "{found:?}");
     assert!(warnings("llama.attn_logit_softcapping", 0.0).is_empty());
     assert!(warnings("llama.logit_scale", 1.0).is_empty());
     assert_eq!(warnings("llama.logit_scale", 0.5).len(), 1);
@@ -166,7 +182,9 @@ fn heads_must_divide_the_width() {
         );
         inspect_source(&path).unwrap_err().to_string()
     };
-    assert!(model(3, |file| file).contains("head_count is 3, expected a divisor of embedding_length, 16"));
+    assert!(
+        model(3, |file| file).contains("head_count is u32 3, expected a divisor of embedding_length, 16")
+    );
     assert!(model(3, |file| file.key_u32("llama.attention.key_length", 5)).contains("epsilon"));
 }
 

@@ -3,9 +3,10 @@
 use crate::date::strftime;
 use crate::error::RuntimeError;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
+use pith_tokenizer::Tokenizer;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::time::SystemTime;
@@ -42,8 +43,6 @@ const OUTPUT_REPEATS: usize = 4;
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    bos_token: String,
-    eos_token: String,
 }
 
 impl ChatTemplate {
@@ -56,17 +55,37 @@ impl ChatTemplate {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(unknown_method_callback);
         environment.add_filter("tojson", to_json);
+        environment.add_test("iterable", is_iterable);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("strftime_now", |format: String| strftime(&format, SystemTime::now()));
         environment.add_template_owned(NAME, without_generation_tags(source)).map_err(template_error)?;
-        Ok(Self { environment, bos_token: bos_token.into(), eos_token: eos_token.into() })
+        let mut template = Self { environment };
+        template.set_variable("bos_token", bos_token);
+        template.set_variable("eos_token", eos_token);
+        // A template without tools or documents finds `None`, as in transformers.
+        template.set_variable("tools", ());
+        template.set_variable("documents", ());
+        Ok(template)
     }
 
-    /// Sets a switch that the template may read, such as `enable_thinking`.
-    pub fn set_switch(&mut self, name: &str, on: bool) {
-        self.environment.add_global(name.to_string(), Value::from(on));
+    /// Sets a variable that the template may read, such as `enable_thinking` or `tools`.
+    pub fn set_variable(&mut self, name: &str, value: impl Serialize) {
+        self.environment.add_global(name.to_string(), Value::from(Serde(value)));
+    }
+
+    /// The ids of [`Self::render`]'s prompt. Special tokens that a message spells are text: only
+    /// the template's own are tokens.
+    pub fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>, RuntimeError> {
+        let guarded = |message: &Message| Message::new(&message.role, tokenizer.guard(&message.content));
+        let messages: Vec<Message> = messages.iter().map(guarded).collect();
+        Ok(tokenizer.encode_guarded(&self.render(&messages, add_generation_prompt)?)?)
     }
 
     /// The prompt for these messages; with `add_generation_prompt` it ends where the assistant's
@@ -84,10 +103,6 @@ impl ChatTemplate {
         let variables = context! {
             messages => Value::from(messages.as_slice()),
             add_generation_prompt,
-            bos_token => &self.bos_token,
-            eos_token => &self.eos_token,
-            tools => Value::from(()),
-            documents => Value::from(()),
         };
         let result = template.render_captured_to(variables, &mut output).map(|_| ());
         if output.exceeded {
@@ -131,6 +146,12 @@ impl Write for Limited {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Jinja's test: what Python can iterate over. The undefined value is an empty list, `None` is not.
+fn is_iterable(value: &Value) -> bool {
+    use ValueKind::{Bytes, Iterable, Map, Seq, String, Undefined};
+    matches!(value.kind(), Undefined | String | Bytes | Seq | Map | Iterable)
 }
 
 /// Python's `json.dumps`: a space after commas and colons, no HTML escapes; `indent` as in Python.
@@ -292,7 +313,7 @@ mod tests {
             <|im_start|>user\nUnd 2+2?<|im_end|>\n<|im_start|>assistant\n";
         let mut template = ChatTemplate::new(source, "", "").unwrap();
         assert_eq!(template.render(&conversation(), true).unwrap(), body);
-        template.set_switch("enable_thinking", false);
+        template.set_variable("enable_thinking", false);
         let expected = format!("{body}<think>\n\n</think>\n\n");
         assert_eq!(template.render(&conversation(), true).unwrap(), expected);
         let last = &conversation()[..3];
@@ -372,6 +393,38 @@ mod tests {
         assert_eq!(render(source, &conversation()).unwrap(), "<|system|>11<|user|>24<|a|>x<|user|>8");
         assert_eq!(without_generation_tags("{% generation"), "{% generation");
         assert_eq!(without_generation_tags("a{%- generation %}b{% x %}"), "a{%- if true %}b{% x %}");
+    }
+
+    #[test]
+    fn special_tokens_that_a_message_spells_are_text() {
+        let tokens =
+            ["<unk>", "<|im_end|>", "<", "|", "i", "m", "_", "e", "n", "d", ">", "x"].map(String::from);
+        let vocab = pith_tokenizer::source::GgufVocab {
+            model: "llama",
+            tokens: &tokens,
+            scores: &[0.0; 12],
+            token_types: &[2, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+            add_space_prefix: Some(false),
+            ..Default::default()
+        };
+        let tokenizer = pith_tokenizer::source::from_gguf(&vocab).unwrap();
+        let source = "{% for message in messages %}x{{ message.content | trim }}<|im_end|>{% endfor %}";
+        let template = ChatTemplate::new(source, "", "").unwrap();
+        let messages = [Message::new("user", " <|im_end|> ")];
+        let spelled = [2, 3, 4, 5, 6, 7, 8, 9, 3, 10];
+        let ids = template.encode(&tokenizer, &messages, true).unwrap();
+        assert_eq!(ids, [&[11], &spelled[..], &[1]].concat());
+        assert_eq!(template.render(&messages, true).unwrap(), "x<|im_end|><|im_end|>");
+    }
+
+    #[test]
+    fn what_is_missing_is_no_list() {
+        let source = "{{ tools is iterable }} {{ nothing is iterable }} {{ messages is iterable }} \
+            {{ 'a' is iterable }} {{ 1 is iterable }}{% if tools is iterable and tools | length > 0 %}T{% endif %}";
+        assert_eq!(render(source, &[]).unwrap(), "False True True True False");
+        let mut template = ChatTemplate::new(source, "", "").unwrap();
+        template.set_variable("tools", [1]);
+        assert!(template.render(&[], true).unwrap().ends_with("FalseT"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 use fancy_regex::Regex;
 
 use crate::TokenizerError;
@@ -10,6 +10,26 @@ use crate::settings::Added;
 
 /// The longest text of an added token; real ones stay below 200 bytes.
 pub(crate) const MAX_ADDED_BYTES: usize = 4096;
+
+/// Stands inside every special token that guarded text spells. A noncharacter of Unicode: texts
+/// that are exchanged hold none.
+const MARK: char = '\u{FDD0}';
+
+/// What a special token's spelling in a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spelled {
+    /// The token.
+    Token,
+    /// Ordinary characters.
+    Text,
+    /// The token, unless a mark stands inside.
+    TokenUnlessMarked,
+}
+
+/// The text as it was before [`Tokenizer::guard`](crate::Tokenizer::guard).
+pub fn without_marks(text: &str) -> String {
+    text.replace(MARK, "")
+}
 
 /// A stretch of text, or an added token in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +84,24 @@ impl Finder {
         if from < text.len() {
             each(Part::Text(&text[from..]));
         }
+    }
+
+    /// `text` with a mark behind the first character of every special token in it.
+    pub fn mark_special(&self, text: &str) -> String {
+        let mut guarded = String::with_capacity(text.len());
+        let mut from = 0;
+        while let Some(found) = self.automaton.find(Input::new(text).range(from..)) {
+            let first = text[found.start()..].chars().next().map_or(1, char::len_utf8);
+            let inside = found.start() + first;
+            guarded.push_str(&text[from..inside]);
+            if self.tokens[found.pattern().as_usize()].special {
+                guarded.push(MARK);
+            }
+            // A special token may begin within another token.
+            from = inside;
+        }
+        guarded.push_str(&text[from..]);
+        guarded
     }
 }
 

@@ -14,6 +14,7 @@ mod added;
 mod blob;
 mod charsmap;
 mod error;
+mod guard;
 mod model;
 mod parts;
 mod pattern;
@@ -25,6 +26,7 @@ mod table;
 mod tokenizer;
 mod vocab;
 
+pub use added::without_marks;
 pub use error::TokenizerError;
 pub use stream::{Decoder, Stream};
 pub use tokenizer::Tokenizer;

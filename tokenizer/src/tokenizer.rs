@@ -1,12 +1,13 @@
 //! The tokenizer itself; `stream` adds decoding.
 
-use crate::added::{Finder, Part};
+use crate::added::{Finder, Part, Spelled, without_marks};
 use crate::model::{Model, Scratch};
 use crate::parts::Parts;
 use crate::pipeline::Pipeline;
 use crate::settings::{Added, Settings, Stage};
 use crate::vocab::{Kind, Vocab};
 use crate::{TokenizerError, blob};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Encodes text to ids and decodes ids to text.
@@ -61,10 +62,10 @@ impl Tokenizer {
     /// token at all.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
         if !special {
-            return self.encode_parts(text, true);
+            return self.encode_parts(text, Spelled::Token);
         }
         let mut ids = self.settings.prefix.clone();
-        ids.extend(self.encode_parts(text, true)?);
+        ids.extend(self.encode_parts(text, Spelled::Token)?);
         ids.extend(&self.settings.suffix);
         Ok(ids)
     }
@@ -74,7 +75,7 @@ impl Tokenizer {
     /// Added tokens that are not special (runs of spaces, for example) are still recognised: they
     /// are part of the vocabulary. Use this for untrusted text.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        self.encode_parts(text, false)
+        self.encode_parts(text, Spelled::Text)
     }
 
     /// The id of an added token's text, or of the token spelled so in the vocabulary.
@@ -104,6 +105,11 @@ impl Tokenizer {
     /// Ids that the post-processor puts after a text.
     pub fn suffix_ids(&self) -> &[u32] {
         &self.settings.suffix
+    }
+
+    /// What finds added tokens in a text.
+    pub(crate) fn finders(&self) -> impl Iterator<Item = &Finder> {
+        self.raw.iter().chain(&self.normalized)
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -163,16 +169,17 @@ impl Tokenizer {
         })
     }
 
-    fn encode_parts(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
+    /// The ids of `text`.
+    pub(crate) fn encode_parts(&self, text: &str, spelled: Spelled) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::with_capacity(text.len() / 3 + 1);
         let mut scratch = Scratch::default();
         let mut first = true;
-        for part in split(self.raw.as_ref(), text, special) {
+        for part in split(self.raw.as_ref(), text, spelled != Spelled::Text) {
             match part {
                 Part::Token(id) => ids.push(id),
                 Part::Text(text) => {
                     let text = self.pipeline.normalize(text)?;
-                    self.encode_normalized(&text, first, special, &mut scratch, &mut ids)?;
+                    self.encode_normalized(&text, first, spelled, &mut scratch, &mut ids)?;
                 }
             }
             first = false;
@@ -184,16 +191,21 @@ impl Tokenizer {
         &self,
         text: &str,
         mut first: bool,
-        special: bool,
+        spelled: Spelled,
         scratch: &mut Scratch,
         ids: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
-        for part in split(self.normalized.as_ref(), text, special) {
+        for part in split(self.normalized.as_ref(), text, spelled != Spelled::Text) {
             match part {
                 Part::Token(id) => ids.push(id),
-                Part::Text(text) => self
-                    .pipeline
-                    .split(text, first, |piece| self.model.encode(&self.vocab, piece, scratch, ids))?,
+                Part::Text(text) => {
+                    let text = match spelled {
+                        Spelled::TokenUnlessMarked => Cow::Owned(without_marks(text)),
+                        Spelled::Token | Spelled::Text => Cow::Borrowed(text),
+                    };
+                    let encode = |piece: &str| self.model.encode(&self.vocab, piece, scratch, ids);
+                    self.pipeline.split(&text, first, encode)?;
+                }
             }
             first = false;
         }

@@ -13,6 +13,7 @@ use pith_tokenizer::{Tokenizer, TokenizerError};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use crate::checkpoint::families::strips_after_special;
 use crate::checkpoint::{Checkpoint, CheckpointError, GgufMetadata, TokenizerFiles, TokenizerSource};
 
 /// Limit for a vocabulary file; the largest known one has 35 MB.
@@ -199,6 +200,8 @@ fn from_metadata(
         add_bos: metadata.get("tokenizer.ggml.add_bos_token")?,
         add_eos: metadata.get("tokenizer.ggml.add_eos_token")?,
         add_space_prefix: metadata.get("tokenizer.ggml.add_space_prefix")?,
+        strips_after_special: model == "llama"
+            && metadata.get("general.architecture")?.is_some_and(strips_after_special),
     };
     from_gguf(&vocab).map(Some).map_err(failed(checkpoint.path()))
 }

@@ -43,6 +43,54 @@ pub struct GgufVocab<'a> {
     pub add_eos: Option<bool>,
     /// `add_space_prefix`.
     pub add_space_prefix: Option<bool>,
+    /// White space after a special token is dropped. GGUF has no key for it; Phi-3's tokens are
+    /// such.
+    pub strips_after_special: bool,
+}
+
+/// Spellings of tokens that end a turn or a text. GGUF files often name only one of theirs by a
+/// key.
+const ENDS: &[&str] = &[
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<|tool_response>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<｜end▁of▁sentence｜>",
+    "</s>",
+    "<eos>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "[e~[",
+];
+
+/// Phi-3's tokens that keep the white space after them.
+const KEEP_SPACE: &[&str] = &["<unk>", "<s>", "<|endoftext|>"];
+
+/// The ids of the tokens that end a turn or a text, by their spelling, as llama.cpp finds them.
+pub fn ends_by_name(tokens: &[impl AsRef<str>]) -> Vec<u32> {
+    let has = |name: &str| tokens.iter().any(|token| token.as_ref() == name);
+    // Beside these, `<|end|>` ends a message within a turn, and `</s>` is ordinary text.
+    let is_message_end =
+        (has("<|return|>") && has("<|call|>")) || ((has("<|call|>") || has("<|calls|>")) && has("<|flush|>"));
+    let is_text = has("<|tool_response>") || has("<|plamo:eos|>");
+    let ends = tokens.iter().enumerate().filter(|(_, token)| match token.as_ref() {
+        "<|end|>" => !is_message_end,
+        "</s>" => !is_text,
+        name => ENDS.contains(&name),
+    });
+    ends.map(|(id, _)| id as u32).collect()
 }
 
 /// Makes the tokenizer that llama.cpp makes of the same values.
@@ -74,17 +122,21 @@ impl GgufVocab<'_> {
 
     /// Control, unknown and user-defined tokens are found in text before the model sees it.
     fn added(&self) -> Vec<Added> {
+        let ends = ends_by_name(self.tokens);
         let tokens = self.tokens.iter().enumerate().filter(|(_, token)| !token.is_empty());
         let added = tokens.filter_map(|(id, content)| {
             let kind = self.token_type(id);
             let id = id as u32;
-            let special = matches!(kind, CONTROL | UNKNOWN) || [self.bos, self.eos].contains(&Some(id));
+            let special = matches!(kind, CONTROL | UNKNOWN)
+                || [self.bos, self.eos].contains(&Some(id))
+                || ends.contains(&id);
+            let strips = self.strips_after_special && !KEEP_SPACE.contains(&content.as_str());
             (special || kind == USER_DEFINED).then(|| Added {
                 id,
                 content: content.clone(),
                 single_word: false,
                 lstrip: false,
-                rstrip: false,
+                rstrip: strips,
                 stage: Stage::Raw,
                 special,
             })

@@ -15,7 +15,7 @@ use crate::TokenizerError;
 use crate::vocab::{Kind, MAX_TOKEN_BYTES, Vocab};
 
 pub use config::{AddedToken, TokenizerConfig};
-pub use gguf::{GgufVocab, from_gguf};
+pub use gguf::{GgufVocab, ends_by_name, from_gguf};
 pub use named::PreTokenizer;
 pub use sentencepiece::from_sentencepiece;
 pub use tokenizer_json::from_tokenizer_json;

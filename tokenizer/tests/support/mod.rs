@@ -110,6 +110,7 @@ impl Gguf {
             add_bos: number("add_bos_token").map(|flag| flag != 0),
             add_eos: number("add_eos_token").map(|flag| flag != 0),
             add_space_prefix: number("add_space_prefix").map(|flag| flag != 0),
+            strips_after_special: false,
         })
     }
 

@@ -177,9 +177,11 @@ mod tests {
 
     #[test]
     fn null_is_absent_and_the_first_key_wins() {
-        let value = json!({"a": null, "b": 3, "c": 4, "eos": [1, 2], "bos": 7});
+        let value = json!({"a": null, "b": 3, "c": 3, "d": 4, "eos": [1, 2], "bos": 7});
         let config = Config::new("config.json".into(), &value);
         assert_eq!(config.count(&["a", "b", "c"]).unwrap(), Some(3));
+        let error = config.count(&["a", "b", "c", "d"]).unwrap_err().to_string();
+        assert!(error.contains("d is 4, expected 3, as b says"), "{error}");
         assert!(config.has("a") && config.number(&["a"]).unwrap().is_none());
         assert_eq!(config.tokens("eos").unwrap(), [1, 2]);
         assert_eq!(config.tokens("bos").unwrap(), [7]);

@@ -34,6 +34,9 @@ pub(super) struct Family {
     pub(super) prefix: &'static str,
     /// Suffixes of Hugging Face tensors that are not weights.
     pub(super) ignored: &'static [&'static str],
+    /// Whether sentencepiece vocabularies of its GGUF files drop the white space after special
+    /// tokens. GGUF has no key for it.
+    pub(super) strips_after_special: bool,
     pub(super) gguf_tensors: &'static [&'static [Rule]],
     /// Settings of `config.json` that only this family has.
     pub(super) huggingface: fn(&Config<'_>, &mut Translation) -> Result<(), CheckpointError>,

@@ -40,6 +40,7 @@ pub(super) const FAMILY: Family = Family {
     tensors: &[SANDWICH_ENDS, SANDWICH_NORMS, ATTENTION, ATTENTION_BIASES, HEAD_NORMS, GATED],
     prefix: "model.",
     ignored: &[],
+    strips_after_special: false,
     gguf_tensors: &[GGUF_ENDS, GGUF_SANDWICH_NORMS, GGUF_HALVES, GGUF_HEAD_NORMS, GGUF_ATTENTION, GGUF_GATED],
     huggingface,
     gguf,

@@ -1,6 +1,7 @@
 //! Translates GGUF keys to a [`ModelConfig`]: the part that all families share.
 
 use pith_format::{ModelConfig, NormKind, RopeTable};
+use pith_tokenizer::source::ends_by_name;
 
 use super::family::{Family, Rotary, Translation};
 use super::keys::Keys;
@@ -75,8 +76,11 @@ pub(super) fn translate(
     }
     keys.set_attention_scale(&mut translation.model)?;
     let token = |name: &str| keys.metadata.get::<u32>(&format!("tokenizer.ggml.{name}_token_id"));
-    let eos = [token("eos")?, token("eot")?, token("eom")?];
-    translation.set_tokens(token("bos")?.into_iter().collect(), eos.into_iter().flatten().collect());
+    let named = [token("eos")?, token("eot")?, token("eom")?];
+    // Files often name one of several tokens that end a turn.
+    let tokens = keys.metadata.get::<Vec<&str>>("tokenizer.ggml.tokens")?.unwrap_or_default();
+    let eos = named.into_iter().flatten().chain(ends_by_name(&tokens)).collect();
+    translation.set_tokens(token("bos")?.into_iter().collect(), eos);
     (family.gguf)(keys, &mut translation)?;
     translation.warnings.extend(stray_gguf_keys(keys, family.name));
     Ok(translation)

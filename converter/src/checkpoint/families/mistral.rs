@@ -25,6 +25,7 @@ pub(super) const FAMILY: Family = Family {
     tensors: &[ENDS, NORMS, ATTENTION, GATED],
     prefix: "model.",
     ignored: &[],
+    strips_after_special: false,
     gguf_tensors: &[],
     huggingface,
     gguf: |_, _| Ok(()),

@@ -54,6 +54,12 @@ const FAMILIES: &[&Family] = &[
     &gpt_neox::FAMILY,
 ];
 
+/// Whether the vocabulary of a GGUF file drops the white space after special tokens.
+pub(crate) fn strips_after_special(architecture: &str) -> bool {
+    let family = FAMILIES.iter().find(|family| family.gguf_names.contains(&architecture));
+    family.is_some_and(|family| family.strips_after_special)
+}
+
 /// The names of all families, for messages.
 fn known_names() -> String {
     FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")
