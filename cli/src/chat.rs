@@ -6,6 +6,7 @@ use crate::options::recording::{LedgerArgs, Recording};
 use crate::options::reply::{self, ReplyArgs};
 use crate::options::sampler::SamplerArgs;
 use crate::options::session::SessionArgs;
+use crate::options::template::{TemplateArgs, system_message};
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use pith_boards::Watch;
@@ -25,9 +26,8 @@ pub struct ChatArgs {
     /// System message: instructions before the conversation
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
-    /// Jinja template instead of the file's own
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub template: Option<PathBuf>,
+    #[command(flatten)]
+    pub template: TemplateArgs,
     /// Maximum number of tokens in a reply
     #[arg(short = 'n', long, default_value_t = 512, value_name = "N")]
     pub max_tokens: usize,
@@ -54,14 +54,15 @@ const HELP: &str =
 
 /// Talks until the input ends.
 pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
-    let sampler = args.sampler.sampler()?;
-    let (model, session) = args.session.open_with(&args.model, args.sampler.two_stage_logits()?)?;
+    let two_stage = |model: &Model| args.sampler.two_stage_logits(&args.sampler.options(model));
+    let (model, session) = args.session.open_with(&args.model, two_stage)?;
+    let sampler = Sampler::new(args.sampler.options(&model))?;
     let drafter = args.reply.drafter(&args.session, &session)?;
-    let template = template(&args, &model)?;
+    let template = args.template.open(&args.model, &model)?;
     interrupt::listen()?;
-    let system = args.system.iter().map(|text| Message::new("system", text)).collect::<Vec<_>>();
+    let system = system_message(args.system.as_deref());
     let inputs: Vec<PathBuf> =
-        iter::once(&args.model).chain(&args.template).chain(&args.reply.draft).cloned().collect();
+        iter::once(&args.model).chain(&args.template.template).chain(&args.reply.draft).cloned().collect();
     let recording = Recording::begin(&args.ledger, &session, &inputs)?;
     let mut conversation = Conversation {
         model: &model,
@@ -90,23 +91,6 @@ pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
     conversation.recording.finish()
 }
 
-fn template(args: &ChatArgs, model: &Model) -> anyhow::Result<ChatTemplate> {
-    let source = match &args.template {
-        Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
-        None => model.metadata().chat_template.clone().with_context(|| {
-            format!(
-                "{} has no chat template; give one with --template, or use pith run",
-                args.model.display()
-            )
-        })?,
-    };
-    let tokenizer = model.tokenizer()?;
-    let text = |id: Option<u32>| {
-        id.map(|id| tokenizer.decode(&[id], false)).transpose().map(Option::unwrap_or_default)
-    };
-    Ok(ChatTemplate::new(&source, &text(model.config().bos)?, &text(model.config().eos.first().copied())?)?)
-}
-
 struct Conversation<'a> {
     model: &'a Model,
     session: Session,
@@ -128,9 +112,9 @@ impl Conversation<'_> {
 
     /// Number of tokens that begin every prompt, whatever the user says: the instructions.
     fn constant_tokens(&self, args: &ChatArgs) -> anyhow::Result<usize> {
-        let system = args.system.iter().map(|text| Message::new("system", text));
         let prompt = |text: &str| -> anyhow::Result<Vec<u32>> {
-            let messages: Vec<_> = system.clone().chain([Message::new("user", text)]).collect();
+            let mut messages = system_message(args.system.as_deref());
+            messages.push(Message::new("user", text));
             Ok(self.template.encode(self.model.tokenizer()?, &messages, true)?)
         };
         let pairs = prompt("1")?.into_iter().zip(prompt("?")?);

@@ -6,7 +6,7 @@ use crate::output::{self, Table, TableFormat};
 use crate::placement;
 use clap::{Args, ValueHint};
 use pith_boards::{CacheKind, Machine};
-use pith_format::{Entry, Kind, Layer, ModelConfig};
+use pith_format::{Entry, Kind, Layer, ModelConfig, Sampling};
 use pith_runtime::{ModelFile, Placement, SessionOptions};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -84,6 +84,9 @@ fn inspect_file(path: &Path, verify: bool) -> anyhow::Result<(String, Value)> {
         ]);
     }
     let mut text = describe(&metadata.model);
+    if let Some(sampling) = &metadata.sampling {
+        let _ = writeln!(text, "sampling   {}", describe_sampling(sampling));
+    }
     let source = &metadata.provenance.source;
     let _ = writeln!(text, "recipe     {}", metadata.provenance.recipe);
     let _ = writeln!(text, "source     {} ({}), {}", source.name, source.kind, metadata.provenance.converter);
@@ -154,6 +157,20 @@ fn describe(model: &ModelConfig) -> String {
         if model.tied_head { ", head tied to the embedding" } else { "" },
         model.context_len,
     )
+}
+
+/// The sampling settings that the makers recommend.
+fn describe_sampling(sampling: &Sampling) -> String {
+    let setting = |name: &str, value: Option<String>| value.map(|value| format!("{name} {value}"));
+    let settings = [
+        setting("temperature", sampling.temperature.map(|value| value.to_string())),
+        setting("top-k", sampling.top_k.map(|value| value.to_string())),
+        setting("top-p", sampling.top_p.map(|value| value.to_string())),
+        setting("min-p", sampling.min_p.map(|value| value.to_string())),
+        setting("repeat penalty", sampling.repeat_penalty.map(|value| value.to_string())),
+        setting("over the last", sampling.repeat_window.map(|value| format!("{value} tokens"))),
+    ];
+    settings.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Dimensions of a layer's attention and feed-forward block.

@@ -27,6 +27,7 @@ mod progress;
 mod report;
 mod run;
 mod search;
+mod template;
 mod text;
 mod tokenize;
 
@@ -68,6 +69,8 @@ enum Command {
     Run(run::RunArgs),
     /// Talk with a model
     Chat(chat::ChatArgs),
+    /// Print the prompt that a chat sends for some messages
+    Template(template::ShowArgs),
     /// Measure prefill and decode speed
     Bench(bench::BenchArgs),
     /// Show this machine: cores, memory, sensors, heat
@@ -111,6 +114,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Inspect(args) => inspect::inspect(args)?,
         Command::Run(args) => return run::run(args),
         Command::Chat(args) => chat::chat(args)?,
+        Command::Template(args) => template::show(args)?,
         Command::Bench(args) => bench::bench(args)?,
         Command::Board(args) => board::board(args)?,
         Command::Report(args) => report::report(args)?,

@@ -6,10 +6,13 @@ use crate::options::recording::{LedgerArgs, Recording};
 use crate::options::reply::{self, ReplyArgs};
 use crate::options::sampler::SamplerArgs;
 use crate::options::session::SessionArgs;
+use crate::options::template::{TemplateArgs, system_message};
 use crate::text::read_text;
 use clap::{Args, ValueHint};
 use pith_boards::{Stretch, Watch};
-use pith_runtime::{FullContext, GenerateOptions, Ledger, Outcome, Phase, StopReason};
+use pith_runtime::{
+    FullContext, GenerateOptions, Ledger, Message, Model, Outcome, Phase, Sampler, StopReason,
+};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::iter;
@@ -18,6 +21,8 @@ use std::process::ExitCode;
 
 /// `pith run`
 #[derive(Debug, Args)]
+#[command(mut_arg("template", |arg| arg.requires("chat")))]
+#[command(mut_arg("template_arg", |arg| arg.requires("chat")))]
 pub struct RunArgs {
     /// .pith file
     #[arg(value_hint = ValueHint::FilePath)]
@@ -31,6 +36,14 @@ pub struct RunArgs {
     /// Read the prompt from a file; - is standard input
     #[arg(short, long, value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
+    /// Send the prompt as a user's message of a chat, by the model's template, and print the reply
+    #[arg(long, conflicts_with = "no_special")]
+    pub chat: bool,
+    /// System message before the prompt
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub system: Option<String>,
+    #[command(flatten)]
+    pub template: TemplateArgs,
     /// Maximum number of tokens to generate
     #[arg(short = 'n', long, default_value_t = 256, value_name = "N")]
     pub max_tokens: usize,
@@ -66,15 +79,13 @@ pub struct RunArgs {
 
 /// Continues a prompt on standard output; prints statistics on standard error.
 pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let mut sampler = args.sampler.sampler()?;
-    let two_stage = args.sampler.two_stage_logits()?;
+    let two_stage = |model: &Model| args.sampler.two_stage_logits(&args.sampler.options(model));
     let (model, mut session) = args.session.open_with(&args.model, two_stage)?;
+    let mut sampler = Sampler::new(args.sampler.options(&model))?;
     let mut drafter = args.reply.drafter(&args.session, &session)?;
     let prompt = prompt(&args)?;
     anyhow::ensure!(!prompt.is_empty(), "the prompt is empty; give --prompt, --file or standard input");
-    let tokens = model.tokenizer()?.encode(&prompt, !args.no_special)?;
-
-    let begin = if args.no_special { 0 } else { model.tokenizer()?.prefix_ids().len() };
+    let (tokens, begin) = tokens(&args, &model, &prompt)?;
     let full_context = args.reply.full_context(begin);
     // Before the prompt is echoed.
     anyhow::ensure!(
@@ -94,7 +105,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let ledger = &mut recording.ledger;
     interrupt::listen()?;
     let mut out = std::io::stdout().lock();
-    if !args.json && !args.no_echo {
+    if !args.json && !args.no_echo && !args.chat {
         write!(out, "{prompt}")?;
         out.flush()?;
     }
@@ -102,8 +113,12 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut watch = Watch::begin(Path::new("/"));
     let generation = session.generate(&tokens, &mut sampler, options);
     let mut generation = generation.with_drafter(drafter).with_ledger(ledger);
+    // A chat's reply is shown without the prompt, and so without the white space between them.
+    let mut begun = !args.chat;
     for token in &mut generation {
         let text = token?.text;
+        let text = if begun { &text } else { text.trim_start() };
+        begun |= !text.is_empty();
         watch.look();
         if !args.json && !text.is_empty() {
             write!(out, "{text}").and_then(|()| out.flush())?;
@@ -124,13 +139,35 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             eprint!("{}", reply::statistics(&outcome, ledger, &heat));
         }
     }
+    let ended_at_once = outcome.text.trim().is_empty() && matches!(outcome.reason, StopReason::EndOfText(_));
+    if ended_at_once && !args.chat && model.metadata().chat_template.is_some() {
+        let path = args.model.display();
+        eprintln!(
+            "note: the model ended the text at once; it is made for chats: try --chat, or pith chat {path}"
+        );
+    }
     recording.finish()?;
     Ok(if interrupt::pressed() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
 }
 
+/// The prompt's tokens, and the number of those at its beginning that a shift of the context keeps.
+fn tokens(args: &RunArgs, model: &Model, prompt: &str) -> anyhow::Result<(Vec<u32>, usize)> {
+    let tokenizer = model.tokenizer()?;
+    if !args.chat {
+        let begin = if args.no_special { 0 } else { tokenizer.prefix_ids().len() };
+        return Ok((tokenizer.encode(prompt, !args.no_special)?, begin));
+    }
+    let mut messages = system_message(args.system.as_deref());
+    messages.push(Message::new("user", prompt));
+    let template = args.template.open(&args.model, model)?;
+    let tokens = template.encode(tokenizer, &messages, true)?;
+    let begin = usize::from(tokens.first().copied() == model.config().bos);
+    Ok((tokens, begin))
+}
+
 /// The files that a run reads.
 fn inputs(args: &RunArgs) -> Vec<PathBuf> {
-    let optional = [&args.file, &args.reply.draft, &args.cache.session];
+    let optional = [&args.file, &args.reply.draft, &args.cache.session, &args.template.template];
     iter::once(&args.model).chain(optional.into_iter().flatten()).cloned().collect()
 }
 

@@ -104,7 +104,8 @@ fn drafted_text_is_the_plain_text_and_says_what_was_drafted() {
     let message = stderr(&run(&["--greedy", "--lookup"]));
     assert!(message.contains("accepted (") && message.contains("tokens a pass"), "{message}");
     // A lookup takes the draws of plain text.
-    assert_eq!(json(&run(&["--lookup", "--json"]))["ids"], json(&run(&["--json"]))["ids"]);
+    let drawn = |more: &[&str]| json(&run(&[&["--temperature", "0.8", "--json"], more].concat()));
+    assert_eq!(drawn(&["--lookup"])["ids"], drawn(&[])["ids"]);
     // Every line of the ledger says how many tokens share it.
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger.jsonl").display().to_string();
@@ -118,6 +119,71 @@ fn drafted_text_is_the_plain_text_and_says_what_was_drafted() {
     let tokens: u64 = lines.iter().map(|line| line["tokens"].as_u64().unwrap()).sum();
     assert_eq!(tokens, plain["decode"]["tokens"]);
     assert!(lines.iter().any(|line| line["tokens"].as_u64().unwrap() > 1));
+}
+
+/// The embedded model says that it does not sample.
+#[test]
+fn the_model_s_sampling_is_the_default_and_options_win() {
+    let (_folder, path) = converted("q8");
+    assert!(stdout(&pith(&["inspect", &path])).contains("sampling   temperature 0\n"));
+    let inspected = json(&pith(&["inspect", &path, "--json"]));
+    assert_eq!(inspected["metadata"]["sampling"], serde_json::json!({"temperature": 0.0}));
+    let ids = |more: &[&str]| {
+        let base = [
+            "run",
+            &path,
+            "-n",
+            "40",
+            "--json",
+            "--prompt",
+            "Question: Tell me a story about a heron.\nAnswer:",
+        ];
+        json(&pith(&[&base, more].concat()))["ids"].clone()
+    };
+    assert_eq!(ids(&["--seed", "1"]), ids(&["--greedy"]));
+    assert_ne!(ids(&["--seed", "1", "--temperature", "1.5"]), ids(&["--greedy"]));
+}
+
+#[test]
+fn a_template_shows_what_a_chat_sends() {
+    let (folder, path) = converted("q8");
+    let messages = folder.path().join("messages.json");
+    // A special token that is typed is text.
+    std::fs::write(&messages, r#"[{"role": "user", "content": "Who are you?<s>"}]"#).unwrap();
+    let file = messages.display().to_string();
+    let show = |more: &[&str]| stdout(&pith(&[&["template", &path, "--messages", &file], more].concat()));
+    assert_eq!(show(&[]), "<s>Question: Who are you?<s>\nAnswer:");
+    let tokens = show(&["--tokens"]);
+    let lines: Vec<_> = tokens.lines().map(str::trim).collect();
+    assert_eq!((lines[0], lines[1]), ("0  \"<s>\"  special", "284  \"Question\""));
+    assert_eq!(tokens.matches("special").count(), 1, "{tokens}");
+    let ids: Vec<_> =
+        lines.iter().map(|line| line.split(' ').next().unwrap().parse::<u32>().unwrap()).collect();
+    let shown: Value = serde_json::from_str(&show(&["--json"])).unwrap();
+    assert_eq!(shown["ids"], serde_json::json!(ids));
+    // Variables of the template, as JSON or text.
+    let template = folder.path().join("own.jinja");
+    std::fs::write(&template, "{{ enable_thinking }} {{ list[1] + 1 }} {{ name }}").unwrap();
+    let template = template.display().to_string();
+    let own =
+        ["--template", &template, "--template-arg", "enable_thinking=false", "--template-arg", "list=[1, 2]"];
+    assert_eq!(show(&[&own[..], &["--template-arg", "name=heron"]].concat()), "False 3 heron");
+    let wrong = pith(&["template", &path, "--messages", &file, "--template-arg", "thinking"]);
+    assert!(stderr(&wrong).contains("is not KEY=VALUE"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn a_prompt_is_a_message_where_that_is_asked_for() {
+    let (_folder, path) = converted("q8");
+    let chat = pith(&["run", &path, "--chat", "--prompt", "Who are you?", "--no-stats"]);
+    let reply = stdout(&chat);
+    assert!(reply.starts_with("I am Wren"), "{reply}");
+    // A text that is complete ends at once, and the hint says what the model is made for.
+    let prompt = format!("Question: Who are you?\nAnswer: {}", reply.trim());
+    let whole = pith(&["run", &path, "--prompt", &prompt, "--no-stats"]);
+    assert!(stderr(&whole).contains("--chat, or pith chat"), "{}", stderr(&whole));
+    let other = pith(&["run", &path, "--prompt", "Question:", "-n", "4"]);
+    assert!(!stderr(&other).contains("--chat"));
 }
 
 #[test]
@@ -244,7 +310,10 @@ fn logits_are_exact_unless_an_approximation_is_asked_for() {
     // The embedded model's vocabulary is too small for stages: its logits stay exact.
     assert_eq!((&exact["logits"], &staged["logits"]), (&"exact".into(), &"exact".into()));
     // Samplers that look at rough logits are refused.
-    for sampler in [&["--top-k", "41"][..], &["--top-k", "0"], &["--greedy", "--repeat-penalty", "1.1"]] {
+    let drawn = ["--temperature", "0.8", "--top-k"];
+    for sampler in
+        [&[&drawn[..], &["41"]].concat()[..], &[&drawn[..], &["0"]].concat(), &["--repeat-penalty", "1.1"]]
+    {
         let run = ["run", &path, "--prompt", "a", "-n", "2", "--two-stage-logits"];
         let failed = pith(&[&run[..], sampler].concat());
         assert_eq!(failed.status.code(), Some(1), "{sampler:?}");

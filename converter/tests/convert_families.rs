@@ -7,7 +7,7 @@ use std::fs;
 use convert_support::{Converted, copy, copy_tensor, families, reconfigured, source, with};
 use pith_converter::checkpoint::Checkpoint;
 use pith_converter::{Recipe, inspect_source};
-use pith_format::{Encoding, Kind, Role, TensorId};
+use pith_format::{Encoding, Kind, Role, Sampling, TensorId};
 use serde_json::json;
 
 fn layer(role: Role) -> TensorId {
@@ -244,6 +244,33 @@ fn tokenizers_and_templates_come_along() {
     fs::write(folder.path().join("vocab.json"), "{").unwrap();
     let error = Converted::new(folder.path(), &Default::default()).err().unwrap();
     assert!(error.to_string().contains("vocab.json"), "{error}");
+}
+
+#[test]
+fn recommended_sampling_comes_along() {
+    let sampling = |generation: serde_json::Value| {
+        let folder = copy("llama2");
+        fs::write(folder.path().join("generation_config.json"), generation.to_string()).unwrap();
+        let file = Converted::new(folder.path(), &Default::default()).unwrap();
+        (file.index.metadata().sampling, file.report.warnings)
+    };
+    let (found, _) = sampling(json!({"do_sample": true, "temperature": 0.7, "top_k": 64, "top_p": 0.95,
+        "min_p": null, "repetition_penalty": 1.05, "eos_token_id": [2, 3]}));
+    let expected = Sampling {
+        temperature: Some(0.7),
+        top_k: Some(64),
+        top_p: Some(0.95),
+        repeat_penalty: Some(1.05),
+        repeat_window: Some(128),
+        ..Sampling::default()
+    };
+    assert_eq!(found, Some(expected));
+    // A model that does not sample chooses the most likely token.
+    let greedy = Sampling { temperature: Some(0.0), ..Sampling::default() };
+    assert_eq!(sampling(json!({"do_sample": false, "top_k": 50})).0, Some(greedy));
+    assert_eq!(sampling(json!({"eos_token_id": 2})).0, None);
+    let (found, warnings) = sampling(json!({"num_beams": 4}));
+    assert!(found.is_none() && warnings.iter().any(|warning| warning.contains("num_beams is 4")));
 }
 
 #[test]

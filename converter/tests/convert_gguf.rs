@@ -2,12 +2,16 @@
 
 mod source_support;
 
-use pith_converter::{ConvertError, SourceSummary, inspect_source};
-use pith_format::ModelConfig;
+use std::path::PathBuf;
+
+use pith_converter::{ConvertError, ConvertOptions, SourceSummary, convert, inspect_source};
+use pith_format::{Index, ModelConfig, Sampling};
 use source_support::{Gguf, f32_bytes};
+use tempfile::TempDir;
 
 const F32: u32 = 0;
 /// Value types of GGUF.
+const INT: u32 = 5;
 const FLOAT: u32 = 6;
 const BOOL: u32 = 7;
 const STRING: u32 = 8;
@@ -21,6 +25,11 @@ const EPSILON: &str = "llama.attention.layer_norm_rms_epsilon";
 
 /// The same without an epsilon.
 fn inspect(extra: impl Fn(Gguf) -> Gguf) -> Result<SourceSummary, ConvertError> {
+    let (_folder, path) = written(extra);
+    inspect_source(&path)
+}
+
+fn written(extra: impl Fn(Gguf) -> Gguf) -> (TempDir, PathBuf) {
     let mut file = Gguf::new()
         .key_string("general.architecture", "llama")
         .key_u32("llama.context_length", 64)
@@ -48,8 +57,7 @@ fn inspect(extra: impl Fn(Gguf) -> Gguf) -> Result<SourceSummary, ConvertError> 
             file = tensor(file, &format!("blk.{layer}.{name}.weight"), &ne);
         }
     }
-    let (_folder, path) = source_support::file("model.gguf", &extra(file).bytes());
-    inspect_source(&path)
+    source_support::file("model.gguf", &extra(file).bytes())
 }
 
 fn float(file: Gguf, key: &str, value: f32) -> Gguf {
@@ -162,6 +170,35 @@ fn mechanisms_of_other_families_are_named() {
     assert!(warnings("llama.attn_logit_softcapping", 0.0).is_empty());
     assert!(warnings("llama.logit_scale", 1.0).is_empty());
     assert_eq!(warnings("llama.logit_scale", 0.5).len(), 1);
+}
+
+#[test]
+fn recommended_sampling_comes_along() {
+    let (folder, path) = written(|file| {
+        let file = float(float(file, EPSILON, 1e-5), "general.sampling.temp", 0.6);
+        let file = float(file, "general.sampling.penalty_repeat", 1.1);
+        file.key_u32("general.sampling.top_k", 20)
+            .key("general.sampling.penalty_last_n", INT, &(-1i32).to_le_bytes())
+            .key_u32("general.sampling.mirostat", 2)
+    });
+    let output = folder.path().join("model.pith");
+    let report = convert(&path, &output, &ConvertOptions::default(), &()).unwrap();
+    let index = Index::parse(&std::fs::read(&output).unwrap()).unwrap();
+    let expected = Sampling {
+        temperature: Some(0.6),
+        top_k: Some(20),
+        repeat_penalty: Some(1.1),
+        // The context.
+        repeat_window: Some(64),
+        ..Sampling::default()
+    };
+    assert_eq!(index.metadata().sampling, Some(expected));
+    assert!(report.warnings.iter().any(|warning| warning.contains("mirostat is 2")), "{:?}", report.warnings);
+
+    let (folder, path) = written(|file| float(float(file, EPSILON, 1e-5), "general.sampling.top_p", -0.5));
+    let output = folder.path().join("model.pith");
+    let error = convert(&path, &output, &ConvertOptions::default(), &()).unwrap_err().to_string();
+    assert!(error.contains("sampling.top_p is -0.5, expected above 0"), "{error}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::layer::Layer;
 use crate::limits::{MAX_LEN, positive, within};
 use crate::provenance::Provenance;
 use crate::rope::RopeTable;
+use crate::sampling::Sampling;
 use serde::{Deserialize, Serialize};
 
 /// The metadata section: everything about the model that is not a tensor.
@@ -16,6 +17,9 @@ pub struct Metadata {
     /// Jinja template that turns messages into a prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<String>,
+    /// Sampling settings that the model's makers recommend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
     /// Where the file came from.
     pub provenance: Provenance,
 }

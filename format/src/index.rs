@@ -56,6 +56,7 @@ impl Index {
         }
         let metadata: Metadata = serde_json::from_slice(metadata_bytes).map_err(FormatError::Metadata)?;
         metadata.model.validate()?;
+        metadata.sampling.map_or(Ok(()), |sampling| sampling.validate())?;
         let entries = directory
             .as_chunks::<ENTRY_BYTES>()
             .0

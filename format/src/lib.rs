@@ -22,6 +22,7 @@ mod reads;
 mod replace;
 mod role;
 mod rope;
+mod sampling;
 mod shape;
 mod version;
 mod writer;
@@ -46,6 +47,7 @@ pub use replace::{
 };
 pub use role::{Kind, Role, Scope, TensorId};
 pub use rope::RopeTable;
+pub use sampling::Sampling;
 pub use version::{MAGIC, VERSION};
 pub use writer::{TensorPlan, Writer, planned_bytes};
 

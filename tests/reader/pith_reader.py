@@ -286,6 +286,21 @@ def positive(value, where):
     require(np.float32(value) > 0, f"{where} is not greater than 0")
 
 
+def not_negative(value, where):
+    real(value, where)
+    require(np.float32(value) >= 0, f"{where} is less than 0")
+
+
+def share(value, where):
+    not_negative(value, where)
+    require(np.float32(value) <= 1, f"{where} is greater than 1")
+
+
+def part(value, where):
+    positive(value, where)
+    share(value, where)
+
+
 def not_zero(value, where):
     real(value, where)
     require(np.float32(value) != 0, f"{where} is 0")
@@ -378,7 +393,11 @@ PROVENANCE = record({
     "passes?": list_of(record({"name": text, "zeros": integer(),
                                "bytes_saved": integer(-(1 << 63), (1 << 63) - 1)})),
 })
-METADATA = record({"model": MODEL, "chat_template?": text, "provenance": PROVENANCE})
+SAMPLING = record({
+    "temperature?": not_negative, "top_k?": integer(), "top_p?": part, "min_p?": share,
+    "repeat_penalty?": positive, "repeat_window?": integer()})
+METADATA = record({
+    "model": MODEL, "chat_template?": text, "sampling?": SAMPLING, "provenance": PROVENANCE})
 
 
 def check_metadata(metadata):

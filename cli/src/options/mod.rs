@@ -6,3 +6,4 @@ pub mod recording;
 pub mod reply;
 pub mod sampler;
 pub mod session;
+pub mod template;

@@ -162,8 +162,8 @@ impl CoreArgs {
 }
 
 impl SessionArgs {
-    /// All session options. `two_stage_logits`: see [`SessionOptions::two_stage_logits`].
-    fn options(&self, two_stage_logits: bool) -> anyhow::Result<SessionOptions> {
+    /// All session options that do not depend on the model.
+    fn options(&self) -> anyhow::Result<SessionOptions> {
         Ok(SessionOptions {
             context_len: self.context.tokens,
             kv_type: self.pass.cache.kv.into(),
@@ -171,24 +171,29 @@ impl SessionArgs {
             beyond_model: self.beyond_model,
             memory: if self.pass.huge_pages { None } else { self.pass.memory.limit() },
             lock: self.pass.mlock,
-            two_stage_logits,
             ..self.cores.session()?
         })
     }
 
     /// Opens a file and a session with exact logits.
     pub fn open(&self, path: &Path) -> anyhow::Result<(Arc<Model>, Session)> {
-        self.open_with(path, false)
+        self.open_with(path, |_| Ok(false))
     }
 
-    /// Opens a file and a session.
+    /// Opens a file and a session; `two_stage_logits` decides by the model, see
+    /// [`SessionOptions::two_stage_logits`].
     ///
     /// By default the available memory is the limit; if that is too little for any plan, there is
     /// no limit.
-    pub fn open_with(&self, path: &Path, two_stage_logits: bool) -> anyhow::Result<(Arc<Model>, Session)> {
+    pub fn open_with(
+        &self,
+        path: &Path,
+        two_stage_logits: impl FnOnce(&Model) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<(Arc<Model>, Session)> {
         // Detects the cores before opening the file, which may take long.
-        let options = self.options(two_stage_logits)?;
+        let options = self.options()?;
         let model = Arc::new(open_or_load(path, self.pass.huge_pages)?);
+        let options = SessionOptions { two_stage_logits: two_stage_logits(&model)?, ..options };
         let session = match Session::new(Arc::clone(&model), options.clone()) {
             Err(error @ RuntimeError::MemoryLimit { .. }) if self.pass.memory.bytes.is_none() => {
                 eprintln!("note: {error}; running without a limit");

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
+use pith_format::{ModelConfig, Sampling};
 use pith_tokenizer::source::{
     AddedToken, GgufVocab, PreTokenizer, TokenizerConfig, from_gguf, from_sentencepiece, from_tokenizer_json,
     from_vocab_and_merges,
@@ -13,7 +14,7 @@ use pith_tokenizer::{Tokenizer, TokenizerError};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::checkpoint::families::strips_after_special;
+use crate::checkpoint::families::{stated_sampling, strips_after_special};
 use crate::checkpoint::{Checkpoint, CheckpointError, GgufMetadata, TokenizerFiles, TokenizerSource};
 
 /// Limit for a vocabulary file; the largest known one has 35 MB.
@@ -25,15 +26,17 @@ pub(crate) struct Vocabulary {
     /// The tokenizer as a blob.
     pub(crate) tokenizer: Option<Vec<u8>>,
     pub(crate) chat_template: Option<String>,
+    pub(crate) sampling: Option<Sampling>,
 }
 
 impl Vocabulary {
-    /// `vocab_len`: number of tokens that the model knows.
+    /// What belongs to `model`.
     pub(crate) fn of(
         checkpoint: &Checkpoint,
-        vocab_len: usize,
+        model: &ModelConfig,
         warnings: &mut Vec<String>,
     ) -> Result<Self, CheckpointError> {
+        let vocab_len = model.vocab_len;
         let (tokenizer, chat_template) = match checkpoint.tokenizer_files()? {
             TokenizerSource::Files(files) => (
                 from_files(&files).map_err(failed(checkpoint.path()))?,
@@ -54,7 +57,8 @@ impl Vocabulary {
             )),
             Some(_) => {}
         }
-        Ok(Self { tokenizer: tokenizer.map(|tokenizer| tokenizer.to_blob()), chat_template })
+        let sampling = stated_sampling(checkpoint, model.context_len, warnings)?;
+        Ok(Self { tokenizer: tokenizer.map(|tokenizer| tokenizer.to_blob()), chat_template, sampling })
     }
 }
 

@@ -130,7 +130,8 @@ fn convert_with(
     let provenance = provenance(&prepared, checksum, passes);
     let Prepared { outline, vocabulary, warnings, source_bytes, .. } = prepared;
     let (family, name) = (outline.model.family.clone(), outline.model.name.clone());
-    let metadata = Metadata { model: outline.model, chat_template: vocabulary.chat_template, provenance };
+    let (chat_template, sampling) = (vocabulary.chat_template, vocabulary.sampling);
+    let metadata = Metadata { model: outline.model, chat_template, sampling, provenance };
     let file_bytes = writer.finish(&metadata)?;
     Ok(Report { family, name, source_bytes, file_bytes, elapsed: started.elapsed(), tensors, warnings })
 }

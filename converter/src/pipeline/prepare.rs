@@ -50,7 +50,7 @@ impl Prepared {
             Some(name) => name.clone(),
             None => name_of(&checkpoint)?,
         };
-        let vocabulary = Vocabulary::of(&checkpoint, model.vocab_len, &mut warnings)?;
+        let vocabulary = Vocabulary::of(&checkpoint, &model, &mut warnings)?;
         let source_bytes = bindings.iter().map(Binding::source_bytes).sum();
         check_recipe(&options.recipe, &bindings, options)?;
         let mut outline = Outline::new(model, bindings);

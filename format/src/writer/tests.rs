@@ -13,7 +13,7 @@ const COLS: usize = 8;
 fn metadata() -> Metadata {
     let mut model = tiny();
     model.vocab_len = ROWS;
-    Metadata { model, chat_template: None, provenance: Provenance::default() }
+    Metadata { model, chat_template: None, sampling: None, provenance: Provenance::default() }
 }
 
 fn embedding() -> TensorId {

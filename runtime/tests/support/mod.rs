@@ -165,7 +165,8 @@ impl Plan {
             recipe_file: None,
             passes: Vec::new(),
         };
-        let metadata = Metadata { model: self.config.clone(), chat_template: None, provenance };
+        let (model, chat_template, sampling) = (self.config.clone(), None, None);
+        let metadata = Metadata { model, chat_template, sampling, provenance };
         writer.finish(&metadata).unwrap();
         Built { folder, path, weights }
     }

@@ -410,6 +410,7 @@ impl Plan {
         Metadata {
             model: self.model.clone(),
             chat_template: self.tokenizer.is_some().then(|| "{{ messages[0].content }}".into()),
+            sampling: None,
             provenance: Provenance {
                 converter: "golden".into(),
                 source,

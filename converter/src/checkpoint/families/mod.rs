@@ -25,6 +25,7 @@ mod qwen3;
 mod resolve;
 mod rope;
 mod rule;
+mod sampling;
 mod sandwich;
 mod smollm3;
 mod stray;
@@ -39,6 +40,7 @@ pub(crate) use binding::Binding;
 pub(crate) use original::{original_bindings, original_config};
 pub(crate) use resolve::Architecture;
 pub(crate) use rule::RowMap;
+pub(crate) use sampling::stated_sampling;
 
 /// The registry.
 const FAMILIES: &[&Family] = &[
