@@ -4,7 +4,7 @@ mod convert_support;
 
 use std::fs;
 
-use convert_support::{Converted, copy, copy_tensor, families, reconfigured, source, with};
+use convert_support::{Converted, copy, copy_tensor, families, reconfigured, rename, source, with};
 use pith_converter::checkpoint::Checkpoint;
 use pith_converter::{Recipe, inspect_source};
 use pith_format::{Encoding, Kind, Role, Sampling, TensorId};
@@ -244,6 +244,60 @@ fn tokenizers_and_templates_come_along() {
     fs::write(folder.path().join("vocab.json"), "{").unwrap();
     let error = Converted::new(folder.path(), &Default::default()).err().unwrap();
     assert!(error.to_string().contains("vocab.json"), "{error}");
+}
+
+/// The tensors of a converted file.
+fn checksums(file: &Converted) -> Vec<(TensorId, u64)> {
+    file.index.entries().iter().map(|entry| (entry.id, entry.checksum)).collect()
+}
+
+#[test]
+fn models_inside_wrappers_are_the_same_models() {
+    let plain = Converted::golden("gemma3", Encoding::Q8);
+    for (inner, outer) in [
+        ("model.", "model.language_model."),
+        ("", "language_model."),
+        ("", "_orig_mod."),
+        ("", "base_model.model."),
+    ] {
+        let folder = copy("gemma3");
+        let wrapped = |name: &str| match name.strip_prefix(inner) {
+            Some(rest) => format!("{outer}{rest}"),
+            None => name.to_string(),
+        };
+        rename(folder.path(), wrapped, &[]);
+        let file = Converted::new(folder.path(), &with(Recipe::new(Encoding::Q8))).unwrap();
+        assert_eq!(checksums(&file), checksums(&plain), "{outer}");
+    }
+}
+
+/// The form of Gemma 3's larger models: a configuration within another, and tensors that see.
+#[test]
+fn the_language_model_of_a_model_of_more_than_text_is_converted() {
+    let plain = Converted::golden("gemma3", Encoding::Q8);
+    let folder = copy("gemma3");
+    let path = folder.path().join("config.json");
+    let mut text: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    text["model_type"] = json!("gemma3_text");
+    let config = json!({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3",
+        "eos_token_id": [2, 3], "text_config": text, "vision_config": {"hidden_size": 8}});
+    fs::write(&path, config.to_string()).unwrap();
+    let senses =
+        ["vision_tower.vision_model.post_layernorm.weight", "multi_modal_projector.mm_soft_emb_norm.weight"];
+    rename(folder.path(), |name| format!("language_model.{name}"), &senses);
+    fs::write(folder.path().join("chat_template.json"), r#"{"chat_template": "T"}"#).unwrap();
+    let file = Converted::new(folder.path(), &with(Recipe::new(Encoding::Q8))).unwrap();
+    assert_eq!(checksums(&file), checksums(&plain));
+    let metadata = file.index.metadata();
+    assert_eq!((metadata.model.eos.as_slice(), metadata.chat_template.as_deref()), (&[2, 3][..], Some("T")));
+    let warnings = &file.report.warnings;
+    assert!(warnings.iter().any(|warning| warning.starts_with("2 tensors that see or hear")), "{warnings:?}");
+
+    // The error of an unknown type names the types that configurations have.
+    let config = json!({"model_type": "x", "text_config": {"model_type": "gemma3n_text"}});
+    fs::write(&path, config.to_string()).unwrap();
+    let message = Converted::new(folder.path(), &Default::default()).err().unwrap().to_string();
+    assert!(message.contains("\"gemma3n_text\"; known are llama") && message.contains("gemma3_text, gemma3"));
 }
 
 #[test]

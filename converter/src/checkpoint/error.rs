@@ -135,7 +135,7 @@ pub enum CheckpointError {
         of the first two, or a GGUF file", path.display())]
     NoTokenizer { path: PathBuf },
     /// An unknown family.
-    #[error("{}: the family is {found}; known are {known}", path.display())]
+    #[error("{}: the type of model is {found}; known are {known}", path.display())]
     UnknownFamily { path: PathBuf, found: String, known: String },
     /// A configuration value that no model of the family has, or that the runtime does not support.
     #[error("{place}: {key} is {found}, expected {expected}")]

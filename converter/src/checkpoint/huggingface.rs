@@ -27,6 +27,7 @@ pub(crate) const COMPANIONS: &[&str] = &[
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
+    "chat_template.json",
     "generation_config.json",
 ];
 

@@ -63,7 +63,7 @@ pub struct Checkpoint {
 
 #[derive(Debug)]
 enum About {
-    HuggingFace { config: Value, generation_config: Option<Value> },
+    HuggingFace { config: Value, text_config: Option<Value>, generation_config: Option<Value> },
     Gguf(GgufMetadata),
 }
 
@@ -77,7 +77,8 @@ impl Checkpoint {
             let folder = huggingface::open(path)?;
             let (config, generation_config) = (folder.config, folder.generation_config);
             let (tensors, packed) = packed::open(path, &config, &folder.files, folder.tensors)?;
-            (folder.files, tensors, packed, About::HuggingFace { config, generation_config })
+            let text_config = families::text_config(&config);
+            (folder.files, tensors, packed, About::HuggingFace { config, text_config, generation_config })
         } else {
             let file = SourceFile::open(path)?;
             check_magic(&file)?;
@@ -180,6 +181,15 @@ impl Checkpoint {
     pub fn config(&self) -> Option<&Value> {
         match &self.about {
             About::HuggingFace { config, .. } => Some(config),
+            About::Gguf(_) => None,
+        }
+    }
+
+    /// The configuration of the language model: `config.json`, or its part in a model of more than
+    /// text.
+    pub(crate) fn text_config(&self) -> Option<&Value> {
+        match &self.about {
+            About::HuggingFace { config, text_config, .. } => Some(text_config.as_ref().unwrap_or(config)),
             About::Gguf(_) => None,
         }
     }

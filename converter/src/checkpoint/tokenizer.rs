@@ -45,6 +45,8 @@ pub struct TokenizerFiles {
     pub tokenizer_config: Option<Value>,
     /// `chat_template.jinja`.
     pub chat_template_jinja: Option<String>,
+    /// `chat_template.json`, as models of more than text have it.
+    pub chat_template_json: Option<Value>,
 }
 
 impl TokenizerFiles {
@@ -65,13 +67,19 @@ impl TokenizerFiles {
             special_tokens_map: json("special_tokens_map.json")?,
             tokenizer_config: json("tokenizer_config.json")?,
             chat_template_jinja: text("chat_template.jinja")?,
+            chat_template_json: json("chat_template.json")?,
         })
     }
 
-    /// `chat_template.jinja`, else the configuration's template; of several, the one named
-    /// `default`.
+    /// `chat_template.jinja` or `chat_template.json`, else the configuration's template; of
+    /// several, the one named `default`.
     pub fn chat_template(&self) -> Option<&str> {
         if let Some(template) = &self.chat_template_jinja {
+            return Some(template);
+        }
+        if let Some(Value::String(template)) =
+            self.chat_template_json.as_ref().and_then(|file| file.get("chat_template"))
+        {
             return Some(template);
         }
         match self.tokenizer_config.as_ref()?.get("chat_template")? {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use pith_converter::{ConvertError, ConvertOptions, Recipe, Report, convert};
 use pith_format::{Encoding, Index, Role, TensorId};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 /// The folder of golden checkpoints.
@@ -114,6 +114,27 @@ pub fn copy_tensor(folder: &Path, from: &str, to: &str) {
     let (from, to) = (place(&bytes, from), place(&bytes, to));
     bytes.copy_within(from, to.start);
     fs::write(&path, bytes).unwrap();
+}
+
+/// Gives the tensors of a folder's `model.safetensors` other names, and adds tensors of one f32.
+pub fn rename(folder: &Path, name: impl Fn(&str) -> String, more: &[&str]) {
+    let path = folder.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let old: Map<String, Value> = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
+    let mut data = bytes[8 + header_bytes..].to_vec();
+    let is_tensor = |key: &String| key != "__metadata__";
+    let mut header: Map<String, Value> =
+        old.into_iter().filter(|(key, _)| is_tensor(key)).map(|(key, value)| (name(&key), value)).collect();
+    for tensor in more {
+        let from = data.len();
+        data.extend(1f32.to_le_bytes());
+        let entry = json!({"dtype": "F32", "shape": [1], "data_offsets": [from, from + 4]});
+        header.insert(tensor.to_string(), entry);
+    }
+    let header = Value::Object(header).to_string();
+    let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    fs::write(&path, file).unwrap();
 }
 
 /// The bytes of a tensor in a safetensors file.

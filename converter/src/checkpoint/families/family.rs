@@ -34,6 +34,8 @@ pub(super) struct Family {
     pub(super) prefix: &'static str,
     /// Suffixes of Hugging Face tensors that are not weights.
     pub(super) ignored: &'static [&'static str],
+    /// Dimensions that the `text_config` of a model of more than text leaves out.
+    pub(super) text_defaults: &'static [(&'static str, usize)],
     /// Whether sentencepiece vocabularies of its GGUF files drop the white space after special
     /// tokens. GGUF has no key for it.
     pub(super) strips_after_special: bool,

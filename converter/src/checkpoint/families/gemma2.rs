@@ -36,6 +36,7 @@ pub(super) const FAMILY: Family = Family {
     tensors: &[SANDWICH_ENDS, SANDWICH_NORMS, ATTENTION, ATTENTION_BIASES, GATED],
     prefix: "model.",
     ignored: &[],
+    text_defaults: &[],
     strips_after_special: false,
     gguf_tensors: &[GGUF_ENDS, GGUF_SANDWICH_NORMS, GGUF_HALVES, GGUF_ATTENTION, GGUF_GATED],
     huggingface,

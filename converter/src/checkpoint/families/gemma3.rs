@@ -26,10 +26,21 @@ const PERIOD: usize = 6;
 /// The largest model, as for Gemma 2.
 const GGUF_LARGEST_LAYERS: usize = 62;
 
+/// Defaults of `transformers`.
+const TEXT_DEFAULTS: &[(&str, usize)] = &[
+    ("hidden_size", 2304),
+    ("intermediate_size", 9216),
+    ("num_hidden_layers", 26),
+    ("num_attention_heads", 8),
+    ("num_key_value_heads", 4),
+    ("max_position_embeddings", 131_072),
+    ("bos_token_id", 2),
+];
+
 pub(super) const FAMILY: Family = Family {
     name: "gemma3",
-    model_types: &["gemma3_text"],
-    classes: &["Gemma3ForCausalLM"],
+    model_types: &["gemma3_text", "gemma3"],
+    classes: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
     gguf_names: &["gemma3"],
     norm: NormKind::Rms,
     activation: ActivationFunction::GeluTanh,
@@ -40,6 +51,7 @@ pub(super) const FAMILY: Family = Family {
     tensors: &[SANDWICH_ENDS, SANDWICH_NORMS, ATTENTION, ATTENTION_BIASES, HEAD_NORMS, GATED],
     prefix: "model.",
     ignored: &[],
+    text_defaults: TEXT_DEFAULTS,
     strips_after_special: false,
     gguf_tensors: &[GGUF_ENDS, GGUF_SANDWICH_NORMS, GGUF_HALVES, GGUF_HEAD_NORMS, GGUF_ATTENTION, GGUF_GATED],
     huggingface,

@@ -22,6 +22,7 @@ pub(super) const FAMILY: Family = Family {
     tensors: &[TENSORS],
     prefix: "transformer.",
     ignored: &[".attn.bias", ".attn.masked_bias"],
+    text_defaults: &[],
     strips_after_special: false,
     gguf_tensors: &[GGUF_TENSORS],
     huggingface,

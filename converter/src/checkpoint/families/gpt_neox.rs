@@ -23,6 +23,7 @@ pub(super) const FAMILY: Family = Family {
     tensors: &[TENSORS],
     prefix: "gpt_neox.",
     ignored: &[".attention.bias", ".attention.masked_bias"],
+    text_defaults: &[],
     strips_after_special: false,
     gguf_tensors: &[GGUF_TENSORS],
     huggingface,

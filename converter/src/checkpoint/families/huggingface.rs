@@ -97,9 +97,6 @@ fn refuse_variants(config: &Config<'_>) -> Result<(), CheckpointError> {
             return Err(config.error(key, "none: mixtures of experts are not supported"));
         }
     }
-    if config.object("text_config")?.is_some() {
-        return Err(config.error("text_config", "none: models of more than text are not supported"));
-    }
     for key in ["use_bidirectional_attention", "add_cross_attention", "is_encoder_decoder", "lm_head_bias"] {
         if config.flag(key, false)? {
             return Err(config.error(key, "false"));

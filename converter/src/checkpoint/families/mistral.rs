@@ -25,6 +25,7 @@ pub(super) const FAMILY: Family = Family {
     tensors: &[ENDS, NORMS, ATTENTION, GATED],
     prefix: "model.",
     ignored: &[],
+    text_defaults: &[],
     strips_after_special: false,
     gguf_tensors: &[],
     huggingface,

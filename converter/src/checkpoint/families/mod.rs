@@ -33,6 +33,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod windows;
+mod wrapper;
 
 use family::Family;
 
@@ -41,6 +42,7 @@ pub(crate) use original::{original_bindings, original_config};
 pub(crate) use resolve::Architecture;
 pub(crate) use rule::RowMap;
 pub(crate) use sampling::stated_sampling;
+pub(crate) use wrapper::text_config;
 
 /// The registry.
 const FAMILIES: &[&Family] = &[
@@ -62,7 +64,13 @@ pub(crate) fn strips_after_special(architecture: &str) -> bool {
     family.is_some_and(|family| family.strips_after_special)
 }
 
-/// The names of all families, for messages.
+/// The names by which configurations and GGUF files call all families, for messages.
 fn known_names() -> String {
-    FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")
+    let mut names: Vec<&str> = Vec::new();
+    for name in FAMILIES.iter().flat_map(|family| family.model_types.iter().chain(family.gguf_names)) {
+        if !names.contains(name) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
 }

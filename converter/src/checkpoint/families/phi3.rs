@@ -24,6 +24,7 @@ pub(super) const FAMILY: Family = Family {
     tensors: &[ENDS, NORMS, FUSED],
     prefix: "model.",
     ignored: &[],
+    text_defaults: &[],
     strips_after_special: true,
     gguf_tensors: &[GGUF_ENDS, GGUF_NORMS, GGUF_FUSED],
     huggingface,

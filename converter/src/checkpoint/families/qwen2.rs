@@ -23,6 +23,7 @@ pub(super) const FAMILY: Family = Family {
     tensors: &[ENDS, NORMS, ATTENTION, BIASES, GATED],
     prefix: "model.",
     ignored: &[],
+    text_defaults: &[],
     strips_after_special: false,
     gguf_tensors: &[GGUF_ENDS, GGUF_NORMS, GGUF_HALVES, GGUF_BIASES, GGUF_ATTENTION, GGUF_GATED],
     huggingface: |config, translation| set_late_windows(config, &mut translation.model),

@@ -10,6 +10,7 @@ use super::family::{Family, Translation};
 use super::head::same_values;
 use super::keys::Keys;
 use super::rule::{Presence, Rule};
+use super::wrapper::{WRAPPERS, Wrapper, is_of_senses};
 use super::{FAMILIES, gguf, huggingface, known_names};
 use crate::checkpoint::{Checkpoint, CheckpointError, TensorInfo};
 
@@ -44,28 +45,38 @@ struct Sources<'a> {
     config: Option<Config<'a>>,
     /// Prefix that the names of this checkpoint lack.
     lacking: &'static str,
+    /// Prefix that they have.
+    wrapper: Wrapper,
 }
 
 impl<'a> Sources<'a> {
     fn of(checkpoint: &'a Checkpoint) -> Result<Self, CheckpointError> {
-        let Some(value) = checkpoint.config() else {
+        let wrapper = WRAPPERS[0];
+        let Some(value) = checkpoint.text_config() else {
             let family = gguf_family(checkpoint)?;
-            return Ok(Self { checkpoint, family, rules: family.gguf_tensors, config: None, lacking: "" });
+            let rules = family.gguf_tensors;
+            return Ok(Self { checkpoint, family, rules, config: None, lacking: "", wrapper });
         };
         let place = checkpoint.path().join("config.json").display().to_string();
         let config = Config::new(place, value);
         let family = huggingface_family(checkpoint, &config)?;
         let mut sources =
-            Self { checkpoint, family, rules: family.tensors, config: Some(config), lacking: "" };
-        if sources.find(Role::TokenEmbedding).is_none() {
-            sources.lacking = family.prefix;
+            Self { checkpoint, family, rules: family.tensors, config: Some(config), lacking: "", wrapper };
+        for (lacking, wrapper) in
+            WRAPPERS.iter().flat_map(|&wrapper| [("", wrapper), (family.prefix, wrapper)])
+        {
+            (sources.lacking, sources.wrapper) = (lacking, wrapper);
+            if sources.find(Role::TokenEmbedding).is_some() {
+                return Ok(sources);
+            }
         }
+        (sources.lacking, sources.wrapper) = ("", wrapper);
         Ok(sources)
     }
 
     fn name(&self, rule: &Rule, layer: Option<usize>) -> String {
         let name = rule.source_name(layer);
-        name.strip_prefix(self.lacking).map(str::to_string).unwrap_or(name)
+        self.wrapper.wrapped(name.strip_prefix(self.lacking).unwrap_or(&name))
     }
 
     fn rule(&self, role: Role) -> Option<&'static Rule> {
@@ -114,7 +125,7 @@ impl<'a> Sources<'a> {
     }
 
     fn bind(&self, translation: Translation) -> Result<Architecture, CheckpointError> {
-        let Translation { model, warnings } = translation;
+        let Translation { model, mut warnings } = translation;
         let mut bindings = Vec::new();
         let mut used: HashSet<String> = HashSet::new();
         for id in file_order(model.layers.len()) {
@@ -130,8 +141,16 @@ impl<'a> Sources<'a> {
             }
         }
         let ignored = |name: &str| IGNORED.iter().chain(self.family.ignored).any(|end| name.ends_with(end));
-        let unknown =
-            self.checkpoint.tensors().filter(|info| !used.contains(&info.name) && !ignored(&info.name));
+        let is_of_senses = |name: &str| self.is_part() && is_of_senses(name);
+        let left_out = self.checkpoint.tensors().filter(|info| is_of_senses(&info.name)).count();
+        if left_out > 0 {
+            warnings
+                .push(format!("{left_out} tensors that see or hear are left out: the file is of text only"));
+        }
+        let unknown = self
+            .checkpoint
+            .tensors()
+            .filter(|info| !used.contains(&info.name) && !ignored(&info.name) && !is_of_senses(&info.name));
         for TensorInfo { name, .. } in unknown {
             if !self.adds_nothing(name)? {
                 let (path, tensor) = (self.checkpoint.path().into(), name.clone());
@@ -140,6 +159,11 @@ impl<'a> Sources<'a> {
         }
         model.validate()?;
         Ok(Architecture { model, bindings, warnings })
+    }
+
+    /// Whether the language model is a part of a model of more than text.
+    fn is_part(&self) -> bool {
+        self.checkpoint.config().is_some_and(|config| config.get("text_config").is_some())
     }
 
     /// Whether `name` is a bias of zeros, which AutoGPTQ writes for every quantized matrix.

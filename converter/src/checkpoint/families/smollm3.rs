@@ -30,6 +30,7 @@ pub(super) const FAMILY: Family = Family {
     tensors: &[ENDS, NORMS, ATTENTION, ATTENTION_BIASES, GATED, GATED_BIASES],
     prefix: "model.",
     ignored: &[],
+    text_defaults: &[],
     strips_after_special: false,
     gguf_tensors: &[GGUF_ENDS, GGUF_NORMS, GGUF_PAIRED, GGUF_ATTENTION, GGUF_GATED, GGUF_GATED_BIASES],
     huggingface,

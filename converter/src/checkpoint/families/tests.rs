@@ -234,7 +234,6 @@ fn gpt2_goes_by_its_own_keys() {
 fn what_is_not_supported_is_named() {
     for (family, over, expected) in [
         ("llama", json!({"num_local_experts": 8}), "num_local_experts is 8, expected none: mixtures"),
-        ("qwen3", json!({"text_config": {"bits": 4}}), "text_config is an object"),
         (
             "llama",
             json!({"rope_scaling": {"rope_type": "mrope"}}),
