@@ -147,13 +147,17 @@ impl Conversation<'_> {
         let mut generation = generation.with_drafter(self.drafter.as_mut()).with_ledger(ledger);
         // White space before a reply's first word belongs to the prompt's last line.
         let mut begun = false;
-        for token in &mut generation {
+        let mut saved = !first;
+        while let Some(token) = generation.next() {
             let text = token?.text;
             let text = if begun { &text } else { text.trim_start() };
             begun |= !text.is_empty();
             self.watch.look();
             if !text.is_empty() {
                 write!(out, "{text}").and_then(|()| out.flush())?;
+            }
+            if !std::mem::replace(&mut saved, true) {
+                args.cache.save_prompt(generation.session(), tokens.len(), restored)?;
             }
             if interrupt::pressed() {
                 break;
@@ -162,9 +166,6 @@ impl Conversation<'_> {
         let outcome = generation.finish();
         writeln!(out)?;
         interrupt::clear();
-        if first {
-            args.cache.save_prompt(&self.session, tokens.len(), restored)?;
-        }
         self.recording.flush();
         if args.stats {
             eprint!("{}", reply::statistics(&outcome, &self.recording.ledger, &self.watch.finish()));

@@ -27,7 +27,7 @@ pub struct RunArgs {
     /// .pith file
     #[arg(value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
-    /// The prompt [default: standard input]
+    /// The prompt [default: standard input, without its last newline]
     #[arg(short, long, conflicts_with = "file")]
     pub prompt: Option<String>,
     /// Keep backslashes in --prompt; by default \n, \t, \\ and \" stand for their characters
@@ -115,7 +115,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut generation = generation.with_drafter(drafter).with_ledger(ledger);
     // A chat's reply is shown without the prompt, and so without the white space between them.
     let mut begun = !args.chat;
-    for token in &mut generation {
+    let mut saved = false;
+    while let Some(token) = generation.next() {
         let text = token?.text;
         let text = if begun { &text } else { text.trim_start() };
         begun |= !text.is_empty();
@@ -123,13 +124,18 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         if !args.json && !text.is_empty() {
             write!(out, "{text}").and_then(|()| out.flush())?;
         }
+        if !std::mem::replace(&mut saved, true) {
+            args.cache.save_prompt(generation.session(), tokens.len(), restored)?;
+        }
         if interrupt::pressed() {
             break;
         }
     }
+    if !saved {
+        args.cache.save_prompt(generation.session(), tokens.len(), restored)?;
+    }
     let outcome = generation.finish();
     let heat = watch.finish();
-    args.cache.save_prompt(&session, tokens.len(), restored)?;
     args.cache.save_all(&session)?;
     if args.json {
         writeln!(out, "{:#}", to_json(&prompt, &outcome, ledger, &heat))?;
@@ -175,14 +181,25 @@ fn prompt(args: &RunArgs) -> anyhow::Result<String> {
     match (&args.prompt, &args.file) {
         (Some(prompt), _) if args.no_escape => Ok(prompt.clone()),
         (Some(prompt), _) => Ok(unescape(prompt)),
-        (None, Some(path)) => read_text(path),
-        (None, None) => {
+        (None, Some(path)) if path != Path::new("-") => read_text(path),
+        (None, _) => {
             if std::io::stdin().is_terminal() {
                 eprintln!("reading the prompt from standard input; end it with Ctrl-D");
             }
-            read_text(Path::new("-"))
+            Ok(without_final_newline(read_text(Path::new("-"))?))
         }
     }
+}
+
+/// A shell's `echo` ends a piped prompt with a newline, which is no part of it. Removes one.
+fn without_final_newline(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
 }
 
 /// Replaces `\n`, `\t`, `\r`, `\\`, `\"` and `\'` with their characters; keeps any other backslash.
@@ -223,6 +240,7 @@ fn to_json(prompt: &str, outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> 
         "ids": outcome.tokens,
         "prompt_tokens": outcome.prompt_tokens,
         "reused_tokens": outcome.reused_tokens,
+        "reply_tokens": outcome.tokens.len(),
         "stopped": reason_name(&outcome.reason),
         "prefill": ledger.totals(Phase::Prefill),
         "decode": ledger.totals(Phase::Decode),
@@ -235,6 +253,15 @@ fn to_json(prompt: &str, outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_newline_at_the_end_of_a_piped_prompt_is_dropped() {
+        for (piped, prompt) in
+            [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a"), ("\n", ""), ("", "")]
+        {
+            assert_eq!(without_final_newline(piped.into()), prompt, "{piped:?}");
+        }
+    }
 
     #[test]
     fn escapes_become_characters() {

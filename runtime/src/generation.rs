@@ -159,6 +159,11 @@ impl<'a> Generation<'a> {
         self
     }
 
+    /// The session. After the first token it holds the prompt and the logits after it.
+    pub fn session(&self) -> &Session {
+        self.session
+    }
+
     /// Ends the generation, complete or not, and returns the result.
     pub fn finish(mut self) -> Outcome {
         self.leave();

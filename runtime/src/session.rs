@@ -149,12 +149,18 @@ impl Session {
     /// Makes `tokens` the whole sequence, keeping the common prefix with the present one. Returns
     /// how many tokens were kept; [`Session::logits`] has the logits after the last token.
     ///
+    /// The last token is computed again for its logits, unless they are at hand: a restored session
+    /// has those of its file, to the bit.
+    ///
     /// If `tokens` are invalid the session is unchanged; if computing fails it holds the common
     /// prefix.
     pub fn resume(&mut self, tokens: &[u32]) -> Result<usize, RuntimeError> {
         self.check(tokens, 0)?;
         let common = self.tokens.iter().zip(tokens).take_while(|(old, new)| old == new).count();
-        // The last token is always computed, for its logits.
+        if common == tokens.len() && self.tokens.len() == common && self.logits_position == common {
+            self.last_traffic = Traffic::default();
+            return Ok(common);
+        }
         let kept = common.min(tokens.len() - 1);
         self.truncate(kept);
         self.prefill(&tokens[kept..])?;

@@ -28,8 +28,9 @@ impl PromptCacheArgs {
         }
     }
 
-    /// Saves the first `prompt_len` tokens once they are computed, unless all of them were
-    /// `restored`.
+    /// Saves the first `prompt_len` tokens, unless all of them were `restored`. Right after the
+    /// prompt was computed the session still has its logits, so the file gets them too and a second
+    /// run goes on with the same bits.
     pub fn save_prompt(&self, session: &Session, prompt_len: usize, restored: usize) -> anyhow::Result<()> {
         match &self.session {
             Some(path) if !self.session_ro && !self.session_all && restored < prompt_len => {

@@ -96,14 +96,14 @@ impl ReplyArgs {
 /// Lines about the prompt and the reply, in tokens per second and bytes per token; about drafted
 /// tokens; and about throttling.
 pub fn statistics(outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> String {
-    let line = |name: &str, phase: Phase| {
+    // The first token of a reply comes from the prompt's pass, so it has no pass of its own.
+    let line = |name: &str, phase: Phase, tokens: usize| {
         let totals = ledger.totals(phase);
         let rate = totals.tokens_per_second().map_or("-".into(), |rate| format!("{rate:.1}"));
         let each = |count: u64| bytes(count / totals.tokens.max(1) as u64);
         let traffic = &totals.traffic;
         format!(
-            "{name:<7} {:>5} tokens {rate:>8} tokens/s  {} a token (weights {}, cache {})\n",
-            totals.tokens,
+            "{name:<7} {tokens:>5} tokens {rate:>8} tokens/s  {} a token (weights {}, cache {})\n",
             each(
                 traffic.weight_bytes
                     + traffic.embedding_bytes
@@ -115,7 +115,8 @@ pub fn statistics(outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> String 
         )
     };
     let reason = reason(&outcome.reason);
-    let (prompt, reply) = (line("prompt", Phase::Prefill), line("reply", Phase::Decode));
+    let prompt = line("prompt", Phase::Prefill, ledger.totals(Phase::Prefill).tokens);
+    let reply = line("reply", Phase::Decode, outcome.tokens.len());
     let extra = lines(outcome, &ledger.totals(Phase::Decode));
     let heat = heat.warning().map(|warning| format!("heat    {warning}\n")).unwrap_or_default();
     format!("\n{prompt}{reply}{extra}{heat}stopped {reason}\n")

@@ -256,6 +256,35 @@ fn only_what_a_prompt_shares_with_a_file_is_taken() {
     assert_eq!(same.restore_common(&path, &[]).unwrap(), 0);
 }
 
+/// A prompt's last token has other bits alone than in the prompt's batch, where activations are
+/// packed. A second run must begin with the bits of the first.
+#[test]
+fn a_prompt_that_is_all_in_the_file_is_not_computed_again() {
+    let built = Plan { encoding: Encoding::Q4, ..llama() }.build();
+    let model = built.open();
+    let path = built.folder.path().join("prompt.session");
+    let text = tokens(40, 301);
+    for kv_type in KvType::ALL {
+        let open = || {
+            let options = SessionOptions { batch: Some(32), ..options(kv_type, 48) };
+            Session::new(Arc::clone(&model), options).unwrap()
+        };
+        let mut first = open();
+        first.prefill(&text).unwrap();
+        first.save_prefix(&path, 40).unwrap();
+        let logits = first.logits().to_vec();
+        let mut second = open();
+        assert_eq!(second.restore_common(&path, &text).unwrap(), 40);
+        assert_eq!(second.resume(&text).unwrap(), 40);
+        assert_eq!((second.traffic().total_bytes(), second.last_traffic().total_bytes()), (0, 0));
+        assert_eq!(second.logits(), logits);
+        assert_eq!(greedy(&mut second, 6), greedy(&mut first, 6), "{kv_type}");
+        // Without its logits the last token is computed.
+        second.truncate(40);
+        assert_eq!(second.resume(&text).unwrap(), 39);
+    }
+}
+
 #[test]
 fn a_prefix_is_shared_between_sessions() {
     let built = llama().build();
