@@ -3,7 +3,7 @@
 use crate::interrupt;
 use crate::options::prompt_cache::PromptCacheArgs;
 use crate::options::recording::{LedgerArgs, Recording};
-use crate::options::reply::{self, ReplyArgs};
+use crate::options::reply::{self, FullArg, ReplyArgs};
 use crate::options::sampler::SamplerArgs;
 use crate::options::session::SessionArgs;
 use crate::options::template::{TemplateArgs, system_message};
@@ -73,6 +73,7 @@ pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
         template,
         messages: system.clone(),
         begun: false,
+        is_full: false,
         watch: Watch::begin(Path::new("/")),
     };
     let mut lines = Lines::open()?;
@@ -82,7 +83,11 @@ pub fn chat(args: ChatArgs) -> anyhow::Result<()> {
             "/quit" | "/exit" => break,
             "/help" => eprintln!("{HELP}"),
             "/clear" => conversation.clear(&system),
-            text => conversation.turn(text, &args)?,
+            text => match conversation.turn(text, &args) {
+                // Whoever sits at the terminal can begin anew.
+                Err(error) if lines.is_terminal() && conversation.is_full => eprintln!("error: {error:#}"),
+                result => result?,
+            },
         }
     }
     if conversation.begun {
@@ -101,6 +106,8 @@ struct Conversation<'a> {
     messages: Vec<Message>,
     /// Whether there was a prompt yet: a session file serves the first one.
     begun: bool,
+    /// Whether the last message did not fit.
+    is_full: bool,
     watch: Watch,
 }
 
@@ -125,6 +132,15 @@ impl Conversation<'_> {
     fn turn(&mut self, text: &str, args: &ChatArgs) -> anyhow::Result<()> {
         self.messages.push(Message::new("user", text));
         let tokens = self.template.encode(self.model.tokenizer()?, &self.messages, true)?;
+        self.is_full = args.reply.context_full == FullArg::Stop && tokens.len() > self.session.context_len();
+        if self.is_full {
+            self.messages.pop();
+            let (count, context_len) = (tokens.len(), self.session.context_len());
+            anyhow::bail!(
+                "the conversation would have {count} tokens, the context holds {context_len}: /clear begins a new \
+                 one; --context raises the limit, --context-full shift goes on without the oldest half"
+            );
+        }
         let first = !std::mem::replace(&mut self.begun, true);
         let restored = match first {
             true => args.cache.restore(&mut self.session, &tokens)?,
@@ -182,6 +198,10 @@ enum Lines {
 }
 
 impl Lines {
+    fn is_terminal(&self) -> bool {
+        matches!(self, Self::Terminal(_))
+    }
+
     fn open() -> anyhow::Result<Self> {
         if !std::io::stdin().is_terminal() {
             return Ok(Self::Pipe);

@@ -34,7 +34,13 @@ pub fn perplexity(args: PerplexityArgs) -> anyhow::Result<()> {
     let text = read_text(&args)?;
     let tokens = model.tokenizer()?.encode(&text, false)?;
     let room = session.context_len() - usize::from(model.config().bos.is_some());
-    anyhow::ensure!(room > 1 && tokens.len() > 1, "the text gives {} tokens, a score needs 2", tokens.len());
+    let context_len = session.context_len();
+    anyhow::ensure!(
+        room > 1,
+        "a context of {context_len} tokens leaves a window of {room} beside the token that begins a text, a score \
+         needs 2; raise --context"
+    );
+    anyhow::ensure!(tokens.len() > 1, "the text gives {} tokens, a score needs 2", tokens.len());
     let started = Instant::now();
     let found = Perplexity::of(&mut session, &tokens)?;
     let found = found.with_context(|| format!("no token of {} could be scored", args.file.display()))?;

@@ -411,6 +411,41 @@ fn errors_name_the_place_and_the_values() {
 }
 
 #[test]
+fn a_window_too_short_and_a_conversation_too_long_are_named() {
+    use std::io::Write;
+    let (folder, path) = converted("q8");
+    let text = wren().join("heldout.txt").display().to_string();
+    for window in ["1", "2"] {
+        let failed = pith(&["perplexity", &path, "--file", &text, "--bytes", "600", "--context", window]);
+        let message = stderr(&failed);
+        assert!(
+            message.contains(&format!("a context of {window} tokens")) && message.contains("raise --context"),
+            "{message}"
+        );
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pith"))
+        .args(["chat", &path, "-n", "8", "--context", "40"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let turns = format!("Who are you?\n{}\n", "Tell me about the people. ".repeat(12));
+    child.stdin.take().unwrap().write_all(turns.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    assert!(
+        message.contains("the context holds 40: /clear") && message.contains("--context-full shift"),
+        "{message}"
+    );
+    // A folder as output is called one.
+    let output = folder.path().display().to_string();
+    let failed = pith(&["convert", "--force", &wren().display().to_string(), &output]);
+    assert!(stderr(&failed).contains("is a folder, expected a file"), "{}", stderr(&failed));
+}
+
+#[test]
 fn completions_are_printed_for_shells() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(stdout(&pith(&["completions", shell])).contains("perplexity"), "{shell}");

@@ -186,6 +186,51 @@ fn a_bad_configuration_is_rejected() {
 }
 
 #[test]
+fn numbers_that_only_python_writes_are_named() {
+    for (text, found, line, column) in [
+        ("{\"a\": Infinity}", "Infinity", 1, 7),
+        ("{\n \"a\": [1, -Infinity]}", "-Infinity", 2, 11),
+        ("{\"a\": NaN}", "NaN", 1, 7),
+        ("{\"é\": {\"b\": NaN}}", "NaN", 1, 14),
+    ] {
+        let bad = folder(&[("model.safetensors", &good()), ("config.json", text.as_bytes())]);
+        let message = assert_error!(Checkpoint::open(bad.path()), E::JsonNumber { .. });
+        let expected =
+            format!("config.json: line {line}, column {column} is {found}, which JSON does not have");
+        assert!(message.contains(&expected), "{message}");
+    }
+    let bad = folder(&[("model.safetensors", &good()), ("config.json", b"{\"a\": Nothing}")]);
+    assert_error!(Checkpoint::open(bad.path()), E::Json { .. });
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_file() {
+    let marked = |text: &str| ["\u{feff}", text].concat().into_bytes();
+    let folder = folder(&[
+        ("model.safetensors", &good()),
+        ("config.json", &marked("{\"model_type\": \"llama\"}")),
+        ("merges.txt", &marked("a b")),
+    ]);
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(checkpoint.config().unwrap()["model_type"], "llama");
+    let TokenizerSource::Files(files) = checkpoint.tokenizer_files().unwrap() else { panic!("a folder") };
+    assert_eq!(files.merges_txt.as_deref(), Some("a b"));
+}
+
+#[test]
+fn pointers_of_git_lfs_are_named() {
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{:064}\nsize 1044992\n", 0);
+    let weights = folder(&[("model.safetensors", pointer.as_bytes())]);
+    let message = assert_error!(Checkpoint::open(weights.path()), E::LfsPointer { .. });
+    assert!(message.contains("model.safetensors") && message.contains("git lfs pull"), "{message}");
+    let tokenizer = folder(&[("model.safetensors", &good()), ("tokenizer.model", pointer.as_bytes())]);
+    let checkpoint = Checkpoint::open(tokenizer.path()).unwrap();
+    assert_error!(checkpoint.tokenizer_files(), E::LfsPointer { .. });
+    let (_folder, gguf) = file("model.gguf", pointer.as_bytes());
+    assert_error!(Checkpoint::open(&gguf), E::LfsPointer { .. });
+}
+
+#[test]
 fn a_bad_header_is_rejected() {
     assert_error!(open_one(b"1234567"), E::Truncated { needed: 8, remaining: 7, .. });
     assert_error!(

@@ -294,3 +294,15 @@ fn no_bit_of_a_quantized_checkpoint_does_harm() {
         }
     }
 }
+
+#[test]
+fn parts_without_a_configuration_are_named() {
+    let (_, tensors) = gptq();
+    let folder = checkpoint(&Value::Null, &tensors);
+    let error = Checkpoint::open(folder.path()).unwrap_err();
+    assert!(
+        matches!(&error, CheckpointError::NoQuantization { tensor, .. } if tensor == "a.qweight"),
+        "{error}"
+    );
+    assert!(error.to_string().contains("has no quantization_config"), "{error}");
+}

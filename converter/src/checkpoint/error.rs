@@ -24,6 +24,9 @@ pub enum CheckpointError {
     #[error("{} is no checkpoint: give a folder with config.json and *.safetensors, or a file that begins with \
         \"GGUF\" (this one begins with {found:?})", path.display())]
     NotACheckpoint { path: PathBuf, found: String },
+    /// The text that Git LFS puts in the place of a large file.
+    #[error("{} is a pointer of Git LFS, not the file itself; fetch the file with git lfs pull", path.display())]
+    LfsPointer { path: PathBuf },
     /// A pipe, a device or a folder where a file was expected.
     #[error("{} is not a regular file", path.display())]
     NotAFile { path: PathBuf },
@@ -43,6 +46,9 @@ pub enum CheckpointError {
     /// Invalid JSON, or JSON of another structure.
     #[error("{}: {source}", path.display())]
     Json { path: PathBuf, source: serde_json::Error },
+    /// A number that JSON cannot express.
+    #[error("{}: line {line}, column {column} is {found}, which JSON does not have; write a number or null", path.display())]
+    JsonNumber { path: PathBuf, line: usize, column: usize, found: &'static str },
     /// Text that is not UTF-8.
     #[error("{}: {place} is not UTF-8 from its byte {valid_bytes} on", path.display())]
     NotUtf8 { path: PathBuf, place: String, valid_bytes: usize },
@@ -109,6 +115,12 @@ pub enum CheckpointError {
     /// An unsupported quantization of the checkpoint.
     #[error("{}: {key} is {found}, expected {expected}", path.display())]
     Quantization { path: PathBuf, key: String, found: String, expected: String },
+    /// Tensors of a quantized matrix, and no configuration of the quantization.
+    #[error(
+        "{}: tensor {tensor:?} is a part of a quantized matrix, but config.json has no quantization_config: put \
+        the object there (GPTQ and AWQ may have it in quantize_config.json)", path.display()
+    )]
+    NoQuantization { path: PathBuf, tensor: String },
     /// A quantized matrix without one of its tensors.
     #[error("{}: the quantized matrix {matrix:?} has no tensor {part:?}", path.display())]
     MissingPart { path: PathBuf, matrix: String, part: String },

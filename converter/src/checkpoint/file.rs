@@ -9,6 +9,13 @@ use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
 
+/// What some editors put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The first bytes of what Git LFS puts in the place of a large file, and more bytes than that has.
+const LFS_FIRST: &[u8; 35] = b"version https://git-lfs.github.com/";
+const LFS_LIMIT: u64 = 1024;
+
 /// An open regular file with its length at opening; readable from many threads at once.
 #[derive(Debug)]
 pub(crate) struct SourceFile {
@@ -29,7 +36,15 @@ impl SourceFile {
         if !metadata.is_file() {
             return Err(CheckpointError::NotAFile { path: path.into() });
         }
-        Ok(Self { path: path.into(), bytes: metadata.len(), inner: Positional::new(file) })
+        let file = Self { path: path.into(), bytes: metadata.len(), inner: Positional::new(file) };
+        let mut first = [0; LFS_FIRST.len()];
+        if (first.len() as u64..LFS_LIMIT).contains(&file.bytes) {
+            file.read_at(0, &mut first)?;
+            if first == *LFS_FIRST {
+                return Err(CheckpointError::LfsPointer { path: path.into() });
+            }
+        }
+        Ok(file)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -71,9 +86,13 @@ impl SourceFile {
         Ok(out)
     }
 
-    /// The whole file as text.
+    /// The whole file as text, without a byte-order mark.
     pub(crate) fn read_text(&self, limit: u64) -> Result<String, CheckpointError> {
-        String::from_utf8(self.read_all(limit)?).map_err(|e| CheckpointError::NotUtf8 {
+        let mut bytes = self.read_all(limit)?;
+        if bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
+        }
+        String::from_utf8(bytes).map_err(|e| CheckpointError::NotUtf8 {
             path: self.path.clone(),
             place: "the text".into(),
             valid_bytes: e.utf8_error().valid_up_to(),

@@ -134,8 +134,25 @@ pub(super) fn read_json(path: &Path, limit: u64) -> Result<Option<Value>, Checkp
     if !exists(path)? {
         return Ok(None);
     }
-    let bytes = SourceFile::open(path)?.read_all(limit)?;
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|source| CheckpointError::Json { path: path.into(), source })
+    let text = SourceFile::open(path)?.read_text(limit)?;
+    serde_json::from_str(&text).map(Some).map_err(|source| {
+        let path = path.to_path_buf();
+        match foreign_number(&text, source.line(), source.column()) {
+            Some((found, column)) => CheckpointError::JsonNumber { path, line: source.line(), column, found },
+            None => CheckpointError::Json { path, source },
+        }
+    })
+}
+
+/// The number at which reading stopped that Python writes and JSON does not have, and its column.
+/// `column`: that of its first letter.
+fn foreign_number(text: &str, line: usize, column: usize) -> Option<(&'static str, usize)> {
+    let line = text.lines().nth(line.checked_sub(1)?)?;
+    let (before, from) = line.split_at_checked(column.checked_sub(1)?)?;
+    match from {
+        _ if from.starts_with("NaN") => Some(("NaN", column)),
+        _ if !from.starts_with("Infinity") => None,
+        _ if before.ends_with('-') => Some(("-Infinity", column - 1)),
+        _ => Some(("Infinity", column)),
+    }
 }

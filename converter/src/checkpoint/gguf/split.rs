@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::file::SourceFile;
+use crate::checkpoint::huggingface::exists;
 use crate::checkpoint::{CheckpointError, TensorInfo, check_magic};
 
 use super::{GgufMetadata, read_header};
@@ -42,6 +43,10 @@ pub(in crate::checkpoint) fn open(
             let expected = format!("NAME-00001-of-{count:05}.gguf");
             return Err(split(&path, "the name of the first file", expected, files[0].name()));
         };
+        if !exists(&next)? {
+            let expected = format!("{count} parts, {} among them", next.display());
+            return Err(split(&path, "the split file", expected, "no file of that name".into()));
+        }
         let file = SourceFile::open(&next)?;
         check_magic(&file)?;
         let (metadata, more) = read_header(&file, files.len())?;

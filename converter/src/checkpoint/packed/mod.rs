@@ -80,6 +80,9 @@ pub(super) struct Packed {
     layout: Box<dyn Layout>,
 }
 
+/// Ends of names that only parts of quantized matrices have.
+const PARTS: &[&str] = &[".qweight", ".qzeros", ".weight_packed", ".weight_scale"];
+
 /// Replaces the several tensors of each quantized matrix by one tensor, and returns how to read it.
 ///
 /// Returns `tensors` unchanged where `config` has no quantization.
@@ -89,7 +92,16 @@ pub(super) fn open(
     files: &[SourceFile],
     tensors: Vec<TensorInfo>,
 ) -> Result<(Vec<TensorInfo>, HashMap<String, Packed>), CheckpointError> {
-    let Some(settings) = Settings::of(folder, config)? else { return Ok((tensors, HashMap::new())) };
+    let Some(settings) = Settings::of(folder, config)? else {
+        let is_part = |tensor: &&TensorInfo| PARTS.iter().any(|end| tensor.name.ends_with(end));
+        return match tensors.iter().find(is_part) {
+            None => Ok((tensors, HashMap::new())),
+            Some(part) => {
+                let tensor = part.name.clone();
+                Err(CheckpointError::NoQuantization { path: folder.into(), tensor })
+            }
+        };
+    };
     let method: Box<dyn Method> = match settings.text("quant_method")? {
         Some("gptq") => Box::new(gptq::Gptq::new(&settings)?),
         Some("awq") => Box::new(awq::Awq::new(&settings)?),
