@@ -565,6 +565,9 @@ fn a_session_file_spares_the_prompt() {
     run(&["--session", &file, "--session-all"]);
     let longer = std::fs::read(&file).unwrap();
     assert!(longer.len() > saved.len());
+    // The file's logits follow the reply, so the prompt's last batch is computed again.
+    let third = run(&["--session", &file, "--session-ro"]);
+    assert_eq!((&third["ids"], third["reused_tokens"].as_u64()), (&plain["ids"], Some(0)));
     let args = ["run", &path, "-n", "2", "--json", "--prompt", "Question: Who", "--session", &file];
     let other = json(&pith(&[&args[..], &["--session-ro"]].concat()));
     assert!(other["reused_tokens"].as_u64().unwrap() > 0);

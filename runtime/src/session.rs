@@ -157,7 +157,7 @@ impl Session {
     pub fn resume(&mut self, tokens: &[u32]) -> Result<usize, RuntimeError> {
         self.check(tokens, 0)?;
         let common = self.tokens.iter().zip(tokens).take_while(|(old, new)| old == new).count();
-        if common == tokens.len() && self.tokens.len() == common && self.logits_position == common {
+        if common == tokens.len() && common == self.tokens.len() && self.has_logits() {
             self.last_traffic = Traffic::default();
             return Ok(common);
         }
@@ -259,6 +259,11 @@ impl Session {
     /// [`Engine::step`](crate::Engine::step); zeros before the first one. A reset leaves them.
     pub fn logits(&self) -> &[f32] {
         &self.logits
+    }
+
+    /// Whether [`Session::logits`] are those after the last token in the cache.
+    pub fn has_logits(&self) -> bool {
+        !self.tokens.is_empty() && self.logits_position == self.tokens.len()
     }
 
     /// Tokens in the cache.

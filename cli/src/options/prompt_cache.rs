@@ -20,20 +20,26 @@ pub struct PromptCacheArgs {
 
 impl PromptCacheArgs {
     /// Restores the part of `prompt` that the file holds; a file that does not exist yet holds
-    /// none. Returns the number of restored tokens.
+    /// none. Returns the number of tokens that the file and `prompt` share.
     pub fn restore(&self, session: &mut Session, prompt: &[u32]) -> anyhow::Result<usize> {
-        match &self.session {
-            Some(path) if self.session_ro || path.exists() => Ok(session.restore_common(path, prompt)?),
-            _ => Ok(0),
+        let Some(path) = self.session.as_ref().filter(|path| self.session_ro || path.exists()) else {
+            return Ok(0);
+        };
+        let shared = session.restore_common(path, prompt)?;
+        if session.tokens() == prompt && !session.has_logits() {
+            // A file that goes on after the prompt has other logits. The last token would get other
+            // bits alone than in the batch in which the first run computed it.
+            session.truncate((prompt.len() - 1) / session.batch() * session.batch());
         }
+        Ok(shared)
     }
 
-    /// Saves the first `prompt_len` tokens, unless all of them were `restored`. Right after the
+    /// Saves the first `prompt_len` tokens, unless the file has all of them. Right after the
     /// prompt was computed the session still has its logits, so the file gets them too and a second
     /// run goes on with the same bits.
-    pub fn save_prompt(&self, session: &Session, prompt_len: usize, restored: usize) -> anyhow::Result<()> {
+    pub fn save_prompt(&self, session: &Session, prompt_len: usize, shared: usize) -> anyhow::Result<()> {
         match &self.session {
-            Some(path) if !self.session_ro && !self.session_all && restored < prompt_len => {
+            Some(path) if !self.session_ro && !self.session_all && shared < prompt_len => {
                 session.save_prefix(path, prompt_len.min(session.position()))?;
             }
             _ => {}
