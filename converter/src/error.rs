@@ -25,6 +25,12 @@ pub enum ConvertError {
         convert with --encoding f32"
     )]
     Overflow { tensor: String, id: TensorId, row: usize, column: usize, value: f32, encoding: Encoding },
+    /// Weights so small that all would be stored as zeros.
+    #[error(
+        "tensor {tensor:?}, to make {id}: the largest weight, in row {row}, column {column}, is {value:e}, too small \
+        for the f16 numbers of {encoding}; convert with --encoding f32"
+    )]
+    Underflow { tensor: String, id: TensorId, row: usize, column: usize, value: f32, encoding: Encoding },
     /// The statistics cannot be made or read, or are of another model.
     #[error(transparent)]
     Statistics(#[from] StatisticsError),

@@ -121,6 +121,29 @@ fn weights_beyond_f16_need_f32() {
 }
 
 #[test]
+fn weights_below_f16_need_f32() {
+    let tensor = "model.layers.1.mlp.up_proj.weight";
+    let folder = copy("llama2");
+    // 2⁻⁶⁰ in bfloat16, and zeros.
+    (0..80 * 48)
+        .for_each(|index| spoil(folder.path(), tensor, index, if index == 48 * 2 + 3 { 0x2180 } else { 0 }));
+    for encoding in Encoding::ALL.iter().copied().filter(|&encoding| encoding != Encoding::F32) {
+        let error = error(folder.path(), &with(Recipe::new(encoding)));
+        let message = error.to_string();
+        assert!(matches!(error, ConvertError::Underflow { row: 2, column: 3, .. }), "{encoding}: {message}");
+        assert!(
+            message.contains(tensor) && message.contains("e-19") && message.contains("--encoding f32"),
+            "{message}"
+        );
+    }
+    let output = folder.path().join("out.pith");
+    convert(folder.path(), &output, &with(Recipe::new(Encoding::F32)), &()).unwrap();
+    // A matrix of zeros is one.
+    spoil(folder.path(), tensor, 48 * 2 + 3, 0);
+    convert(folder.path(), &folder.path().join("zeros.pith"), &with(Recipe::new(Encoding::Q4)), &()).unwrap();
+}
+
+#[test]
 fn an_output_is_overwritten_only_by_force() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("model.pith");

@@ -10,6 +10,9 @@ use crate::scan::first_index;
 /// Largest value of f16, and so of its scales.
 const F16_MAX: f32 = 65504.0;
 
+/// Above this the scale of no encoding is zero in f16.
+const NO_UNDERFLOW: f32 = 1e-3;
+
 /// Sums over weights that give the relative error of an encoding.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Deviation {
@@ -61,11 +64,17 @@ impl Encoded {
 /// ones.
 pub(crate) fn encode(member: &Member, encoding: Encoding) -> Result<Encoded, ConvertError> {
     check_range(member, encoding)?;
+    let encoded = blocks_of(member, encoding);
+    check_underflow(member, encoding, &encoded)?;
+    Ok(encoded)
+}
+
+fn blocks_of(member: &Member, encoding: Encoding) -> Encoded {
     let cols = member.cols;
     if encoding.is_indexed() {
         let weights = member.to_store();
         let blocks = weights.par_chunks(TILE_ROWS * cols).map(|weights| encoding.encode_block(weights, cols));
-        return Ok(Encoded::Blocks(blocks.collect()));
+        return Encoded::Blocks(blocks.collect());
     }
     let block_bytes = cols.div_ceil(encoding.tile_cols()) * encoding.tile_bytes();
     let mut bytes = vec![0; member.rows().div_ceil(TILE_ROWS) * block_bytes];
@@ -77,7 +86,7 @@ pub(crate) fn encode(member: &Member, encoding: Encoding) -> Result<Encoded, Con
             blocks.for_each(|(weights, tiles)| encode_block(encoding, weights, cols, tiles));
         }
     }
-    Ok(Encoded::Tiles { bytes, block_bytes })
+    Encoded::Tiles { bytes, block_bytes }
 }
 
 /// The error of encoded blocks against their weights.
@@ -109,6 +118,31 @@ fn check_range(member: &Member, encoding: Encoding) -> Result<(), ConvertError> 
     let (tensor, id, value) = (member.tensor.clone(), member.id, member.weights[at]);
     let (row, column) = (member.first_row + at / member.cols, at % member.cols);
     Err(ConvertError::Overflow { tensor, id, row, column, value, encoding })
+}
+
+/// Checks that f16 scales have not made zeros of the weights: the largest one, if it is tiny, must
+/// not be stored as zero. The first rows in memory stand for the matrix: later ones may be padding
+/// of a vocabulary.
+fn check_underflow(member: &Member, encoding: Encoding, encoded: &Encoded) -> Result<(), ConvertError> {
+    let cols = member.cols;
+    let is_changed = member.repacked || member.base.is_some() || member.mask.is_some();
+    if is_changed
+        || member.first_row > 0
+        || first_index(&member.weights, |weight| weight.abs() >= NO_UNDERFLOW).is_some()
+    {
+        return Ok(());
+    }
+    let largest = member.weights.iter().enumerate().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
+    let Some((at, &value)) = largest.filter(|(_, weight)| **weight != 0.0) else { return Ok(()) };
+    let (row, column) = (at / cols, at % cols);
+    let mut tile = vec![0.0f32; TILE_ROWS * encoding.tile_cols()];
+    let block = encoded.blocks()[row / TILE_ROWS];
+    encoding.decode(block, cols, column / encoding.tile_cols(), &mut tile);
+    if tile[row % TILE_ROWS * encoding.tile_cols() + column % encoding.tile_cols()] != 0.0 {
+        return Ok(());
+    }
+    let (tensor, id, row) = (member.tensor.clone(), member.id, member.first_row + row);
+    Err(ConvertError::Underflow { tensor, id, row, column, value, encoding })
 }
 
 /// Subtracts the values of a block from its weights, `rows × cols`.
