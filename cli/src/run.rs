@@ -145,6 +145,13 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             eprint!("{}", reply::statistics(&outcome, ledger, &heat));
         }
     }
+    note_chat(&args, &model, &outcome);
+    recording.finish()?;
+    Ok(if interrupt::pressed() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
+}
+
+/// Says what the model is made for where a raw prompt ended at once.
+fn note_chat(args: &RunArgs, model: &Model, outcome: &Outcome) {
     let ended_at_once = outcome.text.trim().is_empty() && matches!(outcome.reason, StopReason::EndOfText(_));
     if ended_at_once && !args.chat && model.metadata().chat_template.is_some() {
         let path = args.model.display();
@@ -152,8 +159,6 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             "note: the model ended the text at once; it is made for chats: try --chat, or pith chat {path}"
         );
     }
-    recording.finish()?;
-    Ok(if interrupt::pressed() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
 }
 
 /// The prompt's tokens, and the number of those at its beginning that a shift of the context keeps.

@@ -113,6 +113,10 @@ pub trait Coded: Tile {
     /// Whether pairs of products of levels and unsigned bytes fit 16 bits, each with one scale.
     const SUMS_IN_16_BITS: bool = Self::IS_PLAIN && Self::LEVEL_PAIRS != 0;
 
+    /// Whether levels fill 8 bits, so that rounding them again in a panel would cost as much as the
+    /// first rounding.
+    const FILLS_BYTES: bool = Self::IS_PLAIN && Self::ROOM_BITS == 0;
+
     /// Place of the scales.
     const SCALES: Place = {
         let (groups, scale) = (Self::COLS / Self::KNOWN.group_cols, Self::KNOWN.scale);

@@ -69,8 +69,8 @@ pub trait Kernels: Send + Sync {
     /// `y[t][r] = Σ_c w[r,c] · x[t,c]` for every token `t` of `x`. `y` has one slice of `rows` per
     /// token, so that bands of a larger matrix write straight to their place.
     ///
-    /// As exact as [`Self::mat_vec`], except with [packed](Operand::packed) activations: there the
-    /// kernel may round weights again, to 8 bits with one scale per row and hundreds of columns.
+    /// As exact as [`Self::mat_vec`], except with [packed](Operand::packed) activations where
+    /// [`Self::rounds_again`].
     /// For fewer than [`FEW_TOKENS`] tokens the results equal [`Self::mat_vec`]'s to the bit.
     fn mat_mul(&self, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         portable::mat_mul(w, x, y)
@@ -84,6 +84,12 @@ pub trait Kernels: Send + Sync {
     /// Whether [`Self::mat_mul`] reads only the packed activations, where they exist, for this
     /// encoding.
     fn reads_packed(&self, _encoding: Encoding) -> bool {
+        false
+    }
+
+    /// Whether [`Self::mat_mul`] with packed activations rounds weights again, to 8 bits with one
+    /// scale per row and hundreds of columns.
+    fn rounds_again(&self, _encoding: Encoding) -> bool {
         false
     }
 

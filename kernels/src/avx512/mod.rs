@@ -71,9 +71,7 @@ impl Kernels for Avx512 {
             Encoding::F16 => mat_mul(float::F16(*self), w, x, y),
             encoding => with_tile!(encoding, E => match x.packed.is_empty() {
                 true => few::mat_mul::<E>(*self, w, x, y),
-                false if E::IS_PLAIN && E::ROOM_BITS == 0 => {
-                    panels::mat_mul::<BLOCKS, E, _>(&exact::Exact(*self), w, x, y)
-                }
+                false if E::FILLS_BYTES => panels::mat_mul::<BLOCKS, E, _>(&exact::Exact(*self), w, x, y),
                 false => panels::mat_mul::<BLOCKS, E, _>(self, w, x, y),
             }, else portable::mat_mul(w, x, y)),
         }
@@ -85,6 +83,10 @@ impl Kernels for Avx512 {
 
     fn reads_packed(&self, encoding: Encoding) -> bool {
         encoding.operation() == Operation::Integer
+    }
+
+    fn rounds_again(&self, encoding: Encoding) -> bool {
+        with_tile!(encoding, E => !E::FILLS_BYTES, else false)
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {

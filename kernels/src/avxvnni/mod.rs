@@ -66,6 +66,10 @@ impl Kernels for AvxVnni {
         with_tile!(encoding, E => E::IS_PLAIN, else false)
     }
 
+    fn rounds_again(&self, encoding: Encoding) -> bool {
+        self.reads_packed(encoding)
+    }
+
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
         self.0.quantize(x, codes, scales, sums)
     }

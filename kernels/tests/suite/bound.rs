@@ -4,8 +4,8 @@
 //! sum of n terms in any order, each with a few roundings, errs by at most n·ε·Σ|terms|.
 
 use pith_format::encoding::Multiplier;
-use pith_format::{ActivationFunction, Matrix, Operation};
-use pith_kernels::{Attention, Operand, reference};
+use pith_format::{ActivationFunction, Encoding, Matrix};
+use pith_kernels::{Attention, Kernels, Operand, reference};
 
 pub const EPSILON: f64 = f32::EPSILON as f64;
 /// The smallest normal f32.
@@ -62,35 +62,49 @@ fn minima(w: Matrix<'_>) -> Vec<f32> {
     minima
 }
 
+/// Products of a matrix, and the bounds that kernels keep.
+pub struct Products {
+    encoding: Encoding,
+    exact: Vec<Bounded>,
+    rounded: Vec<Bounded>,
+}
+
+impl Products {
+    /// The bounds that `kernel` keeps, token by token and row by row.
+    pub fn by(&self, kernel: &dyn Kernels) -> &[Bounded] {
+        if kernel.rounds_again(self.encoding) { &self.rounded } else { &self.exact }
+    }
+}
+
 /// `w · x` for every token and row: `cols · ε · Σ|w·x|`, where a weight with a minimum counts as
-/// both of its parts. With packed activations the kernel may
-/// round the weights of a row again, in steps of at most twice their maximum / 127.
-pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>) -> Vec<Bounded> {
+/// both of its parts. With packed activations a kernel that [rounds
+/// again](Kernels::rounds_again) does so in steps of at most twice a row's maximum / 127.
+pub fn mat_mul(w: Matrix<'_>, x: Operand<'_>) -> Products {
     let mut rows = vec![0.0f32; w.rows() * w.cols()];
     for (index, row) in rows.chunks_exact_mut(w.cols()).enumerate() {
         w.decode_row(index, row);
     }
     let minima = minima(w);
-    let mut out = Vec::with_capacity(x.tokens() * w.rows());
+    let (mut exact, mut rounded) = (Vec::new(), Vec::new());
     for token in 0..x.tokens() {
         let values = reference::operand_values(w.encoding().operation(), x.token(token));
         let magnitude: f64 = values.iter().map(|x| x.abs()).sum();
-        let rounded = w.encoding().operation() == Operation::Integer && !x.packed.is_empty();
         for (index, row) in rows.chunks_exact(w.cols()).enumerate() {
             let minimum = |col: usize| f64::from(minima.get(index * w.cols() + col).copied().unwrap_or(0.0));
             let parts = |col: usize, w: f64| (w - minimum(col)).abs() + minimum(col).abs();
             let largest =
                 row.iter().enumerate().map(|(col, &w)| parts(col, f64::from(w))).fold(0.0, f64::max);
             let terms = row.iter().zip(&values).enumerate();
-            let mut bounded = sum_of(terms.map(|(col, (&w, x))| {
+            let bounded = sum_of(terms.map(|(col, (&w, x))| {
                 let w = f64::from(w);
                 (w * x, parts(col, w) * x.abs())
             }));
-            bounded.error += if rounded { largest / 127.0 * magnitude } else { 0.0 };
-            out.push(bounded);
+            let step = if x.packed.is_empty() { 0.0 } else { largest / 127.0 * magnitude };
+            rounded.push(Bounded { error: bounded.error + step, ..bounded });
+            exact.push(bounded);
         }
     }
-    out
+    Products { encoding: w.encoding(), exact, rounded }
 }
 
 /// The mean of n squares has a relative error of n·ε, its root half of that; then a quotient and

@@ -24,15 +24,7 @@ pub(super) fn translate(
     }
     let hidden_len = keys.required_count("embedding_length")?;
     let heads = keys.required_count("attention.head_count")?;
-    let head_dim = match keys.count("attention.key_length")? {
-        Some(length) => length,
-        None if hidden_len.is_multiple_of(heads) => hidden_len / heads,
-        None => {
-            let expected =
-                format!("a divisor of embedding_length, {hidden_len}, without attention.key_length");
-            return Err(keys.error("attention.head_count", expected));
-        }
-    };
+    let head_dim = head_dim(keys, hidden_len, heads)?;
     if keys.count("attention.value_length")?.is_some_and(|length| length != head_dim) {
         return Err(keys.error("attention.value_length", format!("{head_dim}, the length of a key")));
     }
@@ -84,6 +76,19 @@ pub(super) fn translate(
     (family.gguf)(keys, &mut translation)?;
     translation.warnings.extend(stray_gguf_keys(keys, family.name));
     Ok(translation)
+}
+
+/// The width of a head: the key's, else a part of the hidden size.
+fn head_dim(keys: &Keys<'_>, hidden_len: usize, heads: usize) -> Result<usize, CheckpointError> {
+    match keys.count("attention.key_length")? {
+        Some(length) => Ok(length),
+        None if hidden_len.is_multiple_of(heads) => Ok(hidden_len / heads),
+        None => {
+            let expected =
+                format!("a divisor of embedding_length, {hidden_len}, without attention.key_length");
+            Err(keys.error("attention.head_count", expected))
+        }
+    }
 }
 
 fn rope_table(

@@ -31,16 +31,7 @@ pub(super) fn translate(
     if layer_count > LAYER_LIMIT {
         return Err(config.error("num_hidden_layers", format!("at most {LAYER_LIMIT}")));
     }
-    let head_dim = match config.count(&["head_dim"])?.or(family.head_dim) {
-        Some(head_dim) => head_dim,
-        None if hidden_len.is_multiple_of(heads) => hidden_len / heads,
-        None => {
-            let key = if config.has("n_head") { "n_head" } else { "num_attention_heads" };
-            return Err(
-                config.error(key, format!("a divisor of the hidden size, {hidden_len}, without head_dim"))
-            );
-        }
-    };
+    let head_dim = head_dim(family, config, hidden_len, heads)?;
     let dimensions = Dimensions {
         heads,
         kv_heads,
@@ -88,6 +79,23 @@ pub(super) fn translate(
     (family.huggingface)(config, &mut translation)?;
     translation.warnings.extend(stray_keys(config, family.name));
     Ok(translation)
+}
+
+/// The width of a head: the key's, else the family's, else a part of the hidden size.
+fn head_dim(
+    family: &Family,
+    config: &Config<'_>,
+    hidden_len: usize,
+    heads: usize,
+) -> Result<usize, CheckpointError> {
+    match config.count(&["head_dim"])?.or(family.head_dim) {
+        Some(head_dim) => Ok(head_dim),
+        None if hidden_len.is_multiple_of(heads) => Ok(hidden_len / heads),
+        None => {
+            let key = if config.has("n_head") { "n_head" } else { "num_attention_heads" };
+            Err(config.error(key, format!("a divisor of the hidden size, {hidden_len}, without head_dim")))
+        }
+    }
 }
 
 /// Refuses other models under a family's name.
