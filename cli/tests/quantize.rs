@@ -163,3 +163,29 @@ fn an_interrupt_leaves_nothing() {
     assert_eq!(status.code(), Some(130));
     assert_eq!(names(&folder), [""; 0]);
 }
+
+/// A GGUF file of Q8_0, F16, Q4_1, Q5_0 and Q5_1 matrices.
+#[test]
+fn a_quantized_source_is_carried_unless_more_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let source =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/gguf_llama_mixed/model.gguf");
+    let source = source.display().to_string();
+    let convert = |args: &[&str]| pith(&folder, &[&["convert", &source, "out.pith", "-q"], args].concat());
+    for args in [&["-e", "q4"][..], &["--quantizer", "hqq"], &["--head", "q6"]] {
+        let said = refusal(&folder, &convert(args), &[]);
+        assert!(said.contains("already quantized (") && said.contains("× Q5_1"), "{args:?}: {said}");
+        assert!(said.contains("--requantize"), "{args:?}: {said}");
+    }
+    let said = refusal(&folder, &convert(&["-e", "q8", "--requantize"]), &[]);
+    assert!(said.contains("bytes without knowledge"), "{said}");
+    let rounded = json(&convert(&["-e", "q4", "--requantize", "--json"]));
+    assert!(rounded["warnings"].to_string().contains("rounded again"), "{rounded}");
+    let carried = json(&convert(&["--json", "--force"]));
+    assert_eq!(carried["warnings"], Value::Array(Vec::new()));
+    let names: Vec<_> =
+        carried["encodings"].as_array().unwrap().iter().map(|row| row["encoding"].clone()).collect();
+    for name in ["q4-1", "q5-0", "q5-1", "q8", "f16"] {
+        assert!(names.contains(&name.into()), "{names:?}");
+    }
+}
