@@ -19,8 +19,9 @@ pub const MIN_PACKED: usize = crate::FEW_TOKENS;
 /// One group of columns of [`PACKED_TOKENS`] tokens, in a kernel's reading order.
 ///
 /// First, for every four columns, one word per token: bytes `code + 128`, first column lowest. Then
-/// the bits of one scale per token. Missing tokens are zeros of scale 0.
-pub type PackedGroup = [u32; PACKED_TOKENS * (ACTIVATION_GROUP / 4 + 1)];
+/// the bits of one scale per token, then the bits of one float: scale times the sum of the codes,
+/// which minima of weights are multiplied with. Missing tokens are zeros of scale 0.
+pub type PackedGroup = [u32; PACKED_TOKENS * (ACTIVATION_GROUP / 4 + 2)];
 
 /// Length of a token of `cols` values with the zeros behind it, so that kernels read whole tiles of
 /// any encoding.
@@ -259,7 +260,7 @@ impl Part<'_> {
                     *half = half_sum(codes);
                 }
             }
-            pack(codes, scales, token, self.packed);
+            pack(codes, scales, sums, token, self.packed);
         }
     }
 }
@@ -274,7 +275,7 @@ fn half_sum(codes: &[i8; ACTIVATION_GROUP]) -> i32 {
 const NO_TOKENS: PackedGroup = {
     let mut group = [0x8080_8080; _];
     let mut token = 0;
-    while token < PACKED_TOKENS {
+    while token < 2 * PACKED_TOKENS {
         group[PACKED_TOKENS * (ACTIVATION_GROUP / 4) + token] = 0;
         token += 1;
     }
@@ -305,21 +306,23 @@ pub fn pack_rows(kernels: &dyn Kernels, rows: &[f32], cols: usize, packed: &mut 
                 padded[row.len()..].fill(0.0);
                 &padded[..codes.len()]
             };
-            kernels.quantize(row, codes, scales, &mut sums[..groups]);
-            pack(codes, scales, token, packed);
+            let sums = &mut sums[..groups];
+            kernels.quantize(row, codes, scales, sums);
+            pack(codes, scales, sums, token, packed);
         }
     }
 }
 
-/// Writes the codes and scales of one token to its place in packed groups.
-fn pack(codes: &[i8], scales: &[f32], token: usize, packed: &mut [PackedGroup]) {
-    let groups = codes.as_chunks::<ACTIVATION_GROUP>().0.iter().zip(scales);
-    for ((codes, scale), packed) in groups.zip(packed) {
-        let (words, packed_scales) = packed.split_at_mut(PACKED_TOKENS * (ACTIVATION_GROUP / 4));
+/// Writes the codes, scales and sums of one token to its place in packed groups.
+fn pack(codes: &[i8], scales: &[f32], sums: &[i32], token: usize, packed: &mut [PackedGroup]) {
+    let groups = codes.as_chunks::<ACTIVATION_GROUP>().0.iter().zip(scales).zip(sums);
+    for (((codes, scale), sum), packed) in groups.zip(packed) {
+        let (words, floats) = packed.split_at_mut(PACKED_TOKENS * (ACTIVATION_GROUP / 4));
         for (words, codes) in words.chunks_exact_mut(PACKED_TOKENS).zip(codes.as_chunks::<4>().0) {
             words[token] = u32::from_le_bytes(codes.map(|code| code as u8)) ^ 0x8080_8080;
         }
-        packed_scales[token] = scale.to_bits();
+        floats[token] = scale.to_bits();
+        floats[PACKED_TOKENS + token] = (scale * *sum as f32).to_bits();
     }
 }
 

@@ -113,9 +113,10 @@ pub trait Coded: Tile {
     /// Whether pairs of products of levels and unsigned bytes fit 16 bits, each with one scale.
     const SUMS_IN_16_BITS: bool = Self::IS_PLAIN && Self::LEVEL_PAIRS != 0;
 
-    /// Whether levels fill 8 bits, so that rounding them again in a panel would cost as much as the
-    /// first rounding.
-    const FILLS_BYTES: bool = Self::IS_PLAIN && Self::ROOM_BITS == 0;
+    /// Whether panels may round weights again to 8 bits: where the own rounding is so coarse that a
+    /// second one adds nothing that a model shows. Weights of other formats, which are carried
+    /// exactly, are not rounded again.
+    const ROUNDS_AGAIN: bool;
 
     /// Place of the scales.
     const SCALES: Place = {
@@ -204,11 +205,13 @@ const fn is_even(levels: &[i8]) -> bool {
     levels[levels.len() - 1] as i32 - levels[0] as i32 + 1 == levels.len() as i32
 }
 
-/// The table: encoding, tile, order of its codes. [`with_tile!`] matches over it.
+/// The table: encoding, tile, order of its codes, whether panels may round it again. [`with_tile!`]
+/// matches over it.
 macro_rules! coded {
-    ($dollar:tt $($encoding:ident $tile:ident $order:expr,)*) => {
+    ($dollar:tt $($encoding:ident $tile:ident $order:expr, $again:ident;)*) => {
         $(impl Coded for $tile {
             const ORDER: Order = $order;
+            const ROUNDS_AGAIN: bool = coded!(@ $again);
         })*
 
         /// `with_tile!(encoding, E => value, else other)`: for an integer encoding `value`, where
@@ -226,30 +229,32 @@ macro_rules! coded {
         }
         pub(crate) use with_tile;
     };
+    (@ Again) => { true };
+    (@ Exact) => { false };
 }
 
 coded! {
     $
-    Q8 Q8Tile Order::Bytes,
-    Q6 Q6Tile Order::Planes(4, 2),
-    Q5 Q5Tile Order::Planes(4, 1),
-    Q4 Q4Tile Order::Halves,
-    Q4G64 Q4G64Tile Order::Planes(4, 0),
-    Q4NL Q4NLTile Order::Planes(4, 0),
-    Q3 Q3Tile Order::Planes(2, 1),
-    Q2 Q2Tile Order::Planes(2, 0),
-    Ternary TernaryTile Order::Planes(2, 0),
-    Q41 Q41Tile Order::Planes(4, 0),
-    Q50 Q50Tile Order::Planes(4, 1),
-    Q51 Q51Tile Order::Planes(4, 1),
-    Iq4Nl Iq4NlTile Order::Planes(4, 0),
-    Mxfp4 Mxfp4Tile Order::Planes(4, 0),
-    Q2K Q2KTile Order::Planes(2, 0),
-    Q3K Q3KTile Order::Planes(2, 1),
-    Q4K Q4KTile Order::Planes(4, 0),
-    Q5K Q5KTile Order::Planes(4, 1),
-    Q6K Q6KTile Order::Planes(4, 2),
-    Iq4Xs Iq4XsTile Order::Planes(4, 0),
-    Tq1 Tq1Tile Order::Digits,
-    Tq2 Tq2Tile Order::Planes(2, 0),
+    Q8 Q8Tile Order::Bytes, Exact;
+    Q6 Q6Tile Order::Planes(4, 2), Exact;
+    Q5 Q5Tile Order::Planes(4, 1), Exact;
+    Q4 Q4Tile Order::Halves, Exact;
+    Q4G64 Q4G64Tile Order::Planes(4, 0), Again;
+    Q4NL Q4NLTile Order::Planes(4, 0), Again;
+    Q3 Q3Tile Order::Planes(2, 1), Again;
+    Q2 Q2Tile Order::Planes(2, 0), Again;
+    Ternary TernaryTile Order::Planes(2, 0), Again;
+    Q41 Q41Tile Order::Planes(4, 0), Exact;
+    Q50 Q50Tile Order::Planes(4, 1), Exact;
+    Q51 Q51Tile Order::Planes(4, 1), Exact;
+    Iq4Nl Iq4NlTile Order::Planes(4, 0), Exact;
+    Mxfp4 Mxfp4Tile Order::Planes(4, 0), Exact;
+    Q2K Q2KTile Order::Planes(2, 0), Again;
+    Q3K Q3KTile Order::Planes(2, 1), Exact;
+    Q4K Q4KTile Order::Planes(4, 0), Exact;
+    Q5K Q5KTile Order::Planes(4, 1), Exact;
+    Q6K Q6KTile Order::Planes(4, 2), Exact;
+    Iq4Xs Iq4XsTile Order::Planes(4, 0), Exact;
+    Tq1 Tq1Tile Order::Digits, Exact;
+    Tq2 Tq2Tile Order::Planes(2, 0), Exact;
 }

@@ -60,8 +60,8 @@ pub trait Panel<const B: usize, E: Coded> {
     type Group: Copy;
     /// Zeros.
     const ZEROS: Self::Group;
-    /// Most columns of a panel: leaves room in the L1 cache for the passing activations. A multiple
-    /// of all tiles' columns up to [`MAX_COLS`].
+    /// Columns that a panel should have at most, so that the L1 cache has room for the passing
+    /// activations. Panels are whole tiles: those of wide ones may be a little wider.
     const COLS: usize = MAX_COLS;
 
     /// Expands the tiles of one block to its place in a panel and, where rows have a single scale,

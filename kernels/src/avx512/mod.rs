@@ -27,6 +27,7 @@ use crate::blocks::{mat_mul, mat_vec};
 use crate::coded::{Coded, with_tile};
 use crate::panels;
 use crate::{Attention, AttentionScratch, Kernels, KvRows, attention as shared, portable};
+use exact::Exact;
 use panel::BLOCKS;
 use pith_format::{ActivationFunction, Encoding, Matrix, Operation};
 
@@ -71,8 +72,10 @@ impl Kernels for Avx512 {
             Encoding::F16 => mat_mul(float::F16(*self), w, x, y),
             encoding => with_tile!(encoding, E => match x.packed.is_empty() {
                 true => few::mat_mul::<E>(*self, w, x, y),
-                false if E::FILLS_BYTES => panels::mat_mul::<BLOCKS, E, _>(&exact::Exact(*self), w, x, y),
-                false => panels::mat_mul::<BLOCKS, E, _>(self, w, x, y),
+                false if E::ROUNDS_AGAIN => panels::mat_mul::<BLOCKS, E, _>(self, w, x, y),
+                false if E::IS_SPLIT => panels::mat_mul::<BLOCKS, E, _>(&Exact::<2, 0>(*self), w, x, y),
+                false if E::MINIMA.is_some() => panels::mat_mul::<BLOCKS, E, _>(&Exact::<1, 1>(*self), w, x, y),
+                false => panels::mat_mul::<BLOCKS, E, _>(&Exact::<1, 0>(*self), w, x, y),
             }, else portable::mat_mul(w, x, y)),
         }
     }
@@ -86,7 +89,7 @@ impl Kernels for Avx512 {
     }
 
     fn rounds_again(&self, encoding: Encoding) -> bool {
-        with_tile!(encoding, E => !E::FILLS_BYTES, else false)
+        with_tile!(encoding, E => E::ROUNDS_AGAIN, else false)
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
