@@ -137,7 +137,11 @@ pub trait Coded: Tile {
             let scales = Self::SCALES;
             Some(Place {
                 multiplier,
-                halves: scales.halves + scales.multiplier.half_bytes(scales.groups),
+                halves: match multiplier {
+                    // In the words of the scales.
+                    Multiplier::Zero { .. } => scales.halves,
+                    _ => scales.halves + scales.multiplier.half_bytes(scales.groups),
+                },
                 integers: scales.integers + scales.multiplier.integer_bytes(scales.groups),
                 groups: scales.groups,
             })
@@ -152,10 +156,10 @@ impl Place {
         index * HALF_GROUP / (tile_cols / self.groups)
     }
 
-    /// The f16 of the group of columns `HALF_GROUP · index ..`, or of the tile.
+    /// The f16 or words of the group of columns `HALF_GROUP · index ..`, or of the tile.
     #[inline(always)]
     pub fn half_of<'a, E: Coded>(&self, tile: &'a [u8], index: usize) -> &'a [u8; 2 * TILE_ROWS] {
-        let index = if let Multiplier::Half = self.multiplier { self.group(E::COLS, index) } else { 0 };
+        let index = if let Multiplier::Factors(_) = self.multiplier { 0 } else { self.group(E::COLS, index) };
         &tile[self.halves..].as_chunks().0[index]
     }
 
@@ -257,4 +261,8 @@ coded! {
     Iq4Xs Iq4XsTile Order::Planes(4, 0), Exact;
     Tq1 Tq1Tile Order::Digits, Exact;
     Tq2 Tq2Tile Order::Planes(2, 0), Exact;
+    Q6A Q6ATile Order::Planes(4, 2), Exact;
+    Q5A Q5ATile Order::Planes(4, 1), Exact;
+    Q4A Q4ATile Order::Planes(4, 0), Exact;
+    Q3A Q3ATile Order::Planes(2, 1), Exact;
 }

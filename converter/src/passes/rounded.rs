@@ -1,6 +1,6 @@
 //! Rows rounded to the levels of an encoding, and the cost of rounding.
 
-use pith_format::encoding::rounding::{Affine, Parameters, Stored};
+use pith_format::encoding::rounding::{Affine, Parameters, Shared, Stored};
 use pith_format::encoding::{Codes, Grouped, Multiplier};
 use pith_format::{Encoding, TILE_ROWS};
 use rayon::prelude::*;
@@ -25,10 +25,7 @@ pub(super) struct Counts([usize; 4]);
 impl Counts {
     pub(super) fn of(encoding: Encoding, grouped: &Grouped) -> Self {
         let groups = encoding.tile_cols() / grouped.group_cols;
-        let of = |multiplier: &Multiplier| {
-            let factors = if multiplier.factors().is_empty() { 0 } else { groups };
-            (multiplier.values(groups), factors)
-        };
+        let of = |multiplier: &Multiplier| (multiplier.values(groups), multiplier.integers(groups));
         let (scales, factors) = of(&grouped.scale);
         let (minima, min_factors) = grouped.minimum.as_ref().map_or((0, 0), of);
         Self([scales, factors, minima, min_factors])
@@ -84,15 +81,17 @@ impl Rounded {
         let groups = self.encoding.tile_cols() / grouped.group_cols;
         let (tile, within) = (group / groups, group % groups);
         let tile = row * (self.stride / self.encoding.tile_cols()) + tile;
-        let product = |values: &[f32], factors: &[i8], multiplier: Multiplier| match multiplier {
-            Multiplier::Factors(_) => multiplier.product(values[tile], factors[tile * groups + within]),
-            Multiplier::Half | Multiplier::Exponent => values[tile * groups + within],
-        };
+        let at = tile * groups + within;
         let Parameters { scales, factors, minima, min_factors } = &self.parameters;
-        Affine {
-            scale: product(scales, factors, grouped.scale),
-            minimum: grouped.minimum.map_or(0.0, |minimum| product(minima, min_factors, minimum)),
-        }
+        let of = |values: &[f32], index: usize| values.get(index).copied().unwrap_or(0.0);
+        let shared = Shared { scale: of(scales, tile), minimum: of(minima, tile) };
+        let stored = Stored {
+            scale: of(scales, at),
+            factor: factors.get(at).copied().unwrap_or(0),
+            minimum: of(minima, at),
+            min_factor: min_factors.get(at).copied().unwrap_or(0),
+        };
+        stored.affine(&grouped, shared)
     }
 
     /// Writes the tiles; rows missing in the last block have scales of 0.

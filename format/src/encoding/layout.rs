@@ -54,12 +54,14 @@ impl Layout {
         [self.scale.half_bytes(groups), minima, self.scale.integer_bytes(groups)]
     }
 
+    /// Whether minima are in the words of the scales.
+    const fn shares_words(&self) -> bool {
+        matches!(self.minimum, Some(Multiplier::Zero { .. }))
+    }
+
     pub fn pack(&self, codes: &Codes<'_>, bytes: &mut [u8]) {
         let groups = self.groups();
-        let factors_of = |multiplier: &Multiplier| match multiplier {
-            Multiplier::Factors(_) => TILE_ROWS * groups,
-            Multiplier::Half | Multiplier::Exponent => 0,
-        };
+        let factors_of = |multiplier: &Multiplier| TILE_ROWS * multiplier.integers(groups);
         let minima = self
             .minimum
             .as_ref()
@@ -89,6 +91,7 @@ impl Layout {
         let (scale_integers, min_integers) = rest.split_at_mut(scale_integers);
         self.scale.write(codes.scales, codes.factors, scale_halves, scale_integers);
         if let Some(minimum) = &self.minimum {
+            let min_halves = if self.shares_words() { scale_halves } else { min_halves };
             minimum.write(codes.minima, codes.min_factors, min_halves, min_integers);
         }
     }
@@ -108,6 +111,7 @@ impl Layout {
         let [scale_halves, min_halves, scale_integers] = self.parts();
         let (scale_halves, rest) = rest.split_at(scale_halves);
         let (min_halves, rest) = rest.split_at(min_halves);
+        let min_halves = if self.shares_words() { scale_halves } else { min_halves };
         let (scale_integers, min_integers) = rest.split_at(scale_integers);
         let groups = self.groups();
         for group in 0..groups {

@@ -81,7 +81,8 @@ pub trait Blocks {
 /// already have them.
 ///
 /// `weight = scale · level + minimum`. With [factors](Multiplier::Factors) a group's scale is a
-/// value of its row in the tile times the group's factor; likewise the minimum.
+/// value of its row in the tile times the group's factor; likewise the minimum. A
+/// [zero point](Multiplier::Zero) gives the minimum by the scale.
 #[derive(Clone, Copy, Debug)]
 pub struct Grouped {
     /// Columns that share one scale.
@@ -108,7 +109,7 @@ pub struct Codes<'a> {
     pub factors: &'a [i8],
     /// 16 × `n`, or empty.
     pub minima: &'a [f32],
-    /// 16 × groups per row, or empty.
+    /// Factors or zero points: 16 × groups per row, or empty.
     pub min_factors: &'a [i8],
 }
 
@@ -300,6 +301,12 @@ encodings! {
         24 => Tq2, Tile Tq2Tile, "tq2", "ggml's TQ2_0: -1, 0 or 1 in 2 bits, one f16 scale for 256 columns";
     }
     tq1 { 23 => Tq1, Tile Tq1Tile, "tq1", "ggml's TQ1_0: -1, 0 or 1, five to a byte, one f16 scale for 256 columns"; }
+    affine {
+        25 => Q6A, Tile Q6ATile, "q6-a", "6-bit codes, a small float and a zero point for 32 columns";
+        26 => Q5A, Tile Q5ATile, "q5-a", "5-bit codes, a small float and a zero point for 32 columns";
+        27 => Q4A, Tile Q4ATile, "q4-a", "4-bit codes, a small float and a zero point for 32 columns";
+        28 => Q3A, Tile Q3ATile, "q3-a", "3-bit codes, a small float and a zero point for 32 columns";
+    }
     #[cfg(test)]
     columns { #[cfg(test)] 200 => Columns, Blocks ColumnBlocks, "columns", "for tests: f32, columns of zeros left out"; }
 }
@@ -484,15 +491,10 @@ mod tests {
             let levels: Vec<i8> = (0..TILE_ROWS * cols).map(level).collect();
             let (scales, factors) = multipliers(Some(grouped.scale), groups, 0.01);
             let (minima, min_factors) = multipliers(grouped.minimum, groups, 0.03);
-            let codes = Codes {
-                levels: &levels,
-                scales: &scales,
-                factors: &factors,
-                minima: &minima,
-                min_factors: &min_factors,
-            };
+            let parameters = rounding::Parameters { scales, factors, minima, min_factors };
             let mut bytes = vec![0; encoding.tile_bytes()];
-            (grouped.pack)(&codes, &mut bytes);
+            (grouped.pack)(&parameters.codes(&levels), &mut bytes);
+            let rounding::Parameters { scales, factors, minima, min_factors } = parameters;
             let mut decoded = vec![0.0; levels.len()];
             encoding.decode(&bytes, encoding.tile_cols(), 0, &mut decoded);
             let value_of = |values: &[f32], factors: &[i8], group: usize, row: usize| match factors {
@@ -502,7 +504,12 @@ mod tests {
             for (index, &value) in decoded.iter().enumerate() {
                 let (row, group) = (index / cols, index % cols / grouped.group_cols);
                 let scale = value_of(&scales, &factors, group, row);
-                let minimum = value_of(&minima, &min_factors, group, row);
+                let minimum = match grouped.minimum {
+                    Some(Multiplier::Zero { shift }) => {
+                        -scale * f32::from(min_factors[row * groups + group]) * 0.5f32.powi(shift as i32)
+                    }
+                    _ => value_of(&minima, &min_factors, group, row),
+                };
                 let expected = scale * f32::from(levels[index]) + minimum;
                 assert_eq!(value, expected, "{encoding} row {row} column {}", index % cols);
             }
@@ -513,8 +520,9 @@ mod tests {
     fn multipliers(multiplier: Option<Multiplier>, groups: usize, unit: f32) -> (Vec<f32>, Vec<i8>) {
         let Some(multiplier) = multiplier else { return (Vec::new(), Vec::new()) };
         let values = (0..TILE_ROWS * multiplier.values(groups)).map(|i| unit * (i as f32 - 9.0));
-        let table = multiplier.factors();
-        let factors = (0..TILE_ROWS * groups).filter(|_| !table.is_empty());
+        let zeros: Vec<i8> = (0..=127).collect();
+        let table = if let Multiplier::Zero { .. } = multiplier { &zeros } else { multiplier.factors() };
+        let factors = 0..TILE_ROWS * multiplier.integers(groups);
         let factors = factors.map(|i| table[(i * 7 + i / 5) % table.len()]);
         (values.map(|value| multiplier.storable(value)).collect(), factors.collect())
     }

@@ -8,9 +8,12 @@
 //!   6 bits   the lowest four as above, for all groups; behind them the others: byte
 //!            16 · (group / 4) + row, bits 2 · (group % 4) and up
 //!   8 bits   byte 16 · group + row
+//! Float9     a word of 16 bits × 16 for each group, its nine high bits: five of an exponent e, four
+//!            of a fraction f: 2^(e − 28) · (1 + f / 16)
+//! Zero       the seven low bits of the same words
 //! ```
-//! Halves come first: those of the scales, then those of the minima. Then the integers in the same
-//! order.
+//! Halves and words come first: those of the scales, then those of the minima. Then the integers in
+//! the same order.
 
 use super::{TILE_ROWS, read_scales, write_scales};
 use half::f16;
@@ -25,7 +28,18 @@ pub enum Multiplier {
     /// One f16 for each row of a tile, times an integer for each group. The table gives the integer
     /// of each code and has 16, 64 or 256 entries.
     Factors(&'static [i8]),
+    /// One float of nine bits for each group, without a sign.
+    Float9,
+    /// Of minima, beside [`Float9`](Self::Float9): the zero point of each group, a number of 7 bits
+    /// in units of `2^−shift` levels. The minimum is `−scale · zero · 2^−shift`.
+    Zero {
+        /// See above.
+        shift: u32,
+    },
 }
+
+/// Largest zero point.
+pub const LARGEST_ZERO: i8 = 127;
 
 /// `0, step, 2 · step, …`, or from `first` on.
 const fn steps<const COUNT: usize>(first: i16, step: i16) -> [i8; COUNT] {
@@ -55,7 +69,7 @@ impl Multiplier {
     pub const fn factors(&self) -> &'static [i8] {
         match self {
             Self::Factors(table) => table,
-            Self::Half | Self::Exponent => &[],
+            Self::Half | Self::Exponent | Self::Float9 | Self::Zero { .. } => &[],
         }
     }
 
@@ -73,8 +87,8 @@ impl Multiplier {
     /// Bytes of the halves of a tile of `groups` groups.
     pub const fn half_bytes(&self, groups: usize) -> usize {
         match self {
-            Self::Half => 2 * TILE_ROWS * groups,
-            Self::Exponent => 0,
+            Self::Half | Self::Float9 => 2 * TILE_ROWS * groups,
+            Self::Exponent | Self::Zero { .. } => 0,
             Self::Factors(_) => 2 * TILE_ROWS,
         }
     }
@@ -82,7 +96,7 @@ impl Multiplier {
     /// Bytes of the integers and exponents of a tile of `groups` groups.
     pub const fn integer_bytes(&self, groups: usize) -> usize {
         match self {
-            Self::Half => 0,
+            Self::Half | Self::Float9 | Self::Zero { .. } => 0,
             Self::Exponent => TILE_ROWS * groups,
             Self::Factors(_) => TILE_ROWS * groups * self.factor_bits() / 8,
         }
@@ -91,9 +105,23 @@ impl Multiplier {
     /// Values that a row of a tile of `groups` groups stores besides integers.
     pub const fn values(&self, groups: usize) -> usize {
         match self {
-            Self::Half | Self::Exponent => groups,
+            Self::Half | Self::Exponent | Self::Float9 => groups,
             Self::Factors(_) => 1,
+            Self::Zero { .. } => 0,
         }
+    }
+
+    /// Integers that a row of a tile of `groups` groups stores.
+    pub const fn integers(&self, groups: usize) -> usize {
+        match self {
+            Self::Half | Self::Exponent | Self::Float9 => 0,
+            Self::Factors(_) | Self::Zero { .. } => groups,
+        }
+    }
+
+    /// The minimum of a group by its scale and zero point. Exact in f32.
+    pub fn minimum(shift: u32, scale: f32, zero: i8) -> f32 {
+        -(scale * f32::from(zero)) / (1u32 << shift) as f32
     }
 
     /// A row's value times a group's factor. Where a table begins with 0, −1, …, it is the negated
@@ -110,17 +138,35 @@ impl Multiplier {
         match self {
             Self::Half | Self::Factors(_) => f16::from_f32(value.clamp(-65504.0, 65504.0)).to_f32(),
             Self::Exponent => power(exponent(value)),
+            Self::Float9 => small(nearest_small(value)),
+            Self::Zero { .. } => 0.0,
         }
     }
 
     /// Writes the values (16 × [`values`](Self::values), row-major) and integers (16 × groups).
     pub(super) fn write(&self, values: &[f32], factors: &[i8], halves: &mut [u8], integers: &mut [u8]) {
         let count = values.len() / TILE_ROWS;
-        if let Self::Exponent = self {
-            for (index, value) in values.iter().enumerate() {
-                integers[TILE_ROWS * (index % count) + index / count] = exponent(*value);
+        match self {
+            Self::Exponent => {
+                for (index, value) in values.iter().enumerate() {
+                    integers[TILE_ROWS * (index % count) + index / count] = exponent(*value);
+                }
+                return;
             }
-            return;
+            Self::Float9 => {
+                for (index, value) in values.iter().enumerate() {
+                    add_to_word(halves, index, count, nearest_small(*value) << ZERO_BITS);
+                }
+                return;
+            }
+            Self::Zero { .. } => {
+                for (index, &zero) in factors.iter().enumerate() {
+                    assert!(zero >= 0, "{zero} is no zero point");
+                    add_to_word(halves, index, factors.len() / TILE_ROWS, u16::from(zero.unsigned_abs()));
+                }
+                return;
+            }
+            Self::Half | Self::Factors(_) => {}
         }
         for (group, out) in halves.chunks_exact_mut(2 * TILE_ROWS).enumerate() {
             write_scales(values, group, count, out);
@@ -145,6 +191,11 @@ impl Multiplier {
         match self {
             Self::Half => read_scales(&halves[2 * TILE_ROWS * group..]),
             Self::Exponent => std::array::from_fn(|row| power(integers[TILE_ROWS * group + row])),
+            Self::Float9 => std::array::from_fn(|row| small(word(halves, row, group) >> ZERO_BITS)),
+            Self::Zero { shift } => std::array::from_fn(|row| {
+                let word = word(halves, row, group);
+                Self::minimum(*shift, small(word >> ZERO_BITS), (word & LARGEST_ZERO as u16) as i8)
+            }),
             Self::Factors(table) => {
                 let scales = read_scales(halves);
                 std::array::from_fn(|row| {
@@ -178,6 +229,31 @@ fn get(bits: usize, groups: usize, row: usize, group: usize, integers: &[u8]) ->
         _ => 0,
     };
     low | high << 4
+}
+
+/// Bits of a word below its float.
+const ZERO_BITS: u32 = 7;
+
+/// Adds bits to the word of value `index`, row-major with `count` a row, in words of zeros.
+fn add_to_word(words: &mut [u8], index: usize, count: usize, bits: u16) {
+    let word = &mut words[2 * (TILE_ROWS * (index % count) + index / count)..][..2];
+    word.iter_mut().zip(bits.to_le_bytes()).for_each(|(byte, bits)| *byte |= bits);
+}
+
+fn word(words: &[u8], row: usize, group: usize) -> u16 {
+    let at = 2 * (TILE_ROWS * group + row);
+    u16::from_le_bytes([words[at], words[at + 1]])
+}
+
+/// The float of nine bits: its exponent and fraction are those of f32, the exponent smaller by 99.
+fn small(bits: u16) -> f32 {
+    f32::from_bits((u32::from(bits) << 19) + (99 << 23))
+}
+
+/// The bits whose float is nearest to `value`; the smallest or largest outside their range.
+fn nearest_small(value: f32) -> u16 {
+    let rounded = (value.max(0.0).to_bits() + (1 << 18)) >> 19;
+    rounded.clamp(99 << 4, (99 << 4) + 511) as u16 - (99 << 4)
 }
 
 /// `2^(byte − 128)`; the two smallest are subnormal in f32.
@@ -216,6 +292,40 @@ mod tests {
                 for (row, found) in found.into_iter().enumerate() {
                     assert_eq!(found, values[row] * f32::from(of(row, group)), "{multiplier:?}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn small_floats_are_the_nearest() {
+        for bits in 0..512 {
+            let (exponent, fraction) = (f64::from(bits >> 4) - 28.0, f64::from(bits & 15) / 16.0);
+            assert_eq!(f64::from(small(bits)), exponent.exp2() * (1.0 + fraction));
+            assert_eq!(nearest_small(small(bits)), bits);
+            if bits > 0 {
+                let middle = (small(bits) + small(bits - 1)) / 2.0;
+                assert_eq!(nearest_small(middle * 1.0001), bits);
+                assert_eq!(nearest_small(middle * 0.9999), bits - 1);
+            }
+        }
+        assert_eq!((nearest_small(0.0), nearest_small(-1.0), nearest_small(1e30)), (0, 0, 511));
+    }
+
+    #[test]
+    fn zeros_share_the_words_of_scales() {
+        let (groups, zero) = (2, Multiplier::Zero { shift: 3 });
+        let scales: Vec<f32> = (0..TILE_ROWS * groups).map(|index| small(100 + index as u16)).collect();
+        let zeros: Vec<i8> = (0..TILE_ROWS * groups).map(|index| (index * 4) as i8).collect();
+        let mut words = vec![0; Multiplier::Float9.half_bytes(groups)];
+        Multiplier::Float9.write(&scales, &[], &mut words, &mut []);
+        zero.write(&[], &zeros, &mut words, &mut []);
+        for group in 0..groups {
+            let of = |row: usize| row * groups + group;
+            let (scale, minimum) =
+                (Multiplier::Float9.read(&words, &[], group, groups), zero.read(&words, &[], group, groups));
+            for row in 0..TILE_ROWS {
+                assert_eq!(scale[row], scales[of(row)]);
+                assert_eq!(minimum[row], -scales[of(row)] * f32::from(zeros[of(row)]) / 8.0);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Rounding to the nearest level: the choice of scales and minima, then of codes.
 
+use super::multiplier::LARGEST_ZERO;
 use super::{Codes, Grouped, Multiplier, TILE_ROWS};
 use half::f16;
 
@@ -30,7 +31,7 @@ pub struct Shared {
 }
 
 /// What is stored for one group, beside its row's [`Shared`]. Values are 0 where a factor counts,
-/// factors are 0 where there are none.
+/// factors are 0 where there are none. A zero point is the factor of a minimum.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stored {
     /// The group's own scale.
@@ -54,16 +55,17 @@ impl Stored {
 
     /// The scale and minimum that the group's weights are decoded with.
     pub fn affine(&self, grouped: &Grouped, shared: Shared) -> Affine {
-        let of = |multiplier: Multiplier, own: f32, shared: f32, factor: i8| match multiplier {
-            Multiplier::Factors(_) => multiplier.product(shared, factor),
-            Multiplier::Half | Multiplier::Exponent => own,
+        let scale = match grouped.scale {
+            Multiplier::Factors(_) => grouped.scale.product(shared.scale, self.factor),
+            _ => self.scale,
         };
-        Affine {
-            scale: of(grouped.scale, self.scale, shared.scale, self.factor),
-            minimum: grouped
-                .minimum
-                .map_or(0.0, |minimum| of(minimum, self.minimum, shared.minimum, self.min_factor)),
-        }
+        let minimum = match grouped.minimum {
+            None => 0.0,
+            Some(minimum @ Multiplier::Factors(_)) => minimum.product(shared.minimum, self.min_factor),
+            Some(Multiplier::Zero { shift }) => Multiplier::minimum(shift, scale, self.min_factor),
+            Some(_) => self.minimum,
+        };
+        Affine { scale, minimum }
     }
 }
 
@@ -93,6 +95,9 @@ impl Parameters {
         match grouped.minimum {
             Some(Multiplier::Factors(_)) => {
                 self.minima.push(shared.minimum);
+                self.min_factors.extend(groups.iter().map(|group| group.min_factor));
+            }
+            Some(Multiplier::Zero { .. }) => {
                 self.min_factors.extend(groups.iter().map(|group| group.min_factor));
             }
             Some(_) => self.minima.extend(groups.iter().map(|group| group.minimum)),
@@ -187,6 +192,7 @@ pub fn choose(
 ) -> Stored {
     let mut stored = Stored::default();
     match grouped.minimum {
+        Some(Multiplier::Zero { shift }) => return with_zero(grouped, weights, importance, fitted, shift),
         None => {}
         Some(Multiplier::Factors(factors)) => {
             stored.min_factor = nearest_factor(factors, fitted.minimum, shared.minimum);
@@ -203,7 +209,9 @@ pub fn choose(
         }
     };
     match grouped.scale {
-        Multiplier::Half => stored.scale = grouped.scale.storable(fitted.scale),
+        Multiplier::Half | Multiplier::Float9 | Multiplier::Zero { .. } => {
+            stored.scale = grouped.scale.storable(fitted.scale);
+        }
         Multiplier::Exponent => {
             let near = grouped.scale.storable(fitted.scale.abs());
             let candidates = [near, 2.0 * near, near / 2.0].map(|scale| grouped.scale.storable(scale));
@@ -219,6 +227,37 @@ pub fn choose(
         }
     }
     stored
+}
+
+/// [`choose`] of a scale with its zero point: the best of the scales next to the fitted one, each
+/// with the zero points next to the fitted minimum.
+fn with_zero(
+    grouped: &Grouped,
+    weights: &[f32],
+    importance: Option<&[f32]>,
+    fitted: Affine,
+    shift: u32,
+) -> Stored {
+    let nearest = Nearest::new(grouped);
+    // Weights far from zero need a scale whose zero points reach them.
+    let far = -fitted.minimum * (1u32 << shift) as f32 / f32::from(LARGEST_ZERO);
+    let near = grouped.scale.storable(fitted.scale.max(far));
+    let mut raised = vec![0.0; weights.len()];
+    let mut best = (f32::INFINITY, Stored::default());
+    let scales = [near, near * (31.0 / 32.0), near * (17.0 / 16.0)];
+    for scale in scales.map(|scale| grouped.scale.storable(scale)) {
+        let zero = (-fitted.minimum / scale * (1u32 << shift) as f32).round();
+        for zero in [zero, zero - 1.0, zero + 1.0] {
+            let zero = zero.clamp(0.0, f32::from(LARGEST_ZERO)) as i8;
+            let minimum = Multiplier::minimum(shift, scale, zero);
+            raised.iter_mut().zip(weights).for_each(|(raised, weight)| *raised = weight - minimum);
+            let error = nearest.error(&raised, importance, scale);
+            if error < best.0 {
+                best = (error, Stored { scale, min_factor: zero, ..Stored::default() });
+            }
+        }
+    }
+    best.1
 }
 
 /// Distance from the factor nearest to a fitted scale, within which others are tried.
@@ -267,7 +306,7 @@ pub fn fit(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> Af
     match grouped.minimum {
         None => Affine { scale: fit_scale(grouped, weights, importance), minimum: 0.0 },
         Some(minimum) => {
-            let below_zero = matches!(minimum, Multiplier::Factors(_));
+            let below_zero = matches!(minimum, Multiplier::Factors(_) | Multiplier::Zero { .. });
             fit_affine(grouped, weights, importance, below_zero)
         }
     }

@@ -8,6 +8,7 @@
 use super::Avx2;
 use super::memory::{
     broadcast_table, halves, load_bytes, load_floats, load_half_bytes, load_rows, load_signed_rows,
+    load_words,
 };
 use crate::coded::{Coded, Order, Place, nibble_factors};
 use pith_format::encoding::Multiplier;
@@ -78,11 +79,26 @@ fn multipliers<E: Coded>(place: &Place, tile: &[u8], index: usize, side: usize) 
             let is_least = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), exponents);
             _mm256_castsi256_ps(_mm256_blendv_epi8(bits, least, is_least))
         }
+        Multiplier::Float9 => small_floats(load_words(&halves(place.half_of::<E>(tile, index))[side])),
+        Multiplier::Zero { shift } => {
+            let words = load_words(&halves(place.half_of::<E>(tile, index))[side]);
+            let zeros = _mm256_cvtepi32_ps(_mm256_and_si256(words, _mm256_set1_epi32(0x7f)));
+            let unit = _mm256_set1_ps(-1.0 / (1 << shift) as f32);
+            _mm256_mul_ps(_mm256_mul_ps(small_floats(words), unit), zeros)
+        }
         Multiplier::Factors(table) => {
             let scales = load_half_bytes(&halves(place.half_of::<E>(tile, index))[side]);
             _mm256_mul_ps(scales, factors::<E>(place, table, tile, index, side))
         }
     }
+}
+
+/// The floats in the high bits of words.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn small_floats(words: __m256i) -> __m256 {
+    let bits = _mm256_and_si256(_mm256_slli_epi32::<12>(words), _mm256_set1_epi32(0x1ff << 19));
+    _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(99 << 23)))
 }
 
 /// The integers of a group as floats.

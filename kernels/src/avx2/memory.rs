@@ -155,6 +155,14 @@ pub fn load_rows(bytes: &[u8; 8]) -> __m256i {
     _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
 }
 
+/// 8 little-endian words, one per row, as 32-bit integers.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn load_words(words: &[u8; 16]) -> __m256i {
+    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+    _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(words.as_ptr().cast()) })
+}
+
 /// A table for `vpshufb`, in both lanes of 128 bits.
 #[inline]
 #[target_feature(enable = "avx2")]

@@ -6,7 +6,9 @@
 //! masked away, or are ignored by `vpshufb`, which reads the lowest four bits if the highest is 0.
 
 use super::Avx512;
-use super::memory::{broadcast_table, load_floats_of, load_halves, load_line, load_rows, load_signed_rows};
+use super::memory::{
+    broadcast_table, load_floats_of, load_halves, load_line, load_rows, load_signed_rows, load_words,
+};
 use crate::coded::{Coded, Order, Place};
 use pith_format::encoding::Multiplier;
 use std::arch::x86_64::*;
@@ -78,11 +80,26 @@ fn multipliers<E: Coded>(place: &Place, tile: &[u8], index: usize) -> __m512 {
             let is_least = _mm512_cmplt_epi32_mask(exponents, _mm512_set1_epi32(2));
             _mm512_castsi512_ps(_mm512_mask_mov_epi32(bits, is_least, least))
         }
+        Multiplier::Float9 => small_floats(load_words(place.half_of::<E>(tile, index))),
+        Multiplier::Zero { shift } => {
+            let words = load_words(place.half_of::<E>(tile, index));
+            let zeros = _mm512_cvtepi32_ps(_mm512_and_si512(words, _mm512_set1_epi32(0x7f)));
+            let unit = _mm512_set1_ps(-1.0 / (1 << shift) as f32);
+            _mm512_mul_ps(_mm512_mul_ps(small_floats(words), unit), zeros)
+        }
         Multiplier::Factors(table) => {
             let scales = load_halves(place.half_of::<E>(tile, index));
             _mm512_mul_ps(scales, factors::<E>(place, table, tile, index))
         }
     }
+}
+
+/// The floats in the high bits of words.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn small_floats(words: __m512i) -> __m512 {
+    let bits = _mm512_and_si512(_mm512_slli_epi32::<12>(words), _mm512_set1_epi32(0x1ff << 19));
+    _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(99 << 23)))
 }
 
 /// The integers of a group as floats.

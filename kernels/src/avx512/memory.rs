@@ -93,6 +93,14 @@ pub fn load_rows(bytes: &[u8; TILE_ROWS]) -> __m512i {
     _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
+/// 16 little-endian words, one per row, as 32-bit integers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn load_words(words: &[u8; 32]) -> __m512i {
+    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
+    _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(words.as_ptr().cast()) })
+}
+
 /// A table for `vpshufb`, in every lane of 128 bits.
 #[inline]
 #[target_feature(enable = "avx512f")]

@@ -63,9 +63,14 @@ fn tiles(encoding: Encoding, rows: usize, cols: usize, fill: Fill, rng: &mut Rng
                 (0..TILE_ROWS * multiplier.values(groups)).map(|_| value(multiplier)).collect()
             })
         });
-        let [factors, min_factors] = multipliers.map(|multiplier| {
-            let first = multiplier.and_then(|multiplier| multiplier.factors().first().copied());
-            first.map_or(Vec::new(), |first| vec![first; TILE_ROWS * groups])
+        let [factors, min_factors] = multipliers.map(|multiplier| -> Vec<i8> {
+            multiplier.map_or(Vec::new(), |multiplier| {
+                let integer = |value: &mut dyn FnMut(Multiplier) -> f32| match multiplier {
+                    Multiplier::Zero { .. } => value(multiplier) as i8,
+                    _ => multiplier.factors()[0],
+                };
+                (0..TILE_ROWS * multiplier.integers(groups)).map(|_| integer(value)).collect()
+            })
         });
         let levels = vec![grouped.levels[0]; len];
         let codes = Codes {
@@ -80,12 +85,14 @@ fn tiles(encoding: Encoding, rows: usize, cols: usize, fill: Fill, rng: &mut Rng
     };
     let zeros = pack(&mut |_| 0.0);
     let ones = pack(&mut |multiplier| match multiplier {
-        Multiplier::Exponent => f32::MAX,
+        Multiplier::Exponent | Multiplier::Float9 => f32::MAX,
+        Multiplier::Zero { .. } => 127.0,
         Multiplier::Half | Multiplier::Factors(_) => f16::from_bits(0xffff).to_f32(),
     });
     for tile in bytes.chunks_exact_mut(encoding.tile_bytes()) {
         let values = pack(&mut |multiplier| match multiplier {
-            Multiplier::Exponent => fill.scale(rng).to_f32().abs(),
+            Multiplier::Exponent | Multiplier::Float9 => fill.scale(rng).to_f32().abs(),
+            Multiplier::Zero { .. } => f32::from(rng.byte() & 127),
             Multiplier::Half | Multiplier::Factors(_) => fill.scale(rng).to_f32(),
         });
         for (index, (out, value)) in tile.iter_mut().zip(values).enumerate() {
