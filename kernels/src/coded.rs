@@ -111,7 +111,14 @@ pub trait Coded: Tile {
     const IS_PLAIN: bool = !Self::IS_SPLIT && Self::KNOWN.minimum.is_none();
 
     /// Whether pairs of products of levels and unsigned bytes fit 16 bits, each with one scale.
-    const SUMS_IN_16_BITS: bool = Self::IS_PLAIN && Self::LEVEL_PAIRS != 0;
+    const SUMS_IN_16_BITS: bool = !Self::IS_SPLIT && Self::LEVEL_PAIRS != 0;
+
+    /// Zero points are in units of `2^−shift` levels. In these units a level less its zero point
+    /// fits a signed byte, so that panels need no minima.
+    const ZERO_SHIFT: Option<u32> = match Self::KNOWN.minimum {
+        Some(Multiplier::Zero { shift }) => Some(shift),
+        _ => None,
+    };
 
     /// Whether panels may round weights again to 8 bits: where the own rounding is so coarse that a
     /// second one adds nothing that a model shows. Weights of other formats, which are carried

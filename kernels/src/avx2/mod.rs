@@ -26,6 +26,7 @@ use crate::coded::{Coded, with_tile};
 use crate::panels;
 use crate::{Attention, AttentionScratch, Kernels, attention as shared, portable};
 pub use memory::fetch;
+use panel::Levels;
 use pith_format::{ActivationFunction, Encoding, Matrix};
 
 /// Proof that the CPU has AVX2, FMA and F16C: made only by [`Avx2::detect`].
@@ -67,12 +68,11 @@ impl Kernels for Avx2 {
             Encoding::Q8 => mat_mul(q8::Q8(*self), w, x, y),
             Encoding::Q4 if x.packed.is_empty() => mat_mul(q4::Q4(*self), w, x, y),
             Encoding::Q4G64 if x.packed.is_empty() => mat_mul(q4::Q4G64(*self), w, x, y),
-            encoding => {
-                with_tile!(encoding, E => match !x.packed.is_empty() && E::SUMS_IN_16_BITS {
-                true => panels::mat_mul::<1, E, _>(self, w, x, y),
+            encoding => with_tile!(encoding, E => match !x.packed.is_empty() && E::SUMS_IN_16_BITS {
+                true if E::MINIMA.is_some() => panels::mat_mul::<1, E, _>(&Levels::<1>(*self), w, x, y),
+                true => panels::mat_mul::<1, E, _>(&Levels::<0>(*self), w, x, y),
                 false => mat_mul(planes::Planes::<E>::new(*self), w, x, y),
-            }, else portable::mat_mul(w, x, y))
-            }
+            }, else portable::mat_mul(w, x, y)),
         }
     }
 

@@ -11,7 +11,7 @@
 //! [blocks](super::q8).
 
 use super::Avx2;
-use super::lines::{Lines, scales};
+use super::lines::{Lines, minima as minima_of, scales};
 use super::memory::{
     halves, halves_mut, in_turn, load_bytes, load_floats, prefetch, store_bytes, store_floats,
 };
@@ -23,41 +23,51 @@ use std::arch::x86_64::*;
 /// Tokens of the micro-kernel.
 const TOKENS: usize = PACKED_TOKENS / 2;
 
+/// The kernel of these panels, for encodings with minima if `MINIMA` is 1.
+pub struct Levels<const MINIMA: usize>(pub Avx2);
+
 /// 32 columns of a panel.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub struct Group {
+pub struct Group<const MINIMA: usize> {
     /// Signed codes, four columns per line.
     lines: [Line; 8],
     /// `−128 · Σ codes` of every row in i32; where 8 pairs fit, of its even and its odd pairs of
     /// columns in i16.
     starts: Line,
     scales: [f32; TILE_ROWS],
+    /// Value of level 0.
+    minima: [[f32; TILE_ROWS]; MINIMA],
 }
 
-impl<E: Lines> Panel<1, E> for Avx2 {
-    type Group = Group;
-    const ZEROS: Group = Group { lines: [[0; 64]; 8], starts: [0; 64], scales: [0.0; TILE_ROWS] };
+impl<E: Lines, const MINIMA: usize> Panel<1, E> for Levels<MINIMA> {
+    type Group = Group<MINIMA>;
+    const ZEROS: Self::Group = Group {
+        lines: [[0; 64]; 8],
+        starts: [0; 64],
+        scales: [0.0; TILE_ROWS],
+        minima: [[0.0; TILE_ROWS]; MINIMA],
+    };
 
-    fn expand(&self, tiles: &[u8], _: usize, panel: &mut [Group], _: &mut [f32; TILE_ROWS]) {
+    fn expand(&self, tiles: &[u8], _: usize, panel: &mut [Self::Group], _: &mut [f32; TILE_ROWS]) {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
-        unsafe { expand::<E>(*self, tiles, panel) }
+        unsafe { expand::<E, MINIMA>(self.0, tiles, panel) }
     }
 
     fn prefetch(&self, bytes: &[u8]) {
         prefetch(bytes);
     }
 
-    fn add(&self, panel: &[Group], _: &Scales<1>, x: &[PackedGroup], fresh: bool, sums: &mut Sums<1>) {
+    fn add(&self, panel: &[Self::Group], _: &Scales<1>, x: &[PackedGroup], fresh: bool, sums: &mut Sums<1>) {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
-        unsafe { add::<E, 0>(panel, x, fresh, sums) }
+        unsafe { add::<E, 0, MINIMA>(panel, x, fresh, sums) }
         // SAFETY: as above.
-        unsafe { add::<E, TOKENS>(panel, x, fresh, sums) }
+        unsafe { add::<E, TOKENS, MINIMA>(panel, x, fresh, sums) }
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn expand<E: Lines>(kernel: Avx2, tiles: &[u8], panel: &mut [Group]) {
+fn expand<E: Lines, const MINIMA: usize>(kernel: Avx2, tiles: &[u8], panel: &mut [Group<MINIMA>]) {
     let (zero, ones) = (_mm256_setzero_si256(), _mm256_set1_epi8(1));
     let offset = _mm256_set1_epi8(E::OFFSET as i8);
     for (tile, groups) in tiles.chunks_exact(E::BYTES).zip(panel.chunks_mut(E::COLS / ACTIVATION_GROUP)) {
@@ -75,6 +85,10 @@ fn expand<E: Lines>(kernel: Avx2, tiles: &[u8], panel: &mut [Group]) {
                     _ => _mm256_madd_epi16(sum, _mm256_set1_epi16(-128)),
                 };
                 store_bytes(starts, &mut halves_mut(&mut group.starts)[side]);
+                for minima in &mut group.minima {
+                    let minimum = minima_of::<E>(tile, index, 0, side).expect("an encoding with minima");
+                    store_floats(minimum, &mut halves_mut(minima)[side]);
+                }
             }
         }
     }
@@ -82,21 +96,35 @@ fn expand<E: Lines>(kernel: Avx2, tiles: &[u8], panel: &mut [Group]) {
 
 /// Tokens from `FIRST` on.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add<E: Lines, const FIRST: usize>(panel: &[Group], x: &[PackedGroup], fresh: bool, sums: &mut Sums<1>) {
+fn add<E: Lines, const FIRST: usize, const MINIMA: usize>(
+    panel: &[Group<MINIMA>],
+    x: &[PackedGroup],
+    fresh: bool,
+    sums: &mut Sums<1>,
+) {
     assert_eq!(panel.len(), x.len());
     let mut floats = [[_mm256_setzero_ps(); 2]; TOKENS];
     for (group, x) in panel.iter().zip(x) {
-        let (words, x_scales) = x.as_chunks::<PACKED_TOKENS>().0.split_at(8);
+        let (words, x_floats) = x.as_chunks::<PACKED_TOKENS>().0.split_at(8);
         let whole = match E::LEVEL_PAIRS {
-            8 => sums_of_8::<FIRST>(group, words),
-            _ => sums_of_fewer::<E, FIRST>(group, words),
+            8 => sums_of_8::<FIRST>(&group.lines, &group.starts, words),
+            _ => sums_of_fewer::<E, FIRST>(&group.lines, &group.starts, words),
         };
         let scales = halves(&group.scales).each_ref().map(|scales| load_floats(scales));
         for (token, (floats, whole)) in floats.iter_mut().zip(whole).enumerate() {
-            let x_scale = _mm256_set1_ps(f32::from_bits(x_scales[0][FIRST + token]));
+            let x_scale = _mm256_set1_ps(f32::from_bits(x_floats[0][FIRST + token]));
             for ((floats, whole), scale) in floats.iter_mut().zip(whole).zip(scales) {
                 let whole = _mm256_cvtepi32_ps(whole);
                 *floats = _mm256_fmadd_ps(whole, _mm256_mul_ps(scale, x_scale), *floats);
+            }
+        }
+        for minima in &group.minima {
+            let minima = halves(minima).each_ref().map(|minima| load_floats(minima));
+            for (token, floats) in floats.iter_mut().enumerate() {
+                let x_sum = _mm256_set1_ps(f32::from_bits(x_floats[1][FIRST + token]));
+                for (floats, minima) in floats.iter_mut().zip(minima) {
+                    *floats = _mm256_fmadd_ps(minima, x_sum, *floats);
+                }
             }
         }
     }
@@ -111,9 +139,13 @@ fn add<E: Lines, const FIRST: usize>(panel: &[Group], x: &[PackedGroup], fresh: 
 /// Sums of a group for three tokens where all 8 pairs fit i16.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn sums_of_8<const FIRST: usize>(group: &Group, words: &[[u32; PACKED_TOKENS]]) -> [[__m256i; 2]; TOKENS] {
-    let mut pairs = [halves(&group.starts).each_ref().map(|starts| load_bytes(starts)); TOKENS];
-    for (line, words) in group.lines.iter().zip(words) {
+fn sums_of_8<const FIRST: usize>(
+    lines: &[Line; 8],
+    starts: &Line,
+    words: &[[u32; PACKED_TOKENS]],
+) -> [[__m256i; 2]; TOKENS] {
+    let mut pairs = [halves(starts).each_ref().map(|starts| load_bytes(starts)); TOKENS];
+    for (line, words) in lines.iter().zip(words) {
         let line = halves(line).each_ref().map(|half| load_bytes(half));
         for (token, pairs) in pairs.iter_mut().enumerate() {
             let x = _mm256_set1_epi32(words[FIRST + token].cast_signed());
@@ -130,12 +162,13 @@ fn sums_of_8<const FIRST: usize>(group: &Group, words: &[[u32; PACKED_TOKENS]]) 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn sums_of_fewer<E: Lines, const FIRST: usize>(
-    group: &Group,
+    lines: &[Line; 8],
+    starts: &Line,
     words: &[[u32; PACKED_TOKENS]],
 ) -> [[__m256i; 2]; TOKENS] {
     let ones = _mm256_set1_epi16(1);
-    let mut whole = [halves(&group.starts).each_ref().map(|starts| load_bytes(starts)); TOKENS];
-    for (lines, words) in group.lines.chunks_exact(E::LEVEL_PAIRS).zip(words.chunks_exact(E::LEVEL_PAIRS)) {
+    let mut whole = [halves(starts).each_ref().map(|starts| load_bytes(starts)); TOKENS];
+    for (lines, words) in lines.chunks_exact(E::LEVEL_PAIRS).zip(words.chunks_exact(E::LEVEL_PAIRS)) {
         for (token, whole) in whole.iter_mut().enumerate() {
             for (side, whole) in whole.iter_mut().enumerate() {
                 let mut pairs = _mm256_setzero_si256();

@@ -4,7 +4,7 @@
 //! in [`panel`](super::panel).
 
 use super::Avx512;
-use super::lines::{Lines, minima as minima_of, scales as scales_of};
+use super::lines::{Lines, minima as minima_of, scales as scales_of, zeros as zeros_of};
 use super::memory::{load_floats_of, load_integers, load_line, store_floats, store_integers, store_line};
 use super::panel::BLOCKS;
 use crate::activations::{ACTIVATION_GROUP, PACKED_TOKENS, PackedGroup};
@@ -14,7 +14,7 @@ use pith_format::TILE_ROWS;
 use std::arch::x86_64::*;
 
 /// The kernel of these panels, for encodings whose groups of 32 columns have `PARTS` scales, and a
-/// minimum if `MINIMA` is 1.
+/// minimum if `MINIMA` is 1. Zero points become part of the levels.
 pub struct Exact<const PARTS: usize, const MINIMA: usize>(pub Avx512);
 
 /// 32 columns of a panel.
@@ -70,21 +70,30 @@ fn expand<E: Lines, const PARTS: usize, const MINIMA: usize>(
     block: usize,
     panel: &mut [Group<PARTS, MINIMA>],
 ) {
-    let offset = _mm512_set1_epi8(E::OFFSET as i8);
+    let shift = E::ZERO_SHIFT.unwrap_or(0);
+    let unit = _mm512_set1_ps(1.0 / (1 << shift) as f32);
+    let shift = _mm_cvtsi32_si128(shift as i32);
     let groups_a_tile = E::COLS / ACTIVATION_GROUP;
     for (tile, groups) in tiles.chunks_exact(E::BYTES).zip(panel.chunks_mut(groups_a_tile)) {
         for (index, group) in groups.iter_mut().enumerate() {
             let mut sums = [_mm512_setzero_si512(); PARTS];
+            let offset = match E::ZERO_SHIFT {
+                Some(_) => zeros_of::<E>(tile, index),
+                None => _mm512_set1_epi8(E::OFFSET as i8),
+            };
             for (four, lines) in group.lines.iter_mut().enumerate() {
                 let sums = &mut sums[four * PARTS / 8];
-                let line = _mm512_sub_epi8(E::line(kernel, tile, index, four), offset);
+                // Codes with zero points are so small that no bit leaves its byte.
+                let line = _mm512_sll_epi16(E::line(kernel, tile, index, four), shift);
+                let line = _mm512_sub_epi8(line, offset);
                 *sums = _mm512_dpbusd_epi32(*sums, _mm512_set1_epi8(1), line);
                 store_line(line, &mut lines[block]);
             }
             for part in 0..PARTS {
                 let start = _mm512_sub_epi32(_mm512_setzero_si512(), sums[part]);
                 store_integers(_mm512_slli_epi32::<7>(start), &mut group.starts[part][block]);
-                store_floats(scales_of::<E>(tile, index, part), &mut group.scales[part][block]);
+                let scales = _mm512_mul_ps(scales_of::<E>(tile, index, part), unit);
+                store_floats(scales, &mut group.scales[part][block]);
             }
             for minima in &mut group.minima {
                 let minimum = minima_of::<E>(tile, index, 0).expect("an encoding with minima");

@@ -94,6 +94,16 @@ fn multipliers<E: Coded>(place: &Place, tile: &[u8], index: usize) -> __m512 {
     }
 }
 
+/// The zero points of a group of 32 columns, each in its row's four bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub fn zeros<E: Coded>(tile: &[u8], group: usize) -> __m512i {
+    let words = load_words(E::SCALES.half_of::<E>(tile, 2 * group));
+    let zeros = _mm512_and_si512(words, _mm512_set1_epi32(0x7f));
+    let twice = _mm512_or_si512(zeros, _mm512_slli_epi32::<8>(zeros));
+    _mm512_or_si512(twice, _mm512_slli_epi32::<16>(twice))
+}
+
 /// The floats in the high bits of words.
 #[inline]
 #[target_feature(enable = "avx512f")]
