@@ -75,7 +75,7 @@ impl SessionOptions {
     }
 
     /// Options of the engine of a single session.
-    pub(crate) fn engine(&self) -> EngineOptions {
+    pub fn engine(&self) -> EngineOptions {
         EngineOptions {
             threads: self.threads,
             pin_threads: self.pin_threads,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pith_format::{Progress, Unit};
-use pith_runtime::{Model, Sampler, SamplerOptions, Session, SessionOptions};
+use pith_runtime::{Engine, EngineOptions, Model, Sampler, SamplerOptions, Session, SessionOptions};
 use serde_json::Value;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
@@ -26,8 +26,12 @@ const TEXT_LIMIT: u64 = 1 << 30;
 /// First estimate of the bytes of text per token.
 const BYTES_PER_TOKEN: usize = 8;
 
-/// Seed of generated text.
+/// Seed of the first generated sequence.
 const SEED: u64 = 0;
+
+/// Sequences that are generated together: their products need little more time than one's, because
+/// the weights are read once.
+pub const TOGETHER: usize = 8;
 
 /// Sequences of tokens, and their source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +44,70 @@ pub struct CalibrationText {
     pub checksum: Option<String>,
     /// Number of tokens in a window.
     pub window: usize,
+}
+
+/// A sequence that is being generated.
+struct Writer {
+    session: Session,
+    sampler: Sampler,
+    tokens: Vec<u32>,
+}
+
+impl Writer {
+    fn new(
+        engine: &Arc<Engine>,
+        model: &Arc<Model>,
+        options: &SessionOptions,
+    ) -> Result<Self, StatisticsError> {
+        // The engine has its options already.
+        let EngineOptions { threads, pin_threads, cpus, kernels } = EngineOptions::default();
+        let options = SessionOptions { threads, pin_threads, cpus, kernels, ..options.clone() };
+        let session = Session::with_engine(engine, Arc::clone(model), options)?;
+        Ok(Self { session, sampler: sampler(0)?, tokens: Vec::new() })
+    }
+
+    /// Begins sequence `number`.
+    fn begin(&mut self, number: u64) -> Result<(), StatisticsError> {
+        self.session.reset();
+        self.sampler = sampler(number)?;
+        let config = self.session.model().config();
+        let first = match config.bos {
+            Some(token) => token,
+            None => self.sampler.sample(&vec![0.0; config.vocab_len])?,
+        };
+        self.tokens = vec![first];
+        Ok(())
+    }
+
+    /// Whether there is no sequence, or a complete one.
+    fn is_done(&self, window: usize) -> bool {
+        let ends = |token: &u32| self.session.model().config().eos.contains(token);
+        let last = self.tokens.last();
+        self.tokens.len() == window || last.is_none_or(|last| self.tokens.len() > 1 && ends(last))
+    }
+
+    fn next(&mut self) -> (&mut Session, u32) {
+        let last = *self.tokens.last().expect("a sequence has begun");
+        (&mut self.session, last)
+    }
+
+    fn draw(&mut self) -> Result<(), StatisticsError> {
+        self.tokens.push(self.sampler.sample(self.session.logits())?);
+        Ok(())
+    }
+}
+
+/// Draws with the model's own probabilities.
+fn sampler(number: u64) -> Result<Sampler, StatisticsError> {
+    Ok(Sampler::new(SamplerOptions {
+        temperature: 1.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repeat_penalty: 1.0,
+        seed: SEED + number,
+        ..SamplerOptions::default()
+    })?)
 }
 
 /// Amount of text.
@@ -85,7 +153,8 @@ impl CalibrationText {
 
     /// Sequences that the model generates from its first token, or from a token drawn from the
     /// vocabulary where it has none. Each next token is drawn with the model's own probabilities,
-    /// until the window is full or a reply ends. The sequences are reproducible.
+    /// until the window is full or a reply ends. The sequences are reproducible: each has its own
+    /// seed. [`TOGETHER`] of them share each pass over the weights.
     ///
     /// Source: Liu et al., LLM-QAT: Data-Free Quantization Aware Training (2023).
     pub fn generate(
@@ -95,45 +164,38 @@ impl CalibrationText {
         progress: &dyn Progress,
     ) -> Result<Self, StatisticsError> {
         let (window, limit) = options.resolve(model)?;
-        let config = model.config();
-        let sampling = SamplerOptions {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            seed: SEED,
-            ..SamplerOptions::default()
+        let limit = limit.unwrap_or(DEFAULT_GENERATED);
+        let options = SessionOptions {
+            context_len: Some(window),
+            batch: Some(TOGETHER),
+            two_stage_logits: false,
+            ..session
         };
-        let mut sampler = Sampler::new(sampling)?;
-        let options = SessionOptions { context_len: Some(window), two_stage_logits: false, ..session };
-        let mut session = Session::new(Arc::clone(model), options)?;
-        let mut left = limit.unwrap_or(DEFAULT_GENERATED);
-        progress.begin("writing", left as u64, Unit::Tokens);
-        let alike = vec![0.0; config.vocab_len];
-        let mut sequences = Vec::new();
+        let engine = Engine::new(options.engine())?;
+        let writers =
+            (0..TOGETHER.min(limit.div_ceil(window))).map(|_| Writer::new(&engine, model, &options));
+        let mut writers = writers.collect::<Result<Vec<Writer>, _>>()?;
+        progress.begin("writing", limit as u64, Unit::Tokens);
+        let (mut finished, mut begun, mut left) = (Vec::new(), 0, limit);
         while left > 0 {
-            let first = match config.bos {
-                Some(token) => token,
-                None => sampler.sample(&alike)?,
-            };
-            let mut sequence = vec![first];
-            session.reset();
-            while sequence.len() < window.min(left) {
-                if progress.is_interrupted() {
-                    return Err(StatisticsError::Interrupted);
-                }
-                let logits = session.step(sequence[sequence.len() - 1])?;
-                let token = sampler.sample(logits)?;
-                sequence.push(token);
-                progress.advance(1);
-                if config.eos.contains(&token) {
-                    break;
-                }
+            if progress.is_interrupted() {
+                return Err(StatisticsError::Interrupted);
             }
-            left -= sequence.len();
-            sequences.push(sequence);
+            for writer in writers.iter_mut().filter(|writer| writer.is_done(window)) {
+                finished.push(std::mem::take(&mut writer.tokens));
+                writer.begin(begun)?;
+                begun += 1;
+                left = left.saturating_sub(1);
+            }
+            let count = left.min(writers.len());
+            let mut batch: Vec<_> = writers[..count].iter_mut().map(Writer::next).collect();
+            engine.step(&mut batch)?;
+            writers[..count].iter_mut().try_for_each(Writer::draw)?;
+            left -= count;
+            progress.advance(count as u64);
         }
+        finished.extend(writers.into_iter().map(|writer| writer.tokens));
+        let sequences: Vec<Vec<u32>> = finished.into_iter().filter(|tokens| !tokens.is_empty()).collect();
         let found = sequences.iter().map(Vec::len).sum();
         Self { sequences, file: None, checksum: None, window }.check("what the model wrote", found)
     }

@@ -22,6 +22,7 @@ pub const TILE_ROWS: usize = 16;
 pub const MAX_TILE_COLS: usize = 256;
 
 mod layout;
+mod levels;
 mod multiplier;
 mod planes;
 pub mod rounding;

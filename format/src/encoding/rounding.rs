@@ -1,5 +1,6 @@
 //! Rounding to the nearest level: the choice of scales and minima, then of codes.
 
+pub use super::levels::{Nearest, ROUNDED_COLS, round_small};
 use super::multiplier::LARGEST_ZERO;
 use super::{Codes, Grouped, Multiplier, TILE_ROWS};
 use half::f16;
@@ -359,7 +360,10 @@ fn fit_scale(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> 
 }
 
 /// Steps to either side of the range of the weights.
-const RANGE_STEPS: i32 = 8;
+const RANGE_STEPS: i32 = 4;
+
+/// Share of the range that a step changes.
+const RANGE_STEP: f32 = 0.06;
 
 /// Candidates are ranges around that of the weights, each refined by least squares on its levels,
 /// which begin at 0. `below_zero`: the minimum must not be above 0.
@@ -374,46 +378,24 @@ fn fit_affine(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>, be
     if high <= low {
         return best.1;
     }
-    let mut raised = weights.to_vec();
     for step in -RANGE_STEPS..=RANGE_STEPS {
-        let scale = (high - low) / (steps * (1.0 + step as f32 * 0.03));
+        let scale = (high - low) / (steps * (1.0 + step as f32 * RANGE_STEP));
         let mut candidate = Affine { scale, minimum: (high + low - scale * steps) / 2.0 };
         for _ in 0..3 {
             if below_zero {
                 candidate.minimum = candidate.minimum.min(0.0);
             }
-            raised.iter_mut().zip(weights).for_each(|(raised, w)| *raised = w - candidate.minimum);
-            let error = nearest.error(&raised, importance, candidate.scale);
-            if error < best.0 {
-                best = (error, candidate);
+            let line = nearest.line(weights, importance, candidate);
+            if line.error < best.0 {
+                best = (line.error, candidate);
             }
-            match line(&nearest, weights, importance, candidate) {
+            match line.fitted() {
                 Some(next) if next != candidate => candidate = next,
                 _ => break,
             }
         }
     }
     best.1
-}
-
-/// Scale and minimum by least squares for the levels chosen by `affine`; `None` where all levels
-/// are equal.
-fn line(nearest: &Nearest, weights: &[f32], importance: Option<&[f32]>, affine: Affine) -> Option<Affine> {
-    let mut levels = vec![0; weights.len()];
-    nearest.round(weights, affine, &mut levels);
-    let (mut total, mut level_sum, mut level_square, mut weight_sum, mut product) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for (index, (&weight, &level)) in weights.iter().zip(&levels).enumerate() {
-        let (share, level) = (importance.map_or(1.0, |importance| importance[index]), f32::from(level));
-        total += share;
-        level_sum += share * level;
-        level_square += share * level * level;
-        weight_sum += share * weight;
-        product += share * level * weight;
-    }
-    let determinant = total * level_square - level_sum * level_sum;
-    let scale = (total * product - level_sum * weight_sum) / determinant;
-    let minimum = (level_square * weight_sum - level_sum * product) / determinant;
-    (determinant > 0.0 && scale > 0.0 && minimum.is_finite()).then_some(Affine { scale, minimum })
 }
 
 /// The least-squares scale for the levels chosen by `scale`.
@@ -430,178 +412,10 @@ fn least_squares(nearest: &Nearest, weights: &[f32], importance: Option<&[f32]>,
     f16::from_f32(scale).to_f32()
 }
 
-/// Search for the nearest level.
-#[derive(Clone, Copy, Debug)]
-pub struct Nearest(Kind);
-
-/// Short level tables have their own kind, since each step costs as much as everything else.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Integers(Integers),
-    Four(Steps<3>),
-    Eight(Steps<7>),
-    Sixteen(Steps<15>),
-}
-
-impl Nearest {
-    /// The search for an encoding's levels.
-    pub fn new(grouped: &Grouped) -> Self {
-        let (low, high) = grouped.range();
-        Self(match grouped.levels.len() {
-            _ if grouped.is_even() => Kind::Integers(Integers { low, high }),
-            0..=4 => Kind::Four(Steps::new(grouped.levels)),
-            5..=8 => Kind::Eight(Steps::new(grouped.levels)),
-            _ => Kind::Sixteen(Steps::new(grouped.levels)),
-        })
-    }
-
-    /// The level nearest to `x`, a weight divided by its scale.
-    pub fn level(&self, x: f32) -> f32 {
-        match &self.0 {
-            Kind::Integers(integers) => integers.nearest(x),
-            Kind::Four(steps) => steps.nearest(x),
-            Kind::Eight(steps) => steps.nearest(x),
-            Kind::Sixteen(steps) => steps.nearest(x),
-        }
-    }
-
-    fn round(&self, weights: &[f32], affine: Affine, levels: &mut [i8]) {
-        let inverse = affine.inverse();
-        for (level, &weight) in levels.iter_mut().zip(weights) {
-            *level = self.level((weight - affine.minimum) * inverse) as i8;
-        }
-    }
-
-    /// `Σ importance · (weight − scale · level)²` with the nearest levels.
-    fn error(&self, weights: &[f32], importance: Option<&[f32]>, scale: f32) -> f32 {
-        match self.0 {
-            Kind::Integers(levels) => Errors { weights, importance, scale, levels }.sum(),
-            Kind::Four(levels) => Errors { weights, importance, scale, levels }.sum(),
-            Kind::Eight(levels) => Errors { weights, importance, scale, levels }.sum(),
-            Kind::Sixteen(levels) => Errors { weights, importance, scale, levels }.sum(),
-        }
-    }
-}
-
-/// Levels of one kind.
-trait Levels: Copy {
-    /// The level nearest to `x`.
-    fn nearest(&self, x: f32) -> f32;
-}
-
-/// All integers in a range.
-#[derive(Clone, Copy, Debug)]
-struct Integers {
-    low: f32,
-    high: f32,
-}
-
-impl Levels for Integers {
-    #[inline(always)]
-    fn nearest(&self, x: f32) -> f32 {
-        round_small(x.clamp(self.low, self.high))
-    }
-}
-
-/// Up to `COUNT + 1` levels, as steps at the middles between them.
-#[derive(Clone, Copy, Debug)]
-struct Steps<const COUNT: usize> {
-    lowest: f32,
-    /// Unused middles are never reached.
-    middles: [f32; COUNT],
-    heights: [f32; COUNT],
-}
-
-impl<const COUNT: usize> Steps<COUNT> {
-    fn new(levels: &[i8]) -> Self {
-        assert!(levels.len() <= COUNT + 1);
-        let (mut middles, mut heights) = ([f32::INFINITY; COUNT], [0.0; COUNT]);
-        for (index, pair) in levels.windows(2).enumerate() {
-            let (low, high) = (f32::from(pair[0]), f32::from(pair[1]));
-            middles[index] = (low + high) / 2.0;
-            heights[index] = high - low;
-        }
-        Self { lowest: f32::from(levels[0]), middles, heights }
-    }
-}
-
-impl<const COUNT: usize> Levels for Steps<COUNT> {
-    #[inline(always)]
-    fn nearest(&self, x: f32) -> f32 {
-        let mut level = self.lowest;
-        for index in 0..COUNT {
-            level += if x > self.middles[index] { self.heights[index] } else { 0.0 };
-        }
-        level
-    }
-}
-
-/// A sum of errors. Rounding spends nearly all its time here, so the sum is compiled for each
-/// instruction set and the best is chosen at run time; all give the same result.
-struct Errors<'a, L> {
-    weights: &'a [f32],
-    importance: Option<&'a [f32]>,
-    scale: f32,
-    levels: L,
-}
-
-impl<L: Levels> Errors<'_, L> {
-    fn sum(self) -> f32 {
-        pulp::Arch::new().dispatch(self)
-    }
-
-    #[inline(always)]
-    fn of(&self, weights: &[f32; SUMS], importance: &[f32; SUMS], sums: &mut [f32; SUMS]) {
-        let inverse = 1.0 / self.scale;
-        for index in 0..SUMS {
-            let difference = weights[index] - self.scale * self.levels.nearest(weights[index] * inverse);
-            sums[index] += importance[index] * (difference * difference);
-        }
-    }
-}
-
-/// Number of parallel sums, for vectorisation; divides the columns of every group.
-const SUMS: usize = ROUNDED_COLS;
-
-/// Weights are rounded in groups of a multiple of this many.
-pub const ROUNDED_COLS: usize = 16;
-
-impl<L: Levels> pulp::WithSimd for Errors<'_, L> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> f32 {
-        let mut sums = [0.0f32; SUMS];
-        let weights = self.weights.as_chunks().0;
-        match self.importance {
-            None => weights.iter().for_each(|weights| self.of(weights, &[1.0; SUMS], &mut sums)),
-            Some(importance) => {
-                let pairs = weights.iter().zip(importance.as_chunks().0);
-                pairs.for_each(|(weights, importance)| self.of(weights, importance, &mut sums));
-            }
-        }
-        sums.iter().sum()
-    }
-}
-
-/// `x.round_ties_even()` for |x| up to 2²², in two additions: beyond 2²³ a float has no fraction.
-/// Without SSE4.1 the standard function is a call per value.
-pub fn round_small(x: f32) -> f32 {
-    const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³
-    (x + SHIFT) - SHIFT
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Encoding;
-
-    #[test]
-    fn small_values_round_half_to_even() {
-        for x in [0.0f32, 0.5, 1.5, 2.5, -0.5, -1.5, -7.5, 126.5, 0.49999997, -127.0, 3.2] {
-            assert_eq!(round_small(x), x.round_ties_even(), "{x}");
-        }
-    }
 
     #[test]
     fn the_nearest_of_all_levels_is_found() {
