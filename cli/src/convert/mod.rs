@@ -6,7 +6,9 @@ use crate::output::{self, Table, TableFormat};
 use crate::progress::Bar;
 use anyhow::Context;
 use clap::{Args, ValueHint};
-use pith_converter::{ConvertOptions, QuantizedSource, Recipe, Report, convert as run_conversion};
+use pith_converter::{
+    ConvertOptions, QuantizedSource, Quantizer, Recipe, Report, convert as run_conversion, inspect_source,
+};
 use pith_format::Encoding;
 use serde_json::json;
 use std::path::PathBuf;
@@ -21,20 +23,24 @@ pub struct ConvertArgs {
     /// File to write
     #[arg(value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
-    /// Encoding of the weight matrices: f32, f16, q8, q6, q5, q4, q4-g64, q4-nl, q3, q2, ternary,
-    /// one of ggml's such as q4-k, or keep (that of the source, where Pith has it) [default: q4, and
-    /// for a quantized source its own]
+    /// Encoding of the weight matrices: f32, f16, q8, q6-a, q5-a, q4-a, q3-a, q4-nl, q3, q2, ternary,
+    /// one of ggml's such as q4-k, or keep (that of the source, where Pith has it) [default: recipe
+    /// balanced, and for a quantized source its own]
     #[arg(short, long)]
     pub encoding: Option<String>,
     /// Round the codes of a quantized source again where that takes fewer bits
     #[arg(long)]
     pub requantize: bool,
-    /// Recipe: balanced, small, tiny, or a TOML file
+    /// Recipe: best, high, balanced, small, tiny, or a TOML file
     #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["encoding", "embedding", "head"])]
     pub recipe: Option<String>,
+    /// Round to the nearest levels, without running the model first: quick, and worse
+    #[arg(long, conflicts_with_all = ["quantizer", "refine"])]
+    pub fast: bool,
     #[command(flatten)]
     pub quantize: QuantizeArgs,
-    /// Encoding of the token embedding [default: q8, or --encoding where that is wider]
+    /// Encoding of the token embedding [default: the recipe's; with --encoding q8, or that where it is
+    /// wider]
     #[arg(long)]
     pub embedding: Option<String>,
     /// Encoding of the head; q4-g64+q4 stores a matrix and its residual, for --two-stage-logits
@@ -96,26 +102,42 @@ fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
     let encoding = |name: &str, option: &str| name.parse::<Encoding>().with_context(|| option.to_string());
     let mut recipe = match (&args.recipe, args.encoding.as_deref()) {
         (Some(recipe), _) => Recipe::find(recipe)?,
-        (None, None) => Recipe::default(),
+        // A quantized source is carried, whatever the recipe.
+        (None, None) if !asks(args) && inspect_source(&args.source)?.is_quantized => Recipe::default(),
+        (None, None) => Recipe::find(DEFAULT_RECIPE)?,
         (None, Some("keep")) => Recipe { keep: true, ..Recipe::default() },
         (None, Some(name)) => Recipe::new(
             name.parse::<Encoding>().with_context(|| "--encoding takes an encoding, or keep".to_string())?,
         ),
     };
-    if args.recipe.is_none() {
-        recipe.embedding = args.embedding.as_deref().map(|name| encoding(name, "--embedding")).transpose()?;
-        recipe.head = args.head.as_deref().map(|head| head.parse().context("--head")).transpose()?;
+    if let Some(name) = args.embedding.as_deref() {
+        recipe.embedding = Some(encoding(name, "--embedding")?);
+        // A head is as the embedding unless someone says otherwise.
+        recipe.head = None;
+    }
+    if let Some(head) = args.head.as_deref() {
+        recipe.head = Some(head.parse().context("--head")?);
     }
     args.quantize.change(&mut recipe)?;
+    if args.fast {
+        (recipe.quantizer, recipe.refine) = (Quantizer::Nearest, false);
+    }
     Ok(recipe)
+}
+
+/// Recipe of a conversion without options.
+const DEFAULT_RECIPE: &str = "balanced";
+
+/// Whether options ask for certain codes.
+fn asks(args: &ConvertArgs) -> bool {
+    let options = [args.recipe.as_ref(), args.embedding.as_ref(), args.head.as_ref()];
+    let encoding = args.encoding.as_deref().is_some_and(|encoding| encoding != "keep");
+    options.into_iter().any(|option| option.is_some()) || encoding || args.quantize.asks()
 }
 
 /// Whoever asks for certain codes is not given others without a word.
 fn quantized(args: &ConvertArgs) -> QuantizedSource {
-    let options = [args.recipe.as_ref(), args.embedding.as_ref(), args.head.as_ref()];
-    let encoding = args.encoding.as_deref().is_some_and(|encoding| encoding != "keep");
-    let asks = options.into_iter().any(|option| option.is_some()) || encoding || args.quantize.asks();
-    match (args.requantize, asks) {
+    match (args.requantize, asks(args)) {
         (true, _) => QuantizedSource::Narrow,
         (false, true) => QuantizedSource::Refuse,
         (false, false) => QuantizedSource::Carry,

@@ -73,6 +73,8 @@ pub struct SourceSummary {
     pub tensor_count: usize,
     /// Bytes of these tensors.
     pub tensor_bytes: u64,
+    /// Whether any tensor holds codes, not floats.
+    pub is_quantized: bool,
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }
@@ -87,6 +89,7 @@ pub fn inspect_source(source: &Path) -> Result<SourceSummary, ConvertError> {
         model: architecture.model,
         tensor_count: checkpoint.tensors().len(),
         tensor_bytes: checkpoint.tensors().map(|tensor| tensor.bytes).sum(),
+        is_quantized: architecture.bindings.iter().any(|binding| binding.is_quantized()),
         warnings: architecture.warnings,
     })
 }

@@ -23,6 +23,8 @@ use super::{HeadEncoding, Override, Quantizer, Recipe, Transform};
 
 /// The built-in recipes, by name.
 pub const NAMED: &[(&str, &str)] = &[
+    ("best", include_str!("../../recipes/best.toml")),
+    ("high", include_str!("../../recipes/high.toml")),
     ("balanced", include_str!("../../recipes/balanced.toml")),
     ("small", include_str!("../../recipes/small.toml")),
     ("tiny", include_str!("../../recipes/tiny.toml")),

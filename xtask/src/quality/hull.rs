@@ -1,17 +1,17 @@
-//! The lower convex hull of divergence over bits.
+//! The lower convex hull of divergence over size.
 
-/// Bits per weight and the divergence there.
+/// A size and the divergence there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// Bits per weight.
-    pub bits: f64,
+    /// Bytes of the file, or another measure.
+    pub size: f64,
     /// Mean KL divergence, above 0.
     pub kl: f64,
 }
 
-/// The hull's divergence at `bits`, linear in bits and log KL; `None` beyond its ends.
-pub fn at(points: &[Point], bits: f64) -> Option<f64> {
-    let mut sorted: Vec<(f64, f64)> = points.iter().map(|point| (point.bits, point.kl.ln())).collect();
+/// The hull's divergence at `size`, linear in size and log KL; `None` beyond its ends.
+pub fn at(points: &[Point], size: f64) -> Option<f64> {
+    let mut sorted: Vec<(f64, f64)> = points.iter().map(|point| (point.size, point.kl.ln())).collect();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let mut hull: Vec<(f64, f64)> = Vec::new();
     for point in sorted {
@@ -24,8 +24,8 @@ pub fn at(points: &[Point], bits: f64) -> Option<f64> {
         }
         hull.push(point);
     }
-    let pair = hull.windows(2).find(|pair| (pair[0].0..=pair[1].0).contains(&bits))?;
-    let part = (bits - pair[0].0) / (pair[1].0 - pair[0].0);
+    let pair = hull.windows(2).find(|pair| (pair[0].0..=pair[1].0).contains(&size))?;
+    let part = (size - pair[0].0) / (pair[1].0 - pair[0].0);
     Some((pair[0].1 + part * (pair[1].1 - pair[0].1)).exp())
 }
 
@@ -36,12 +36,12 @@ mod tests {
     #[test]
     fn points_above_the_line_do_not_count() {
         let points =
-            [(2.0, 0.04), (3.0, 0.03), (4.0, 0.01), (3.0, 0.018)].map(|(bits, kl)| Point { bits, kl });
+            [(2.0, 0.04), (3.0, 0.03), (4.0, 0.01), (3.0, 0.018)].map(|(size, kl)| Point { size, kl });
         let close = |found: Option<f64>, expected: f64| (found.unwrap() / expected - 1.0).abs() < 1e-12;
         assert!(close(at(&points, 3.0), 0.018));
         assert!(close(at(&points, 3.5), (0.018f64 * 0.01).sqrt()));
         assert_eq!(at(&points, 4.1), None);
-        let convex = [(2.0, 0.04), (3.0, 0.03), (4.0, 0.01)].map(|(bits, kl)| Point { bits, kl });
+        let convex = [(2.0, 0.04), (3.0, 0.03), (4.0, 0.01)].map(|(size, kl)| Point { size, kl });
         assert!(close(at(&convex, 3.0), 0.02));
     }
 }

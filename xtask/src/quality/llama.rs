@@ -1,4 +1,5 @@
-//! llama.cpp's types, each with an importance matrix of the same calibration text.
+//! The types of llama.cpp and ik_llama.cpp, each with an importance matrix of the same calibration
+//! text.
 
 use super::{QualityArgs, Row, run, text_of};
 use anyhow::Context;
@@ -8,10 +9,16 @@ use std::time::Instant;
 /// Name in the table.
 pub const NAME: &str = "llama.cpp";
 
-const TYPES: [&str; 12] = [
-    "Q4_K_M", "Q4_K_S", "IQ4_XS", "Q3_K_M", "IQ3_M", "IQ3_S", "IQ3_XXS", "Q2_K", "IQ2_M", "IQ2_S", "IQ2_XS",
-    "IQ2_XXS",
+/// Name of the rival with more types.
+pub const IK: &str = "ik_llama.cpp";
+
+const TYPES: [&str; 16] = [
+    "Q8_0", "Q6_K", "Q5_K_M", "Q4_0", "Q4_K_M", "Q4_K_S", "IQ4_XS", "Q3_K_M", "IQ3_M", "IQ3_S", "IQ3_XXS",
+    "Q2_K", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS",
 ];
+
+/// Types of ik_llama.cpp alone.
+const IK_TYPES: [&str; 8] = ["IQ6_K", "IQ5_K", "IQ5_KS", "IQ4_K", "IQ4_KS", "IQ4_KSS", "IQ3_K", "IQ2_K"];
 
 /// Start of the last line needed from llama-perplexity.
 const LAST_FIGURE: &str = "Same top p";
@@ -20,7 +27,7 @@ const LAST_FIGURE: &str = "Same top p";
 const ATTEMPTS: usize = 20;
 
 /// Quantizes to every type and measures each.
-pub fn measure(args: &QualityArgs, tools: &Path) -> anyhow::Result<Vec<Row>> {
+pub fn measure(args: &QualityArgs, tools: &Path, ik: Option<&Path>) -> anyhow::Result<Vec<Row>> {
     let gguf = text_of(args.gguf.as_deref().context("--gguf is missing")?)?;
     let (matrix, base) = (args.work.join("imatrix.gguf"), args.work.join("base.kld"));
     let (matrix, base) = (text_of(&matrix)?, text_of(&base)?);
@@ -31,10 +38,17 @@ pub fn measure(args: &QualityArgs, tools: &Path) -> anyhow::Result<Vec<Row>> {
         &tools.join("llama-imatrix"),
         &[&["-m", gguf, "-f", calibration, "-o", matrix], &common[..]].concat(),
     )?;
-    let perplexity = tools.join("llama-perplexity");
-    run(&perplexity, &[&["-m", gguf, "-f", text, "--kl-divergence-base", base], &common[..]].concat())?;
-    let one = |name: &&str| -> anyhow::Result<Row> {
-        eprintln!("{NAME} {name}");
+    // llama.cpp's windows are called chunks.
+    let windows = args.windows.map(|windows| windows.to_string());
+    let chunks: Vec<&str> = windows.as_deref().map_or(Vec::new(), |windows| vec!["--chunks", windows]);
+    let common = [&common[..], &chunks].concat();
+    let perplexity = |tools: &Path| tools.join("llama-perplexity");
+    run(
+        &perplexity(tools),
+        &[&["-m", gguf, "-f", text, "--kl-divergence-base", base], &common[..]].concat(),
+    )?;
+    let one = |tools: &Path, tool: &'static str, name: &&str| -> anyhow::Result<Row> {
+        eprintln!("{tool} {name}");
         let started = Instant::now();
         let file = args.work.join("candidate.gguf");
         let path = text_of(&file)?;
@@ -44,13 +58,13 @@ pub fn measure(args: &QualityArgs, tools: &Path) -> anyhow::Result<Vec<Row>> {
             number_before(&(said.0 + &said.1), "quant size", " BPW").context("llama-quantize's BPW")?;
         let seconds = started.elapsed().as_secs_f64();
         let judge = ["-m", path, "-f", text, "--kl-divergence-base", base, "--kl-divergence"];
-        let said = whole(|| run(&perplexity, &[&judge, &common[..]].concat()))?;
+        let said = whole(|| run(&perplexity(tools), &[&judge, &common[..]].concat()))?;
         let line = |start: &str| {
             said.lines().find(|line| line.starts_with(start)).map(numbers).with_context(|| start.to_string())
         };
         let (kl, top) = (line("Mean    KLD")?, line(LAST_FIGURE)?);
         Ok(Row {
-            tool: NAME,
+            tool,
             name: (*name).into(),
             bits,
             file_bytes: std::fs::metadata(&file).with_context(|| path.to_string())?.len(),
@@ -61,7 +75,9 @@ pub fn measure(args: &QualityArgs, tools: &Path) -> anyhow::Result<Vec<Row>> {
             seconds,
         })
     };
-    TYPES.iter().map(one).collect()
+    let common_types = TYPES.iter().map(|name| one(tools, NAME, name));
+    let others = ik.into_iter().flat_map(|tools| IK_TYPES.iter().map(move |name| (tools, name)));
+    common_types.chain(others.map(|(tools, name)| one(tools, IK, name))).collect()
 }
 
 /// A complete output of llama-perplexity: with small models it may end before it prints the last

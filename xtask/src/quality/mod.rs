@@ -1,9 +1,9 @@
-//! The loss of knowledge by quantization: Pith's recipes beside llama.cpp's types, on one model,
-//! calibration text and held-out text.
+//! The loss of knowledge by quantization: Pith's recipes beside the types of llama.cpp and
+//! ik_llama.cpp, on one model, calibration text and held-out text.
 //!
 //! Both tools cut the held-out text into the same windows and score the second half of each, so
-//! their mean KL divergences are comparable. llama.cpp's value at a number of bits is read off the
-//! lower convex hull of its types, linear in bits and in the logarithm of the divergence.
+//! their mean KL divergences are comparable. A rival's value at a size of file is read off the lower
+//! convex hull of its types, linear in bytes and in the logarithm of the divergence.
 
 mod hull;
 mod llama;
@@ -23,7 +23,7 @@ const TARGETS: [f64; 3] = [4.25, 3.4, 2.6];
 /// `cargo xtask quality`
 #[derive(Debug, Args)]
 pub struct QualityArgs {
-    /// Hugging Face folder of the model
+    /// The model: Hugging Face folder, or .gguf file
     #[arg(long)]
     model: PathBuf,
     /// Text to calibrate with
@@ -41,6 +41,12 @@ pub struct QualityArgs {
     /// Folder with llama-imatrix, llama-quantize and llama-perplexity; none: Pith alone
     #[arg(long, requires = "gguf")]
     llama: Option<PathBuf>,
+    /// Folder with the same programs of ik_llama.cpp, for the types that it alone has
+    #[arg(long, requires = "llama")]
+    ik: Option<PathBuf>,
+    /// Judge by the first windows of the text alone
+    #[arg(long)]
+    windows: Option<usize>,
     /// The model as an F16 .gguf
     #[arg(long)]
     gguf: Option<PathBuf>,
@@ -81,12 +87,12 @@ struct Row {
 
 /// Measures all rows and writes the page's section.
 pub fn quality(mut args: QualityArgs) -> anyhow::Result<()> {
-    let name = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = args.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     args.work = args.work.join(&name);
     std::fs::create_dir_all(&args.work).with_context(|| args.work.display().to_string())?;
     let mut rows = ours::measure(&args)?;
     if let Some(llama) = &args.llama {
-        rows.extend(llama::measure(&args, llama)?);
+        rows.extend(llama::measure(&args, llama, args.ik.as_deref())?);
     }
     let text = page(&rows);
     document::write_section(&args.page, &name, &name, &text)?;
@@ -122,36 +128,34 @@ fn page(rows: &[Row]) -> String {
             row.seconds
         );
     }
-    let points = |tool: &str| -> Vec<Point> {
-        let rows = rows.iter().filter(|row| row.tool == tool && row.kl > 0.0);
-        rows.map(|row| Point { bits: row.bits, kl: row.kl }).collect()
-    };
-    let rivals = points(llama::NAME);
+    text + &beside(rows)
+}
+
+/// Every row of Pith beside the hulls of the rivals at its bytes.
+fn beside(rows: &[Row]) -> String {
+    let rivals: Vec<(&str, Vec<Point>)> = [llama::NAME, llama::IK]
+        .into_iter()
+        .map(|tool| {
+            let rows = rows.iter().filter(|row| row.tool == tool && row.kl > 0.0);
+            (tool, rows.map(|row| Point { size: row.file_bytes as f64, kl: row.kl }).collect())
+        })
+        .filter(|(_, points): &(&str, Vec<Point>)| !points.is_empty())
+        .collect();
     if rivals.is_empty() {
-        return text;
+        return String::new();
     }
-    let _ = writeln!(
-        text,
-        "\n| bits | best of Pith within ± 0.1 | at bits | its KL | {} there | ratio |",
-        llama::NAME
-    );
-    let _ = writeln!(text, "|---|---|---|---|---|---|");
-    for target in TARGETS {
-        let near =
-            rows.iter().filter(|row| row.tool == ours::NAME && (row.bits - target).abs() <= 0.1 + 1e-9);
-        let ratio = |row: &Row| at(&rivals, row.bits).map(|kl| row.kl / kl);
-        let best = near.filter_map(|row| Some((row, ratio(row)?))).min_by(|a, b| a.1.total_cmp(&b.1));
-        let _ = match best {
-            Some((row, ratio)) => writeln!(
-                text,
-                "| {target} | {} | {:.3} | {:.6} | {:.6} | {ratio:.2} |",
-                row.name,
-                row.bits,
-                row.kl,
-                row.kl / ratio
-            ),
-            None => writeln!(text, "| {target} | none | – | – | – | – |"),
-        };
+    let heads: String = rivals.iter().map(|(tool, _)| format!(" {tool} there | ratio |")).collect();
+    let mut text =
+        format!("\n| Pith | MB | mean KL |{heads}\n|---|---|---|{}\n", "---|---|".repeat(rivals.len()));
+    for row in rows.iter().filter(|row| row.tool == ours::NAME && row.kl > 0.0) {
+        let _ = write!(text, "| {} | {:.2} | {:.6} |", row.name, row.file_bytes as f64 / 1e6, row.kl);
+        for (_, points) in &rivals {
+            let _ = match at(points, row.file_bytes as f64) {
+                Some(kl) => write!(text, " {kl:.6} | {:.2} |", row.kl / kl),
+                None => write!(text, " – | – |"),
+            };
+        }
+        text.push('\n');
     }
     text
 }

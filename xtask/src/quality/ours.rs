@@ -9,8 +9,8 @@ use std::time::Instant;
 /// Name in the table.
 pub const NAME: &str = "Pith";
 
-/// Encodings of layers, and of embedding and head, near the three common numbers of bits.
-const BODIES: [(&str, &str); 3] = [("q4-nl", "q5"), ("q3", "q5"), ("q2", "q4-nl")];
+/// Encodings of layers, and of embedding and head, for the methods of rounding.
+const BODY: (&str, &str) = ("q4-a", "q5-a");
 
 /// The inputs of a conversion.
 #[derive(Clone, Copy)]
@@ -23,23 +23,16 @@ enum Inputs {
 }
 
 /// Rounding methods: name, arguments, inputs.
-const ROUNDINGS: [(&str, &[&str], Inputs); 8] = [
+const ROUNDINGS: [(&str, &[&str], Inputs); 5] = [
     ("nearest", &[], Inputs::Nothing),
     ("nearest, weighted", &["--quantizer", "nearest"], Inputs::Calibrated),
     ("hqq", &["--quantizer", "hqq"], Inputs::Nothing),
     ("gptq", &["--quantizer", "gptq"], Inputs::Calibrated),
-    ("gptq, refined", &["--quantizer", "gptq", "--refine"], Inputs::Text),
-    ("awq", &["--quantizer", "nearest", "--transform", "awq"], Inputs::Calibrated),
     ("awq, gptq", &["--quantizer", "gptq", "--transform", "awq"], Inputs::Calibrated),
-    (
-        "hadamard, gptq, refined",
-        &["--quantizer", "gptq", "--refine", "--transform", "hadamard"],
-        Inputs::Text,
-    ),
 ];
 
 /// Built-in recipes to measure too.
-const NAMED: [&str; 3] = ["balanced", "small", "tiny"];
+const NAMED: [&str; 5] = ["best", "high", "balanced", "small", "tiny"];
 
 /// Converts to all recipes and measures each.
 pub fn measure(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
@@ -64,6 +57,8 @@ pub fn measure(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
             &context,
             "--save-reference",
             text_of(&reference)?,
+            "--tokens",
+            &args.windows.map_or(usize::MAX, |windows| windows * args.context).to_string(),
             "-q",
         ],
     )?;
@@ -80,12 +75,12 @@ pub fn measure(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
     };
     add("f16".into(), &["-e", "f16", "--embedding", "f16", "--head", "f16"], Inputs::Nothing)?;
     add("q8".into(), &["-e", "q8"], Inputs::Nothing)?;
-    for (body, outer) in BODIES {
-        for (rounding, how, inputs) in ROUNDINGS {
-            let encodings = ["-e", body, "--embedding", outer, "--head", outer];
-            add(format!("{body}, head {outer}, {rounding}"), &[&encodings, how].concat(), inputs)?;
-        }
+    let (body, outer) = BODY;
+    for (rounding, how, inputs) in ROUNDINGS {
+        let encodings = ["-e", body, "--embedding", outer, "--head", outer];
+        add(format!("{body}, head {outer}, {rounding}"), &[&encodings, how].concat(), inputs)?;
     }
+    add("without options".into(), &[], Inputs::Nothing)?;
     for name in NAMED {
         add(format!("recipe {name}"), &["--recipe", name], Inputs::Text)?;
     }
