@@ -1,7 +1,7 @@
 //! Errors of checkpoints.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pith_format::{FormatError, TensorId};
 use pith_tokenizer::TokenizerError;
@@ -165,11 +165,9 @@ pub enum CheckpointError {
     /// A tensor without a place in the family's table: without it the model would be another.
     #[error("{}: tensor {tensor:?} has no part in a model of the family {family}", path.display())]
     UnknownTensor { path: PathBuf, tensor: String, family: &'static str },
-    /// A weight that no file may hold: not finite.
-    #[error(
-        "tensor {tensor:?}, to make {id}: row {row}, column {column} is {value}, expected a finite number"
-    )]
-    NotFinite { tensor: String, id: TensorId, row: usize, column: usize, value: f32 },
+    /// A weight that no file may hold: not finite. `found` tells its place and what it is.
+    #[error("{}: tensor {tensor:?}, to make {id}: {found}, expected a finite number", path.display())]
+    NotFinite { path: Box<Path>, tensor: String, id: TensorId, found: Box<str> },
     /// A model whose configuration cannot be assembled.
     #[error(
         "the original of this model of the family {family:?} cannot be told from the file: {reason}; give its \

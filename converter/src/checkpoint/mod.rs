@@ -113,6 +113,12 @@ impl Checkpoint {
         self.files.iter().map(SourceFile::path)
     }
 
+    /// The file that holds the tensor called `name`; for a tensor of several parts that of its
+    /// codes.
+    pub(crate) fn file_of(&self, name: &str) -> &Path {
+        self.tensor(name).map_or(&self.path, |tensor| self.file(tensor).path())
+    }
+
     /// All tensors, ordered by file and by position in the file.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
         self.tensors.iter()

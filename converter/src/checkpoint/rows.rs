@@ -1,13 +1,14 @@
 //! The values of a tensor, in the row order of the file and the type of the source.
 
 use std::ops::Range;
+use std::path::Path;
 
 use pith_format::TILE_ROWS;
 use rayon::prelude::*;
 
 use super::families::{Binding, RowMap};
 use super::survey::Survey;
-use super::{Checkpoint, CheckpointError};
+use super::{Checkpoint, CheckpointError, SourceType};
 use crate::scan::first_index;
 
 /// Weights handled at a time. Limits memory to some tens of megabytes for any model.
@@ -69,14 +70,16 @@ pub(crate) fn read_vector(checkpoint: &Checkpoint, binding: &Binding) -> Result<
         (0..binding.rows).map(|row| stored[binding.row_map.source(row)] + binding.offset).collect();
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(values),
-        Some(row) => Err(CheckpointError::NotFinite {
-            tensor: binding.tensor.clone(),
-            id: binding.id,
-            row,
-            column: 0,
-            value: values[row],
-        }),
+        Some(row) => {
+            let found = format!("row {row}, column 0 is {}", values[row]);
+            Err(not_finite(checkpoint.file_of(&binding.tensor), binding, found))
+        }
     }
+}
+
+fn not_finite(file: &Path, binding: &Binding, found: String) -> CheckpointError {
+    let (path, tensor) = (file.into(), binding.tensor.clone());
+    CheckpointError::NotFinite { path, tensor, id: binding.id, found: found.into() }
 }
 
 /// Reads all codes and scales of a matrix of [`SourceType::Packed`](super::SourceType::Packed).
@@ -90,8 +93,10 @@ pub(crate) fn survey(checkpoint: &Checkpoint, binding: &Binding) -> Result<Surve
     Ok(survey)
 }
 
-/// The checked values of stored rows; `first_row` is the index of the first one in the matrix.
+/// The checked values of rows that `file` stores; `first_row` is the index of the first one in the
+/// matrix.
 pub(crate) fn decode_rows(
+    file: &Path,
     binding: &Binding,
     first_row: usize,
     stored: &[u8],
@@ -107,8 +112,21 @@ pub(crate) fn decode_rows(
     });
     let Some(at) = first_index(&values, |value| !value.is_finite()) else { return Ok(values) };
     let (row, column) = (first_row + at / cols, at % cols);
-    let (tensor, id, value) = (binding.tensor.clone(), binding.id, values[at]);
-    Err(CheckpointError::NotFinite { tensor, id, row, column, value })
+    let origin = origin(binding.dtype, &stored[at / cols * row_bytes..][..row_bytes], column);
+    Err(not_finite(file, binding, format!("row {row}, column {column} is {}{origin}", values[at])))
+}
+
+/// The block that a value which is no number comes from, and its stored scale or minimum if that
+/// is none either: a part of the message.
+fn origin(dtype: SourceType, row: &[u8], column: usize) -> String {
+    if dtype.block_len() == 1 {
+        return String::new();
+    }
+    let block = &row[column / dtype.block_len() * dtype.block_bytes()..][..dtype.block_bytes()];
+    match dtype.code_blocks().and_then(|codes| codes.not_finite(block, dtype.block_len())) {
+        Some(number) => format!(", in a block of {dtype} that stores the scale or minimum {number}"),
+        None => format!(", in a block of {dtype}"),
+    }
 }
 
 /// The checked values of some rows of a matrix. A transposed or packed tensor is read as a whole
@@ -118,13 +136,13 @@ pub(crate) fn load_rows(
     binding: &Binding,
     rows: Range<usize>,
 ) -> Result<Vec<f32>, CheckpointError> {
-    decode_rows(binding, rows.start, &read_rows(checkpoint, binding, rows.clone())?)
+    let stored = read_rows(checkpoint, binding, rows.clone())?;
+    decode_rows(checkpoint.file_of(&binding.tensor), binding, rows.start, &stored)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::SourceType;
     use half::f16;
     use pith_format::{Role, TensorId};
 
@@ -146,7 +164,11 @@ mod tests {
             stored_bytes: 0,
             survey: None,
         };
-        let error = decode_rows(&binding, 16, &stored).unwrap_err();
-        assert!(matches!(error, CheckpointError::NotFinite { row: 17, column: 0, .. }), "{error}");
+        let error = decode_rows(Path::new("a.gguf"), &binding, 16, &stored).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a.gguf: tensor \"up\", to make layers.0.ffn.up: row 17, column 0 is inf, in a block of Q8_0 that stores \
+             the scale or minimum inf, expected a finite number"
+        );
     }
 }

@@ -36,6 +36,11 @@ pub enum PassError {
         "{id}: some of its weights are to become zero, and {encoding} has no zero; give it another encoding"
     )]
     NoZero { id: TensorId, encoding: Encoding },
+    /// A weight that a pass has made infinite or no number.
+    #[error(
+        "{id}, from the tensor {tensor:?}: row {row}, column {column} became {value}, expected a finite number"
+    )]
+    NotFinite { tensor: String, id: TensorId, row: usize, column: usize, value: f32 },
     /// The user asked to stop.
     #[error("interrupted; nothing was written")]
     Interrupted,

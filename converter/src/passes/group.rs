@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pith_format::{Encoding, Role, TensorId};
 
 use super::{PassError, Rounded};
-use crate::checkpoint::{CheckpointError, SourceType};
+use crate::checkpoint::SourceType;
 use crate::recipe::Quantizer;
 use crate::scan::first_index;
 use crate::statistics::Site;
@@ -114,6 +114,6 @@ impl Member {
         };
         let (row, column) = (self.first_row + at / self.cols, at % self.cols);
         let (tensor, id, value) = (self.tensor.clone(), self.id, self.weights[at]);
-        Err(CheckpointError::NotFinite { tensor, id, row, column, value }.into())
+        Err(PassError::NotFinite { tensor, id, row, column, value })
     }
 }

@@ -156,7 +156,7 @@ impl Run<'_> {
         let (mut codes, mut weights) = (None, Vec::new());
         if planned.is_matrix() {
             let stored = read_rows(checkpoint, source, rows.clone())?;
-            weights = decode_rows(source, first_row, &stored)?;
+            weights = decode_rows(checkpoint.file_of(&source.tensor), source, first_row, &stored)?;
             let row_bytes = source.row_bytes();
             codes = planned.may_repack.then_some(Codes { dtype: source.dtype, row_bytes, bytes: stored });
         } else {

@@ -22,6 +22,15 @@ pub(crate) struct CodeBlocks {
 }
 
 impl CodeBlocks {
+    /// The first scale or minimum of a block that is not a finite number.
+    pub(crate) fn not_finite(&self, block: &[u8], block_len: usize) -> Option<f32> {
+        let (mut levels, mut groups) = ([0; MAX_BLOCK_LEN], [Stored::default(); MAX_GROUPS]);
+        let groups = &mut groups[..block_len / self.encoding.grouped()?.group_cols];
+        let shared = (self.unpack)(block, &mut levels[..block_len], groups);
+        let own = groups.iter().flat_map(|group| [group.scale, group.minimum]);
+        [shared.scale, shared.minimum].into_iter().chain(own).find(|number| !number.is_finite())
+    }
+
     /// The values of whole blocks of `block_bytes` each.
     ///
     /// A product of scale and level is exact in f32, so only the addition of a minimum rounds.
