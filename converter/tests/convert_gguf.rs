@@ -4,8 +4,9 @@ mod source_support;
 
 use std::path::PathBuf;
 
+use pith_converter::checkpoint::SourceType;
 use pith_converter::{ConvertError, ConvertOptions, SourceSummary, convert, inspect_source};
-use pith_format::{Index, ModelConfig, Sampling};
+use pith_format::{Encoding, Index, ModelConfig, Role, Sampling, TensorId};
 use source_support::{Gguf, f32_bytes};
 use tempfile::TempDir;
 
@@ -30,13 +31,20 @@ fn inspect(extra: impl Fn(Gguf) -> Gguf) -> Result<SourceSummary, ConvertError> 
 }
 
 fn written(extra: impl Fn(Gguf) -> Gguf) -> (TempDir, PathBuf) {
+    written_with(None, extra)
+}
+
+/// With `down`, the type and the bytes of 256 × 16 weights, for `ffn_down`.
+fn written_with(down: Option<(u32, &[u8])>, extra: impl Fn(Gguf) -> Gguf) -> (TempDir, PathBuf) {
+    let feed_forward_len = if down.is_some() { 256 } else { 24 };
     let mut file = Gguf::new()
         .key_string("general.architecture", "llama")
         .key_u32("llama.context_length", 64)
         .key_u32("llama.embedding_length", 16)
         .key_u32("llama.block_count", 2)
-        .key_u32("llama.feed_forward_length", 24)
+        .key_u32("llama.feed_forward_length", feed_forward_len)
         .key_u32("llama.attention.head_count", 2);
+    let feed_forward_len = u64::from(feed_forward_len);
     let tensor = |file: Gguf, name: &str, ne: &[u64]| {
         file.tensor(name, ne, F32, &f32_bytes(&vec![0.5; ne.iter().product::<u64>() as usize]))
     };
@@ -50,12 +58,14 @@ fn written(extra: impl Fn(Gguf) -> Gguf) -> (TempDir, PathBuf) {
             ("attn_v", vec![16, 16]),
             ("attn_output", vec![16, 16]),
             ("ffn_norm", vec![16]),
-            ("ffn_gate", vec![16, 24]),
-            ("ffn_up", vec![16, 24]),
-            ("ffn_down", vec![24, 16]),
+            ("ffn_gate", vec![16, feed_forward_len]),
+            ("ffn_up", vec![16, feed_forward_len]),
         ] {
             file = tensor(file, &format!("blk.{layer}.{name}.weight"), &ne);
         }
+        let (dtype, bytes) =
+            down.map_or((F32, f32_bytes(&[0.5; 24 * 16])), |(dtype, bytes)| (dtype, bytes.into()));
+        file = file.tensor(&format!("blk.{layer}.ffn_down.weight"), &[feed_forward_len, 16], dtype, &bytes);
     }
     source_support::file("model.gguf", &extra(file).bytes())
 }
@@ -170,6 +180,78 @@ fn mechanisms_of_other_families_are_named() {
     assert!(warnings("llama.attn_logit_softcapping", 0.0).is_empty());
     assert!(warnings("llama.logit_scale", 1.0).is_empty());
     assert_eq!(warnings("llama.logit_scale", 0.5).len(), 1);
+}
+
+/// A matrix of a type, 16 rows of 256 weights, by the blocks of its golden file that have usual
+/// scales; and the values that they decode to.
+fn matrix_of(dtype: SourceType) -> (Vec<u8>, Vec<f32>) {
+    let name = format!("../tests/golden/blocks/{}.bin", dtype.name().to_lowercase());
+    let golden = std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let stored = &golden[8..][..u32::from_le_bytes(*golden.first_chunk().unwrap()) as usize];
+    let usual = &stored[8 * dtype.block_bytes()..];
+    let blocks = 16 * 256 / dtype.block_len();
+    let bytes: Vec<u8> =
+        usual.chunks_exact(dtype.block_bytes()).cycle().take(blocks).flatten().copied().collect();
+    let mut values = vec![0.0; 16 * 256];
+    dtype.decode(&bytes, &mut values).unwrap();
+    (bytes, values)
+}
+
+#[test]
+fn types_of_gguf_are_carried_or_rounded_with_a_warning() {
+    for (id, dtype, encoding) in [
+        (21, SourceType::Iq3S, Some(Encoding::Q6K)),
+        (41, SourceType::Q1_0, Some(Encoding::Ternary)),
+        (42, SourceType::Q2_0, Some(Encoding::Q4G64)),
+        (16, SourceType::Iq2Xxs, None),
+        (17, SourceType::Iq2Xs, None),
+        (22, SourceType::Iq2S, None),
+        (18, SourceType::Iq3Xxs, None),
+        (19, SourceType::Iq1S, None),
+        (29, SourceType::Iq1M, None),
+        (40, SourceType::Nvfp4, None),
+    ] {
+        assert_eq!(SourceType::from_ggml_id(id), Some(dtype));
+        let (bytes, expected) = matrix_of(dtype);
+        let (folder, path) = written_with(Some((id, &bytes)), |file| float(file, EPSILON, 1e-5));
+        let output = folder.path().join("model.pith");
+        let report = convert(&path, &output, &ConvertOptions::default(), &()).unwrap();
+        let file = std::fs::read(&output).unwrap();
+        let index = Index::parse(&file).unwrap();
+        let matrix = index.matrix(&file, TensorId::layer(Role::Down, 1)).unwrap();
+        assert_eq!(matrix.encoding(), encoding.unwrap_or(Encoding::Q8), "{dtype}");
+        let mut found = vec![0.0; 16 * 256];
+        found.chunks_exact_mut(256).enumerate().for_each(|(row, found)| matrix.decode_row(row, found));
+        let largest = |values: &[f32]| values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        for (found, expected) in found.chunks(32).zip(expected.chunks(32)) {
+            // Half a step of 8 bits, and the rounding of the scale.
+            let allowed = if encoding.is_some() { 0.0 } else { 0.51 / 127.0 * largest(expected) };
+            let error = largest(&found.iter().zip(expected).map(|(a, b)| a - b).collect::<Vec<_>>());
+            assert!(error <= allowed, "{dtype}: {error} and {allowed}");
+        }
+        let warned = report.warnings.iter().any(|warning| {
+            warning.contains(&format!("2 quantized matrices are decoded and rounded again: \"blk.0.ffn_down.weight\" has the blocks of {dtype}"))
+        });
+        assert_eq!(warned, encoding.is_none(), "{dtype}: {:?}", report.warnings);
+    }
+}
+
+#[test]
+fn a_scale_that_is_no_number_is_an_error_that_names_the_file() {
+    let (mut bytes, _) = matrix_of(SourceType::Iq3S);
+    // Block 5 is row 5.
+    bytes[5 * SourceType::Iq3S.block_bytes()..][..2].copy_from_slice(&[0x00, 0x7C]);
+    let (folder, path) = written_with(Some((21, &bytes)), |file| float(file, EPSILON, 1e-5));
+    let output = folder.path().join("model.pith");
+    let error = convert(&path, &output, &ConvertOptions::default(), &()).unwrap_err().to_string();
+    for part in [
+        &*path.display().to_string(),
+        "\"blk.0.ffn_down.weight\"",
+        "row 5, column 0 is",
+        "a block of IQ3_S that stores the scale or minimum inf",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
 }
 
 #[test]

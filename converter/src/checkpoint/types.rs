@@ -3,7 +3,7 @@
 use pith_format::Encoding;
 
 use super::decode::codes::{CodeBlocks, Unpack};
-use super::decode::{blocks, k_quants, packed, plain};
+use super::decode::{blocks, codebooks, k_quants, packed, plain};
 
 /// Decodes whole blocks: `bytes` holds `n` blocks, `out` receives `n · block_len` values.
 pub(crate) type Decode = fn(bytes: &[u8], out: &mut [f32]);
@@ -92,19 +92,19 @@ source_types! {
     F4       "F4"       None,     true,  2,   1,   None;
     Q8_1     "Q8_1"     Some(9),  false, 32,  36,  None;
     Q8K      "Q8_K"     Some(15), false, 256, 292, None;
-    Iq2Xxs   "IQ2_XXS"  Some(16), false, 256, 66,  None;
-    Iq2Xs    "IQ2_XS"   Some(17), false, 256, 74,  None;
-    Iq3Xxs   "IQ3_XXS"  Some(18), false, 256, 98,  None;
-    Iq1S     "IQ1_S"    Some(19), false, 256, 50,  None;
-    Iq3S     "IQ3_S"    Some(21), false, 256, 110, None;
-    Iq2S     "IQ2_S"    Some(22), false, 256, 82,  None;
-    Iq1M     "IQ1_M"    Some(29), false, 256, 56,  None;
+    Iq2Xxs   "IQ2_XXS"  Some(16), false, 256, 66,  Some(Values(codebooks::iq2_xxs));
+    Iq2Xs    "IQ2_XS"   Some(17), false, 256, 74,  Some(Values(codebooks::iq2_xs));
+    Iq3Xxs   "IQ3_XXS"  Some(18), false, 256, 98,  Some(Values(codebooks::iq3_xxs));
+    Iq1S     "IQ1_S"    Some(19), false, 256, 50,  Some(Values(codebooks::iq1_s));
+    Iq3S     "IQ3_S"    Some(21), false, 256, 110, codes(Encoding::Q6K, codebooks::iq3_s);
+    Iq2S     "IQ2_S"    Some(22), false, 256, 82,  Some(Values(codebooks::iq2_s));
+    Iq1M     "IQ1_M"    Some(29), false, 256, 56,  Some(Values(codebooks::iq1_m));
     Tq1_0    "TQ1_0"    Some(34), false, 256, 54,  codes(Encoding::Tq1, k_quants::tq1_0);
     Tq2_0    "TQ2_0"    Some(35), false, 256, 66,  codes(Encoding::Tq2, k_quants::tq2_0);
     Mxfp4    "MXFP4"    Some(39), false, 32,  17,  codes(Encoding::Mxfp4, blocks::mxfp4);
-    Nvfp4    "NVFP4"    Some(40), false, 64,  36,  None;
-    Q1_0     "Q1_0"     Some(41), false, 128, 18,  None;
-    Q2_0     "Q2_0"     Some(42), false, 64,  18,  None;
+    Nvfp4    "NVFP4"    Some(40), false, 64,  36,  Some(Values(blocks::nvfp4));
+    Q1_0     "Q1_0"     Some(41), false, 128, 18,  codes(Encoding::Ternary, blocks::q1_0);
+    Q2_0     "Q2_0"     Some(42), false, 64,  18,  codes(Encoding::Q4G64, blocks::q2_0);
 }
 
 impl SourceType {

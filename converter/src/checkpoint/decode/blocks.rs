@@ -1,7 +1,7 @@
-//! Blocks of 32 values: one f16 scale (and minimum) and 4, 5 or 8-bit codes.
+//! Blocks of 32 values, some of 64 or 128: one scale (and minimum) and codes of 1 to 8 bits.
 //!
 //! Code `j` of the first half is the low nibble of byte `j`, code `j` of the second half its high
-//! nibble.
+//! nibble. Codes of 1 and 2 bits are in order, the first one lowest.
 
 use half::f16;
 use pith_format::encoding::rounding::{Shared, Stored};
@@ -85,4 +85,45 @@ pub(crate) fn mxfp4(b: &[u8], levels: &mut [i8], groups: &mut [Stored]) -> Share
     // The smallest two are subnormal.
     let bits = if b[0] < 2 { 0x0020_0000 << b[0] } else { u32::from(b[0] - 1) << 23 };
     one_group(groups, f32::from_bits(bits), 0.0)
+}
+
+/// `d · (2q − 1)`, 128 values: d, 16 bytes of bits.
+pub(crate) fn q1_0(b: &[u8], levels: &mut [i8], groups: &mut [Stored]) -> Shared {
+    for (levels, &bits) in levels.chunks_exact_mut(8).zip(&b[2..]) {
+        levels.iter_mut().enumerate().for_each(|(j, level)| *level = (bits >> j & 1) as i8 * 2 - 1);
+    }
+    one_group(groups, scale(b, 0), 0.0)
+}
+
+/// `d · (q − 1)`, 64 values: d, 16 bytes of 2-bit codes.
+pub(crate) fn q2_0(b: &[u8], levels: &mut [i8], groups: &mut [Stored]) -> Shared {
+    for (levels, &codes) in levels.chunks_exact_mut(4).zip(&b[2..]) {
+        levels.iter_mut().enumerate().for_each(|(j, level)| *level = (codes >> (2 * j) & 3) as i8 - 1);
+    }
+    one_group(groups, scale(b, 0), 0.0)
+}
+
+/// `d · level[q] / 2`, four groups of 16: four bytes of d as unsigned E4M3, 32 bytes of codes.
+pub(crate) fn nvfp4(bytes: &[u8], out: &mut [f32]) {
+    for (b, out) in bytes.chunks_exact(36).zip(out.chunks_exact_mut(64)) {
+        let groups = out.chunks_exact_mut(16).zip(b[4..].chunks_exact(8));
+        for ((out, codes), &scale) in groups.zip(&b[..4]) {
+            let (low, high) = out.split_at_mut(8);
+            let value = |q: u8| e4m3(scale) / 2.0 * f32::from(FP4_LEVELS[usize::from(q)]);
+            for ((&q, low), high) in codes.iter().zip(low).zip(high) {
+                *low = value(q & 15);
+                *high = value(q >> 4);
+            }
+        }
+    }
+}
+
+/// The number of an unsigned E4M3. As in ggml, 0x7F is zero and the eighth bit counts nowhere else.
+fn e4m3(byte: u8) -> f32 {
+    let (exponent, fraction) = (u32::from(byte >> 3 & 15), f32::from(byte & 7));
+    match exponent {
+        _ if byte == 0x7F => 0.0,
+        0 => fraction / 512.0,
+        _ => (1.0 + fraction / 8.0) * f32::from_bits((exponent + 120) << 23),
+    }
 }
