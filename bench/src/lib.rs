@@ -24,7 +24,7 @@ pub use error::BenchError;
 pub use head::Head;
 pub use protocol::{
     EnergySummary, Figure, Instruments, LEAST_PERIODS, MeterInfo, Plan, RESTS, Record, Summary,
-    ThrottleWatch, Variant, Window, Work,
+    ThrottleWatch, Variant, Window, Work, read_log,
 };
 pub use speed::{Speed, speed};
 pub use test::{Test, Workload};

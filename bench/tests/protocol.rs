@@ -1,6 +1,6 @@
 //! The measuring protocol with a simulated machine: noise, a slow sensor, heat.
 
-use pith_bench::{BenchError, Figure, Instruments, Plan, Record, Time, Variant, Work};
+use pith_bench::{BenchError, Figure, Instruments, Plan, Record, Time, Variant, Work, read_log};
 use pith_boards::counters::TrafficCounter;
 use pith_boards::meters::{Found, Integrator, PowerLog};
 use pith_boards::profile::Library;
@@ -244,6 +244,57 @@ fn a_window_too_short_for_the_sensor_is_refused() {
     assert!(matches!(error, BenchError::Window { .. }), "{error}");
     let message = error.to_string();
     assert!(message.contains("0.2 s") && message.contains("--window 20"), "{message}");
+}
+
+/// A clock beside a meter that writes a sample every `PERIOD`, with the one of now still missing.
+struct Writing {
+    now: f64,
+    ends: f64,
+    file: std::path::PathBuf,
+}
+
+impl Writing {
+    /// Where the log ends, and how long was waited for it.
+    fn read(ends: f64, until: f64) -> (f64, f64) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut meter = Self { now: 100.0, ends, file: file.path().into() };
+        meter.write();
+        let log = read_log(file.path(), 1000.0, 1000.0 + until, Duration::from_secs(20), &mut meter).unwrap();
+        (log.span_seconds()[1] - 1000.0, meter.now - 100.0)
+    }
+
+    fn write(&self) {
+        let count = (self.now.min(self.ends) / PERIOD) as usize;
+        let lines = (0..count).map(|sample| format!("{:.1},4\n", sample as f64 * PERIOD));
+        std::fs::write(&self.file, "time_s,power_w\n".to_string() + &lines.collect::<String>()).unwrap();
+    }
+}
+
+impl Time for Writing {
+    fn now(&mut self) -> f64 {
+        self.now
+    }
+
+    fn rest(&mut self, duration: Duration) {
+        self.now += duration.as_secs_f64();
+        self.write();
+    }
+}
+
+#[test]
+fn a_log_that_is_being_written_is_waited_for() {
+    let (last, waited) = Writing::read(f64::INFINITY, 100.0);
+    assert!((100.0..100.5).contains(&last) && waited < 1.0, "{last}, {waited}");
+    // Its last sample covers the end already.
+    assert_eq!(Writing::read(f64::INFINITY, 99.0).1, 0.0);
+    // It has ended before.
+    let (last, waited) = Writing::read(99.0, 100.0);
+    assert!(last < 99.0 && (1.0..1.5).contains(&waited), "{last}, {waited}");
+    // Its times are others, and it never comes near.
+    assert_eq!(Writing::read(f64::INFINITY, 1e9).1, 0.0);
+    // It is as late as is allowed.
+    let (last, waited) = Writing::read(f64::INFINITY, 119.5);
+    assert!((119.5..120.0).contains(&last) && (19.0..20.0).contains(&waited), "{last}, {waited}");
 }
 
 #[test]

@@ -6,11 +6,13 @@
 //! gives no ratio where the noise is larger.
 
 mod comparison;
+mod log;
 mod run;
 mod summary;
 mod throttle;
 
 pub use comparison::Figure;
+pub use log::read_log;
 pub(crate) use run::LEAST_WINDOW;
 pub use run::{Instruments, LEAST_PERIODS, MeterInfo, Plan, RESTS, Record, Variant, Window, Work};
 pub use summary::{EnergySummary, Summary};

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum, ValueHint};
 use pith_bench::{
     Counters, EnergySummary, Figure, Instruments, Plan, Record, Summary, Test, ThrottleWatch, Variant,
-    WallTime, Workload, probe, usable_counters,
+    WallTime, Workload, probe, read_log, usable_counters,
 };
 use pith_boards::energy_fit::read_model;
 use pith_boards::meters::{Discovered, Found, PowerLog, discover};
@@ -108,16 +108,19 @@ pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> an
     let mut throttled = || watch.throttled();
     let mut variants: Vec<&mut dyn Variant> =
         running.iter_mut().map(|one| &mut one.workload as &mut dyn Variant).collect();
+    let mut time = WallTime::new();
     let instruments = Instruments {
         meters: &mut meters,
         counters: &mut counters,
-        time: &mut WallTime::new(),
+        time: &mut time,
         throttled: &mut throttled,
     };
     let mut record = plan.measure(&mut variants, instruments)?;
     if let Some(path) = &args.energy.power_log {
         // A broken log costs only its own figures.
-        let log = PowerLog::read(path).map(|log| log.shifted(args.energy.power_log_start.unwrap_or(0.0)));
+        let shift = args.energy.power_log_start.unwrap_or(0.0);
+        let end = record.idle_after.last().map_or(0.0, |rest| rest.end);
+        let log = read_log(path, shift, end, plan.idle, &mut time);
         let scope = args.energy.power_log_scope.into();
         let added = log.map_err(Into::into).and_then(|log| record.add_log("log", scope, &log, &plan));
         if let Err(error) = added {
