@@ -32,6 +32,7 @@ pub struct LogitsArgs {
 pub fn logits(args: LogitsArgs) -> anyhow::Result<()> {
     let tokens = parse_ids(&args.tokens)?;
     refuse_inputs(&args.output, std::slice::from_ref(&args.model))?;
+    output::refuse_others(&args.output, "a NumPy array", &[b"\x93NUMPY"])?;
     let (model, mut session) = args.session.open(&args.model)?;
     let mut rows = Vec::with_capacity(tokens.len() * model.config().vocab_len);
     if args.one_by_one {

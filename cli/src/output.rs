@@ -1,12 +1,13 @@
 //! Numbers, tables and arrays for people and programs.
 
+use anyhow::Context;
 use clap::ValueEnum;
 use pith_format::{ReplaceOptions, Replacement};
 use pith_runtime::Kind;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -184,6 +185,24 @@ pub fn write_npy_head(out: &mut impl Write, rows: usize, cols: usize) -> io::Res
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&(head.len() as u16).to_le_bytes())?;
     out.write_all(head.as_bytes())
+}
+
+/// Fails if `path` is a file of another kind than the one that is written there unasked: neither
+/// empty nor beginning like one of that kind. Pipes and devices may be written to.
+pub fn refuse_others(path: &Path, kind: &str, beginnings: &[&[u8]]) -> anyhow::Result<()> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    let longest = beginnings.iter().map(|beginning| beginning.len()).max().unwrap_or(0);
+    let mut found = Vec::new();
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    file.take(longest as u64).read_to_end(&mut found).with_context(|| path.display().to_string())?;
+    anyhow::ensure!(
+        found.is_empty() || beginnings.iter().any(|beginning| found.starts_with(beginning)),
+        "{} is there and is not {kind}; choose another output, or remove it",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Replaces a file atomically, without waiting for the disk. Pipes and devices are written

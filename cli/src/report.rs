@@ -27,6 +27,7 @@ pub fn report(args: ReportArgs) -> anyhow::Result<()> {
         "{} is a ledger; give the page another name",
         args.output.display()
     );
+    output::refuse_others(&args.output, "a page", &[b"<!DOCTYPE html>"])?;
     let mut ledgers = Vec::with_capacity(args.ledgers.len());
     for path in &args.ledgers {
         let mut ledger = LedgerFile::read(path)?;

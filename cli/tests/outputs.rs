@@ -76,3 +76,41 @@ fn a_model_and_its_texts_are_kept() {
         files.refused(input, &compared);
     }
 }
+
+#[test]
+fn what_is_written_unasked_replaces_only_its_own_kind() {
+    let files = Files::new();
+    let run = ["run", "m.pith", "-n", "2", "--prompt", "Once", "--no-stats"];
+    let logits = ["logits", "m.pith", "--tokens", "1 2"];
+    assert!(files.run(&[&run[..], &["--ledger", "ledger.jsonl"]].concat()).0);
+    let page = ["report", "ledger.jsonl"];
+    let kl = ["eval", "kl", "m.pith", "--text", "text.txt", "-c", "16"];
+    fs::copy(files.path("m.pith"), files.path("other.pith")).unwrap();
+    for other in ["other.pith", "wren/config.json", "wren/model.safetensors", "text.txt"] {
+        let before = fs::read(files.path(other)).unwrap();
+        for args in [
+            [&run[..], &["--ledger", other]].concat(),
+            [&run[..], &["--metrics", other]].concat(),
+            [&logits[..], &["-o", other]].concat(),
+            [&page[..], &["-o", other]].concat(),
+            [&kl[..], &["--save-reference", other]].concat(),
+        ] {
+            let (succeeded, message) = files.run(&args);
+            assert!(!succeeded && message.contains(other), "{args:?}: {message}");
+            assert!(fs::read(files.path(other)).unwrap() == before, "{args:?} changed {other}");
+        }
+    }
+    // Twice each: a new file, then one of its kind. An empty file is none of another kind.
+    fs::write(files.path("ledger.csv"), "").unwrap();
+    for _ in 0..2 {
+        for args in [
+            [&run[..], &["--ledger", "ledger.jsonl", "--metrics", "pith.prom"]].concat(),
+            [&run[..], &["--ledger", "ledger.csv"]].concat(),
+            [&logits[..], &["-o", "logits.npy"]].concat(),
+            [&page[..], &["-o", "page.html"]].concat(),
+        ] {
+            let (succeeded, message) = files.run(&args);
+            assert!(succeeded, "{args:?}: {message}");
+        }
+    }
+}

@@ -92,6 +92,7 @@ pub fn kl(args: KlArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.save_reference {
         let inputs = iter::once(&args.first).chain(&args.second).chain(&args.text).chain(&args.reference);
         refuse_inputs(path, &inputs.cloned().collect::<Vec<_>>())?;
+        output::refuse_others(path, "a reference", &[b"\x89PKLR"])?;
     }
     let text = args.text.as_deref().map(read_text).transpose()?;
     let started = Instant::now();

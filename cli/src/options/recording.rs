@@ -2,6 +2,7 @@
 
 use crate::machine::{detect, report_unusable};
 use crate::metrics::{self, Publisher};
+use crate::output;
 use anyhow::Context;
 use clap::{Args, ValueEnum, ValueHint};
 use pith_boards::energy_fit::OWN_PROFILE;
@@ -150,6 +151,12 @@ impl Recording {
     pub fn begin(args: &LedgerArgs, session: &Session, inputs: &[PathBuf]) -> anyhow::Result<Self> {
         for path in args.ledger.iter().chain(&args.metrics) {
             refuse_inputs(path, inputs)?;
+        }
+        if let Some(path) = &args.ledger {
+            output::refuse_others(path, "a ledger", &[b"{\"pith_ledger\"", b"# {\"pith_ledger\""])?;
+        }
+        if let Some(path) = &args.metrics {
+            output::refuse_others(path, "a file of metrics", &[b"# HELP pith_"])?;
         }
         if args.ledger.is_none() && args.metrics.is_none() && args.metrics_listen.is_none() {
             let ledger = Ledger::new().totals_only();
