@@ -7,7 +7,7 @@
 #[path = "../golden/format/make.rs"]
 mod make;
 
-use pith_format::{Encoding, Index, MAGIC, checksum};
+use pith_format::{Encoding, Index, MAGIC, Sampling, checksum};
 use pith_runtime::{KvType, Model, Session, SessionOptions};
 use pith_tests::{all_logits, difference, golden, read_npy};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,9 @@ struct Expected {
     /// The ids of [`TEXT`], if there is a tokenizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ids: Option<Vec<u32>>,
+    /// The recommended sampling, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sampling: Option<Sampling>,
 }
 
 /// Merges, spaces, a character of two bytes, one to normalize, added tokens.
@@ -70,6 +73,7 @@ fn every_golden_file_opens_and_decodes_to_the_bit() {
         let index = Index::parse(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
         index.verify(&file, |_| ()).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(make::decoded(&index, &file), expected.tensors, "{name}");
+        assert_eq!(index.metadata().sampling, expected.sampling, "{name}");
     }
 }
 
@@ -124,6 +128,20 @@ fn golden_files_give_their_logits_or_the_layer_that_cannot_run_is_named() {
 }
 
 #[test]
+fn golden_files_recommend_sampling() {
+    let stated: Vec<_> = expected().into_values().filter_map(|expected| expected.sampling).collect();
+    let all = Sampling {
+        temperature: Some(0.7),
+        top_k: Some(20),
+        top_p: Some(0.95),
+        min_p: Some(0.05),
+        repeat_penalty: Some(1.1),
+        repeat_window: Some(64),
+    };
+    assert_eq!(stated, [all, Sampling { temperature: Some(0.0), top_k: Some(0), ..Sampling::default() }]);
+}
+
+#[test]
 fn tokenizers_of_golden_files_give_their_ids() {
     let mut count = 0;
     for (name, expected) in expected() {
@@ -168,12 +186,13 @@ fn write_golden_files() {
         plan.write(&path);
         let file = std::fs::read(&path).unwrap();
         let ids = plan.tokenizer.as_ref().map(|tokenizer| tokenizer.encode(TEXT, true).unwrap());
-        let tensors = make::decoded(&Index::parse(&file).unwrap(), &file);
+        let index = Index::parse(&file).unwrap();
+        let (tensors, sampling) = (make::decoded(&index, &file), index.metadata().sampling);
         if let Ok(model) = Model::open(&path) {
             let (vocab_len, logits) = logits(model);
             make::write_npy(&path.with_extension("npy"), vocab_len, &logits);
         }
-        all.insert(plan.name, Expected { tensors, ids });
+        all.insert(plan.name, Expected { tensors, ids, sampling });
     }
     let json = serde_json::to_string_pretty(&all).unwrap();
     std::fs::write(folder().join("expected.json"), json + "\n").unwrap();

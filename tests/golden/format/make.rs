@@ -6,7 +6,7 @@
 
 use pith_format::{
     ActivationFunction, Attention, Dense, Encoding, Experts, FeedForward, GatedLinearRecurrence, Index, Kind,
-    Layer, Metadata, Mixer, ModelConfig, NormKind, PassRecord, Provenance, Role, RopeTable, Scope,
+    Layer, Metadata, Mixer, ModelConfig, NormKind, PassRecord, Provenance, Role, RopeTable, Sampling, Scope,
     ScoreFunction, ShortConvolution, SourceRecord, TILE_ROWS, TensorId, TensorPlan, Writer, checksum,
 };
 use pith_tokenizer::Tokenizer;
@@ -23,6 +23,7 @@ pub struct Plan {
     /// Optional tensors of this model.
     pub optional: Vec<Role>,
     pub tokenizer: Option<Tokenizer>,
+    pub sampling: Option<Sampling>,
 }
 
 /// Tensors that a model may lack. All others with a shape are present.
@@ -55,7 +56,7 @@ const OPTIONAL: &[Role] = &[
 /// All golden files.
 pub fn plans() -> Vec<Plan> {
     let encodings = Encoding::ALL.iter().map(|&encoding| of_encoding(encoding));
-    encodings.chain(runnable()).chain(of_new_kinds()).chain(tokenizers()).collect()
+    encodings.chain(runnable()).chain(of_new_kinds()).chain(tokenizers()).chain(samplings()).collect()
 }
 
 /// Two tiles per block, the last one padded with zero columns, and a last block padded with zero
@@ -194,6 +195,25 @@ fn tokenizers() -> [Plan; 3] {
     ]
 }
 
+/// Recommended sampling: every setting, and some of them.
+fn samplings() -> [Plan; 2] {
+    let of = |sampling| {
+        let layer = Layer { mixer: Mixer::None {}, feed_forward: gated(4), parallel: false };
+        let model = ModelConfig { hidden_len: 4, ..model(vec![layer]) };
+        Plan { sampling: Some(sampling), ..of_model(model) }
+    };
+    let some = Sampling { temperature: Some(0.0), top_k: Some(0), ..Sampling::default() };
+    let all = Sampling {
+        temperature: Some(0.7),
+        top_k: Some(20),
+        top_p: Some(0.95),
+        min_p: Some(0.05),
+        repeat_penalty: Some(1.1),
+        repeat_window: Some(64),
+    };
+    [plan("sampling-all", of(all)), plan("sampling-some", of(some))]
+}
+
 /// Byte-level, with added tokens of both stages and an id without a token.
 fn bpe() -> Tokenizer {
     let json = r#"{
@@ -298,7 +318,8 @@ fn model(layers: Vec<Layer>) -> ModelConfig {
 }
 
 fn of_model(model: ModelConfig) -> Plan {
-    Plan { name: String::new(), model, encoding: Encoding::F16, optional: Vec::new(), tokenizer: None }
+    let (optional, tokenizer, sampling) = (Vec::new(), None, None);
+    Plan { name: String::new(), model, encoding: Encoding::F16, optional, tokenizer, sampling }
 }
 
 fn plan(name: &str, plan: Plan) -> Plan {
@@ -410,7 +431,7 @@ impl Plan {
         Metadata {
             model: self.model.clone(),
             chat_template: self.tokenizer.is_some().then(|| "{{ messages[0].content }}".into()),
-            sampling: None,
+            sampling: self.sampling,
             provenance: Provenance {
                 converter: "golden".into(),
                 source,
