@@ -483,17 +483,20 @@ fn an_interrupt_stops_the_reply_and_not_the_conversation() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_an_error_and_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let script = format!(
-        "trap '' XFSZ; ulimit -f 200; exec {} convert {} {} --quiet",
-        env!("CARGO_BIN_EXE_pith"),
-        wren().display(),
-        folder.path().join("x.pith").display()
-    );
-    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("x.pith"), "{}", stderr(&output));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    for (options, place) in [("-e q4", "x.pith"), ("", "dense.pith")] {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!(
+            "trap '' XFSZ; ulimit -f 200; exec {} convert {} {} --quiet {options}",
+            env!("CARGO_BIN_EXE_pith"),
+            wren().display(),
+            folder.path().join("x.pith").display()
+        );
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let said = stderr(&output);
+        assert!(said.contains(place) && said.contains(&folder.path().display().to_string()), "{said}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }
 
 /// Killed at any moment, a conversion leaves the old file, the whole new one, or none that opens.
@@ -505,7 +508,7 @@ fn a_killed_conversion_leaves_no_wrong_file() {
     let source = wren().display().to_string();
     let start = || {
         Command::new(env!("CARGO_BIN_EXE_pith"))
-            .args(["convert", &source, &output.display().to_string(), "--force", "--quiet"])
+            .args(["convert", &source, &output.display().to_string(), "--fast", "--force", "--quiet"])
             .spawn()
             .unwrap()
     };

@@ -3,7 +3,23 @@
 //! result.
 
 use super::Grouped;
-use super::rounding::Affine;
+
+/// Scale and minimum of a group: `weight = scale · level + minimum`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Affine {
+    /// Multiplies the levels.
+    pub scale: f32,
+    /// 0 where the encoding has no minima.
+    pub minimum: f32,
+}
+
+impl Affine {
+    /// `1 / scale`; 0 where f32 cannot hold it.
+    pub fn inverse(&self) -> f32 {
+        let inverse = 1.0 / self.scale;
+        if inverse.is_finite() { inverse } else { 0.0 }
+    }
+}
 
 /// Search for the nearest level.
 #[derive(Clone, Copy, Debug)]

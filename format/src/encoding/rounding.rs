@@ -1,26 +1,9 @@
 //! Rounding to the nearest level: the choice of scales and minima, then of codes.
 
-pub use super::levels::{Nearest, ROUNDED_COLS, round_small};
+pub use super::levels::{Affine, Nearest, ROUNDED_COLS, round_small};
 use super::multiplier::LARGEST_ZERO;
 use super::{Codes, Grouped, Multiplier, TILE_ROWS};
 use half::f16;
-
-/// Scale and minimum of a group: `weight = scale · level + minimum`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Affine {
-    /// Multiplies the levels.
-    pub scale: f32,
-    /// 0 where the encoding has no minima.
-    pub minimum: f32,
-}
-
-impl Affine {
-    /// `1 / scale`; 0 where f32 cannot hold it.
-    pub fn inverse(&self) -> f32 {
-        let inverse = 1.0 / self.scale;
-        if inverse.is_finite() { inverse } else { 0.0 }
-    }
-}
 
 /// What a row of a tile stores once for all its groups; 0 where groups have their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -89,8 +89,8 @@ fn expand<E: Lines, const PARTS: usize, const MINIMA: usize>(
                 *sums = _mm512_dpbusd_epi32(*sums, _mm512_set1_epi8(1), line);
                 store_line(line, &mut lines[block]);
             }
-            for part in 0..PARTS {
-                let start = _mm512_sub_epi32(_mm512_setzero_si512(), sums[part]);
+            for (part, sums) in sums.into_iter().enumerate() {
+                let start = _mm512_sub_epi32(_mm512_setzero_si512(), sums);
                 store_integers(_mm512_slli_epi32::<7>(start), &mut group.starts[part][block]);
                 let scales = _mm512_mul_ps(scales_of::<E>(tile, index, part), unit);
                 store_floats(scales, &mut group.scales[part][block]);

@@ -29,14 +29,14 @@ const ATTEMPTS: usize = 20;
 /// Quantizes to every type and measures each.
 pub fn measure(args: &QualityArgs, tools: &Path, ik: Option<&Path>) -> anyhow::Result<Vec<Row>> {
     let gguf = text_of(args.gguf.as_deref().context("--gguf is missing")?)?;
-    let (matrix, base) = (args.work.join("imatrix.gguf"), args.work.join("base.kld"));
+    let (matrix, base) = (args.work.join("imatrix.dat"), args.work.join("base.kld"));
     let (matrix, base) = (text_of(&matrix)?, text_of(&base)?);
     let (context, threads) = (args.context.to_string(), args.threads.to_string());
     let (calibration, text) = (text_of(&args.calibration)?, text_of(&args.text)?);
     let common = ["-c", &context, "-t", &threads];
     run(
         &tools.join("llama-imatrix"),
-        &[&["-m", gguf, "-f", calibration, "-o", matrix], &common[..]].concat(),
+        &[&["-m", gguf, "-f", calibration, "-o", matrix, "--output-format", "dat"], &common[..]].concat(),
     )?;
     // llama.cpp's windows are called chunks.
     let windows = args.windows.map(|windows| windows.to_string());
