@@ -37,7 +37,7 @@ pub struct SearchArgs {
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
     /// Encodings to choose from
-    #[arg(long, value_delimiter = ',', default_value = "q2,q3,q4-nl,q5,q6", value_name = "LIST")]
+    #[arg(long, value_delimiter = ',', default_value = "q2,q3,q4-nl,q4-a,q5-a,q6-a", value_name = "LIST")]
     pub encodings: Vec<Choice>,
     /// Tokens to measure divergence on [default: 4096, fewer where --hours requires it]
     #[arg(long, value_name = "N")]

@@ -177,6 +177,17 @@ def decode_mxfp4(tiles):
     return powers * np.array(FP4, np.float32)[codes_of(tiles, [(4, 0)], 64)]
 
 
+def decode_affine(planes, words, unit):
+    def decode(tiles):
+        word = tiles[:, words:words + 64].view("<u2").reshape(-1, 2, 16).astype(np.int32)
+        exponent, fraction, zero = word >> 11, word >> 7 & 15, word & 127
+        scale = np.ldexp(np.float32(1) + fraction.astype(np.float32) / np.float32(16), exponent - 28)
+        minimum = -(scale * zero.astype(np.float32)) * np.float32(unit)
+        scale, minimum = (np.repeat(part.transpose(0, 2, 1), 32, axis=2) for part in (scale, minimum))
+        return scale * codes_of(tiles, planes, 64).astype(np.float32) + minimum
+    return decode
+
+
 def decode_tq1(tiles):
     lines = tiles[:, :832].reshape(-1, 13, 1, 16, 4)
     shifted = lines * np.array([1, 3, 9, 27, 81], np.uint8)[:, None, None]      # modulo 256
@@ -223,6 +234,10 @@ ENCODINGS = {
     22: ("iq4-xs", 256, 2176, decode_ggml(256, [(4, 0)], 32, IQ4, 2048, None, (6, 2080, 32))),
     23: ("tq1", 256, 864, decode_tq1),
     24: ("tq2", 256, 1056, decode_ggml(256, [(2, 0)], 256, range(-1, 3), 1024)),
+    25: ("q6-a", 64, 832, decode_affine([(4, 0), (2, 512)], 768, 1 / 2)),
+    26: ("q5-a", 64, 704, decode_affine([(4, 0), (1, 512)], 640, 1 / 4)),
+    27: ("q4-a", 64, 576, decode_affine([(4, 0)], 512, 1 / 8)),
+    28: ("q3-a", 64, 448, decode_affine([(2, 0), (1, 256)], 384, 1 / 16)),
 }
 
 
