@@ -31,7 +31,7 @@ pub struct CalibrateArgs {
     /// Text to run, plain or .jsonl with a field "text" [default: text that the model generates]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub text: Option<PathBuf>,
-    /// Maximum number of tokens [default: all of --text, 4096 of generated text]
+    /// Maximum number of tokens [default: all of --text, 4096 to 16384 of generated text]
     #[arg(long, value_name = "N")]
     pub tokens: Option<usize>,
     /// Tokens per window of the text [default: 512, or the model's context if that is less]

@@ -161,7 +161,7 @@ fn model() -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("wren.pith").display().to_string();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/wren").display().to_string();
-    stdout(&pith(&["convert", &source, &path, "--quiet"]));
+    stdout(&pith(&["convert", &source, &path, "--fast", "--quiet"]));
     (folder, path)
 }
 

@@ -305,7 +305,15 @@ fn bench_counts_the_bytes_of_the_directory() {
 fn logits_are_exact_unless_an_approximation_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("wren.pith").display().to_string();
-    stdout(&pith(&["convert", &wren().display().to_string(), &path, "--head", "q4-g64+q4", "--quiet"]));
+    stdout(&pith(&[
+        "convert",
+        &wren().display().to_string(),
+        &path,
+        "--fast",
+        "--head",
+        "q4-g64+q4",
+        "--quiet",
+    ]));
     let bench = |more: &[&str]| {
         let base = ["bench", &path, "-p", "0", "-n", "4", "-r", "1", "--json"];
         json(&pith(&[&base[..], more].concat()))[0].clone()

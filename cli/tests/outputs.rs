@@ -21,7 +21,7 @@ impl Files {
         let text = "Question: where is the river? Answer: behind the old mill.\n\n".repeat(20);
         fs::write(folder.path().join("text.txt"), text).unwrap();
         let files = Self { folder };
-        assert_eq!(files.run(&["convert", "wren", "m.pith", "-q"]), (true, String::new()));
+        assert_eq!(files.run(&["convert", "wren", "m.pith", "--fast", "-q"]), (true, String::new()));
         files
     }
 

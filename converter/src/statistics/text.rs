@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pith_format::{Progress, Unit};
+use pith_format::{Kind, Progress, Unit};
 use pith_runtime::{Engine, EngineOptions, Model, Sampler, SamplerOptions, Session, SessionOptions};
 use serde_json::Value;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -17,8 +17,15 @@ pub const LEAST_TOKENS: usize = 32;
 /// Default number of tokens in a window.
 pub const DEFAULT_WINDOW: usize = 512;
 
-/// Default number of tokens that a model generates.
-pub const DEFAULT_GENERATED: usize = 4096;
+/// Fewest and most tokens that a model generates by default.
+pub const DEFAULT_GENERATED: (u64, u64) = (4096, 16_384);
+
+/// Weights times tokens of generated text, within these limits: about the time that it takes.
+const GENERATED_PRODUCTS: u64 = 2_200_000_000_000;
+
+/// Tokens of generated text for each column of the widest matrix, within these limits: with fewer,
+/// a Hessian says little about its smallest directions.
+const TOKENS_PER_COLUMN: u64 = 8;
 
 /// Largest text in bytes.
 const TEXT_LIMIT: u64 = 1 << 30;
@@ -44,6 +51,18 @@ pub struct CalibrationText {
     pub checksum: Option<String>,
     /// Number of tokens in a window.
     pub window: usize,
+}
+
+/// Default number of tokens of generated text.
+fn generated(model: &Model) -> usize {
+    let matrices = model.index().entries().iter().filter(|entry| entry.kind() == Kind::Matrix);
+    let (mut weights, mut widest) = (1u64, 0u64);
+    for entry in matrices {
+        weights += entry.rows * entry.cols;
+        widest = widest.max(entry.cols);
+    }
+    let (least, most) = DEFAULT_GENERATED;
+    (TOKENS_PER_COLUMN * widest).min(GENERATED_PRODUCTS / weights).clamp(least, most) as usize
 }
 
 /// A sequence that is being generated.
@@ -114,7 +133,7 @@ fn sampler(number: u64) -> Result<Sampler, StatisticsError> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TextOptions {
     /// Most tokens in all, first tokens of sequences included. `None`: all of a text, or
-    /// [`DEFAULT_GENERATED`] tokens of generated text.
+    /// as many of generated text as suits the model, within [`DEFAULT_GENERATED`].
     pub tokens: Option<usize>,
     /// Tokens of a window; `None`: [`DEFAULT_WINDOW`], or the model's context if that is less.
     pub window: Option<usize>,
@@ -164,7 +183,7 @@ impl CalibrationText {
         progress: &dyn Progress,
     ) -> Result<Self, StatisticsError> {
         let (window, limit) = options.resolve(model)?;
-        let limit = limit.unwrap_or(DEFAULT_GENERATED);
+        let limit = limit.unwrap_or_else(|| generated(model));
         let options = SessionOptions {
             context_len: Some(window),
             batch: Some(TOGETHER),
