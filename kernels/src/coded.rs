@@ -175,8 +175,8 @@ impl Place {
     pub fn low_of<'a, E: Coded>(&self, tile: &'a [u8], index: usize) -> (&'a [u8; TILE_ROWS], u32) {
         let group = self.group(E::COLS, index);
         let bytes = tile[self.integers..].as_chunks().0;
-        match self.multiplier.factor_bits() {
-            4 | 6 => (&bytes[group / 2], 4 * (group % 2) as u32),
+        match self.multiplier {
+            Multiplier::Factors(table) if table.len() < 256 => (&bytes[group / 2], 4 * (group % 2) as u32),
             _ => (&bytes[group], 0),
         }
     }

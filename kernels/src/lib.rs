@@ -24,7 +24,11 @@ mod avxvnni;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
 mod ceiling;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little")
+))]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 uses some constants"))]
 mod coded;
 mod kv;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"))]

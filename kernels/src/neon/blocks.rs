@@ -15,8 +15,8 @@ pub const TOKENS: usize = 4;
 
 /// Multiplication of one block of 16 rows.
 pub trait Block: Copy {
-    /// Most tokens of one call, up to [`TOKENS`].
-    const TOKENS: usize;
+    /// Whether up to [`TOKENS`] tokens share one read.
+    const SHARES: bool;
     /// Most tokens for which the sums of 16 rows fit the registers.
     const WHOLE_TOKENS: usize;
 
@@ -35,7 +35,8 @@ pub trait Block: Copy {
     /// All 16 rows, in two rounds where their sums do not fit the registers.
     #[inline(always)]
     fn multiply<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
-        if T <= Self::WHOLE_TOKENS {
+        // Constant, so that the compiler drops the other branch before it inlines.
+        if const { T <= Self::WHOLE_TOKENS } {
             return self.quads(bytes, x, [0, 1, 2, 3]);
         }
         let (first, last) = (self.quads(bytes, x, [0, 1]), self.quads(bytes, x, [2, 3]));
@@ -58,10 +59,10 @@ pub fn mat_mul<E: Block>(block: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut 
         let mut token = 0;
         while token < tokens {
             let out = &mut y[token..];
-            token += match (tokens - token).min(E::TOKENS) {
-                4 => run::<E, 4>(block, bytes, x, token, rows, first_row, out),
-                3 => run::<E, 3>(block, bytes, x, token, rows, first_row, out),
-                2 => run::<E, 2>(block, bytes, x, token, rows, first_row, out),
+            token += match tokens - token {
+                TOKENS.. if E::SHARES => run::<E, TOKENS>(block, bytes, x, token, rows, first_row, out),
+                3 if E::SHARES => run::<E, 3>(block, bytes, x, token, rows, first_row, out),
+                2 if E::SHARES => run::<E, 2>(block, bytes, x, token, rows, first_row, out),
                 _ => {
                     let sums = block.one(bytes, x.token(token));
                     write([sums], rows, first_row, out)
@@ -100,41 +101,56 @@ fn write<const T: usize>(sums: [Rows; T], rows: usize, first_row: usize, out: &m
     T
 }
 
-/// Rounded activations of a token, `G` groups of 32 columns per tile.
+/// Rounded activations of a token, in groups of 32 columns.
 #[derive(Clone, Copy)]
-pub struct Rounded<'a, const G: usize> {
-    codes: &'a [[[i8; ACTIVATION_GROUP]; G]],
-    scales: &'a [[f32; G]],
-    sums: &'a [[i32; G]],
+pub struct Rounded<'a> {
+    codes: &'a [[i8; ACTIVATION_GROUP]],
+    scales: &'a [f32],
+    sums: &'a [i32],
+    half_sums: &'a [i32],
 }
 
-impl<'a, const G: usize> Rounded<'a, G> {
-    /// Views the first `tile_count` tiles; tokens are padded to whole tiles of every encoding.
+impl<'a> Rounded<'a> {
+    /// Views the first `count` groups; tokens are padded to whole tiles of every encoding.
     #[inline(always)]
-    pub fn new(x: Operand<'a>, tile_count: usize) -> Self {
+    pub fn new(x: Operand<'a>, count: usize) -> Self {
+        let Operand { scales, sums, half_sums, .. } = x;
+        Self { codes: x.codes.as_chunks().0, scales, sums, half_sums }.part(0, count)
+    }
+
+    /// Views `count` groups.
+    #[inline(always)]
+    pub fn part(&self, first: usize, count: usize) -> Self {
         Self {
-            codes: &x.codes.as_chunks().0.as_chunks().0[..tile_count],
-            scales: &x.scales.as_chunks().0[..tile_count],
-            sums: &x.sums.as_chunks().0[..tile_count],
+            codes: &self.codes[first..][..count],
+            scales: &self.scales[first..][..count],
+            sums: &self.sums[first..][..count],
+            half_sums: &self.half_sums[first..][..count],
         }
     }
 
-    /// Codes of one group.
+    /// Codes of a group.
     #[inline(always)]
-    pub fn codes(&self, tile: usize, group: usize) -> Group<'a> {
-        &self.codes[tile][group]
+    pub fn codes(&self, group: usize) -> Group<'a> {
+        &self.codes[group]
     }
 
-    /// Scale of one group.
+    /// Scale of a group.
     #[inline(always)]
-    pub fn scale(&self, tile: usize, group: usize) -> f32 {
-        self.scales[tile][group]
+    pub fn scale(&self, group: usize) -> f32 {
+        self.scales[group]
     }
 
-    /// Sum of one group's codes.
+    /// Sum of a group's codes.
     #[inline(always)]
-    pub fn sum(&self, tile: usize, group: usize) -> i32 {
-        self.sums[tile][group]
+    pub fn sum(&self, group: usize) -> i32 {
+        self.sums[group]
+    }
+
+    /// Sums of the first and of the last 16 codes of a group.
+    #[inline(always)]
+    pub fn half_sums(&self, group: usize) -> [i32; 2] {
+        [self.half_sums[group], self.sums[group] - self.half_sums[group]]
     }
 }
 

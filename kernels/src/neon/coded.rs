@@ -1,182 +1,180 @@
-//! Encodings in bit planes: decoding the codes of a pair of fours to signed bytes.
+//! Levels of integer encodings, as signed bytes.
 //!
-//! Q6 and Q5 combine planes and keep unsigned codes: products start from −offset · Σ activations.
-//! The other encodings look up a code's level. A nibble holds two 2-bit codes; it indexes one table
-//! for its low bits and another for its high bits.
+//! A tile consists of halves of 64 columns. Codes in bit planes have their own lines of every plane
+//! in each half. The half's two groups of 32 columns are the low and the high nibbles of the same
+//! lines:
+//!
+//! ```text
+//! plane   lines of a half   bits of four f = 0..8 of a group, in nibble `PART`
+//! 4       8                 line f, all
+//! 2       4                 line f mod 4, from 2 · ⌊f / 4⌋
+//! 1       2                 line f mod 2, from ⌊f / 2⌋
+//! ```
+//! Codes of four bits and more stay unsigned where levels are consecutive: products start from
+//! −offset · Σ activations. Other codes look up their level. A nibble holds two 2-bit codes; it
+//! indexes one table for its low bits and another for its high bits.
 
+use super::dot::Codes;
 use super::lanes::*;
-use super::planes::{Coded, load, nibbles};
-use pith_format::encoding::{Q2Tile, Q3Tile, Q4NLTile, Q5Tile, Q6Tile, TernaryTile, Tile};
+use crate::coded::{Coded, Order};
+use std::marker::PhantomData;
 
-/// 6-bit codes.
-#[derive(Clone, Copy)]
-pub struct Q6;
-
-impl Coded for Q6 {
-    type Tile = Q6Tile;
-    const BITS: usize = 6;
-    const OFFSET: i8 = 32;
-    const LARGEST: i32 = 63;
-
-    #[inline(always)]
-    fn pair<const PART: usize>(tile: &[u8], half: usize, index: usize, q: usize) -> [I8x16; 2] {
-        together::<2, PART>(tile, half, index, q)
-    }
-}
-
-/// 5-bit codes.
-#[derive(Clone, Copy)]
-pub struct Q5;
-
-impl Coded for Q5 {
-    type Tile = Q5Tile;
-    const BITS: usize = 5;
-    const OFFSET: i8 = 16;
-    const LARGEST: i32 = 31;
-
-    #[inline(always)]
-    fn pair<const PART: usize>(tile: &[u8], half: usize, index: usize, q: usize) -> [I8x16; 2] {
-        together::<1, PART>(tile, half, index, q)
-    }
-}
-
-/// Codes of four low bits and `HIGH` high bits.
-#[inline(always)]
-fn together<const HIGH: usize, const PART: usize>(
-    tile: &[u8],
-    half: usize,
+/// 16 rows × 32 columns of a tile.
+pub struct Group<'a, E, const PART: usize> {
+    tile: &'a [u8],
+    /// The half's, or the group's where groups [share no lines](Group::SHARES_LINES).
     index: usize,
-    q: usize,
-) -> [I8x16; 2] {
-    let (low, rest) = tile.split_at(1024);
-    let high = load::<HIGH>(rest, half, index % (2 * HIGH), q);
-    let mask = splat_u8((16 << HIGH) - 1);
-    // High bits of part 0 move up four places; those of part 1 are in place.
-    let code = |low: U8x16, shift: usize| {
-        let high = shift_right(high, shift);
-        signed(and(if PART == 0 { put_above(low, high) } else { put_below(high, low) }, mask))
+    encoding: PhantomData<E>,
+}
+
+impl<E, const PART: usize> Clone for Group<'_, E, PART> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E, const PART: usize> Copy for Group<'_, E, PART> {}
+
+impl<'a, E: Coded, const PART: usize> Group<'a, E, PART> {
+    /// Whether the two groups of a half share lines.
+    pub const SHARES_LINES: bool = matches!(E::ORDER, Order::Planes(..));
+
+    /// The group of half `index` in nibble `PART`; where groups share no lines, group `index`.
+    #[inline(always)]
+    pub fn new(tile: &'a [u8], index: usize) -> Self {
+        Self { tile, index, encoding: PhantomData }
+    }
+
+    /// Four rows of a line of the tile.
+    #[inline(always)]
+    fn line(self, line: usize, q: usize) -> U8x16 {
+        load_u8(&self.tile.as_chunks::<16>().0[4 * line + q])
+    }
+
+    /// Four rows of a line of the plane of `BITS` bits whose first byte is `at`.
+    #[inline(always)]
+    fn load<const BITS: usize>(self, at: usize, line: usize, q: usize) -> U8x16 {
+        self.line(at / 64 + 2 * BITS * self.index + line, q)
+    }
+}
+
+impl<E: Coded, const PART: usize> Codes for Group<'_, E, PART> {
+    const OFFSET: i8 = match E::ORDER {
+        Order::Halves => E::OFFSET as i8,
+        Order::Planes(4, _) if !E::IS_TABLE => E::OFFSET as i8,
+        _ => 0,
     };
-    let shift = index / (2 * HIGH);
-    [code(load::<4>(low, half, index, q), shift), code(load::<4>(low, half, index + 4, q), shift + 2)]
-}
 
-/// The `COUNT` levels of a tile.
-const fn levels<T: Tile, const COUNT: usize>() -> [i8; COUNT] {
-    let known = T::GROUPED.expect("codes have groups").levels;
-    let (mut levels, mut index) = ([0; COUNT], 0);
-    while index < COUNT {
-        levels[index] = known[index];
-        index += 1;
-    }
-    levels
-}
-
-/// Level of each nibble: the two bits from `low` on are the code's low bits, the bit at `high` its
-/// third.
-const fn table<const COUNT: usize>(levels: [i8; COUNT], low: usize, high: Option<usize>) -> [i8; 16] {
-    let (mut table, mut nibble) = ([0; 16], 0);
-    while nibble < 16 {
-        let above = if let Some(high) = high { (nibble >> high & 1) << 2 } else { 0 };
-        table[nibble] = levels[(nibble >> low & 3) | above];
-        nibble += 1;
-    }
-    table
-}
-
-/// 16 levels.
-#[derive(Clone, Copy)]
-pub struct Q4NL;
-
-impl Coded for Q4NL {
-    type Tile = Q4NLTile;
-    const BITS: usize = 4;
-    const OFFSET: i8 = 0;
-    const LARGEST: i32 = 64;
+    const LARGEST: i32 = match E::ORDER {
+        Order::Halves => E::LARGEST_CODE,
+        Order::Planes(4, _) if !E::IS_TABLE => E::LARGEST_CODE,
+        // Levels that are never written have such codes too.
+        Order::Planes(..) if !E::IS_TABLE && E::LARGEST_CODE - E::OFFSET > E::OFFSET => {
+            E::LARGEST_CODE - E::OFFSET
+        }
+        _ => E::LARGEST_LEVEL,
+    };
 
     #[inline(always)]
-    fn pair<const PART: usize>(tile: &[u8], half: usize, index: usize, q: usize) -> [I8x16; 2] {
-        let table = load_i8(&const { levels::<Q4NLTile, 16>() });
-        let level = |line| lookup(table, nibbles::<PART>(load::<4>(tile, half, line, q)));
-        [level(index), level(index + 4)]
+    fn pair(self, index: usize, q: usize) -> [I8x16; 2] {
+        // Constants of type bool: the compiler drops the other branches before it inlines.
+        if Self::IS_BYTES {
+            [index, index + 4].map(|four| signed(self.line(8 * self.index + four, q)))
+        } else if Self::IS_HALVES {
+            let line = self.line(4 * self.index + index, q);
+            [low_nibbles(line), high_nibbles(line)]
+        } else if Self::IS_DIGITS {
+            [index, index + 4].map(|four| self.digits(four, q))
+        } else if Self::HAS_SINGLE_BITS {
+            self.with_single_bits(index, q)
+        } else if Self::HAS_PAIRS {
+            let codes = nibbles::<PART>(self.load::<2>(0, index, q));
+            let tables = &const { [table::<E>(0, 2, None), table::<E>(2, 2, None)] };
+            [lookup(load_i8(&tables[0]), codes), lookup(load_i8(&tables[1]), codes)]
+        } else if Self::HAS_ONE_HIGH_BIT {
+            self.with_high_plane::<1>(index, q)
+        } else if Self::HAS_TWO_HIGH_BITS {
+            self.with_high_plane::<2>(index, q)
+        } else if E::IS_TABLE {
+            let table = load_i8(&const { table::<E>(0, 4, None) });
+            [index, index + 4].map(|line| lookup(table, nibbles::<PART>(self.load::<4>(0, line, q))))
+        } else {
+            [index, index + 4].map(|line| signed(nibbles::<PART>(self.load::<4>(0, line, q))))
+        }
     }
 }
 
-/// 8 levels.
-#[derive(Clone, Copy)]
-pub struct Q3;
+impl<E: Coded, const PART: usize> Group<'_, E, PART> {
+    const IS_BYTES: bool = matches!(E::ORDER, Order::Bytes);
+    const IS_HALVES: bool = matches!(E::ORDER, Order::Halves);
+    const IS_DIGITS: bool = matches!(E::ORDER, Order::Digits);
+    const HAS_PAIRS: bool = matches!(E::ORDER, Order::Planes(2, 0));
+    const HAS_SINGLE_BITS: bool = matches!(E::ORDER, Order::Planes(2, 1));
+    const HAS_ONE_HIGH_BIT: bool = matches!(E::ORDER, Order::Planes(4, 1));
+    const HAS_TWO_HIGH_BITS: bool = matches!(E::ORDER, Order::Planes(4, 2));
 
-impl Coded for Q3 {
-    type Tile = Q3Tile;
-    const BITS: usize = 3;
-    const OFFSET: i8 = 0;
-    const LARGEST: i32 = 63;
-
+    /// Codes of four low bits and `HIGH` high bits.
     #[inline(always)]
-    fn pair<const PART: usize>(tile: &[u8], half: usize, index: usize, q: usize) -> [I8x16; 2] {
-        const LEVELS: [i8; 8] = levels::<Q3Tile, 8>();
+    fn with_high_plane<const HIGH: usize>(self, index: usize, q: usize) -> [I8x16; 2] {
+        let high = self.load::<HIGH>(E::HIGH, index % (2 * HIGH), q);
+        let mask = splat_u8((16 << HIGH) - 1);
+        // High bits of part 0 move up four places; those of part 1 are in place.
+        let code = |low: U8x16, shift: usize| {
+            let high = shift_right(high, shift);
+            signed(and(if PART == 0 { put_above(low, high) } else { put_below(high, low) }, mask))
+        };
+        let shift = index / (2 * HIGH);
+        [code(self.load::<4>(0, index, q), shift), code(self.load::<4>(0, index + 4, q), shift + 2)]
+    }
+
+    /// Levels of codes of two low bits and one high bit.
+    #[inline(always)]
+    fn with_single_bits(self, index: usize, q: usize) -> [I8x16; 2] {
         // For each position of the high bits in the nibbles, beside the low bits of one code.
-        const TABLES: [[[i8; 16]; 2]; 2] = [
-            [table(LEVELS, 0, Some(2)), table(LEVELS, 2, Some(0))],
-            [table(LEVELS, 0, Some(3)), table(LEVELS, 2, Some(1))],
-        ];
-        let (low, rest) = tile.split_at(512);
-        let (low, high) = (load::<2>(low, half, index, q), load::<1>(rest, half, index % 2, q));
+        let tables = &const {
+            [
+                [table::<E>(0, 2, Some(2)), table::<E>(2, 2, Some(0))],
+                [table::<E>(0, 2, Some(3)), table::<E>(2, 2, Some(1))],
+            ]
+        }[index / 2];
+        let (low, high) = (self.load::<2>(0, index, q), self.load::<1>(E::HIGH, index % 2, q));
         let two = splat_u8(0x03);
         let (low, above, below) = match PART {
             0 => (low, and(high, two), and(shift_right(high, 2), two)),
             _ => (shift_right(low, 4), and(shift_right(high, 4), two), shift_right(high, 6)),
         };
-        let tables = &TABLES[index / 2];
         [
             lookup(load_i8(&tables[0]), put_above_two(low, above)),
             lookup(load_i8(&tables[1]), or(and(low, splat_u8(0x0c)), below)),
         ]
     }
-}
 
-/// 4 levels.
-#[derive(Clone, Copy)]
-pub struct Q2;
-
-impl Coded for Q2 {
-    type Tile = Q2Tile;
-    const BITS: usize = 2;
-    const OFFSET: i8 = 0;
-    const LARGEST: i32 = 31;
-
+    /// Digits of base 3, less 1. A byte times `3^k`, modulo 256, has thirds of 256 for digit `k`.
     #[inline(always)]
-    fn pair<const PART: usize>(tile: &[u8], half: usize, index: usize, q: usize) -> [I8x16; 2] {
-        const LEVELS: [i8; 4] = levels::<Q2Tile, 4>();
-        two_bits::<PART>(&const { [table(LEVELS, 0, None), table(LEVELS, 2, None)] }, tile, half, index, q)
+    fn digits(self, four: usize, q: usize) -> I8x16 {
+        let four = 8 * self.index + four;
+        let bytes = mul_u8(self.line(four / 5, q), splat_u8([1, 3, 9, 27, 81][four % 5]));
+        let level = sub_i8(splat_i8(-1), at_least(bytes, splat_u8(86)));
+        sub_i8(level, at_least(bytes, splat_u8(171)))
     }
 }
 
-/// −1, 0 and 1; code 2 is never written.
-#[derive(Clone, Copy)]
-pub struct Ternary;
-
-impl Coded for Ternary {
-    type Tile = TernaryTile;
-    const BITS: usize = 2;
-    const OFFSET: i8 = 0;
-    const LARGEST: i32 = 2;
-
-    #[inline(always)]
-    fn pair<const PART: usize>(tile: &[u8], half: usize, index: usize, q: usize) -> [I8x16; 2] {
-        const LEVELS: [i8; 4] = [-1, 0, 1, 2];
-        two_bits::<PART>(&const { [table(LEVELS, 0, None), table(LEVELS, 2, None)] }, tile, half, index, q)
+/// Level of each nibble: the `bits` bits from `low` on are the code's low bits, the bit at `high`
+/// the one above them.
+const fn table<E: Coded>(low: usize, bits: usize, high: Option<usize>) -> [i8; 16] {
+    let (mut table, mut nibble) = ([0; 16], 0);
+    while nibble < 16 {
+        let above = if let Some(high) = high { (nibble >> high & 1) << bits } else { 0 };
+        let code = (nibble >> low & ((1 << bits) - 1)) | above;
+        let unsigned = if E::IS_TABLE { E::TABLE[code] as i32 } else { code as i32 };
+        table[nibble] = (unsigned - E::OFFSET) as i8;
+        nibble += 1;
     }
+    table
 }
 
-/// Levels of the low and the high half of a part's nibbles.
+/// Nibbles of a part.
 #[inline(always)]
-fn two_bits<const PART: usize>(
-    tables: &[[i8; 16]; 2],
-    tile: &[u8],
-    half: usize,
-    index: usize,
-    q: usize,
-) -> [I8x16; 2] {
-    let codes = nibbles::<PART>(load::<2>(tile, half, index, q));
-    [lookup(load_i8(&tables[0]), codes), lookup(load_i8(&tables[1]), codes)]
+pub fn nibbles<const PART: usize>(bytes: U8x16) -> U8x16 {
+    if PART == 0 { and(bytes, splat_u8(15)) } else { shift_right(bytes, 4) }
 }

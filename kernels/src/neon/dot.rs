@@ -4,7 +4,7 @@
 //! `sdot` multiplies and sums the four bytes of a row in one instruction;
 //! [`Smull`](super::smull::Smull) is for cores without it.
 
-use super::blocks::{Group, Rows, TOKENS, map};
+use super::blocks::{Group, Rows, map};
 use super::lanes::*;
 use crate::activations::Operand;
 use std::arch::asm;
@@ -24,6 +24,12 @@ pub(super) use written_out;
 pub trait Codes: Copy {
     /// Code minus the number it stands for.
     const OFFSET: i8;
+    /// Largest absolute value of a code.
+    const LARGEST: i32;
+    /// Whether codes are −16 ..= 16.
+    const ARE_NIBBLES: bool = Self::LARGEST <= 16;
+    /// Whether codes are −64 ..= 64.
+    const ARE_LEVELS: bool = Self::LARGEST <= 64;
 
     /// Rows `4·q..4·q + 4` of columns `4·index..4·index + 4`, and the same 16 columns further;
     /// `index, q < 4`.
@@ -39,41 +45,30 @@ pub trait Codes: Copy {
 
 /// A way to sum int8 products; a value of it proves that the CPU has the instructions.
 pub trait Dot: Copy + Send + Sync + 'static {
-    /// Tokens that share one load of a line.
-    const TOKENS: usize;
+    /// Whether several tokens share one load of a line.
+    const SHARES: bool;
     /// Most tokens for which the sums of 16 rows fit the registers.
     const WHOLE_TOKENS: usize;
 
     /// Calls `add(t, n, sums)` with `start[t] + Σ codes · x[t]` of rows `4·q..4·q + 4`, for each
-    /// `q = quads[n]`. Codes are −16 ..= 15.
-    fn nibbles<const N: usize, const T: usize>(
+    /// `q = quads[n]`.
+    fn sums<C: Codes, const N: usize, const T: usize>(
         self,
         quads: [usize; N],
-        codes: impl Codes,
+        codes: C,
         x: [Group<'_>; T],
         start: [i32; T],
         add: impl FnMut(usize, usize, F32x4),
     );
 
-    /// Calls `add(t, n, sums)` with `Σ codes · x[t]` of rows `4·q..4·q + 4`, for each
-    /// `q = quads[n]`. Codes are −128 ..= 127.
-    fn bytes<const N: usize, const T: usize>(
+    /// Like [`Dot::sums`], with the sums of the first and of the last 16 columns apart.
+    fn split_sums<C: Codes, const N: usize, const T: usize>(
         self,
         quads: [usize; N],
-        codes: impl Codes,
+        codes: C,
         x: [Group<'_>; T],
-        add: impl FnMut(usize, usize, F32x4),
-    );
-
-    /// Calls `add(t, n, sums)` with `start[t] + Σ codes · x[t]` of rows `4·q..4·q + 4`, for each
-    /// `q = quads[n]`. Codes are −64 ..= 64.
-    fn levels<const N: usize, const T: usize>(
-        self,
-        quads: [usize; N],
-        codes: impl Codes,
-        x: [Group<'_>; T],
-        start: [i32; T],
-        add: impl FnMut(usize, usize, F32x4),
+        start: [[i32; 2]; T],
+        add: impl FnMut(usize, usize, [F32x4; 2]),
     );
 
     /// [`Block::one`](super::blocks::Block::one) of an encoding.
@@ -140,7 +135,7 @@ impl Sdot {
             self.step::<2, N, T>(&mut sums, quads, codes, &x);
         }
         self.step::<3, N, T>(&mut sums, quads, codes, &x);
-        written_out!(Q: 0, 1, 2, 3; if Q < N {
+        written_out!(Q: 0, 1, 2, 3; if const { Q < N } {
             for (token, sum) in sums[Q].iter().enumerate() {
                 add(token, Q, exact(*sum));
             }
@@ -166,6 +161,25 @@ impl Sdot {
                         // SAFETY: as above.
                         _ => unsafe { sdot::<LANE>(*sum, codes, x[half]) },
                     };
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn split_step<const LANE: i32, const N: usize, const T: usize>(
+        self,
+        sums: &mut [[[I32x4; 2]; T]; N],
+        quads: [usize; N],
+        codes: impl Codes,
+        x: &[Halves; T],
+    ) {
+        for (sums, q) in sums.iter_mut().zip(quads) {
+            let codes = codes.pair(LANE as usize, q);
+            for (sums, x) in sums.iter_mut().zip(x) {
+                for half in 0..2 {
+                    // SAFETY: `self` exists only where dotprod was detected.
+                    sums[half] = unsafe { sdot::<LANE>(sums[half], codes[half], x[half]) };
                 }
             }
         }
@@ -199,44 +213,47 @@ pub fn sdot_in_turn<const LANE: i32>(mut sum: I32x4, a: I8x16, b: I8x16) -> I32x
 }
 
 impl Dot for Sdot {
-    const TOKENS: usize = TOKENS;
+    const SHARES: bool = true;
     const WHOLE_TOKENS: usize = 2;
 
     #[inline(always)]
-    fn nibbles<const N: usize, const T: usize>(
+    fn sums<C: Codes, const N: usize, const T: usize>(
         self,
         quads: [usize; N],
-        codes: impl Codes,
+        codes: C,
         x: [Group<'_>; T],
         start: [i32; T],
         add: impl FnMut(usize, usize, F32x4),
     ) {
-        self.sum::<false, N, T>(quads, codes, x, map(start, |start| splat_i32(BASE_BITS + start)), add);
-    }
-
-    #[inline(always)]
-    fn bytes<const N: usize, const T: usize>(
-        self,
-        quads: [usize; N],
-        codes: impl Codes,
-        x: [Group<'_>; T],
-        add: impl FnMut(usize, usize, F32x4),
-    ) {
-        self.sum::<false, N, T>(quads, codes, x, [splat_i32(BASE_BITS); T], add);
-    }
-
-    #[inline(always)]
-    fn levels<const N: usize, const T: usize>(
-        self,
-        quads: [usize; N],
-        codes: impl Codes,
-        x: [Group<'_>; T],
-        start: [i32; T],
-        add: impl FnMut(usize, usize, F32x4),
-    ) {
-        // One line of single bits serves lanes 0 and 2, another lanes 1 and 3.
         let start = map(start, |start| splat_i32(BASE_BITS + start));
-        self.sum::<true, N, T>(quads, codes, x, start, add);
+        // One line of single bits serves lanes 0 and 2, another lanes 1 and 3.
+        if C::ARE_NIBBLES || !C::ARE_LEVELS {
+            self.sum::<false, N, T>(quads, codes, x, start, add)
+        } else {
+            self.sum::<true, N, T>(quads, codes, x, start, add)
+        }
+    }
+
+    #[inline(always)]
+    fn split_sums<C: Codes, const N: usize, const T: usize>(
+        self,
+        quads: [usize; N],
+        codes: C,
+        x: [Group<'_>; T],
+        start: [[i32; 2]; T],
+        mut add: impl FnMut(usize, usize, [F32x4; 2]),
+    ) {
+        let x = map(x, halves);
+        let mut sums = [map(start, |start| map(start, |start| splat_i32(BASE_BITS + start))); N];
+        self.split_step::<0, N, T>(&mut sums, quads, codes, &x);
+        self.split_step::<2, N, T>(&mut sums, quads, codes, &x);
+        self.split_step::<1, N, T>(&mut sums, quads, codes, &x);
+        self.split_step::<3, N, T>(&mut sums, quads, codes, &x);
+        written_out!(Q: 0, 1, 2, 3; if const { Q < N } {
+            for (token, sums) in sums[Q].iter().enumerate() {
+                add(token, Q, map(*sums, exact));
+            }
+        });
     }
 
     #[inline(always)]

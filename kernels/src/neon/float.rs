@@ -1,6 +1,6 @@
 //! F32 and F16: four lines per tile; line `k` holds column `k` of 16 rows.
 
-use super::blocks::{Block, Rows, TOKENS, map};
+use super::blocks::{Block, Rows, map};
 use super::lanes::*;
 use crate::activations::Operand;
 use pith_format::encoding::{F16Tile, F32Tile, Tile};
@@ -10,7 +10,7 @@ use pith_format::encoding::{F16Tile, F32Tile, Tile};
 pub struct F32;
 
 impl Block for F32 {
-    const TOKENS: usize = TOKENS;
+    const SHARES: bool = true;
     const WHOLE_TOKENS: usize = 2;
 
     #[inline(always)]
@@ -38,7 +38,7 @@ impl Block for F32 {
 pub struct F16;
 
 impl Block for F16 {
-    const TOKENS: usize = TOKENS;
+    const SHARES: bool = true;
     const WHOLE_TOKENS: usize = 2;
 
     #[inline(always)]

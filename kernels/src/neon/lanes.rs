@@ -48,7 +48,10 @@ instructions! {
     splat_i8(value: i8) -> I8x16 = vdupq_n_s8;
     splat_u8(value: u8) -> U8x16 = vdupq_n_u8;
     sub_i8(a: I8x16, b: I8x16) -> I8x16 = vsubq_s8;
+    add_i8(a: I8x16, b: I8x16) -> I8x16 = vaddq_s8;
     add_i32(a: I32x4, b: I32x4) -> I32x4 = vaddq_s32;
+    and_i32(a: I32x4, b: I32x4) -> I32x4 = vandq_s32;
+    left_by_12(a: I32x4) -> I32x4 = vshlq_n_s32::<12>;
     sub_i32(a: I32x4, b: I32x4) -> I32x4 = vsubq_s32;
     halve_i32(a: I32x4) -> I32x4 = vshrq_n_s32::<1>;
     shift_to_exponent(a: I32x4) -> I32x4 = vshlq_n_s32::<23>;
@@ -64,6 +67,12 @@ instructions! {
     high_nibbles(a: U8x16) -> I8x16 = |a| vreinterpretq_s8_u8(vshrq_n_u8::<4>(a));
     and(a: U8x16, b: U8x16) -> U8x16 = vandq_u8;
     or(a: U8x16, b: U8x16) -> U8x16 = vorrq_u8;
+    mul_u8(a: U8x16, b: U8x16) -> U8x16 = vmulq_u8;
+    // a less b, at least 0.
+    sub_to_zero(a: U8x16, b: U8x16) -> U8x16 = vqsubq_u8;
+    // −1 where a ≥ b, else 0.
+    at_least(a: U8x16, b: U8x16) -> I8x16 = |a, b| vreinterpretq_s8_u8(vcgeq_u8(a, b));
+    left_by_7(a: U8x16) -> U8x16 = vshlq_n_u8::<7>;
     right_by_1(a: U8x16) -> U8x16 = vshrq_n_u8::<1>;
     right_by_2(a: U8x16) -> U8x16 = vshrq_n_u8::<2>;
     right_by_3(a: U8x16) -> U8x16 = vshrq_n_u8::<3>;
@@ -115,11 +124,26 @@ instructions! {
         [vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), vcvtq_f32_s32(vmovl_high_s16(wide))]
     };
 
+    // 16 words of 16 bits, without a sign.
+    widen_words(from: &[u8; 32]) -> [I32x4; 4] = |from: &[u8; 32]| {
+        let [a, b] = [0, 8].map(|at| vld1q_u16(from.as_ptr().cast::<u16>().add(at)));
+        [vmovl_u16(vget_low_u16(a)), vmovl_high_u16(a), vmovl_u16(vget_low_u16(b)), vmovl_high_u16(b)]
+            .map(|a| vreinterpretq_s32_u32(a))
+    };
+
     // 16 bytes as numbers.
     widen_bytes(a: I8x16) -> [F32x4; 4] = |a| {
         let (low, high) = (vmovl_s8(vget_low_s8(a)), vmovl_high_s8(a));
         [vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high)]
             .map(|a| vcvtq_f32_s32(a))
+    };
+
+    // 16 floats from the two highest bytes of each; the others are 0.
+    floats_of_bytes(high: U8x16, low: U8x16) -> [F32x4; 4] = |high, low| {
+        let halves = [vzip1q_u8(low, high), vzip2q_u8(low, high)].map(|a| vreinterpretq_u16_u8(a));
+        let zero = vdupq_n_u16(0);
+        [vzip1q_u16(zero, halves[0]), vzip2q_u16(zero, halves[0]), vzip1q_u16(zero, halves[1]), vzip2q_u16(zero, halves[1])]
+            .map(|a| vreinterpretq_f32_u16(a))
     };
 
     // 16 numbers to bytes, saturating.

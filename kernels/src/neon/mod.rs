@@ -7,7 +7,8 @@
 //! sets       the three sets: required CPU features, and how each computes a product
 //! dot, smull sums of int8 products: sdot (Cortex-A76 on), or smull and smlal (A53, A72)
 //! blocks     few tokens: walks the row blocks and tokens of a product, whatever the encoding
-//! float, q4, q8, planes, coded   one row block, by encoding; the last two for codes in bit planes
+//! float, planes   one row block: of floats, of integer codes
+//! coded, multipliers   an integer encoding's codes; its scales and minima
 //! decode     one row block and one token: a function per integer encoding and set
 //! panel, panel_sdot, panel_smmla   many tokens: weights expanded once, micro-kernels of 8 × 4
 //! vector     quantize, softmax, activations
@@ -25,18 +26,18 @@ mod dot;
 mod float;
 mod kv4;
 mod lanes;
+mod multipliers;
 mod panel;
 mod panel_sdot;
 mod panel_smmla;
 mod planes;
 pub(crate) mod probe;
-mod q4;
-mod q8;
 mod sets;
 mod smull;
 mod vector;
 
 use crate::activations::Operand;
+use crate::coded::with_tile;
 use crate::{Kernels, KvRows, portable};
 use pith_format::{ActivationFunction, Encoding, Matrix};
 use planes::Planes;
@@ -67,16 +68,8 @@ impl<S: Set> Neon<S> {
         match w.encoding() {
             Encoding::F32 => blocks::mat_mul(float::F32, w, x, y),
             Encoding::F16 => blocks::mat_mul(float::F16, w, x, y),
-            Encoding::Q8 => set.mat_mul(q8::Q8(dot), w, x, y),
-            Encoding::Q4 => set.mat_mul(q4::Q4(dot), w, x, y),
-            Encoding::Q4G64 => set.mat_mul(q4::Q4G64(dot), w, x, y),
-            Encoding::Q6 => set.mat_mul(Planes(coded::Q6, dot), w, x, y),
-            Encoding::Q5 => set.mat_mul(Planes(coded::Q5, dot), w, x, y),
-            Encoding::Q4NL => set.mat_mul(Planes(coded::Q4NL, dot), w, x, y),
-            Encoding::Q3 => set.mat_mul(Planes(coded::Q3, dot), w, x, y),
-            Encoding::Q2 => set.mat_mul(Planes(coded::Q2, dot), w, x, y),
-            Encoding::Ternary => set.mat_mul(Planes(coded::Ternary, dot), w, x, y),
-            _ => portable::mat_mul(w, x, y),
+            encoding => with_tile!(encoding, E => set.mat_mul(Planes::<E, _>::new(dot), w, x, y),
+                else portable::mat_mul(w, x, y)),
         }
     }
 }

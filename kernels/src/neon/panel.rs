@@ -39,6 +39,8 @@ pub trait Grouped: Block {
     const BYTES: usize;
     /// Groups of 32 columns in a tile; divides the group count of a panel.
     const GROUPS: usize;
+    /// Whether a group has one scale and no minimum. Others have no panels.
+    const IS_PLAIN: bool;
 
     /// Expands the `group`-th 32 columns of a tile to `M`'s order.
     fn expand<M: Micro>(tile: &[u8], group: usize, out: Strips<'_, M>);

@@ -1,66 +1,44 @@
-//! Encodings in bit planes. A tile has 128 columns in two halves of 64, each with its own lines. A
-//! half's two groups of 32 columns are the low and the high nibbles of the same lines.
-//!
-//! ```text
-//! plane   lines of a half   bits of four f = 0..8 of a group, in nibble `PART`
-//! 4       8                 line f, all
-//! 2       4                 line f mod 4, from 2 · ⌊f / 4⌋
-//! 1       2                 line f mod 2, from ⌊f / 2⌋
-//! ```
-//! [`coded`](super::coded) turns them into codes.
+//! One row block of an integer encoding: sums of [codes](super::coded), [scales and
+//! minima](super::multipliers).
 
 use super::blocks::{Block, Rounded, Rows, add_scaled, map};
-use super::dot::{Codes, Dot, One};
+use super::coded::Group;
+use super::dot::{Codes, Dot, One, written_out};
 use super::lanes::*;
+use super::multipliers::{minima, scales};
 use super::panel::{self, Micro, Strips};
-use crate::activations::Operand;
-use pith_format::encoding::{Grouped, Tile};
+use crate::activations::{ACTIVATION_GROUP, Operand};
+use crate::coded::Coded;
 use std::marker::PhantomData;
 
-/// An encoding in planes.
-pub trait Coded: Copy + Send + Sync + 'static {
-    /// Its tile.
-    type Tile: Tile;
-    /// Bits of all planes.
-    const BITS: usize;
-    /// Code minus the number it stands for.
-    const OFFSET: i8;
-    /// Largest absolute value that [`Coded::pair`] returns.
-    const LARGEST: i32;
-    /// The format's description of groups.
-    const GROUPED: Grouped = <Self::Tile as Tile>::GROUPED.expect("codes have groups");
+/// Row blocks of an integer encoding.
+pub struct Planes<E, D>(D, PhantomData<E>);
 
-    /// [`Codes::pair`] of the group of a half in nibble `PART`.
-    fn pair<const PART: usize>(tile: &[u8], half: usize, index: usize, q: usize) -> [I8x16; 2];
-}
-
-/// 16 rows × 32 columns of a tile.
-#[derive(Clone, Copy)]
-struct Group<'a, E, const PART: usize>(&'a [u8], usize, PhantomData<E>);
-
-impl<E: Coded, const PART: usize> Codes for Group<'_, E, PART> {
-    const OFFSET: i8 = E::OFFSET;
-
-    #[inline(always)]
-    fn pair(self, index: usize, q: usize) -> [I8x16; 2] {
-        E::pair::<PART>(self.0, self.1, index, q)
+impl<E, D> Planes<E, D> {
+    /// The kernel of an encoding.
+    pub fn new(dot: D) -> Self {
+        Self(dot, PhantomData)
     }
 }
 
-/// Row blocks of an encoding in planes.
-#[derive(Clone, Copy)]
-pub struct Planes<E, D>(pub E, pub D);
+impl<E, D: Copy> Clone for Planes<E, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E, D: Copy> Copy for Planes<E, D> {}
 
 impl<E: Coded, D: Dot> Block for Planes<E, D>
 where
     Self: One,
 {
-    const TOKENS: usize = D::TOKENS;
+    const SHARES: bool = D::SHARES;
     const WHOLE_TOKENS: usize = D::WHOLE_TOKENS;
 
     #[inline(always)]
     fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows {
-        self.1.one::<Self>(bytes, x)
+        self.0.one::<Self>(bytes, x)
     }
 
     #[inline(always)]
@@ -70,15 +48,32 @@ where
         x: [Operand<'_>; T],
         quads: [usize; N],
     ) -> [[F32x4; N]; T] {
-        let tiles = bytes.chunks_exact(E::Tile::BYTES);
-        let x = map(x, |x| Rounded::<4>::new(x, tiles.len()));
+        let groups = E::COLS / ACTIVATION_GROUP;
+        let tiles = bytes.chunks_exact(E::BYTES);
+        let x = map(x, |x| Rounded::new(x, groups * tiles.len()));
         let mut rows = [[splat(0.0); N]; T];
         for (index, tile) in tiles.enumerate() {
-            for half in 0..2 {
-                add_group::<E, D, 0, N, T>(self.1, quads, &mut rows, tile, &x, index, half);
-                rows = map(rows, |rows| map(rows, settled));
-                // Read again: kept from above, the bytes would need more registers than there are.
-                add_group::<E, D, 1, N, T>(self.1, quads, &mut rows, again_bytes(tile), &x, index, half);
+            let mut x = x;
+            // A closure would stay a call.
+            for x in &mut x {
+                *x = x.part(groups * index, groups);
+            }
+            if !Group::<E, 0>::SHARES_LINES {
+                for group in 0..groups {
+                    add_group::<E, D, 0, N, T>(self.0, quads, &mut rows, tile, group, tile, &x);
+                }
+                continue;
+            }
+            // Places and shifts of multipliers repeat after two halves.
+            for pair in 0..groups.div_ceil(4) {
+                written_out!(HALF: 0, 1; if const { 2 * HALF < E::COLS / ACTIVATION_GROUP } {
+                    let half = 2 * pair + HALF;
+                    add_group::<E, D, 0, N, T>(self.0, quads, &mut rows, tile, half, tile, &x);
+                    rows = map(rows, |rows| map(rows, settled));
+                    // Read again: kept from above, the bytes would need more registers than there
+                    // are.
+                    add_group::<E, D, 1, N, T>(self.0, quads, &mut rows, tile, half, again_bytes(tile), &x);
+                });
             }
         }
         rows
@@ -89,73 +84,63 @@ impl<E: Coded, D: Dot> panel::Grouped for Planes<E, D>
 where
     Self: One,
 {
-    const BYTES: usize = E::Tile::BYTES;
-    const GROUPS: usize = 4;
+    const BYTES: usize = E::BYTES;
+    const GROUPS: usize = E::COLS / ACTIVATION_GROUP;
+    const IS_PLAIN: bool = E::IS_PLAIN;
 
     #[inline(always)]
     fn expand<M: Micro>(tile: &[u8], group: usize, out: Strips<'_, M>) {
-        let half = group / 2;
-        if group.is_multiple_of(2) {
-            M::weights(Group::<E, 0>(tile, half, PhantomData), scales::<E, 0>(tile, half), out)
+        let scales = scales::<E>(tile, group, 0);
+        if !Group::<E, 0>::SHARES_LINES {
+            M::weights(Group::<E, 0>::new(tile, group), scales, out)
+        } else if group.is_multiple_of(2) {
+            M::weights(Group::<E, 0>::new(tile, group / 2), scales, out)
         } else {
-            M::weights(Group::<E, 1>(tile, half, PhantomData), scales::<E, 1>(tile, half), out)
+            M::weights(Group::<E, 1>::new(tile, group / 2), scales, out)
         }
     }
 }
 
-/// Adds the products of the `PART`-th 32 columns of a half of tile `index`.
+/// Adds the products of a group of a tile, `Group::new(_, index)`, whose codes are in `codes`:
+/// `tile` again.
 #[inline(always)]
 fn add_group<E: Coded, D: Dot, const PART: usize, const N: usize, const T: usize>(
     dot: D,
     quads: [usize; N],
     rows: &mut [[F32x4; N]; T],
     tile: &[u8],
-    x: &[Rounded<'_, 4>; T],
     index: usize,
-    half: usize,
+    codes: &[u8],
+    x: &[Rounded<'_>; T],
 ) {
-    let group = 2 * half + PART;
-    let (mut columns, mut start) = ([x[0].codes(index, group); T], [0; T]);
-    for token in 0..T {
-        columns[token] = x[token].codes(index, group);
-        start[token] = -i32::from(E::OFFSET) * x[token].sum(index, group);
+    let group = if Group::<E, PART>::SHARES_LINES { 2 * index + PART } else { index };
+    let codes = Group::<E, PART>::new(codes, index);
+    let columns = map(*x, |x| x.codes(group));
+    let offset = i32::from(<Group<'_, E, PART> as Codes>::OFFSET);
+    if E::IS_SPLIT {
+        let start = map(*x, |x| map(x.half_sums(group), |sum| -offset * sum));
+        let weight_scales = [scales::<E>(tile, group, 0), scales::<E>(tile, group, 1)];
+        dot.split_sums(quads, codes, columns, start, |token, n, products| {
+            for (products, weight_scales) in products.into_iter().zip(weight_scales) {
+                add_scaled(&mut rows[token][n], products, weight_scales[quads[n]], x[token].scale(group));
+            }
+        });
+    } else {
+        let start = map(*x, |x| -offset * x.sum(group));
+        let weight_scales = scales::<E>(tile, group, 0);
+        dot.sums(quads, codes, columns, start, |token, n, products| {
+            add_scaled(&mut rows[token][n], products, weight_scales[quads[n]], x[token].scale(group));
+        });
     }
-    let weight_scales = scales::<E, PART>(tile, half);
-    let add = |token: usize, n: usize, products| {
-        let scale = x[token].scale(index, group);
-        add_scaled(&mut rows[token][n], products, weight_scales[quads[n]], scale);
-    };
-    let codes = Group::<E, PART>(tile, half, PhantomData);
-    match E::LARGEST {
-        ..=15 => dot.nibbles(quads, codes, columns, start, add),
-        _ => dot.levels(quads, codes, columns, start, add),
+    for side in 0..1 + usize::from(E::IS_SPLIT) {
+        if let Some(minima) = minima::<E>(tile, group, side) {
+            for (rows, x) in rows.iter_mut().zip(x) {
+                let sum = if E::IS_SPLIT { x.half_sums(group)[side] } else { x.sum(group) };
+                let sum = x.scale(group) * sum as f32;
+                for (rows, q) in rows.iter_mut().zip(quads) {
+                    *rows = mul_add_scalar(*rows, minima[q], sum);
+                }
+            }
+        }
     }
-}
-
-/// Scales of the levels of a group. The product of a factor and a scale is exact.
-#[inline(always)]
-fn scales<E: Coded, const PART: usize>(tile: &[u8], half: usize) -> [F32x4; 4] {
-    let (_, rest) = tile.split_at(256 * E::BITS);
-    let index = if E::GROUPED.group_cols == 64 { half } else { 0 };
-    let scales = widen_sixteen(&rest.as_chunks().0[index]);
-    if E::GROUPED.scale.factors().is_empty() {
-        return scales;
-    }
-    let codes = nibbles::<PART>(load_u8(&rest.as_chunks().0[2 + half]));
-    let table = E::GROUPED.scale.factors().first_chunk().expect("a factor for each nibble");
-    let factors = widen_bytes(lookup(load_i8(table), codes));
-    std::array::from_fn(|q| mul(scales[q], factors[q]))
-}
-
-/// Four rows of a line of the plane of `BITS` bits that begins at `plane`.
-#[inline(always)]
-pub fn load<const BITS: usize>(plane: &[u8], half: usize, line: usize, q: usize) -> U8x16 {
-    let (_, lines) = plane.split_at(128 * BITS * half);
-    load_u8(&lines.as_chunks::<16>().0[4 * line + q])
-}
-
-/// Nibbles of a part.
-#[inline(always)]
-pub fn nibbles<const PART: usize>(bytes: U8x16) -> U8x16 {
-    if PART == 0 { and(bytes, splat_u8(15)) } else { shift_right(bytes, 4) }
 }

@@ -66,7 +66,7 @@ impl Set for Dotprod {
 
     fn mat_mul<E: Grouped>(self, block: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         match x.tokens() {
-            Self::PANEL_TOKENS.. => panel::mat_mul::<E, _>(self.0, w, x, y),
+            Self::PANEL_TOKENS.. if E::IS_PLAIN => panel::mat_mul::<E, _>(self.0, w, x, y),
             _ => few_tokens(self.0, block, w, x, y),
         }
     }
@@ -102,7 +102,7 @@ impl Set for I8mm {
 
     fn mat_mul<E: Grouped>(self, block: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut [f32]]) {
         match x.tokens() {
-            Self::PANEL_TOKENS.. => panel::mat_mul::<E, _>(self.1, w, x, y),
+            Self::PANEL_TOKENS.. if E::IS_PLAIN => panel::mat_mul::<E, _>(self.1, w, x, y),
             _ => few_tokens(self.0, block, w, x, y),
         }
     }

@@ -2,11 +2,11 @@
 //! where few fit, below 32768:
 //! ```text
 //! nibble   8 ·  16 · 127 = 16256, and 32512 for the sum of two lanes
-//! level    4 ·  64 · 127 = 32512; 8 of 6 bits with an offset would not fit
+//! level    4 ·  64 · 127 = 32512
 //! byte     2 · 128 · 127 = 32512; a third would not fit
 //! ```
 
-use super::blocks::{Group, Rows};
+use super::blocks::{Group, Rows, map};
 use super::dot::{Codes, Dot, Halves, One, halves, written_out};
 use super::lanes::*;
 use crate::activations::Operand;
@@ -59,10 +59,10 @@ impl Smull {
         let pairs = pairs(codes, LANE as usize, quads);
         for (sums, x) in sums.iter_mut().zip(x) {
             let x = [repeat_four::<LANE>(x[0]), repeat_four::<LANE>(x[1])];
-            written_out!(Q: 0, 1, 2, 3; if Q < N {
+            written_out!(Q: 0, 1, 2, 3; if const { Q < N } {
                 sums[Q] = multiply_add(sums[Q], pairs[Q][0], x[0]);
             });
-            written_out!(Q: 0, 1, 2, 3; if Q < N {
+            written_out!(Q: 0, 1, 2, 3; if const { Q < N } {
                 sums[Q] = multiply_add(sums[Q], pairs[Q][1], x[1]);
             });
         }
@@ -80,7 +80,7 @@ impl Smull {
             let [first, second] = codes.pair(A as usize, q);
             multiply_add(multiply(first, a[0]), second, a[1])
         });
-        written_out!(Q: 0, 1, 2, 3; if Q < N {
+        written_out!(Q: 0, 1, 2, 3; if const { Q < N } {
             let [first, second] = codes.pair(B as usize, quads[Q]);
             sums[Q] = multiply_add(multiply_add(sums[Q], first, b[0]), second, b[1]);
         });
@@ -103,16 +103,9 @@ impl Smull {
             }
         }
     }
-}
-
-impl Dot for Smull {
-    // The multiplier is the bottleneck: sharing loads between tokens gains nothing.
-    const TOKENS: usize = 1;
-    const WHOLE_TOKENS: usize = 1;
 
     #[inline(always)]
     fn nibbles<const N: usize, const T: usize>(
-        self,
         quads: [usize; N],
         codes: impl Codes,
         x: [Group<'_>; T],
@@ -134,10 +127,10 @@ impl Dot for Smull {
 
     #[inline(always)]
     fn bytes<const N: usize, const T: usize>(
-        self,
         quads: [usize; N],
         codes: impl Codes,
         x: [Group<'_>; T],
+        start: [i32; T],
         mut add: impl FnMut(usize, usize, F32x4),
     ) {
         let x = x.map(halves);
@@ -148,14 +141,13 @@ impl Dot for Smull {
         Self::byte_step::<3, N, T>(&mut sums, quads, codes, &x);
         for (token, sums) in sums.iter().enumerate() {
             for (n, [low, high]) in sums.iter().enumerate() {
-                add(token, n, to_f32(add_pairs_i32(*low, *high)));
+                add(token, n, to_f32(add_i32(add_pairs_i32(*low, *high), splat_i32(start[token]))));
             }
         }
     }
 
     #[inline(always)]
     fn levels<const N: usize, const T: usize>(
-        self,
         quads: [usize; N],
         codes: impl Codes,
         x: [Group<'_>; T],
@@ -175,6 +167,65 @@ impl Dot for Smull {
                 let sum = add_i32(add_pairs_i32(low, high), splat_i32(start[token]));
                 add(token, n, to_f32(sum));
             }
+        }
+    }
+}
+
+impl Dot for Smull {
+    // The multiplier is the bottleneck: sharing loads between tokens gains nothing.
+    const SHARES: bool = false;
+    const WHOLE_TOKENS: usize = 1;
+
+    #[inline(always)]
+    fn sums<C: Codes, const N: usize, const T: usize>(
+        self,
+        quads: [usize; N],
+        codes: C,
+        x: [Group<'_>; T],
+        start: [i32; T],
+        add: impl FnMut(usize, usize, F32x4),
+    ) {
+        if C::ARE_NIBBLES {
+            Self::nibbles(quads, codes, x, start, add)
+        } else if C::ARE_LEVELS {
+            Self::levels(quads, codes, x, start, add)
+        } else {
+            Self::bytes(quads, codes, x, start, add)
+        }
+    }
+
+    #[inline(always)]
+    fn split_sums<C: Codes, const N: usize, const T: usize>(
+        self,
+        quads: [usize; N],
+        codes: C,
+        x: [Group<'_>; T],
+        start: [[i32; 2]; T],
+        mut add: impl FnMut(usize, usize, [F32x4; 2]),
+    ) {
+        for token in 0..T {
+            let x = halves(x[token]);
+            let (x0, x1) = (x.map(repeat_four::<0>), x.map(repeat_four::<1>));
+            let (x2, x3) = (x.map(repeat_four::<2>), x.map(repeat_four::<3>));
+            let step = |[first, last]: [Wide; 2], [a, b]: [I8x16; 2], x: Halves| {
+                [multiply_add(first, a, x[0]), multiply_add(last, b, x[1])]
+            };
+            let start = map(start[token], splat_i32);
+            let whole = |[low, high]: Wide, start: I32x4| {
+                to_f32(match C::ARE_NIBBLES {
+                    true => add_pairs_to_i32(start, add_pairs_i16(low, high)),
+                    false => add_i32(add_pairs_i32(pairs_to_i32(low), pairs_to_i32(high)), start),
+                })
+            };
+            // Four rows at a time: sums of halves of all rows would not fit the registers.
+            written_out!(Q: 0, 1, 2, 3; if const { Q < N } {
+                let [first, last] = codes.pair(0, quads[Q]);
+                let sums = [multiply(first, x0[0]), multiply(last, x0[1])];
+                let sums = step(sums, codes.pair(2, quads[Q]), x2);
+                let sums = step(sums, codes.pair(1, quads[Q]), x1);
+                let sums = step(sums, codes.pair(3, quads[Q]), x3);
+                add(token, Q, [whole(sums[0], start[0]), whole(sums[1], start[1])]);
+            });
         }
     }
 
