@@ -1,12 +1,10 @@
-//! The compiler's assembly: instructions, their places in the source, and loops.
+//! The compiler's assembly: instructions and loops.
 
 /// One instruction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instruction {
     /// Its text.
     pub text: String,
-    /// Index into [`Function::places`].
-    place: usize,
 }
 
 impl Instruction {
@@ -21,20 +19,11 @@ impl Instruction {
     }
 }
 
-/// A place in the source; `file:line`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    pub file: String,
-    pub line: usize,
-}
-
 /// One function.
 #[derive(Debug, Default)]
 pub struct Function {
     pub symbol: String,
     pub instructions: Vec<Instruction>,
-    /// Chains of inlined calls, the innermost first.
-    places: Vec<Vec<Place>>,
     /// Labels, each with the instruction it precedes.
     labels: Vec<(String, usize)>,
 }
@@ -47,11 +36,6 @@ pub struct Loop {
 }
 
 impl Function {
-    /// The places of an instruction in the source, the innermost call first.
-    pub fn chain(&self, instruction: &Instruction) -> &[Place] {
-        &self.places[instruction.place]
-    }
-
     /// Every backward jump with its target. Two jumps to one label are one loop, the longer.
     pub fn loops(&self) -> Vec<Loop> {
         let mut loops: Vec<Loop> = Vec::new();
@@ -76,43 +60,28 @@ impl Function {
     }
 }
 
-/// Reads the functions of a file of aarch64 assembly, as `rustc -Z verbose-asm` writes it with line
-/// tables.
+/// Reads the functions of a file of aarch64 assembly.
 pub fn functions(text: &str) -> Vec<Function> {
     let mut list: Vec<Function> = Vec::new();
     for line in text.lines() {
-        let (code, comment) = line.split_once("//").unwrap_or((line, ""));
-        let code = code.trim();
+        let code = line.split("//").next().unwrap_or_default().trim();
         if let Some(label) = code.strip_suffix(':') {
             if !label.starts_with('.') {
-                list.push(Function { symbol: label.into(), places: vec![Vec::new()], ..Function::default() });
+                list.push(Function { symbol: label.into(), ..Function::default() });
             } else if let Some(function) = list.last_mut() {
                 function.labels.push((label.into(), function.instructions.len()));
             }
             continue;
         }
         let Some(function) = list.last_mut() else { continue };
-        if code.starts_with(".loc") {
-            function.places.push(chain(comment));
-        } else if !code.is_empty() && !code.starts_with('.') {
-            let place = function.places.len() - 1;
+        if !code.is_empty() && !code.starts_with('.') {
             // A line of inline assembly may hold several.
             for text in code.split(';').map(str::trim).filter(|text| !text.is_empty()) {
-                function.instructions.push(Instruction { text: text.replace('\t', " "), place });
+                function.instructions.push(Instruction { text: text.replace('\t', " ") });
             }
         }
     }
     list
-}
-
-/// `a.rs:1:2 @[ b.rs:3:4 @[ … ] ]`
-fn chain(comment: &str) -> Vec<Place> {
-    let place = |text: &str| {
-        let mut parts = text.trim_matches([' ', ']']).rsplitn(3, ':');
-        let (_column, line, file) = (parts.next()?, parts.next()?, parts.next()?);
-        Some(Place { file: file.into(), line: line.parse().ok()? })
-    };
-    comment.split("@[").filter_map(place).collect()
 }
 
 #[cfg(test)]
@@ -143,7 +112,7 @@ _RNv5other:
 ";
 
     #[test]
-    fn functions_instructions_and_places_are_read() {
+    fn functions_and_instructions_are_read() {
         let list = functions(TEXT);
         assert_eq!(
             list.iter().map(|function| function.symbol.as_str()).collect::<Vec<_>>(),
@@ -152,13 +121,6 @@ _RNv5other:
         let outer = &list[0];
         let sdot = outer.instructions.iter().find(|instruction| instruction.name() == "sdot").unwrap();
         assert_eq!(sdot.operands(), "v1.4s, v2.16b, v3.4b[0]");
-        let chain: Vec<_> = outer.chain(sdot).iter().map(|place| (place.file.as_str(), place.line)).collect();
-        let expected = [
-            ("kernels/src/neon/dot.rs", 92),
-            ("kernels/src/neon/q4.rs", 82),
-            ("kernels/src/neon/blocks.rs", 55),
-        ];
-        assert_eq!(chain, expected);
         assert_eq!(list[1].instructions.len(), 1);
     }
 

@@ -13,8 +13,9 @@ mod model;
 use crate::document;
 use anyhow::Context;
 use clap::Args;
-use kernel::{ENCODINGS, Kernel, Sources};
-use model::{BOARDS, Board, CORES, MODEL, Mca};
+use kernel::Kernel;
+use model::{BOARDS, Board, CORES, MODEL, Mca, bytes_per_weight};
+use pith_format::Encoding;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,7 +40,7 @@ pub struct McaArgs {
 /// One kernel on one board.
 struct Row<'a> {
     board: &'static Board,
-    encoding: &'static str,
+    encoding: Encoding,
     kernel: Option<(&'a Kernel, f64)>,
 }
 
@@ -52,7 +53,7 @@ pub fn mca(args: McaArgs) -> anyhow::Result<()> {
         None => build(&root)?,
     };
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let kernels = kernel::kernels(&assembly::functions(&text), &mut Sources::new(&root));
+    let kernels = kernel::kernels(&assembly::functions(&text));
     anyhow::ensure!(!kernels.is_empty(), "{} holds no loop that multiplies int8", path.display());
     if let Some(folder) = &args.loops {
         write_loops(folder, &kernels)?;
@@ -66,7 +67,7 @@ pub fn mca(args: McaArgs) -> anyhow::Result<()> {
 fn rows<'a>(kernels: &'a [Kernel], mca: &Mca) -> anyhow::Result<Vec<Row<'a>>> {
     let mut rows = Vec::new();
     for board in &BOARDS {
-        for encoding in ENCODINGS {
+        for encoding in kernel::encodings() {
             let kernel = match kernel::mat_vec(kernels, board.kernels, encoding) {
                 Some(kernel) => Some((kernel, mca.cycles_per_64(kernel, board.processor)?)),
                 None => {
@@ -85,28 +86,35 @@ fn render(rows: &[Row<'_>], kernels: &[Kernel], version: &str) -> String {
         "**Modelled**, not measured: `llvm-mca` ({version}) on the inner loops of `mat_vec`, every load a hit in the \
          first-level cache. Tokens/s are those of {}'s weights with a head in q8, keys and values left out: what memory \
          feeds, and what {CORES} cores could compute. Headroom is the loop's rate by the rate at which memory feeds it.\n\n\
-         | board | kernels | encoding | cycles per 64 weights | headroom | tokens/s by memory | tokens/s by compute | `ext` | spills |\n\
-         |---|---|---|---:|---:|---:|---:|---:|---:|\n",
+         | board | kernels | encoding | cycles per 64 weights | bytes a cycle, of q4-g64's | headroom | tokens/s by memory | tokens/s by compute | `ext` | spills |\n\
+         |---|---|---|---:|---:|---:|---:|---:|---:|---:|\n",
         MODEL.name
     );
     for row in rows {
-        let q8 = rows.iter().find(|other| other.encoding == "q8" && other.board.name == row.board.name);
-        let q8_cycles = q8.and_then(|row| row.kernel.as_ref()).map(|(_, cycles)| *cycles);
-        let _ = write!(text, "| {} | `{}` | {} |", row.board.name, row.board.kernels, row.encoding);
-        let _ = match (&row.kernel, q8_cycles) {
-            (Some((kernel, cycles)), Some(q8_cycles)) => {
-                let rates = row.board.rates(row.encoding, *cycles, q8_cycles);
-                writeln!(
-                    text,
-                    " {cycles:.2} | {:.1} × | {:.1} | {:.1} | {} | {} |",
-                    rates.headroom, rates.memory, rates.compute, kernel.extracts, kernel.spills
-                )
-            }
-            (Some((kernel, cycles)), None) => {
-                writeln!(text, " {cycles:.2} | – | – | – | {} | {} |", kernel.extracts, kernel.spills)
-            }
-            (None, _) => writeln!(text, " – | – | – | – | – | – |"),
+        let cycles_of = |encoding: Encoding| {
+            let same = |other: &&Row<'_>| other.encoding == encoding && other.board.name == row.board.name;
+            rows.iter().find(same)?.kernel.map(|(_, cycles)| cycles)
         };
+        let rate = |encoding: Encoding, cycles: f64| bytes_per_weight(encoding) / cycles;
+        let baseline = cycles_of(Encoding::Q4G64).map(|cycles| rate(Encoding::Q4G64, cycles));
+        let _ = write!(text, "| {} | `{}` | {} |", row.board.name, row.board.kernels, row.encoding);
+        let Some((kernel, cycles)) = row.kernel else {
+            text += " – | – | – | – | – | – | – |\n";
+            continue;
+        };
+        let _ = write!(text, " {cycles:.2} |");
+        let _ = match baseline {
+            Some(baseline) => write!(text, " {:.2} |", rate(row.encoding, cycles) / baseline),
+            None => write!(text, " – |"),
+        };
+        let _ = match cycles_of(Encoding::Q8) {
+            Some(q8_cycles) => {
+                let rates = row.board.rates(row.encoding, cycles, q8_cycles);
+                write!(text, " {:.1} × | {:.1} | {:.1} |", rates.headroom, rates.memory, rates.compute)
+            }
+            None => write!(text, " – | – | – |"),
+        };
+        let _ = writeln!(text, " {} | {} |", kernel.extracts, kernel.spills);
     }
     let _ = writeln!(text, "\n{}", board_lines());
     let of = |wanted: fn(&Kernel) -> bool| kernels.iter().filter(|kernel| wanted(kernel)).count();
@@ -155,7 +163,7 @@ fn workspace() -> anyhow::Result<PathBuf> {
     Ok(own.parent().context("this crate lies in no workspace")?.to_path_buf())
 }
 
-/// Builds assembly annotated with the inlined calls, by an unstable option.
+/// Builds the assembly.
 fn build(root: &Path) -> anyhow::Result<PathBuf> {
     let folder = root.join("target/mca");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -168,18 +176,8 @@ fn build(root: &Path) -> anyhow::Result<PathBuf> {
     let status = Command::new(&program)
         .args(arguments)
         .args(["rustc", "--release", "--package", "pith-kernels", "--lib", "--", "--emit", &emit])
-        .args([
-            "-C",
-            "codegen-units=1",
-            "-C",
-            "debuginfo=1",
-            "-C",
-            "symbol-mangling-version=v0",
-            "-Z",
-            "verbose-asm",
-        ])
+        .args(["-C", "codegen-units=1", "-C", "symbol-mangling-version=v0"])
         .current_dir(root)
-        .env("RUSTC_BOOTSTRAP", "1")
         .status()
         .with_context(|| format!("cannot start {}", program.display()))?;
     anyhow::ensure!(status.success(), "{} ended with {status}", program.display());
@@ -195,7 +193,7 @@ fn build(root: &Path) -> anyhow::Result<PathBuf> {
 mod tests {
     use super::*;
 
-    fn kernel(kernels: &'static str, encoding: &'static str) -> Kernel {
+    fn kernel(kernels: &'static str, encoding: Encoding) -> Kernel {
         Kernel {
             kernels,
             encoding,
@@ -211,8 +209,8 @@ mod tests {
 
     #[test]
     fn a_table_has_a_row_for_every_kernel_found_or_not() {
-        let found = [kernel("neon", "q4"), kernel("neon", "q8")];
-        let rows: Vec<Row<'_>> = ["q4", "q4-g64", "q8"]
+        let found = [kernel("neon", Encoding::Q4), kernel("neon", Encoding::Q8)];
+        let rows: Vec<Row<'_>> = [Encoding::Q4, Encoding::Q4G64, Encoding::Q8]
             .into_iter()
             .map(|encoding| {
                 let kernel = kernel::mat_vec(&found, "neon", encoding).map(|kernel| (kernel, 8.0));
@@ -220,10 +218,13 @@ mod tests {
             })
             .collect();
         let text = render(&rows, &found, "LLVM version 1");
-        assert!(text.contains("| Raspberry Pi 4 | `neon` | q4-g64 | – | – | – | – | – | – |"), "{text}");
+        assert!(text.contains("| Raspberry Pi 4 | `neon` | q4-g64 | – | – | – | – | – | – | – |"), "{text}");
         // 4 cores of 1.8 GHz take 57.6e9 weights a second; 4 GB/s are 7.11e9 of 4.5 bits, or 3.76e9
         // of 8.5.
-        assert!(text.contains("| q4 | 8.00 | 8.1 × |") && text.contains("| q8 | 8.00 | 15.3 × |"), "{text}");
+        assert!(
+            text.contains("| q4 | 8.00 | – | 8.1 × |") && text.contains("| q8 | 8.00 | – | 15.3 × |"),
+            "{text}"
+        );
         assert!(text.contains("Of all 2 inner loops") && text.contains("**Modelled**"), "{text}");
         assert!(!text.contains("not counted"), "{text}");
     }

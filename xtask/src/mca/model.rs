@@ -42,9 +42,8 @@ pub const BOARDS: [Board; 2] = [
     },
 ];
 
-/// Bytes per weight, with its share of the scales, from the format. Panics for an unknown encoding.
-pub fn bytes_per_weight(encoding: &str) -> f64 {
-    let encoding: Encoding = encoding.parse().expect("what is modelled is an encoding");
+/// Bytes per weight, with its share of the scales, from the format.
+pub fn bytes_per_weight(encoding: Encoding) -> f64 {
     encoding.bits_per_weight() / 8.0
 }
 
@@ -69,8 +68,8 @@ pub struct Rates {
 
 impl Board {
     /// Cycles are per 64 weights: in the body's encoding, and in q8.
-    pub fn rates(&self, encoding: &str, cycles: f64, q8_cycles: f64) -> Rates {
-        let (body, head) = (bytes_per_weight(encoding), bytes_per_weight("q8"));
+    pub fn rates(&self, encoding: Encoding, cycles: f64, q8_cycles: f64) -> Rates {
+        let (body, head) = (bytes_per_weight(encoding), bytes_per_weight(Encoding::Q8));
         let bandwidth = self.bandwidth_gb_per_s * 1e9;
         let cycles_per_s = CORES * self.clock_ghz * 1e9;
         Rates {
@@ -163,7 +162,7 @@ mod tests {
     #[test]
     fn rates_follow_from_cycles_and_bandwidth() {
         let board = Board { name: "", kernels: "", processor: "", clock_ghz: 1.0, bandwidth_gb_per_s: 4.25 };
-        let rates = board.rates("q8", 8.0, 8.0);
+        let rates = board.rates(Encoding::Q8, 8.0, 8.0);
         // 4.25 GB/s are 4e9 weights of 8.5 bits a second; 4 cores take 8 weights a cycle each.
         assert!((rates.headroom - 8.0).abs() < 1e-9, "{rates:?}");
         assert!((rates.memory - 4e9 / 1_235_746_816.0).abs() < 1e-9, "{rates:?}");
