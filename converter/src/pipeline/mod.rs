@@ -1,6 +1,7 @@
 //! The pipeline: checkpoint → passes → encoding → file.
 
 pub(crate) mod encode;
+mod encodings;
 pub(crate) mod prepare;
 mod rounder;
 #[cfg(test)]
