@@ -21,10 +21,18 @@ pub enum ConvertError {
     Format(#[from] FormatError),
     /// A weight beyond the range of the encoding.
     #[error(
-        "tensor {tensor:?}, to make {id}: row {row}, column {column} is {value}, beyond the ±65504 of {encoding}; \
+        "tensor {tensor:?}, to make {id}: row {row}, column {column} is {value}, beyond the ±{limit} of {encoding}; \
         convert with --encoding f32"
     )]
-    Overflow { tensor: String, id: TensorId, row: usize, column: usize, value: f32, encoding: Encoding },
+    Overflow {
+        tensor: String,
+        id: TensorId,
+        row: usize,
+        column: usize,
+        value: f32,
+        limit: f32,
+        encoding: Encoding,
+    },
     /// Weights so small that all would be stored as zeros.
     #[error(
         "tensor {tensor:?}, to make {id}: the largest weight, in row {row}, column {column}, is {value:e}, too small \

@@ -107,9 +107,11 @@ fn weights_that_are_no_numbers_are_found() {
 fn weights_beyond_f16_need_f32() {
     let folder = copy("llama2");
     spoil(folder.path(), "model.layers.1.mlp.up_proj.weight", 48 * 2 + 3, LARGE);
-    for encoding in [Encoding::F16, Encoding::Q8] {
+    let cases = [(Encoding::F16, "±65504"), (Encoding::Q8, "±65504"), (Encoding::Q3A, "±13888")];
+    for (encoding, limit) in cases {
         let error = error(folder.path(), &with(Recipe::new(encoding)));
         let message = error.to_string();
+        assert!(message.contains(limit), "{message}");
         assert!(
             matches!(error, ConvertError::Overflow { row: 2, column: 3, value: 131072.0, .. }),
             "{message}"

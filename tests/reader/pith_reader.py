@@ -181,7 +181,7 @@ def decode_affine(planes, words, unit):
     def decode(tiles):
         word = tiles[:, words:words + 64].view("<u2").reshape(-1, 2, 16).astype(np.int32)
         exponent, fraction, zero = word >> 11, word >> 7 & 15, word & 127
-        scale = np.ldexp(np.float32(1) + fraction.astype(np.float32) / np.float32(16), exponent - 28)
+        scale = np.ldexp(np.float32(1) + fraction.astype(np.float32) / np.float32(16), exponent - 20)
         minimum = -(scale * zero.astype(np.float32)) * np.float32(unit)
         scale, minimum = (np.repeat(part.transpose(0, 2, 1), 32, axis=2) for part in (scale, minimum))
         return scale * codes_of(tiles, planes, 64).astype(np.float32) + minimum

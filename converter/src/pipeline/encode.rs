@@ -107,17 +107,18 @@ pub(crate) fn deviation(member: &Member, encoding: Encoding, encoded: &Encoded) 
     blocks.map(of_block).reduce(Deviation::default, Deviation::add)
 }
 
-/// Checks that every value stored as f16 is within its range.
+/// Checks that every value is within the range of its encoding.
 fn check_range(member: &Member, encoding: Encoding) -> Result<(), ConvertError> {
     if encoding == Encoding::F32 || member.repacked {
         return Ok(());
     }
-    let Some(at) = first_index(&member.weights, |weight| weight.abs() > F16_MAX) else {
+    let limit = encoding.grouped().map_or(F16_MAX, |grouped| grouped.largest_weight());
+    let Some(at) = first_index(&member.weights, |weight| weight.abs() > limit) else {
         return Ok(());
     };
     let (tensor, id, value) = (member.tensor.clone(), member.id, member.weights[at]);
     let (row, column) = (member.first_row + at / member.cols, at % member.cols);
-    Err(ConvertError::Overflow { tensor, id, row, column, value, encoding })
+    Err(ConvertError::Overflow { tensor, id, row, column, value, limit, encoding })
 }
 
 /// Checks that f16 scales have not made zeros of the weights: the largest one, if it is tiny, must

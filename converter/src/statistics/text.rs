@@ -38,7 +38,7 @@ const SEED: u64 = 0;
 
 /// Sequences that are generated together: their products need little more time than one's, because
 /// the weights are read once.
-pub const TOGETHER: usize = 8;
+const TOGETHER: usize = 8;
 
 /// Sequences of tokens, and their source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +173,7 @@ impl CalibrationText {
     /// Sequences that the model generates from its first token, or from a token drawn from the
     /// vocabulary where it has none. Each next token is drawn with the model's own probabilities,
     /// until the window is full or a reply ends. The sequences are reproducible: each has its own
-    /// seed. [`TOGETHER`] of them share each pass over the weights.
+    /// seed. Eight of them share each pass over the weights.
     ///
     /// Source: Liu et al., LLM-QAT: Data-Free Quantization Aware Training (2023).
     pub fn generate(

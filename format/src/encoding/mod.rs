@@ -27,7 +27,7 @@ mod multiplier;
 mod planes;
 pub mod rounding;
 
-pub use multiplier::Multiplier;
+pub use multiplier::{FLOAT9_EXPONENT, Multiplier};
 
 /// Activations that a kernel multiplies the weights with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +146,16 @@ impl Grouped {
     fn range(&self) -> (f32, f32) {
         let (low, high) = self.code_range();
         (f32::from(low), f32::from(high))
+    }
+
+    /// Weights up to this magnitude can be stored, whatever the rest of their group is.
+    pub fn largest_weight(&self) -> f32 {
+        let largest = self.scale.storable(f32::MAX);
+        match self.minimum {
+            // Half of the levels may have to lie on the other side of zero.
+            Some(Multiplier::Zero { .. }) => largest * self.range().1 / 2.0,
+            _ => f16::MAX.to_f32(),
+        }
     }
 }
 

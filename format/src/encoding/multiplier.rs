@@ -9,7 +9,7 @@
 //!            16 · (group / 4) + row, bits 2 · (group % 4) and up
 //!   8 bits   byte 16 · group + row
 //! Float9     a word of 16 bits × 16 for each group, its nine high bits: five of an exponent e, four
-//!            of a fraction f: 2^(e − 28) · (1 + f / 16)
+//!            of a fraction f: 2^(e − 20) · (1 + f / 16)
 //! Zero       the seven low bits of the same words
 //! ```
 //! Halves and words come first: those of the scales, then those of the minima. Then the integers in
@@ -40,6 +40,10 @@ pub enum Multiplier {
 
 /// Largest zero point.
 pub const LARGEST_ZERO: i8 = 127;
+
+/// [`Multiplier::Float9`]: exponent of f32, as it is stored, where that of the nine bits is 0. The
+/// range, 2⁻²⁰ to nearly 2¹², is about that of f16 with codes of 4 bits.
+pub const FLOAT9_EXPONENT: u32 = 127 - 20;
 
 /// `0, step, 2 · step, …`, or from `first` on.
 const fn steps<const COUNT: usize>(first: i16, step: i16) -> [i8; COUNT] {
@@ -245,15 +249,17 @@ fn word(words: &[u8], row: usize, group: usize) -> u16 {
     u16::from_le_bytes([words[at], words[at + 1]])
 }
 
-/// The float of nine bits: its exponent and fraction are those of f32, the exponent smaller by 99.
+/// The float of nine bits: its exponent and fraction are those of f32, the exponent smaller by
+/// [`FLOAT9_EXPONENT`].
 fn small(bits: u16) -> f32 {
-    f32::from_bits((u32::from(bits) << 19) + (99 << 23))
+    f32::from_bits((u32::from(bits) << 19) + (FLOAT9_EXPONENT << 23))
 }
 
 /// The bits whose float is nearest to `value`; the smallest or largest outside their range.
 fn nearest_small(value: f32) -> u16 {
     let rounded = (value.max(0.0).to_bits() + (1 << 18)) >> 19;
-    rounded.clamp(99 << 4, (99 << 4) + 511) as u16 - (99 << 4)
+    let least = FLOAT9_EXPONENT << 4;
+    (rounded.clamp(least, least + 511) - least) as u16
 }
 
 /// `2^(byte − 128)`; the two smallest are subnormal in f32.
@@ -299,7 +305,7 @@ mod tests {
     #[test]
     fn small_floats_are_the_nearest() {
         for bits in 0..512 {
-            let (exponent, fraction) = (f64::from(bits >> 4) - 28.0, f64::from(bits & 15) / 16.0);
+            let (exponent, fraction) = (f64::from(bits >> 4) - 20.0, f64::from(bits & 15) / 16.0);
             assert_eq!(f64::from(small(bits)), exponent.exp2() * (1.0 + fraction));
             assert_eq!(nearest_small(small(bits)), bits);
             if bits > 0 {

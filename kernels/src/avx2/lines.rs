@@ -11,7 +11,7 @@ use super::memory::{
     load_words,
 };
 use crate::coded::{Coded, Order, Place, nibble_factors};
-use pith_format::encoding::Multiplier;
+use pith_format::encoding::{FLOAT9_EXPONENT, Multiplier};
 use std::arch::x86_64::*;
 
 /// An encoding whose codes this module loads into registers.
@@ -98,7 +98,7 @@ fn multipliers<E: Coded>(place: &Place, tile: &[u8], index: usize, side: usize) 
 #[target_feature(enable = "avx2")]
 fn small_floats(words: __m256i) -> __m256 {
     let bits = _mm256_and_si256(_mm256_slli_epi32::<12>(words), _mm256_set1_epi32(0x1ff << 19));
-    _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(99 << 23)))
+    _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32((FLOAT9_EXPONENT << 23).cast_signed())))
 }
 
 /// The integers of a group as floats.

@@ -10,7 +10,7 @@ use super::memory::{
     broadcast_table, load_floats_of, load_halves, load_line, load_rows, load_signed_rows, load_words,
 };
 use crate::coded::{Coded, Order, Place};
-use pith_format::encoding::Multiplier;
+use pith_format::encoding::{FLOAT9_EXPONENT, Multiplier};
 use std::arch::x86_64::*;
 
 /// An encoding whose codes this module loads into registers.
@@ -109,7 +109,7 @@ pub fn zeros<E: Coded>(tile: &[u8], group: usize) -> __m512i {
 #[target_feature(enable = "avx512f")]
 fn small_floats(words: __m512i) -> __m512 {
     let bits = _mm512_and_si512(_mm512_slli_epi32::<12>(words), _mm512_set1_epi32(0x1ff << 19));
-    _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(99 << 23)))
+    _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32((FLOAT9_EXPONENT << 23).cast_signed())))
 }
 
 /// The integers of a group as floats.

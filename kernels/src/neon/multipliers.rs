@@ -4,7 +4,7 @@ use super::blocks::map;
 use super::lanes::*;
 use crate::activations::{ACTIVATION_GROUP, HALF_GROUP};
 use crate::coded::{Coded, Place};
-use pith_format::encoding::Multiplier;
+use pith_format::encoding::{FLOAT9_EXPONENT, Multiplier};
 
 /// Halves of a group of activations.
 const HALVES: usize = ACTIVATION_GROUP / HALF_GROUP;
@@ -48,7 +48,7 @@ fn multipliers<E: Coded>(place: &Place, tile: &[u8], index: usize) -> [F32x4; 4]
 #[inline(always)]
 fn small_float(words: I32x4) -> F32x4 {
     let bits = and_i32(left_by_12(words), splat_i32(0x1ff << 19));
-    float_of_bits(add_i32(bits, splat_i32(99 << 23)))
+    float_of_bits(add_i32(bits, splat_i32((FLOAT9_EXPONENT << 23).cast_signed())))
 }
 
 /// The integers of a group.

@@ -27,7 +27,12 @@ const LAST_FIGURE: &str = "Same top p";
 const ATTEMPTS: usize = 20;
 
 /// Quantizes to every type and measures each.
-pub fn measure(args: &QualityArgs, tools: &Path, ik: Option<&Path>) -> anyhow::Result<Vec<Row>> {
+pub fn measure(
+    args: &QualityArgs,
+    tools: &Path,
+    ik: Option<&Path>,
+    mut add: impl FnMut(Row) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let gguf = text_of(args.gguf.as_deref().context("--gguf is missing")?)?;
     let (matrix, base) = (args.work.join("imatrix.dat"), args.work.join("base.kld"));
     let (matrix, base) = (text_of(&matrix)?, text_of(&base)?);
@@ -54,8 +59,7 @@ pub fn measure(args: &QualityArgs, tools: &Path, ik: Option<&Path>) -> anyhow::R
         let path = text_of(&file)?;
         let quantize = ["--imatrix", matrix, gguf, path, name, &threads];
         let said = run(&tools.join("llama-quantize"), &quantize)?;
-        let bits =
-            number_before(&(said.0 + &said.1), "quant size", " BPW").context("llama-quantize's BPW")?;
+        let bits = bits_of(&(said.0 + &said.1)).context("llama-quantize's sizes")?;
         let seconds = started.elapsed().as_secs_f64();
         let judge = ["-m", path, "-f", text, "--kl-divergence-base", base, "--kl-divergence"];
         let said = whole(|| run(&perplexity(tools), &[&judge, &common[..]].concat()))?;
@@ -77,7 +81,14 @@ pub fn measure(args: &QualityArgs, tools: &Path, ik: Option<&Path>) -> anyhow::R
     };
     let common_types = TYPES.iter().map(|name| one(tools, NAME, name));
     let others = ik.into_iter().flat_map(|tools| IK_TYPES.iter().map(move |name| (tools, name)));
-    common_types.chain(others.map(|(tools, name)| one(tools, IK, name))).collect()
+    common_types.chain(others.map(|(tools, name)| one(tools, IK, name))).try_for_each(|row| add(row?))
+}
+
+/// Bits per weight, as llama-quantize prints them, or from the sizes of the F16 model and the new one.
+fn bits_of(said: &str) -> Option<f64> {
+    let size = |mark| number_before(said, mark, " MB");
+    number_before(said, "quant size", " BPW")
+        .or_else(|| Some(16.0 * size("quant size")? / size("model size")?))
 }
 
 /// A complete output of llama-perplexity: with small models it may end before it prints the last
@@ -101,7 +112,7 @@ fn numbers(line: &str) -> Vec<f64> {
 
 /// The number before `unit` in the last line that has `mark`.
 fn number_before(text: &str, mark: &str, unit: &str) -> Option<f64> {
-    let line = text.lines().rfind(|line| line.contains(mark))?;
+    let line = text.lines().rfind(|line| line.contains(mark) && line.contains(unit))?;
     let before = &line[..line.find(unit)?];
     before.rsplit(|c: char| c != '.' && !c.is_ascii_digit()).next()?.parse().ok()
 }
@@ -127,7 +138,9 @@ mod tests {
     #[test]
     fn figures_are_read_as_llama_cpp_prints_them() {
         let text = "llama_model_quantize_impl: quant size  =     2.71 MiB (4.45 BPW)\n";
-        assert_eq!(number_before(text, "quant size", " BPW"), Some(4.45));
+        assert_eq!(bits_of(text), Some(4.45));
+        let text = "model size  =   256.00 MB\nquant size  =    64.00 MB\n";
+        assert_eq!(bits_of(text), Some(4.0));
         assert_eq!(numbers("Mean    KLD:   0.002652 ±   0.000197"), [0.002652, 0.000197]);
         assert_eq!(numbers("Same top p: 95.334 ± 0.111 %"), [95.334, 0.111]);
     }

@@ -91,15 +91,22 @@ pub fn quality(mut args: QualityArgs) -> anyhow::Result<()> {
     args.work = args.work.join(&name);
     std::fs::create_dir_all(&args.work).with_context(|| args.work.display().to_string())?;
     let mut rows = ours::measure(&args)?;
+    write(&args, &name, &rows)?;
     if let Some(llama) = &args.llama {
-        rows.extend(llama::measure(&args, llama, args.ik.as_deref())?);
+        llama::measure(&args, llama, args.ik.as_deref(), |row| {
+            rows.push(row);
+            // A later failure loses none of the rows.
+            write(&args, &name, &rows)
+        })?;
     }
-    let text = page(&rows);
-    document::write_section(&args.page, &name, &name, &text)?;
-    let json = serde_json::to_string_pretty(&rows)?;
-    document::write(&args.page.with_extension("").join(format!("{name}.json")), &json)?;
-    print!("{text}");
+    print!("{}", page(&rows));
     Ok(())
+}
+
+fn write(args: &QualityArgs, name: &str, rows: &[Row]) -> anyhow::Result<()> {
+    document::write_section(&args.page, name, name, &page(rows))?;
+    let json = serde_json::to_string_pretty(rows)?;
+    document::write(&args.page.with_extension("").join(format!("{name}.json")), &json)
 }
 
 fn page(rows: &[Row]) -> String {
