@@ -181,6 +181,8 @@ fn a_quantized_source_is_carried_unless_more_is_asked_for() {
     assert!(said.contains("bytes without knowledge"), "{said}");
     let rounded = json(&convert(&["-e", "q4", "--requantize", "--json"]));
     assert!(rounded["warnings"].to_string().contains("rounded again"), "{rounded}");
+    let rounded = json(&convert(&["--requantize", "--json", "--force"]));
+    assert!(rounded["encodings"].to_string().contains("q4-a"), "by the default recipe: {rounded}");
     let carried = json(&convert(&["--json", "--force"]));
     assert_eq!(carried["warnings"], Value::Array(Vec::new()));
     let names: Vec<_> =

@@ -102,8 +102,8 @@ fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
     let encoding = |name: &str, option: &str| name.parse::<Encoding>().with_context(|| option.to_string());
     let mut recipe = match (&args.recipe, args.encoding.as_deref()) {
         (Some(recipe), _) => Recipe::find(recipe)?,
-        // A quantized source is carried, whatever the recipe.
-        (None, None) if !asks(args) && inspect_source(&args.source)?.is_quantized => Recipe::default(),
+        // Carried, whatever the recipe.
+        (None, None) if is_carried(args)? => Recipe::default(),
         (None, None) => Recipe::find(DEFAULT_RECIPE)?,
         (None, Some("keep")) => Recipe { keep: true, ..Recipe::default() },
         (None, Some(name)) => Recipe::new(
@@ -133,6 +133,11 @@ fn asks(args: &ConvertArgs) -> bool {
     let options = [args.recipe.as_ref(), args.embedding.as_ref(), args.head.as_ref()];
     let encoding = args.encoding.as_deref().is_some_and(|encoding| encoding != "keep");
     options.into_iter().any(|option| option.is_some()) || encoding || args.quantize.asks()
+}
+
+/// Whether the source is quantized and keeps its codes.
+fn is_carried(args: &ConvertArgs) -> anyhow::Result<bool> {
+    Ok(quantized(args) == QuantizedSource::Carry && inspect_source(&args.source)?.is_quantized)
 }
 
 /// Whoever asks for certain codes is not given others without a word.
