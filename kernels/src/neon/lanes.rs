@@ -53,6 +53,9 @@ instructions! {
     and_i32(a: I32x4, b: I32x4) -> I32x4 = vandq_s32;
     left_by_12(a: I32x4) -> I32x4 = vshlq_n_s32::<12>;
     sub_i32(a: I32x4, b: I32x4) -> I32x4 = vsubq_s32;
+    mul_i32(a: I32x4, b: I32x4) -> I32x4 = vmulq_s32;
+    // Each by as many bits, within its byte.
+    left(a: I8x16, bits: I8x16) -> I8x16 = vshlq_s8;
     halve_i32(a: I32x4) -> I32x4 = vshrq_n_s32::<1>;
     shift_to_exponent(a: I32x4) -> I32x4 = vshlq_n_s32::<23>;
     // Sums of neighbours: those of a, then those of b.

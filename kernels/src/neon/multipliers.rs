@@ -16,10 +16,11 @@ pub fn scales<E: Coded>(tile: &[u8], group: usize, half: usize) -> [F32x4; 4] {
     multipliers::<E>(&E::SCALES, tile, HALVES * group + half)
 }
 
-/// Minima of the weights, like [`scales`]; `None` where the encoding has none.
+/// Minima of the weights, like [`scales`]; `None` where the encoding has none, or [`zeros`].
 #[inline(always)]
 pub fn minima<E: Coded>(tile: &[u8], group: usize, half: usize) -> Option<[F32x4; 4]> {
-    E::MINIMA.as_ref().map(|place| multipliers::<E>(place, tile, HALVES * group + half))
+    let place = E::MINIMA.as_ref().filter(|_| E::ZERO_SHIFT.is_none());
+    place.map(|place| multipliers::<E>(place, tile, HALVES * group + half))
 }
 
 /// Multipliers of columns `HALF_GROUP · index ..`. The product of a factor and an f16 is exact.
@@ -29,19 +30,19 @@ fn multipliers<E: Coded>(place: &Place, tile: &[u8], index: usize) -> [F32x4; 4]
         Multiplier::Half => widen_sixteen(place.half_of::<E>(tile, index)),
         Multiplier::Exponent => powers(load_u8(place.low_of::<E>(tile, index).0)),
         Multiplier::Float9 => map(widen_words(place.half_of::<E>(tile, index)), small_float),
-        Multiplier::Zero { shift } => {
-            let unit = splat(-1.0 / (1 << shift) as f32);
-            map(widen_words(place.half_of::<E>(tile, index)), |words| {
-                let zeros = to_f32(and_i32(words, splat_i32(0x7f)));
-                mul(mul(small_float(words), unit), zeros)
-            })
-        }
+        Multiplier::Zero { .. } => unreachable!("zero points are subtracted from levels"),
         Multiplier::Factors(table) => {
             let scales = widen_sixteen(place.half_of::<E>(tile, index));
             let factors = widen_bytes(factors::<E>(place, table, tile, index));
             std::array::from_fn(|q| mul(scales[q], factors[q]))
         }
     }
+}
+
+/// The zero points of a group, as they are stored.
+#[inline(always)]
+pub fn zeros<E: Coded>(tile: &[u8], group: usize) -> [I32x4; 4] {
+    map(widen_words(E::SCALES.half_of::<E>(tile, HALVES * group)), |words| and_i32(words, splat_i32(0x7f)))
 }
 
 /// The floats in the high bits of words.

@@ -39,7 +39,7 @@ pub trait Grouped: Block {
     const BYTES: usize;
     /// Groups of 32 columns in a tile; divides the group count of a panel.
     const GROUPS: usize;
-    /// Whether a group has one scale and no minimum. Others have no panels.
+    /// Whether a group has one scale and no minimum but that of a zero point. Others have no panels.
     const IS_PLAIN: bool;
 
     /// Expands the `group`-th 32 columns of a tile to `M`'s order.

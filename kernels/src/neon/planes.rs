@@ -5,7 +5,7 @@ use super::blocks::{Block, Rounded, Rows, add_scaled, map};
 use super::coded::Group;
 use super::dot::{Codes, Dot, One, written_out};
 use super::lanes::*;
-use super::multipliers::{minima, scales};
+use super::multipliers::{minima, scales, zeros};
 use super::panel::{self, Micro, Strips};
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::coded::Coded;
@@ -86,18 +86,47 @@ where
 {
     const BYTES: usize = E::BYTES;
     const GROUPS: usize = E::COLS / ACTIVATION_GROUP;
-    const IS_PLAIN: bool = E::IS_PLAIN;
+    const IS_PLAIN: bool = E::IS_PLAIN || E::ZERO_SHIFT.is_some();
 
     #[inline(always)]
     fn expand<M: Micro>(tile: &[u8], group: usize, out: Strips<'_, M>) {
-        let scales = scales::<E>(tile, group, 0);
         if !Group::<E, 0>::SHARES_LINES {
-            M::weights(Group::<E, 0>::new(tile, group), scales, out)
+            weights::<E, M, _>(Group::<E, 0>::new(tile, group), tile, group, out)
         } else if group.is_multiple_of(2) {
-            M::weights(Group::<E, 0>::new(tile, group / 2), scales, out)
+            weights::<E, M, _>(Group::<E, 0>::new(tile, group / 2), tile, group, out)
         } else {
-            M::weights(Group::<E, 1>::new(tile, group / 2), scales, out)
+            weights::<E, M, _>(Group::<E, 1>::new(tile, group / 2), tile, group, out)
         }
+    }
+}
+
+/// Writes the weights of a group for a micro-kernel.
+#[inline(always)]
+fn weights<E: Coded, M: Micro, C: Codes>(codes: C, tile: &[u8], group: usize, out: Strips<'_, M>) {
+    let scales = scales::<E>(tile, group, 0);
+    let Some(shift) = E::ZERO_SHIFT else { return M::weights(codes, scales, out) };
+    let unit = splat(1.0 / (1 << shift) as f32);
+    // Each row's zero point in its four bytes.
+    let zeros = map(zeros::<E>(tile, group), |zeros| bytes_of(mul_i32(zeros, splat_i32(0x0101_0101))));
+    M::weights(FromZero { codes, zeros, shift: shift as i8 }, map(scales, |scales| mul(scales, unit)), out)
+}
+
+/// Levels less their zero points, in the unit of these.
+#[derive(Clone, Copy)]
+struct FromZero<C> {
+    codes: C,
+    zeros: [I8x16; 4],
+    shift: i8,
+}
+
+impl<C: Codes> Codes for FromZero<C> {
+    const OFFSET: i8 = 0;
+    const LARGEST: i32 = 127;
+
+    #[inline(always)]
+    fn pair(self, index: usize, q: usize) -> [I8x16; 2] {
+        let shift = splat_i8(self.shift);
+        self.codes.signed_pair(index, q).map(|codes| sub_i8(left(codes, shift), self.zeros[q]))
     }
 }
 
@@ -125,6 +154,17 @@ fn add_group<E: Coded, D: Dot, const PART: usize, const N: usize, const T: usize
                 add_scaled(&mut rows[token][n], products, weight_scales[quads[n]], x[token].scale(group));
             }
         });
+    } else if let Some(shift) = E::ZERO_SHIFT {
+        // Sums of levels less their zero points: multiples of 2^−shift below 2¹⁹, so exact. A panel
+        // has the same sums.
+        let unit = splat(-1.0 / (1 << shift) as f32);
+        let zeros = map(zeros::<E>(tile, group), |zeros| mul(to_f32(zeros), unit));
+        let weight_scales = scales::<E>(tile, group, 0);
+        dot.sums(quads, codes, columns, [0; T], |token, n, products| {
+            let products = mul_add_scalar(products, zeros[quads[n]], x[token].sum(group) as f32);
+            add_scaled(&mut rows[token][n], products, weight_scales[quads[n]], x[token].scale(group));
+        });
+        return;
     } else {
         let start = map(*x, |x| -offset * x.sum(group));
         let weight_scales = scales::<E>(tile, group, 0);

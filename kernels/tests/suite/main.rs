@@ -16,11 +16,15 @@ mod vectors;
 use guard::Guarded;
 use pith_kernels::{Activations, Kernels, Operand, available, reference::Reference};
 
-/// Kernels for slow tests. Where every instruction is emulated (`.ci/qemu-runner` says so),
-/// `reference` and `portable` are left out: they are the same on every machine.
+/// Kernels for slow tests. Where every instruction is emulated, `reference` and `portable` are left
+/// out: they are the same on every machine.
 pub fn most_kernels() -> Vec<&'static dyn Kernels> {
-    let common = if std::env::var_os("PITH_QEMU_CPU").is_some() { 2 } else { 0 };
-    available().split_off(common)
+    available().split_off(if is_emulated() { 2 } else { 0 })
+}
+
+/// Whether every instruction is emulated, as `.ci/qemu-runner` declares.
+pub fn is_emulated() -> bool {
+    std::env::var_os("PITH_QEMU_CPU").is_some()
 }
 
 /// Activations in which every slice ends at a guard page.

@@ -1,7 +1,7 @@
 use crate::bound::{self, Bounded, assert_within};
 use crate::guard::Guarded;
 use crate::rng::Rng;
-use crate::{Inputs, most_kernels};
+use crate::{Inputs, is_emulated, most_kernels};
 use half::f16;
 use pith_format::encoding::{Codes, Multiplier};
 use pith_format::{Encoding, Matrix, TILE_ROWS};
@@ -208,6 +208,9 @@ fn matrices_hold_at_the_extremes() {
     }
 }
 
+/// Products of the largest shape that is emulated.
+const MOST_EMULATED: usize = 500_000;
+
 #[test]
 fn mat_mul_holds_and_equals_mat_vecs() {
     let shapes = [
@@ -234,8 +237,14 @@ fn mat_mul_holds_and_equals_mat_vecs() {
         (26, 41, 513),
         (27, 8, 1100),
     ];
+    // The largest shapes take most of the time, and differ from others in nothing that emulation
+    // would show.
+    let shapes = shapes.into_iter().filter(|(tokens, rows, cols)| {
+        let products = tokens * rows * cols;
+        !is_emulated() || products < MOST_EMULATED
+    });
     for &encoding in Encoding::ALL {
-        for (tokens, rows, cols) in shapes {
+        for (tokens, rows, cols) in shapes.clone() {
             let mut rng = Rng::new((tokens * 10000 + rows * 100 + cols) as u64);
             let bytes = tiles(encoding, rows, cols, Fill::Random, &mut rng);
             let w = Matrix::new(encoding, rows, cols, &bytes).unwrap();
