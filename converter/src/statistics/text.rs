@@ -205,6 +205,7 @@ impl CalibrationText {
                 writer.begin(begun)?;
                 begun += 1;
                 left = left.saturating_sub(1);
+                progress.advance(1);
             }
             let count = left.min(writers.len());
             let mut batch: Vec<_> = writers[..count].iter_mut().map(Writer::next).collect();
