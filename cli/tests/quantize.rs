@@ -69,6 +69,32 @@ fn a_recipe_makes_one_file_that_names_it() {
 }
 
 #[test]
+fn the_default_takes_more_bits_where_a_model_needs_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families");
+    let convert = |family: &str, args: &[&str]| {
+        let source = families.join(family).display().to_string();
+        pith(&folder, &[&["convert", &source, "out.pith", "--force", "-t", "2"], args].concat())
+    };
+    let recipe = || {
+        let inspected = json(&pith(&folder, &["inspect", "out.pith", "--json"])).to_string();
+        let found = ["balanced: ", "high: "].map(|name| inspected.contains(name));
+        assert!(found[0] != found[1], "{inspected}");
+        if found[0] { "balanced" } else { "high" }
+    };
+    let kept = json(&convert("gemma3", &["--json"]));
+    assert!(kept["divergence"]["kl"]["mean"].as_f64().unwrap() < 0.04, "{kept}");
+    assert_eq!(recipe(), "balanced");
+    let widened = convert("qwen2", &[]);
+    let said = String::from_utf8_lossy(&widened.stderr);
+    assert!(said.contains("balanced would diverge by 0.0") && said.contains("converting by high"), "{said}");
+    let said = String::from_utf8_lossy(&widened.stdout);
+    assert!(said.contains("tokens of text that the model wrote"), "{said}");
+    assert_eq!(recipe(), "high");
+    assert_eq!(names(&folder), ["out.pith"]);
+}
+
+#[test]
 fn a_file_that_loses_more_than_allowed_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let judged = ["--recipe", "small", "--eval-text", &text("heldout.txt"), "--max-kl"];
@@ -180,7 +206,11 @@ fn a_quantized_source_is_carried_unless_more_is_asked_for() {
     let said = refusal(&folder, &convert(&["-e", "q8", "--requantize"]), &[]);
     assert!(said.contains("bytes without knowledge"), "{said}");
     let rounded = json(&convert(&["-e", "q4", "--requantize", "--json"]));
-    assert!(rounded["warnings"].to_string().contains("rounded again"), "{rounded}");
+    let warnings = rounded["warnings"].to_string();
+    assert!(warnings.contains("rounded again") && warnings.contains("already quantized: "), "{rounded}");
+    // What it costs, without being asked.
+    assert!(rounded["divergence"]["kl"]["mean"].as_f64().unwrap() > 1e-3, "{rounded}");
+    assert_eq!(rounded["divergence"]["text"], "text that the model wrote");
     let rounded = json(&convert(&["--requantize", "--json", "--force"]));
     assert!(rounded["encodings"].to_string().contains("q4-a"), "by the default recipe: {rounded}");
     let carried = json(&convert(&["--json", "--force"]));

@@ -68,6 +68,17 @@ impl Compression {
         &self.dense
     }
 
+    /// Sequences that the model generates and that no statistics see, to judge its files by.
+    /// `window`: most tokens of each.
+    pub fn unseen_text(
+        &self,
+        window: Option<usize>,
+        progress: &dyn Progress,
+    ) -> Result<CalibrationText, ConvertError> {
+        let session = self.options.session.clone();
+        Ok(CalibrationText::generate_unseen(&self.dense, window, session, progress)?)
+    }
+
     /// The statistics, with Hessians if asked for.
     pub fn calibration(&mut self, hessians: bool, progress: &dyn Progress) -> Result<PathBuf, ConvertError> {
         let dense = Arc::clone(&self.dense);

@@ -20,5 +20,8 @@ pub use export::{ExportOptions, ExportReport, ExportType, export};
 pub use pipeline::{
     ConvertOptions, QuantizedSource, Rounder, SourceSummary, convert, input_files, inspect_source,
 };
-pub use recipe::{HeadEncoding, NAMED as NAMED_RECIPES, Override, Quantizer, Recipe, RecipeError, Transform};
+pub use recipe::{
+    DEFAULT as DEFAULT_RECIPES, DEFAULT_DIVERGENCE, HeadEncoding, NAMED as NAMED_RECIPES, Override,
+    Quantizer, Recipe, RecipeError, Transform,
+};
 pub use report::{EncodingTotal, Report, TensorReport};

@@ -1,13 +1,16 @@
 //! `pith convert`
 
+mod judge;
 mod with_statistics;
 
 use crate::output::{self, Table, TableFormat};
 use crate::progress::Bar;
 use anyhow::Context;
 use clap::{Args, ValueHint};
+use judge::Found;
 use pith_converter::{
-    ConvertOptions, QuantizedSource, Quantizer, Recipe, Report, convert as run_conversion, inspect_source,
+    ConvertOptions, DEFAULT_RECIPES, QuantizedSource, Quantizer, Recipe, Report, convert as run_conversion,
+    inspect_source,
 };
 use pith_format::Encoding;
 use serde_json::json;
@@ -25,7 +28,7 @@ pub struct ConvertArgs {
     pub output: PathBuf,
     /// Encoding of the weight matrices: f32, f16, q8, q6-a, q5-a, q4-a, q3-a, q4-nl, q3, q2, ternary,
     /// one of ggml's such as q4-k, or keep (that of the source, where Pith has it) [default: recipe
-    /// balanced, and for a quantized source its own]
+    /// balanced, or high where that diverges too far; for a quantized source its own]
     #[arg(short, long)]
     pub encoding: Option<String>,
     /// Round the codes of a quantized source again where that takes fewer bits
@@ -63,8 +66,9 @@ pub struct ConvertArgs {
 
 /// Converts and reports.
 pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
+    let recipes = recipes(&args)?;
     let options = ConvertOptions {
-        recipe: recipe(&args)?,
+        recipe: recipes[0].clone(),
         quantized: quantized(&args),
         name: args.name.clone(),
         force: args.force,
@@ -73,60 +77,73 @@ pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
         ..ConvertOptions::default()
     };
     let bar = Bar::new(args.quiet || args.json);
-    let result = if args.quantize.is_plain(&options.recipe) {
+    let is_measured = args.requantize || recipes.len() > 1;
+    let result = if !is_measured && args.quantize.is_plain(&options.recipe) {
         run_conversion(&args.source, &args.output, &options, &bar)
             .map(|report| (report, None))
             .map_err(Into::into)
     } else {
-        with_statistics::write(&args.source, &args.output, &args.quantize, options, &bar)
+        with_statistics::write(
+            &args.source,
+            &args.output,
+            &args.quantize,
+            options,
+            &recipes,
+            is_measured,
+            &bar,
+        )
     };
     bar.finish();
-    let (report, divergence) = result?;
+    let (report, found) = result?;
     for warning in &report.warnings {
         eprintln!("warning: {warning}");
     }
     if args.json {
         let mut json = to_json(&args, &report);
-        if let Some(divergence) = &divergence {
-            json["divergence"] = serde_json::to_value(divergence)?;
+        if let Some(found) = &found {
+            json["divergence"] = found.to_json()?;
         }
         output::print(&format!("{json:#}\n"))?;
     } else if !args.quiet {
-        let divergence = divergence.as_ref().map(with_statistics::to_text).unwrap_or_default();
+        let divergence = found.as_ref().map(Found::to_text).unwrap_or_default();
         output::print(&(to_text(&args, &report) + &divergence))?;
     }
     Ok(())
 }
 
-fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
+/// The recipes to try, in order.
+fn recipes(args: &ConvertArgs) -> anyhow::Result<Vec<Recipe>> {
     let encoding = |name: &str, option: &str| name.parse::<Encoding>().with_context(|| option.to_string());
-    let mut recipe = match (&args.recipe, args.encoding.as_deref()) {
-        (Some(recipe), _) => Recipe::find(recipe)?,
+    let mut recipes = match (&args.recipe, args.encoding.as_deref()) {
+        (Some(recipe), _) => vec![Recipe::find(recipe)?],
         // Carried, whatever the recipe.
-        (None, None) if is_carried(args)? => Recipe::default(),
-        (None, None) => Recipe::find(DEFAULT_RECIPE)?,
-        (None, Some("keep")) => Recipe { keep: true, ..Recipe::default() },
-        (None, Some(name)) => Recipe::new(
+        (None, None) if is_carried(args)? => vec![Recipe::default()],
+        (None, None) => {
+            let several = !(args.fast || args.requantize || asks(args));
+            let names = if several { DEFAULT_RECIPES } else { &DEFAULT_RECIPES[..1] };
+            names.iter().map(|name| Recipe::find(name)).collect::<Result<_, _>>()?
+        }
+        (None, Some("keep")) => vec![Recipe { keep: true, ..Recipe::default() }],
+        (None, Some(name)) => vec![Recipe::new(
             name.parse::<Encoding>().with_context(|| "--encoding takes an encoding, or keep".to_string())?,
-        ),
+        )],
     };
-    if let Some(name) = args.embedding.as_deref() {
-        recipe.embedding = Some(encoding(name, "--embedding")?);
-        // A head is as the embedding unless someone says otherwise.
-        recipe.head = None;
+    for recipe in &mut recipes {
+        if let Some(name) = args.embedding.as_deref() {
+            recipe.embedding = Some(encoding(name, "--embedding")?);
+            // A head is as the embedding unless someone says otherwise.
+            recipe.head = None;
+        }
+        if let Some(head) = args.head.as_deref() {
+            recipe.head = Some(head.parse().context("--head")?);
+        }
+        args.quantize.change(recipe)?;
+        if args.fast {
+            (recipe.quantizer, recipe.refine) = (Quantizer::Nearest, false);
+        }
     }
-    if let Some(head) = args.head.as_deref() {
-        recipe.head = Some(head.parse().context("--head")?);
-    }
-    args.quantize.change(&mut recipe)?;
-    if args.fast {
-        (recipe.quantizer, recipe.refine) = (Quantizer::Nearest, false);
-    }
-    Ok(recipe)
+    Ok(recipes)
 }
-
-/// Recipe of a conversion without options.
-const DEFAULT_RECIPE: &str = "balanced";
 
 /// Whether options ask for certain codes.
 fn asks(args: &ConvertArgs) -> bool {

@@ -1,6 +1,7 @@
 //! Conversion with activation statistics: collect them, round with them, compare the result with
 //! the dense model.
 
+use super::judge::{Found, Judge};
 use crate::interrupt;
 use crate::options::session::{CoreArgs, MemoryArgs};
 use crate::progress::Bar;
@@ -8,14 +9,11 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum, ValueHint};
 use pith_converter::statistics::TextOptions;
 use pith_converter::{
-    CompressOptions, Compression, ConvertOptions, Quantizer, Recipe, Report, Transform, input_files,
+    CompressOptions, Compression, ConvertOptions, DEFAULT_DIVERGENCE, Quantizer, Recipe, Report, Transform,
+    input_files,
 };
-use pith_eval::kl::{Divergence, Reference};
-use pith_eval::{WindowOptions, Windows};
-use pith_format::{ReplaceOptions, move_to};
-use pith_runtime::{Model, Session, SessionOptions};
+use pith_format::{Progress, ReplaceOptions, move_to};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Methods of rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -67,7 +65,8 @@ pub struct QuantizeArgs {
     /// less]
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
-    /// Compare the new file with the dense model on this text
+    /// Compare the new file with the dense model on this text [default: where files are compared
+    /// anyway, text that the model generates]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub eval_text: Option<PathBuf>,
     /// Write nothing if the mean KL divergence on --eval-text is above this
@@ -111,20 +110,25 @@ impl QuantizeArgs {
     }
 }
 
-/// Collects statistics where needed, converts and compares. The file gets its name at the end.
+/// Collects statistics where needed, converts and compares: by the first of the recipes whose file
+/// diverges by no more than [`DEFAULT_DIVERGENCE`], or else the last. `is_measured`: compares even
+/// where no option asks for it. The file gets its name at the end.
 pub fn write(
     source: &Path,
     output: &Path,
     args: &QuantizeArgs,
     options: ConvertOptions,
+    recipes: &[Recipe],
+    is_measured: bool,
     bar: &Bar,
-) -> anyhow::Result<(Report, Option<Divergence>)> {
+) -> anyhow::Result<(Report, Option<Found>)> {
     let mut inputs = input_files(source)?;
     inputs.extend([&options.calibration, &args.text, &args.eval_text].into_iter().flatten().cloned());
     let replacing = ReplaceOptions { force: options.force, inputs: &inputs };
     replacing.check(output)?;
     let beside = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Compression::check(source, &options)?;
+    let with = |recipe: &Recipe| ConvertOptions { recipe: recipe.clone(), force: true, ..options.clone() };
+    recipes.iter().try_for_each(|recipe| Compression::check(source, &with(recipe)))?;
     let folder = tempfile::Builder::new().prefix(".pith-convert-").tempdir_in(beside);
     let folder = folder.with_context(|| format!("a temporary folder in {}", beside.display()))?;
     interrupt::listen()?;
@@ -137,16 +141,33 @@ pub fn write(
     };
     let mut compression = Compression::new(source, folder.path(), given, bar)?;
     let written = folder.path().join("output.pith");
-    let report = match args.text.is_some() || options.recipe.needs_hessians() {
-        true => compression.write(&options, &written, bar)?,
-        false => pith_converter::convert(source, &written, &options, bar)?,
+    let judge = match is_measured || args.eval_text.is_some() {
+        true => Some(Judge::new(args.eval_text.as_deref(), args.context, &compression, run, bar)?),
+        false => None,
     };
-    let divergence = match &args.eval_text {
-        Some(text) => Some(compare(text, args.context, compression.dense(), &written, run, bar)?),
-        None => None,
+    let mut left = recipes.iter();
+    let (report, found) = loop {
+        let recipe = left.next().expect("the last recipe ends the loop");
+        let options = with(recipe);
+        let report = match args.text.is_some() || recipe.needs_hessians() {
+            true => compression.write(&options, &written, bar)?,
+            false => pith_converter::convert(source, &written, &options, bar)?,
+        };
+        let found = judge.as_ref().map(|judge| judge.divergence(&written, bar)).transpose()?;
+        match (&found, left.as_slice()) {
+            (Some(found), [next, ..]) if found.divergence.kl.mean > DEFAULT_DIVERGENCE => {
+                bar.say(&format!(
+                    "{} would diverge by {:.4}, more than {DEFAULT_DIVERGENCE}: converting by {}",
+                    name(recipe),
+                    found.divergence.kl.mean,
+                    name(next)
+                ));
+            }
+            _ => break (report, found),
+        }
     };
-    if let (Some(limit), Some(divergence)) = (args.max_kl, &divergence) {
-        let found = divergence.kl.mean;
+    if let (Some(limit), Some(found)) = (args.max_kl, &found) {
+        let found = found.divergence.kl.mean;
         ensure!(
             found <= limit,
             "the file's mean KL divergence is {found:.6} nats, above --max-kl {limit}: nothing was written; take wider \
@@ -154,38 +175,9 @@ pub fn write(
         );
     }
     move_to(&written, output, replacing)?;
-    Ok((report, divergence))
+    Ok((report, found))
 }
 
-/// The divergence of the file from the dense model on a text.
-fn compare(
-    text: &Path,
-    context: Option<usize>,
-    dense: &Arc<Model>,
-    file: &Path,
-    run: SessionOptions,
-    bar: &Bar,
-) -> anyhow::Result<Divergence> {
-    let words = std::fs::read_to_string(text).with_context(|| text.display().to_string())?;
-    let default = WindowOptions::default();
-    let context_len = context.unwrap_or(default.context_len.min(dense.config().context_len));
-    let windows = Windows::of_text(dense, &words, &WindowOptions { context_len, ..default });
-    let windows = windows.with_context(|| text.display().to_string())?;
-    let options = SessionOptions { context_len: Some(context_len), ..run };
-    let mut session = Session::new(Arc::clone(dense), options.clone())?;
-    let reference = Reference::compute(&mut session, windows, None, bar)?;
-    drop(session);
-    let mut session = Session::new(Arc::new(Model::open(file)?), options)?;
-    Ok(reference.compare(&mut session, bar)?)
-}
-
-/// The divergence in one line.
-pub fn to_text(divergence: &Divergence) -> String {
-    format!(
-        "KL divergence from the dense model {:.6} ± {:.6} over {} tokens, same likeliest token {:.2} %\n",
-        divergence.kl.mean,
-        divergence.kl.standard_error.unwrap_or(f64::NAN),
-        divergence.token_count,
-        100.0 * divergence.top1.share,
-    )
+fn name(recipe: &Recipe) -> &str {
+    recipe.name.as_deref().unwrap_or("the recipe")
 }

@@ -142,19 +142,21 @@ impl Binding {
     }
 }
 
+/// Whether codes of a quantized matrix are rounded again. Floats hold decoded values.
+pub(crate) fn rounds(binding: &Binding, encoding: Encoding) -> bool {
+    binding.is_quantized() && encoding.grouped().is_some() && !binding.is_repacked(encoding)
+}
+
 /// Warnings about quantized matrices that get these encodings.
 pub(crate) fn warnings<'a>(matrices: impl Iterator<Item = (&'a Binding, Encoding)>) -> Vec<String> {
     let (mut rounded, mut inexact, mut clipped) = (Vec::new(), Vec::new(), Vec::new());
-    let quantized = matrices.filter(|(binding, encoding)| {
-        // Floats hold decoded values.
-        binding.is_quantized() && encoding.grouped().is_some()
-    });
-    for (binding, encoding) in quantized {
-        if !binding.is_repacked(encoding) {
+    for (binding, encoding) in matrices {
+        if rounds(binding, encoding) {
             rounded.push((binding, encoding));
             continue;
         }
-        let Some(survey) = &binding.survey else { continue };
+        let repacked = binding.survey.as_ref().filter(|_| binding.is_repacked(encoding));
+        let Some(survey) = repacked else { continue };
         if !survey.exact {
             inexact.push(binding);
         }

@@ -132,7 +132,12 @@ fn types_of(outline: &Outline) -> String {
 pub(super) fn warnings_of(outline: &Outline, recipe: &Recipe) -> Vec<String> {
     let encoded = outline.tensors.iter().filter_map(|tensor| Some((&tensor.source, tensor.encoding?)));
     match recipe.transform {
-        None => repack::warnings(encoded),
+        None => {
+            let rounds = |(source, encoding): (&Binding, Encoding)| repack::rounds(source, encoding);
+            let types = encoded.clone().any(rounds).then(|| types_of(outline));
+            let source = types.map(|types| format!("the source is already quantized: {types}"));
+            source.into_iter().chain(repack::warnings(encoded)).collect()
+        }
         Some(transform) if outline.tensors.iter().any(|tensor| tensor.source.survey.is_some()) => {
             let name = transform.name();
             vec![format!("the codes of quantized matrices are decoded, changed by {name} and rounded again")]

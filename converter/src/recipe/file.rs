@@ -30,6 +30,13 @@ pub const NAMED: &[(&str, &str)] = &[
     ("tiny", include_str!("../../recipes/tiny.toml")),
 ];
 
+/// The recipes that a conversion without options tries, narrowest first: the first whose file
+/// diverges by no more than [`DEFAULT_DIVERGENCE`], or else the last.
+pub const DEFAULT: &[&str] = &["balanced", "high"];
+
+/// Mean KL divergence in nats that a conversion without options allows.
+pub const DEFAULT_DIVERGENCE: f64 = 0.04;
+
 /// Why a recipe cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use pith_format::{Encoding, Role, TensorId, UnknownEncoding};
 
-pub use file::{NAMED, RecipeError};
+pub use file::{DEFAULT, DEFAULT_DIVERGENCE, NAMED, RecipeError};
 pub use transform::Transform;
 
 /// How the head is stored.

@@ -33,8 +33,11 @@ const TEXT_LIMIT: u64 = 1 << 30;
 /// First estimate of the bytes of text per token.
 const BYTES_PER_TOKEN: usize = 8;
 
-/// Seed of the first generated sequence.
-const SEED: u64 = 0;
+/// Fewest and most tokens that a model generates to be judged by.
+const UNSEEN: (u64, u64) = (1024, 2048);
+
+/// Seed of the first sequence to judge by: no calibration generates so many.
+const UNSEEN_SEED: u64 = 1 << 32;
 
 /// Sequences that are generated together: their products need little more time than one's, because
 /// the weights are read once.
@@ -85,10 +88,10 @@ impl Writer {
         Ok(Self { session, sampler: sampler(0)?, tokens: Vec::new() })
     }
 
-    /// Begins sequence `number`.
-    fn begin(&mut self, number: u64) -> Result<(), StatisticsError> {
+    /// Begins the sequence of a seed.
+    fn begin(&mut self, seed: u64) -> Result<(), StatisticsError> {
         self.session.reset();
-        self.sampler = sampler(number)?;
+        self.sampler = sampler(seed)?;
         let config = self.session.model().config();
         let first = match config.bos {
             Some(token) => token,
@@ -117,14 +120,14 @@ impl Writer {
 }
 
 /// Draws with the model's own probabilities.
-fn sampler(number: u64) -> Result<Sampler, StatisticsError> {
+fn sampler(seed: u64) -> Result<Sampler, StatisticsError> {
     Ok(Sampler::new(SamplerOptions {
         temperature: 1.0,
         top_k: 0,
         top_p: 1.0,
         min_p: 0.0,
         repeat_penalty: 1.0,
-        seed: SEED + number,
+        seed,
         ..SamplerOptions::default()
     })?)
 }
@@ -184,6 +187,31 @@ impl CalibrationText {
     ) -> Result<Self, StatisticsError> {
         let (window, limit) = options.resolve(model)?;
         let limit = limit.unwrap_or_else(|| generated(model));
+        Self::generate_from(model, window, limit, 0, session, progress)
+    }
+
+    /// As [`generate`](CalibrationText::generate), other sequences: what a model that was rounded
+    /// by its own text is judged by.
+    pub fn generate_unseen(
+        model: &Arc<Model>,
+        window: Option<usize>,
+        session: SessionOptions,
+        progress: &dyn Progress,
+    ) -> Result<Self, StatisticsError> {
+        let (window, _) = TextOptions { tokens: None, window }.resolve(model)?;
+        let limit = (generated(model) as u64 / 4).clamp(UNSEEN.0, UNSEEN.1) as usize;
+        Self::generate_from(model, window, limit.max(window), UNSEEN_SEED, session, progress)
+    }
+
+    /// The sequences of the seeds from `seed` on, `limit` tokens in all.
+    fn generate_from(
+        model: &Arc<Model>,
+        window: usize,
+        limit: usize,
+        mut seed: u64,
+        session: SessionOptions,
+        progress: &dyn Progress,
+    ) -> Result<Self, StatisticsError> {
         let options = SessionOptions {
             context_len: Some(window),
             batch: Some(TOGETHER),
@@ -195,15 +223,15 @@ impl CalibrationText {
             (0..TOGETHER.min(limit.div_ceil(window))).map(|_| Writer::new(&engine, model, &options));
         let mut writers = writers.collect::<Result<Vec<Writer>, _>>()?;
         progress.begin("writing", limit as u64, Unit::Tokens);
-        let (mut finished, mut begun, mut left) = (Vec::new(), 0, limit);
+        let (mut finished, mut left) = (Vec::new(), limit);
         while left > 0 {
             if progress.is_interrupted() {
                 return Err(StatisticsError::Interrupted);
             }
             for writer in writers.iter_mut().filter(|writer| writer.is_done(window)) {
                 finished.push(std::mem::take(&mut writer.tokens));
-                writer.begin(begun)?;
-                begun += 1;
+                writer.begin(seed)?;
+                seed += 1;
                 left = left.saturating_sub(1);
                 progress.advance(1);
             }
