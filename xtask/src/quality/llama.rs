@@ -18,7 +18,8 @@ const TYPES: [&str; 16] = [
 ];
 
 /// Types of ik_llama.cpp alone.
-const IK_TYPES: [&str; 8] = ["IQ6_K", "IQ5_K", "IQ5_KS", "IQ4_K", "IQ4_KS", "IQ4_KSS", "IQ3_K", "IQ2_K"];
+const IK_TYPES: [&str; 10] =
+    ["IQ6_K", "IQ5_K", "IQ5_KS", "IQ4_K", "IQ4_KS", "IQ4_KSS", "IQ4_KT", "IQ3_K", "IQ3_KT", "IQ2_K"];
 
 /// Start of the last line needed from llama-perplexity.
 const LAST_FIGURE: &str = "Same top p";
