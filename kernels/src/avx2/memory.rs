@@ -33,149 +33,149 @@ pub fn prefetch_behind(tile: &[u8], distance: usize) {
     }
 }
 
-/// Codes of 8 rows × 4 columns.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn load_bytes(bytes: &[u8; 32]) -> __m256i {
-    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+inlined! {
+    /// Codes of 8 rows × 4 columns.
+    pub fn load_bytes(bytes: &[u8; 32]) -> __m256i {
+        // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
+        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+    }
 }
 
-/// 8 little-endian f32.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn load_float_bytes(bytes: &[u8; 32]) -> __m256 {
-    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
-    unsafe { _mm256_loadu_ps(bytes.as_ptr().cast()) }
+inlined! {
+    /// 8 little-endian f32.
+    pub fn load_float_bytes(bytes: &[u8; 32]) -> __m256 {
+        // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
+        unsafe { _mm256_loadu_ps(bytes.as_ptr().cast()) }
+    }
 }
 
-/// 8 little-endian f16, widened.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-pub fn load_half_bytes(bytes: &[u8; 16]) -> __m256 {
-    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+inlined! {
+    /// 8 little-endian f16, widened.
+    pub fn load_half_bytes(bytes: &[u8; 16]) -> __m256 {
+        // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+    }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn load_floats(floats: &[f32; 8]) -> __m256 {
-    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
-    unsafe { _mm256_loadu_ps(floats.as_ptr()) }
+inlined! {
+    pub fn load_floats(floats: &[f32; 8]) -> __m256 {
+        // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
+        unsafe { _mm256_loadu_ps(floats.as_ptr()) }
+    }
 }
 
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-pub fn load_halves(halves: &[f16; 8]) -> __m256 {
-    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(halves.as_ptr().cast()) })
+inlined! {
+    pub fn load_halves(halves: &[f16; 8]) -> __m256 {
+        // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(halves.as_ptr().cast()) })
+    }
 }
 
-/// 8 signed bytes, as floats.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn load_codes(codes: &[i8; 8]) -> __m256 {
-    // SAFETY: the reference covers the 8 bytes read; no alignment is asked for.
-    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(codes.as_ptr().cast()) }))
+inlined! {
+    /// 8 signed bytes, as floats.
+    pub fn load_codes(codes: &[i8; 8]) -> __m256 {
+        // SAFETY: the reference covers the 8 bytes read; no alignment is asked for.
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(codes.as_ptr().cast()) }))
+    }
 }
 
-/// 16 levels, one byte each.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn load_levels(levels: &[i8; 16]) -> __m128i {
-    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
-    unsafe { _mm_loadu_si128(levels.as_ptr().cast()) }
+inlined! {
+    /// 16 levels, one byte each.
+    pub fn load_levels(levels: &[i8; 16]) -> __m128i {
+        // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+        unsafe { _mm_loadu_si128(levels.as_ptr().cast()) }
+    }
 }
 
-/// 32 codes of 4 bits.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn load_kv4(codes: &[u8; 16]) -> __m128i {
-    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
-    unsafe { _mm_loadu_si128(codes.as_ptr().cast()) }
+inlined! {
+    /// 32 codes of 4 bits.
+    pub fn load_kv4(codes: &[u8; 16]) -> __m128i {
+        // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+        unsafe { _mm_loadu_si128(codes.as_ptr().cast()) }
+    }
 }
 
-/// One f16, widened.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-pub fn widen_half(half: f16) -> f32 {
-    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.to_bits()))))
+inlined! {
+    /// One f16, widened.
+    pub fn widen_half(half: f16) -> f32 {
+        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.to_bits()))))
+    }
 }
 
-/// Four codes, repeated for every row.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn broadcast(codes: &[i8; 4]) -> __m256i {
-    // SAFETY: the reference covers the 4 bytes read; no alignment is asked for.
-    _mm256_set1_epi32(unsafe { codes.as_ptr().cast::<i32>().read_unaligned() })
+inlined! {
+    /// Four codes, repeated for every row.
+    pub fn broadcast(codes: &[i8; 4]) -> __m256i {
+        // SAFETY: the reference covers the 4 bytes read; no alignment is asked for.
+        _mm256_set1_epi32(unsafe { codes.as_ptr().cast::<i32>().read_unaligned() })
+    }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn store_floats(from: __m256, to: &mut [f32; 8]) {
-    // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
-    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), from) }
+inlined! {
+    pub fn store_floats(from: __m256, to: &mut [f32; 8]) {
+        // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), from) }
+    }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn store_codes(from: __m256i, to: &mut [i8; 32]) {
-    // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
-    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
+inlined! {
+    pub fn store_codes(from: __m256i, to: &mut [i8; 32]) {
+        // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
+    }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn store_bytes(from: __m256i, to: &mut [u8; 32]) {
-    // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
-    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
+inlined! {
+    pub fn store_bytes(from: __m256i, to: &mut [u8; 32]) {
+        // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
+    }
 }
 
-/// 8 i32, one per row.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn load_integers(rows: &[i32; 8]) -> __m256i {
-    // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
-    unsafe { _mm256_loadu_si256(rows.as_ptr().cast()) }
+inlined! {
+    /// 8 i32, one per row.
+    pub fn load_integers(rows: &[i32; 8]) -> __m256i {
+        // SAFETY: the reference covers the 32 bytes read; no alignment is asked for.
+        unsafe { _mm256_loadu_si256(rows.as_ptr().cast()) }
+    }
 }
 
-/// 8 signed bytes, one per row, as 32-bit integers.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn load_signed_rows(bytes: &[u8; 8]) -> __m256i {
-    // SAFETY: the reference covers the 8 bytes read; no alignment is asked for.
-    _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
+inlined! {
+    /// 8 signed bytes, one per row, as 32-bit integers.
+    pub fn load_signed_rows(bytes: &[u8; 8]) -> __m256i {
+        // SAFETY: the reference covers the 8 bytes read; no alignment is asked for.
+        _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
+    }
 }
 
-/// 8 bytes, one per row, as 32-bit integers.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn load_rows(bytes: &[u8; 8]) -> __m256i {
-    // SAFETY: the reference covers the 8 bytes read; no alignment is asked for.
-    _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
+inlined! {
+    /// 8 bytes, one per row, as 32-bit integers.
+    pub fn load_rows(bytes: &[u8; 8]) -> __m256i {
+        // SAFETY: the reference covers the 8 bytes read; no alignment is asked for.
+        _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
+    }
 }
 
-/// 8 little-endian words, one per row, as 32-bit integers.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn load_words(words: &[u8; 16]) -> __m256i {
-    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
-    _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(words.as_ptr().cast()) })
+inlined! {
+    /// 8 little-endian words, one per row, as 32-bit integers.
+    pub fn load_words(words: &[u8; 16]) -> __m256i {
+        // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+        _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(words.as_ptr().cast()) })
+    }
 }
 
-/// A table for `vpshufb`, in both lanes of 128 bits.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn broadcast_table(table: &[u8; 16]) -> __m256i {
-    // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
-    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
+inlined! {
+    /// A table for `vpshufb`, in both lanes of 128 bits.
+    pub fn broadcast_table(table: &[u8; 16]) -> __m256i {
+        // SAFETY: the reference covers the 16 bytes read; no alignment is asked for.
+        _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
+    }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn store_integers(from: __m256i, to: &mut [i32; 8]) {
-    // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
-    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
+inlined! {
+    pub fn store_integers(from: __m256i, to: &mut [i32; 8]) {
+        // SAFETY: the reference covers the 32 bytes written; no alignment is asked for.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), from) }
+    }
 }
 
 /// `sum` unchanged, through empty inline assembly. Otherwise the compiler reorders 16-bit additions
@@ -208,20 +208,20 @@ pub fn padded<T: Copy>(rest: &[T], fill: T) -> [T; 8] {
     out
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn sum_lanes(x: __m256) -> f32 {
-    let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+inlined! {
+    pub fn sum_lanes(x: __m256) -> f32 {
+        let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+    }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn max_lanes(x: __m256) -> f32 {
-    let four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-    let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-    _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+inlined! {
+    pub fn max_lanes(x: __m256) -> f32 {
+        let four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+        let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+    }
 }
 
 /// Prefetches rows into the L2 cache.

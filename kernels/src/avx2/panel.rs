@@ -110,7 +110,7 @@ fn add<E: Lines, const FIRST: usize, const MINIMA: usize>(
             8 => sums_of_8::<FIRST>(&group.lines, &group.starts, words),
             _ => sums_of_fewer::<E, FIRST>(&group.lines, &group.starts, words),
         };
-        let scales = halves(&group.scales).each_ref().map(|scales| load_floats(scales));
+        let scales = halves(&group.scales).each_ref().map(load_floats);
         for (token, (floats, whole)) in floats.iter_mut().zip(whole).enumerate() {
             let x_scale = _mm256_set1_ps(f32::from_bits(x_floats[0][FIRST + token]));
             for ((floats, whole), scale) in floats.iter_mut().zip(whole).zip(scales) {
@@ -119,7 +119,7 @@ fn add<E: Lines, const FIRST: usize, const MINIMA: usize>(
             }
         }
         for minima in &group.minima {
-            let minima = halves(minima).each_ref().map(|minima| load_floats(minima));
+            let minima = halves(minima).each_ref().map(load_floats);
             for (token, floats) in floats.iter_mut().enumerate() {
                 let x_sum = _mm256_set1_ps(f32::from_bits(x_floats[1][FIRST + token]));
                 for (floats, minima) in floats.iter_mut().zip(minima) {
@@ -136,50 +136,50 @@ fn add<E: Lines, const FIRST: usize, const MINIMA: usize>(
     }
 }
 
-/// Sums of a group for three tokens where all 8 pairs fit i16.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn sums_of_8<const FIRST: usize>(
-    lines: &[Line; 8],
-    starts: &Line,
-    words: &[[u32; PACKED_TOKENS]],
-) -> [[__m256i; 2]; TOKENS] {
-    let mut pairs = [halves(starts).each_ref().map(|starts| load_bytes(starts)); TOKENS];
-    for (line, words) in lines.iter().zip(words) {
-        let line = halves(line).each_ref().map(|half| load_bytes(half));
-        for (token, pairs) in pairs.iter_mut().enumerate() {
-            let x = _mm256_set1_epi32(words[FIRST + token].cast_signed());
-            for (pairs, codes) in pairs.iter_mut().zip(line) {
-                *pairs = in_turn(_mm256_add_epi16(*pairs, _mm256_maddubs_epi16(x, codes)));
+inlined! {
+    /// Sums of a group for three tokens where all 8 pairs fit i16.
+    fn sums_of_8<const FIRST: usize>(
+        lines: &[Line; 8],
+        starts: &Line,
+        words: &[[u32; PACKED_TOKENS]],
+    ) -> [[__m256i; 2]; TOKENS] {
+        let mut pairs = [halves(starts).each_ref().map(load_bytes); TOKENS];
+        for (line, words) in lines.iter().zip(words) {
+            let line = halves(line).each_ref().map(load_bytes);
+            for (token, pairs) in pairs.iter_mut().enumerate() {
+                let x = _mm256_set1_epi32(words[FIRST + token].cast_signed());
+                for (pairs, codes) in pairs.iter_mut().zip(line) {
+                    *pairs = in_turn(_mm256_add_epi16(*pairs, _mm256_maddubs_epi16(x, codes)));
+                }
             }
         }
+        let ones = _mm256_set1_epi16(1);
+        pairs.map(|pairs| pairs.map(|pairs| _mm256_madd_epi16(pairs, ones)))
     }
-    let ones = _mm256_set1_epi16(1);
-    pairs.map(|pairs| pairs.map(|pairs| _mm256_madd_epi16(pairs, ones)))
 }
 
-/// Sums of a group for three tokens where fewer pairs fit i16.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn sums_of_fewer<E: Lines, const FIRST: usize>(
-    lines: &[Line; 8],
-    starts: &Line,
-    words: &[[u32; PACKED_TOKENS]],
-) -> [[__m256i; 2]; TOKENS] {
-    let ones = _mm256_set1_epi16(1);
-    let mut whole = [halves(starts).each_ref().map(|starts| load_bytes(starts)); TOKENS];
-    for (lines, words) in lines.chunks_exact(E::LEVEL_PAIRS).zip(words.chunks_exact(E::LEVEL_PAIRS)) {
-        for (token, whole) in whole.iter_mut().enumerate() {
-            for (side, whole) in whole.iter_mut().enumerate() {
-                let mut pairs = _mm256_setzero_si256();
-                for (line, words) in lines.iter().zip(words) {
-                    let x = _mm256_set1_epi32(words[FIRST + token].cast_signed());
-                    let line = load_bytes(&halves(line)[side]);
-                    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(x, line));
+inlined! {
+    /// Sums of a group for three tokens where fewer pairs fit i16.
+    fn sums_of_fewer<E: Lines, const FIRST: usize>(
+        lines: &[Line; 8],
+        starts: &Line,
+        words: &[[u32; PACKED_TOKENS]],
+    ) -> [[__m256i; 2]; TOKENS] {
+        let ones = _mm256_set1_epi16(1);
+        let mut whole = [halves(starts).each_ref().map(load_bytes); TOKENS];
+        for (lines, words) in lines.chunks_exact(E::LEVEL_PAIRS).zip(words.chunks_exact(E::LEVEL_PAIRS)) {
+            for (token, whole) in whole.iter_mut().enumerate() {
+                for (side, whole) in whole.iter_mut().enumerate() {
+                    let mut pairs = _mm256_setzero_si256();
+                    for (line, words) in lines.iter().zip(words) {
+                        let x = _mm256_set1_epi32(words[FIRST + token].cast_signed());
+                        let line = load_bytes(&halves(line)[side]);
+                        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(x, line));
+                    }
+                    *whole = in_turn(_mm256_add_epi32(*whole, _mm256_madd_epi16(pairs, ones)));
                 }
-                *whole = in_turn(_mm256_add_epi32(*whole, _mm256_madd_epi16(pairs, ones)));
             }
         }
+        whole
     }
-    whole
 }

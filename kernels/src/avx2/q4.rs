@@ -110,33 +110,33 @@ fn mat_mul_q4g64_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N
     store_all(sums)
 }
 
-/// `sum += (Σ pairs − 8·Σa) · scale · activation scale`
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn add_group(sum: &mut __m256, pairs: __m256i, scale: __m256, x: Groups<'_>, group: usize) {
-    let whole = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-    let whole = _mm256_sub_epi32(whole, _mm256_set1_epi32(8 * x.sums[group]));
-    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.scales[group]));
-    *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, *sum);
-}
-
-/// Low and high codes.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn nibbles(line: __m256i) -> (__m256i, __m256i) {
-    let mask = _mm256_set1_epi8(15);
-    (_mm256_and_si256(line, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(line), mask))
-}
-
-/// Register sums as floats.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn store_all<const N: usize>(sums: [[__m256; 2]; N]) -> Sums<N> {
-    let mut out = [[0.0; TILE_ROWS]; N];
-    for (sums, out) in sums.into_iter().zip(&mut out) {
-        for (sums, out) in sums.into_iter().zip(out.as_chunks_mut().0) {
-            store_floats(sums, out);
-        }
+inlined! {
+    /// `sum += (Σ pairs − 8·Σa) · scale · activation scale`
+    fn add_group(sum: &mut __m256, pairs: __m256i, scale: __m256, x: Groups<'_>, group: usize) {
+        let whole = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+        let whole = _mm256_sub_epi32(whole, _mm256_set1_epi32(8 * x.sums[group]));
+        let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.scales[group]));
+        *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, *sum);
     }
-    out
+}
+
+inlined! {
+    /// Low and high codes.
+    pub fn nibbles(line: __m256i) -> (__m256i, __m256i) {
+        let mask = _mm256_set1_epi8(15);
+        (_mm256_and_si256(line, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(line), mask))
+    }
+}
+
+inlined! {
+    /// Register sums as floats.
+    pub fn store_all<const N: usize>(sums: [[__m256; 2]; N]) -> Sums<N> {
+        let mut out = [[0.0; TILE_ROWS]; N];
+        for (sums, out) in sums.into_iter().zip(&mut out) {
+            for (sums, out) in sums.into_iter().zip(out.as_chunks_mut().0) {
+                store_floats(sums, out);
+            }
+        }
+        out
+    }
 }

@@ -116,11 +116,11 @@ fn add<const PARTS: usize, const MINIMA: usize>(
     for (group, x) in panel.iter().zip(x) {
         let (words, x_floats) = x.as_chunks::<PACKED_TOKENS>().0.split_at(8);
         for part in 0..PARTS {
-            let starts = group.starts[part].each_ref().map(|starts| load_integers(starts));
+            let starts = group.starts[part].each_ref().map(load_integers);
             let mut whole = [starts; PACKED_TOKENS];
             let fours = part * 8 / PARTS..(part + 1) * 8 / PARTS;
             for (lines, words) in group.lines[fours.clone()].iter().zip(&words[fours]) {
-                let lines = lines.each_ref().map(|line| load_line(line));
+                let lines = lines.each_ref().map(load_line);
                 for (whole, &word) in whole.iter_mut().zip(words) {
                     let x = _mm512_set1_epi32(word.cast_signed());
                     for (whole, line) in whole.iter_mut().zip(lines) {
@@ -128,7 +128,7 @@ fn add<const PARTS: usize, const MINIMA: usize>(
                     }
                 }
             }
-            let scales = group.scales[part].each_ref().map(|scales| load_floats_of(scales));
+            let scales = group.scales[part].each_ref().map(load_floats_of);
             for ((floats, whole), &x_scale) in floats.iter_mut().zip(whole).zip(&x_floats[0]) {
                 let x_scale = _mm512_set1_ps(f32::from_bits(x_scale));
                 for ((floats, whole), scale) in floats.iter_mut().zip(whole).zip(scales) {
@@ -138,7 +138,7 @@ fn add<const PARTS: usize, const MINIMA: usize>(
             }
         }
         for minima in &group.minima {
-            let minima = minima.each_ref().map(|minima| load_floats_of(minima));
+            let minima = minima.each_ref().map(load_floats_of);
             for (floats, &x_sum) in floats.iter_mut().zip(&x_floats[1]) {
                 let x_sum = _mm512_set1_ps(f32::from_bits(x_sum));
                 for (floats, minima) in floats.iter_mut().zip(minima) {

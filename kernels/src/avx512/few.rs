@@ -89,52 +89,52 @@ fn add<E: Lines, const B: usize, const N: usize>(
             }
         }
     }
-    floats.map(|floats| store_all(floats))
+    floats.map(store_all)
 }
 
-/// Adds the products of a part of a group: `group` of the activations, `at` in the tile with the
-/// half, and the fours that the part has.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn add_part<E: Lines, const B: usize, const N: usize>(
-    kernel: Avx512,
-    tiles: [&[u8]; B],
-    x: [Groups<'_>; N],
-    group: usize,
-    (at, half): (usize, usize),
-    fours: Range<usize>,
-    floats: &mut [[__m512; N]; B],
-) {
-    let mut whole = [[_mm512_setzero_si512(); N]; B];
-    for token in 0..N {
-        let start = _mm512_set1_epi32(-E::OFFSET * sum_of::<E>(&x[token], group, half));
-        for whole in &mut whole {
-            whole[token] = start;
-        }
-    }
-    for four in fours {
-        let lines = tiles.map(|tile| E::line(kernel, tile, at, four));
+inlined! {
+    /// Adds the products of a part of a group: `group` of the activations, `at` in the tile with the
+    /// half, and the fours that the part has.
+    fn add_part<E: Lines, const B: usize, const N: usize>(
+        kernel: Avx512,
+        tiles: [&[u8]; B],
+        x: [Groups<'_>; N],
+        group: usize,
+        (at, half): (usize, usize),
+        fours: Range<usize>,
+        floats: &mut [[__m512; N]; B],
+    ) {
+        let mut whole = [[_mm512_setzero_si512(); N]; B];
         for token in 0..N {
-            // SAFETY: `group` is below the length of `codes`: the caller asserts equal lengths.
-            let codes = unsafe { x[token].codes.get_unchecked(group) };
-            let codes = broadcast(&codes.as_chunks().0[four]);
-            for (whole, line) in whole.iter_mut().zip(lines) {
-                whole[token] = _mm512_dpbusd_epi32(whole[token], line, codes);
+            let start = _mm512_set1_epi32(-E::OFFSET * sum_of::<E>(&x[token], group, half));
+            for whole in &mut whole {
+                whole[token] = start;
             }
         }
-    }
-    let scales = tiles.map(|tile| scales::<E>(tile, at, half));
-    let minima = tiles.map(|tile| minima::<E>(tile, at, half));
-    for token in 0..N {
-        // SAFETY: as above, for `scales`.
-        let x_scale = *unsafe { x[token].scales.get_unchecked(group) };
-        let x_sum = x_scale * sum_of::<E>(&x[token], group, half) as f32;
-        for block in 0..B {
-            let scale = _mm512_mul_ps(scales[block], _mm512_set1_ps(x_scale));
-            let whole = _mm512_cvtepi32_ps(whole[block][token]);
-            floats[block][token] = _mm512_fmadd_ps(whole, scale, floats[block][token]);
-            if let Some(minima) = minima[block] {
-                floats[block][token] = _mm512_fmadd_ps(minima, _mm512_set1_ps(x_sum), floats[block][token]);
+        for four in fours {
+            let lines = tiles.map(|tile| E::line(kernel, tile, at, four));
+            for token in 0..N {
+                // SAFETY: `group` is below the length of `codes`: the caller asserts equal lengths.
+                let codes = unsafe { x[token].codes.get_unchecked(group) };
+                let codes = broadcast(&codes.as_chunks().0[four]);
+                for (whole, line) in whole.iter_mut().zip(lines) {
+                    whole[token] = _mm512_dpbusd_epi32(whole[token], line, codes);
+                }
+            }
+        }
+        let scales = tiles.map(|tile| scales::<E>(tile, at, half));
+        let minima = tiles.map(|tile| minima::<E>(tile, at, half));
+        for token in 0..N {
+            // SAFETY: as above, for `scales`.
+            let x_scale = *unsafe { x[token].scales.get_unchecked(group) };
+            let x_sum = x_scale * sum_of::<E>(&x[token], group, half) as f32;
+            for block in 0..B {
+                let scale = _mm512_mul_ps(scales[block], _mm512_set1_ps(x_scale));
+                let whole = _mm512_cvtepi32_ps(whole[block][token]);
+                floats[block][token] = _mm512_fmadd_ps(whole, scale, floats[block][token]);
+                if let Some(minima) = minima[block] {
+                    floats[block][token] = _mm512_fmadd_ps(minima, _mm512_set1_ps(x_sum), floats[block][token]);
+                }
             }
         }
     }

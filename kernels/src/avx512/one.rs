@@ -38,8 +38,10 @@ fn multiply<E: Lines>(kernel: Avx512, block: &[u8], x: Operand<'_>) -> Sums<1> {
     let mut sum = _mm512_setzero_ps();
     for (tile, (tile_index, ((codes, x_scales), x_sums))) in tiles.zip(groups) {
         let half_sums = if E::IS_SPLIT { &x.half_sums[tile_index * groups_a_tile..] } else { x_sums };
-        prefetch_ahead(tile);
-        for run in 0..groups_a_tile / 2 {
+        // A part at a time: a core has only so many lines in flight.
+        let parts = tile.chunks_exact(2 * E::BYTES / groups_a_tile);
+        for (run, part) in (0..groups_a_tile / 2).zip(parts) {
+            prefetch_ahead(part);
             let groups = [2 * run, 2 * run + 1];
             // Sums of both halves of a group, in the first place unless they have their own scales.
             let mut whole = groups.map(|group| starts::<E>(x_sums[group], half_sums[group]));
@@ -66,10 +68,10 @@ fn multiply<E: Lines>(kernel: Avx512, block: &[u8], x: Operand<'_>) -> Sums<1> {
     store_all([sum])
 }
 
-/// Minus [`Coded::OFFSET`](crate::coded::Coded::OFFSET) times the sum of each part of a group's
-/// activations.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub fn starts<E: Lines>(sum: i32, half_sum: i32) -> [__m512i; 2] {
-    [0, 1].map(|half| _mm512_set1_epi32(-E::OFFSET * part_sum::<E>(sum, half_sum, half)))
+inlined! {
+    /// Minus [`Coded::OFFSET`](crate::coded::Coded::OFFSET) times the sum of each part of a group's
+    /// activations.
+    pub fn starts<E: Lines>(sum: i32, half_sum: i32) -> [__m512i; 2] {
+        [0, 1].map(|half| _mm512_set1_epi32(-E::OFFSET * part_sum::<E>(sum, half_sum, half)))
+    }
 }

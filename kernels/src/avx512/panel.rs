@@ -164,21 +164,21 @@ const fn parts<E: Lines>() -> usize {
     if E::IS_SPLIT { 2 } else { 1 }
 }
 
-/// `dividend / largest`; 0 where `largest` is 0.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn inverse(dividend: f32, largest: __m512) -> __m512 {
-    let quotient = _mm512_div_ps(_mm512_set1_ps(dividend), largest);
-    _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(largest, _mm512_setzero_ps()), quotient)
+inlined! {
+    /// `dividend / largest`; 0 where `largest` is 0.
+    fn inverse(dividend: f32, largest: __m512) -> __m512 {
+        let quotient = _mm512_div_ps(_mm512_set1_ps(dividend), largest);
+        _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(largest, _mm512_setzero_ps()), quotient)
+    }
 }
 
-/// Each row's integer, of 16 bits, for its four bytes widened to 16 bits: for the low and the high
-/// half of each lane.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn in_all_bytes(rows: __m512i) -> [__m512i; 2] {
-    let twice = _mm512_mask_mov_epi16(rows, 0xaaaa_aaaa, _mm512_slli_epi32::<16>(rows));
-    [_mm512_unpacklo_epi32(twice, twice), _mm512_unpackhi_epi32(twice, twice)]
+inlined! {
+    /// Each row's integer, of 16 bits, for its four bytes widened to 16 bits: for the low and the high
+    /// half of each lane.
+    fn in_all_bytes(rows: __m512i) -> [__m512i; 2] {
+        let twice = _mm512_mask_mov_epi16(rows, 0xaaaa_aaaa, _mm512_slli_epi32::<16>(rows));
+        [_mm512_unpacklo_epi32(twice, twice), _mm512_unpackhi_epi32(twice, twice)]
+    }
 }
 
 /// Sums are at most 255 · 128 · 32 in size: exact in i32.
@@ -193,10 +193,10 @@ fn add(
     assert_eq!(panel.len(), x.len());
     let mut floats = [[_mm512_setzero_ps(); BLOCKS]; PACKED_TOKENS];
     for (group, x) in panel.iter().zip(x) {
-        let mut whole = [group.starts.each_ref().map(|starts| load_integers(starts)); PACKED_TOKENS];
+        let mut whole = [group.starts.each_ref().map(load_integers); PACKED_TOKENS];
         let (words, x_scales) = x.as_chunks::<PACKED_TOKENS>().0.split_at(8);
         for (lines, words) in group.lines.iter().zip(words) {
-            let lines = lines.each_ref().map(|line| load_line(line));
+            let lines = lines.each_ref().map(load_line);
             for (whole, &word) in whole.iter_mut().zip(words) {
                 let x = _mm512_set1_epi32(word.cast_signed());
                 for (whole, line) in whole.iter_mut().zip(lines) {
@@ -211,7 +211,7 @@ fn add(
             }
         }
     }
-    let scales = scales.each_ref().map(|scales| load_floats_of(scales));
+    let scales = scales.each_ref().map(load_floats_of);
     for (floats, sums) in floats.into_iter().zip(sums) {
         for ((floats, scale), sums) in floats.into_iter().zip(scales).zip(sums) {
             let before = if fresh { _mm512_setzero_ps() } else { load_floats_of(sums) };

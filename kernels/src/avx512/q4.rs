@@ -75,7 +75,7 @@ fn mat_vec_q4g64_q8(block: &[u8], x: Operand<'_>) -> [f32; TILE_ROWS] {
         let (lines, scales) = (tile.as_chunks::<64>().0, tile[1024..].as_chunks::<32>().0);
         for half in 0..2 {
             let group = 4 * tile_index + 2 * half;
-            let [low_x, high_x] = [group, group + 1].map(|group| x.codes[group].as_chunks::<4>().0);
+            let (low_x, high_x) = (x.codes[group].as_chunks::<4>().0, x.codes[group + 1].as_chunks::<4>().0);
             let mut low = _mm512_set1_epi32(-8 * x.sums[group]);
             let mut high = _mm512_set1_epi32(-128 * x.sums[group + 1]);
             for line in 0..8 {
@@ -94,9 +94,9 @@ fn mat_vec_q4g64_q8(block: &[u8], x: Operand<'_>) -> [f32; TILE_ROWS] {
     store_all([sum])[0]
 }
 
-/// Low codes, and high codes times 16.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn nibbles(line: __m512i) -> (__m512i, __m512i) {
-    (_mm512_and_si512(line, _mm512_set1_epi8(0x0f)), _mm512_and_si512(line, _mm512_set1_epi8(0xf0u8 as i8)))
+inlined! {
+    /// Low codes, and high codes times 16.
+    fn nibbles(line: __m512i) -> (__m512i, __m512i) {
+        (_mm512_and_si512(line, _mm512_set1_epi8(0x0f)), _mm512_and_si512(line, _mm512_set1_epi8(0xf0u8 as i8)))
+    }
 }

@@ -57,52 +57,52 @@ fn expand<E: Lines>(
     }
 }
 
-/// [`expand`] for 8 rows.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-fn expand_side<E: Lines>(
-    kernel: AvxVnni,
-    tiles: &[u8],
-    side: usize,
-    panel: &mut [PanelGroup<1>],
-    scales: &mut [f32; 8],
-) {
-    let groups_a_tile = E::COLS / ACTIVATION_GROUP;
-    let tiles = tiles.chunks_exact(E::BYTES);
-    let mut largest = _mm256_setzero_ps();
-    for (tile, groups) in tiles.clone().zip(panel.chunks(groups_a_tile)) {
-        for group in 0..groups.len() {
-            let scales = scales_of::<E>(tile, group, 0, side);
-            largest = _mm256_max_ps(largest, _mm256_andnot_ps(_mm256_set1_ps(-0.0), scales));
-        }
-    }
-    store_floats(_mm256_mul_ps(largest, _mm256_set1_ps(1.0 / (1 << E::ROOM_BITS) as f32)), scales);
-    // Rows of zeros have no scale: their factor is 0. `vpmulhrsw` shifts products right by 15 bits:
-    // the factors supply 14 of them, the levels one.
-    let factor = _mm256_div_ps(_mm256_set1_ps(16384.0), largest);
-    let factor = _mm256_and_ps(factor, _mm256_cmp_ps::<_CMP_GT_OQ>(largest, _mm256_setzero_ps()));
-    let (zero, room) = (_mm256_setzero_si256(), _mm_cvtsi32_si128(7 - E::ROOM_BITS as i32));
-    let offset = _mm256_set1_epi8(E::OFFSET as i8);
-    for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
-        for (index, group) in groups.iter_mut().enumerate() {
-            let factors = _mm256_cvtps_epi32(_mm256_mul_ps(scales_of::<E>(tile, index, 0, side), factor));
-            // Each factor twice in its row's four bytes, then four times, for the low and the high
-            // half of each lane.
-            let factors = _mm256_blend_epi16::<0xaa>(factors, _mm256_slli_epi32::<16>(factors));
-            let low = _mm256_unpacklo_epi32(factors, factors);
-            let high = _mm256_unpackhi_epi32(factors, factors);
-            let mut sums = zero;
-            for (four, [line]) in group.lines.iter_mut().enumerate() {
-                let levels = _mm256_sub_epi8(E::line(kernel.0, tile, index, four, side), offset);
-                let widened = [_mm256_unpacklo_epi8(zero, levels), _mm256_unpackhi_epi8(zero, levels)];
-                let [first, second] = widened.map(|bytes| _mm256_sra_epi16(bytes, room));
-                let first = _mm256_mulhrs_epi16(first, low);
-                let levels = _mm256_packs_epi16(first, _mm256_mulhrs_epi16(second, high));
-                sums = _mm256_dpbusd_avx_epi32(sums, _mm256_set1_epi8(1), levels);
-                store_bytes(levels, &mut halves_mut(line)[side]);
+inlined! {
+    /// [`expand`] for 8 rows.
+    fn expand_side<E: Lines>(
+        kernel: AvxVnni,
+        tiles: &[u8],
+        side: usize,
+        panel: &mut [PanelGroup<1>],
+        scales: &mut [f32; 8],
+    ) {
+        let groups_a_tile = E::COLS / ACTIVATION_GROUP;
+        let tiles = tiles.chunks_exact(E::BYTES);
+        let mut largest = _mm256_setzero_ps();
+        for (tile, groups) in tiles.clone().zip(panel.chunks(groups_a_tile)) {
+            for group in 0..groups.len() {
+                let scales = scales_of::<E>(tile, group, 0, side);
+                largest = _mm256_max_ps(largest, _mm256_andnot_ps(_mm256_set1_ps(-0.0), scales));
             }
-            let starts = _mm256_slli_epi32::<7>(_mm256_sub_epi32(zero, sums));
-            store_integers(starts, &mut halves_mut(&mut group.starts[0])[side]);
+        }
+        store_floats(_mm256_mul_ps(largest, _mm256_set1_ps(1.0 / (1 << E::ROOM_BITS) as f32)), scales);
+        // Rows of zeros have no scale: their factor is 0. `vpmulhrsw` shifts products right by 15 bits:
+        // the factors supply 14 of them, the levels one.
+        let factor = _mm256_div_ps(_mm256_set1_ps(16384.0), largest);
+        let factor = _mm256_and_ps(factor, _mm256_cmp_ps::<_CMP_GT_OQ>(largest, _mm256_setzero_ps()));
+        let (zero, room) = (_mm256_setzero_si256(), _mm_cvtsi32_si128(7 - E::ROOM_BITS as i32));
+        let offset = _mm256_set1_epi8(E::OFFSET as i8);
+        for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
+            for (index, group) in groups.iter_mut().enumerate() {
+                let factors = _mm256_cvtps_epi32(_mm256_mul_ps(scales_of::<E>(tile, index, 0, side), factor));
+                // Each factor twice in its row's four bytes, then four times, for the low and the high
+                // half of each lane.
+                let factors = _mm256_blend_epi16::<0xaa>(factors, _mm256_slli_epi32::<16>(factors));
+                let low = _mm256_unpacklo_epi32(factors, factors);
+                let high = _mm256_unpackhi_epi32(factors, factors);
+                let mut sums = zero;
+                for (four, [line]) in group.lines.iter_mut().enumerate() {
+                    let levels = _mm256_sub_epi8(E::line(kernel.0, tile, index, four, side), offset);
+                    let widened = [_mm256_unpacklo_epi8(zero, levels), _mm256_unpackhi_epi8(zero, levels)];
+                    let [first, second] = widened.map(|bytes| _mm256_sra_epi16(bytes, room));
+                    let first = _mm256_mulhrs_epi16(first, low);
+                    let levels = _mm256_packs_epi16(first, _mm256_mulhrs_epi16(second, high));
+                    sums = _mm256_dpbusd_avx_epi32(sums, _mm256_set1_epi8(1), levels);
+                    store_bytes(levels, &mut halves_mut(line)[side]);
+                }
+                let starts = _mm256_slli_epi32::<7>(_mm256_sub_epi32(zero, sums));
+                store_integers(starts, &mut halves_mut(&mut group.starts[0])[side]);
+            }
         }
     }
 }
@@ -120,11 +120,11 @@ fn add(
     assert!(panel.len() == x.len() && first + TOKENS <= PACKED_TOKENS);
     let mut floats = [[_mm256_setzero_ps(); 2]; TOKENS];
     for (group, x) in panel.iter().zip(x) {
-        let starts = halves(&group.starts[0]).each_ref().map(|starts| load_integers(starts));
+        let starts = halves(&group.starts[0]).each_ref().map(load_integers);
         let mut whole = [starts; TOKENS];
         let (words, x_scales) = x.as_chunks::<PACKED_TOKENS>().0.split_at(8);
         for ([line], words) in group.lines.iter().zip(words) {
-            let line = halves(line).each_ref().map(|half| load_bytes(half));
+            let line = halves(line).each_ref().map(load_bytes);
             for (whole, &word) in whole.iter_mut().zip(&words[first..]) {
                 let x = _mm256_set1_epi32(word.cast_signed());
                 for (whole, codes) in whole.iter_mut().zip(line) {
@@ -139,7 +139,7 @@ fn add(
             }
         }
     }
-    let scales = halves(scales).each_ref().map(|scales| load_floats(scales));
+    let scales = halves(scales).each_ref().map(load_floats);
     for (floats, sums) in floats.into_iter().zip(sums) {
         for ((floats, scale), sums) in floats.into_iter().zip(scales).zip(halves_mut(&mut sums[0])) {
             let before = if fresh { _mm256_setzero_ps() } else { load_floats(sums) };

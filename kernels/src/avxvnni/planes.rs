@@ -47,61 +47,61 @@ fn multiply<E: Lines, const N: usize>(kernel: AvxVnni, block: &[u8], x: [Operand
     store_all(sums)
 }
 
-/// Adds group `2 · run + ODD` of a tile whose `first` group has this index in `x`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-fn add_group<E: Lines, const N: usize, const ODD: usize>(
-    kernel: AvxVnni,
-    tile: &[u8],
-    run: usize,
-    x: [Groups<'_>; N],
-    first: usize,
-    sums: &mut [[__m256; 2]; N],
-) {
-    let group = 2 * run + ODD;
-    if E::IS_SPLIT {
-        add_part::<E, N>(kernel, tile, (group, 0), x, first, sums);
-        add_part::<E, N>(kernel, tile, (group, 1), x, first, sums);
-    } else {
-        add_part::<E, N>(kernel, tile, (group, 0), x, first, sums);
+inlined! {
+    /// Adds group `2 · run + ODD` of a tile whose `first` group has this index in `x`.
+    fn add_group<E: Lines, const N: usize, const ODD: usize>(
+        kernel: AvxVnni,
+        tile: &[u8],
+        run: usize,
+        x: [Groups<'_>; N],
+        first: usize,
+        sums: &mut [[__m256; 2]; N],
+    ) {
+        let group = 2 * run + ODD;
+        if E::IS_SPLIT {
+            add_part::<E, N>(kernel, tile, (group, 0), x, first, sums);
+            add_part::<E, N>(kernel, tile, (group, 1), x, first, sums);
+        } else {
+            add_part::<E, N>(kernel, tile, (group, 0), x, first, sums);
+        }
     }
 }
 
-/// Adds a part of a group: a half where halves have their own scales, otherwise all of it.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-fn add_part<E: Lines, const N: usize>(
-    kernel: AvxVnni,
-    tile: &[u8],
-    (group, half): (usize, usize),
-    x: [Groups<'_>; N],
-    first: usize,
-    sums: &mut [[__m256; 2]; N],
-) {
-    let fours = E::SCALE_COLS / 4;
-    let mut whole = [[_mm256_setzero_si256(); 2]; N];
-    for (whole, x) in whole.iter_mut().zip(x) {
-        *whole = [_mm256_set1_epi32(-E::OFFSET * x.part_sum::<E>(first + group, half)); 2];
-    }
-    for four in half * fours..(half + 1) * fours {
-        let lines = [E::line(kernel.0, tile, group, four, 0), E::line(kernel.0, tile, group, four, 1)];
+inlined! {
+    /// Adds a part of a group: a half where halves have their own scales, otherwise all of it.
+    fn add_part<E: Lines, const N: usize>(
+        kernel: AvxVnni,
+        tile: &[u8],
+        (group, half): (usize, usize),
+        x: [Groups<'_>; N],
+        first: usize,
+        sums: &mut [[__m256; 2]; N],
+    ) {
+        let fours = E::SCALE_COLS / 4;
+        let mut whole = [[_mm256_setzero_si256(); 2]; N];
         for (whole, x) in whole.iter_mut().zip(x) {
-            let x = broadcast(&x.codes[first + group].as_chunks::<4>().0[four]);
-            for (whole, line) in whole.iter_mut().zip(lines) {
-                *whole = _mm256_dpbusd_avx_epi32(*whole, line, x);
+            *whole = [_mm256_set1_epi32(-E::OFFSET * x.part_sum::<E>(first + group, half)); 2];
+        }
+        for four in half * fours..(half + 1) * fours {
+            let lines = [E::line(kernel.0, tile, group, four, 0), E::line(kernel.0, tile, group, four, 1)];
+            for (whole, x) in whole.iter_mut().zip(x) {
+                let x = broadcast(&x.codes[first + group].as_chunks::<4>().0[four]);
+                for (whole, line) in whole.iter_mut().zip(lines) {
+                    *whole = _mm256_dpbusd_avx_epi32(*whole, line, x);
+                }
             }
         }
-    }
-    let scales = [0, 1].map(|side| scales::<E>(tile, group, half, side));
-    let minima = [0, 1].map(|side| minima::<E>(tile, group, half, side));
-    for ((sums, whole), x) in sums.iter_mut().zip(whole).zip(x) {
-        let x_scale = x.scales[first + group];
-        let x_sum = _mm256_set1_ps(x_scale * x.part_sum::<E>(first + group, half) as f32);
-        for side in 0..2 {
-            let scale = _mm256_mul_ps(scales[side], _mm256_set1_ps(x_scale));
-            sums[side] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole[side]), scale, sums[side]);
-            if let Some(minima) = minima[side] {
-                sums[side] = _mm256_fmadd_ps(minima, x_sum, sums[side]);
+        let scales = [0, 1].map(|side| scales::<E>(tile, group, half, side));
+        let minima = [0, 1].map(|side| minima::<E>(tile, group, half, side));
+        for ((sums, whole), x) in sums.iter_mut().zip(whole).zip(x) {
+            let x_scale = x.scales[first + group];
+            let x_sum = _mm256_set1_ps(x_scale * x.part_sum::<E>(first + group, half) as f32);
+            for side in 0..2 {
+                let scale = _mm256_mul_ps(scales[side], _mm256_set1_ps(x_scale));
+                sums[side] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole[side]), scale, sums[side]);
+                if let Some(minima) = minima[side] {
+                    sums[side] = _mm256_fmadd_ps(minima, x_sum, sums[side]);
+                }
             }
         }
     }

@@ -98,34 +98,34 @@ fn mat_mul_q4g64_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N
     store_all(sums)
 }
 
-/// `−8·Σa`
-#[inline]
-#[target_feature(enable = "avx2")]
-fn start<const N: usize>(x: [Groups<'_>; N], group: usize) -> [[__m256i; 2]; N] {
-    let mut whole = [[_mm256_setzero_si256(); 2]; N];
-    for (whole, x) in whole.iter_mut().zip(x) {
-        *whole = [_mm256_set1_epi32(-8 * x.sums[group]); 2];
+inlined! {
+    /// `−8·Σa`
+    fn start<const N: usize>(x: [Groups<'_>; N], group: usize) -> [[__m256i; 2]; N] {
+        let mut whole = [[_mm256_setzero_si256(); 2]; N];
+        for (whole, x) in whole.iter_mut().zip(x) {
+            *whole = [_mm256_set1_epi32(-8 * x.sums[group]); 2];
+        }
+        whole
     }
-    whole
 }
 
-/// `sums += whole · scale · activation scale`
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn add_group<const N: usize>(
-    sums: &mut [[__m256; 2]; N],
-    whole: [[__m256i; 2]; N],
-    scales: &[u8; 32],
-    x: [Groups<'_>; N],
-    group: usize,
-) {
-    let scales = halves(scales).each_ref().map(|halves| load_half_bytes(halves));
-    for token in 0..N {
-        let x_scale = _mm256_set1_ps(x[token].scales[group]);
-        for side in 0..2 {
-            let scale = _mm256_mul_ps(scales[side], x_scale);
-            let whole = _mm256_cvtepi32_ps(whole[token][side]);
-            sums[token][side] = _mm256_fmadd_ps(whole, scale, sums[token][side]);
+inlined! {
+    /// `sums += whole · scale · activation scale`
+    fn add_group<const N: usize>(
+        sums: &mut [[__m256; 2]; N],
+        whole: [[__m256i; 2]; N],
+        scales: &[u8; 32],
+        x: [Groups<'_>; N],
+        group: usize,
+    ) {
+        let scales = halves(scales).each_ref().map(load_half_bytes);
+        for token in 0..N {
+            let x_scale = _mm256_set1_ps(x[token].scales[group]);
+            for side in 0..2 {
+                let scale = _mm256_mul_ps(scales[side], x_scale);
+                let whole = _mm256_cvtepi32_ps(whole[token][side]);
+                sums[token][side] = _mm256_fmadd_ps(whole, scale, sums[token][side]);
+            }
         }
     }
 }

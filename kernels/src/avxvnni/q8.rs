@@ -47,7 +47,7 @@ fn mat_mul_q8_q8<const N: usize>(block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
                     }
                 }
             }
-            let scale = halves(&scales[half]).each_ref().map(|halves| load_half_bytes(halves));
+            let scale = halves(&scales[half]).each_ref().map(load_half_bytes);
             for token in 0..N {
                 for side in 0..2 {
                     let scale = _mm256_mul_ps(scale[side], _mm256_set1_ps(x[token].scales[group]));

@@ -16,7 +16,7 @@ const SPARE_BYTES: u64 = 256 << 20;
 /// The rivals' formats that correspond to a Pith encoding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pairing {
-    /// An encoding of `pith convert`.
+    /// An encoding of `pith convert`, or the rivals' type whose file it carries.
     pub encoding: String,
     /// Types of `llama-quantize`. Prefill, which memory does not limit, uses the fastest of them.
     pub formats: Vec<String>,
@@ -26,7 +26,8 @@ pub struct Pairing {
 
 impl Pairing {
     /// Parses `NAME` with its known formats, or `NAME=FORMAT,FORMAT`. Formats with the same bits as
-    /// the first are joined by `/`: `NAME=FORMAT/FORMAT,FORMAT`.
+    /// the first are joined by `/`: `NAME=FORMAT/FORMAT,FORMAT`. A rivals' type alone, such as
+    /// `Q4_K_M`, is their file, which Pith carries.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let (encoding, formats) = match text.split_once('=') {
             Some(_) => name_and_rest(text, "--encodings")?,
@@ -35,6 +36,7 @@ impl Pairing {
                 "q8" => (text, "Q8_0"),
                 "ternary" => (text, "TQ2_0/IQ2_BN"),
                 "f16" => (text, "F16"),
+                _ if text.starts_with(|first: char| first.is_ascii_uppercase()) => (text, text),
                 _ => anyhow::bail!("no rival format is known for {text:?}: name them, {text}=FORMAT,FORMAT"),
             },
         };
@@ -46,6 +48,10 @@ impl Pairing {
         anyhow::ensure!(!same.is_empty(), "--encodings {text:?} names no format");
         let same_bits = same.len();
         Ok(Self { encoding: encoding.into(), formats: [same, others].concat(), same_bits })
+    }
+
+    fn is_carried(&self) -> bool {
+        self.encoding == self.formats[0]
     }
 }
 
@@ -82,13 +88,17 @@ impl Files {
                 }
             }
             eprintln!("{}: converting to {}", shape.name, pairing.encoding);
-            let (from, to) = (checkpoint.as_os_str(), files.own(&pairing.encoding));
+            let to = files.own(&pairing.encoding);
             let mut convert = Command::new(&tools[0].program);
             convert.args(["convert", "--quiet", "--force"]);
+            if pairing.is_carried() {
+                run(convert.arg(files.rival(&pairing.encoding)).arg(&to))?;
+                continue;
+            }
             for option in &["--encoding", "--embedding", "--head"][..if pure { 3 } else { 1 }] {
                 convert.args([option, pairing.encoding.as_str()]);
             }
-            run(convert.arg(from).arg(&to))?;
+            run(convert.arg(&checkpoint).arg(&to))?;
         }
         Ok(files)
     }
@@ -222,6 +232,9 @@ mod tests {
         assert_eq!((pairing.formats.concat(), pairing.same_bits), ("ABC".into(), 2));
         let pairing = Pairing::parse("q4=Q4_K_M").unwrap();
         assert_eq!((pairing.encoding.as_str(), pairing.formats), ("q4", vec!["Q4_K_M".to_string()]));
+        assert!(!pairing.is_carried());
+        let carried = Pairing::parse("Q4_K_M").unwrap();
+        assert_eq!((carried.encoding.as_str(), carried.is_carried()), ("Q4_K_M", true));
         assert!(Pairing::parse("q9").unwrap_err().to_string().contains("q9=FORMAT"));
         assert!(Pairing::parse("q4=").is_err());
         assert!(Pairing::parse("=Q4_0").is_err());

@@ -51,7 +51,8 @@ pub struct RivalArgs {
     #[arg(long, value_delimiter = ',', default_value = "135m,0.5b,1.2b")]
     shapes: Vec<String>,
     /// Pith's encodings; the rivals' are known or given as q4=Q4_0,IQ4_XS (then repeat the option):
-    /// the first, or several with / between, for decoding, all for prompts
+    /// the first, or several with / between, for decoding, all for prompts. A rivals' type alone, such
+    /// as Q4_K_M, is their own file, which Pith carries
     #[arg(long, default_values = ["q4", "q8"], value_name = "NAME[=FORMATS]")]
     encodings: Vec<String>,
     /// Embedding and head in the layers' encoding too, as by llama-quantize's option of this name
