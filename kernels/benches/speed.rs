@@ -1,4 +1,4 @@
-//! Read and multiply rate of each kernel: `cargo bench -p pith-kernels [-- KERNEL…]`.
+//! Read and multiply rate of each kernel: `cargo bench -p pith-kernels [-- KERNEL… ENCODING…]`.
 //!
 //! Prints the median of several samples, then the slowest and the fastest: their spread shows how
 //! far the median can be trusted on a busy machine. One thread. On Unix the clock is the thread's
@@ -27,6 +27,8 @@ fn main() {
         return;
     }
     let names: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let (encodings, names): (Vec<&String>, Vec<&String>) =
+        names.into_iter().partition(|name| name.parse::<Encoding>().is_ok());
     let chosen = |kernel: &&dyn Kernels| match names.is_empty() {
         true => kernel.name() != "reference",
         false => names.iter().any(|name| *name == kernel.name()),
@@ -36,13 +38,18 @@ fn main() {
         "{:<8} {:<12} {:>26} {:>26} {:>26}",
         "", "", "mat_vec L2, GB/s", "mat_vec DRAM, GB/s", "mat_mul, GMAC/s"
     );
-    for &encoding in Encoding::ALL {
+    let is_chosen =
+        |encoding: &&Encoding| encodings.is_empty() || encodings.iter().any(|name| *name == encoding.name());
+    for &encoding in Encoding::ALL.iter().filter(is_chosen) {
         for kernel in &kernels {
             let near = mat_vec_rate(*kernel, encoding, L2_BYTES);
             let far = mat_vec_rate(*kernel, encoding, DRAM_BYTES);
             let multiply = mat_mul_rate(*kernel, encoding);
             println!("{encoding:<8} {:<12} {near:>26} {far:>26} {multiply:>26}", kernel.name());
         }
+    }
+    if !encodings.is_empty() {
+        return;
     }
     println!("\n{:<28} {:<12} {:>26}", "", "", "GFLOP/s or GB/s");
     for kernel in &kernels {

@@ -24,6 +24,13 @@ pub fn prefetch_ahead(tile: &[u8]) {
     prefetch_behind(tile, AHEAD);
 }
 
+/// [`prefetch_ahead`] for one part of a large tile: a core has only so many lines in flight. It looks
+/// a tile further, because the scales at the end of a tile are needed at its beginning.
+#[inline(always)]
+pub fn prefetch_part(part: &[u8], tile: &[u8]) {
+    prefetch_behind(part, AHEAD + tile.len());
+}
+
 /// Prefetches as many bytes as `tile` has, `distance` bytes behind its beginning.
 #[inline(always)]
 pub fn prefetch_behind(tile: &[u8], distance: usize) {

@@ -17,7 +17,7 @@ pub mod q4;
 mod q8;
 mod shuffle;
 
-pub use memory::{prefetch, prefetch_ahead, prefetch_behind};
+pub use memory::{prefetch, prefetch_ahead, prefetch_behind, prefetch_part};
 
 use crate::activations::Operand;
 use crate::attention::InnerLoops;

@@ -2,7 +2,7 @@
 
 use super::Avx2;
 use super::lines::{Lines, minima, scales};
-use super::memory::{broadcast, prefetch_ahead};
+use super::memory::{broadcast, prefetch_part};
 use super::q4::store_all;
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::blocks::{Block, Groups, Sums};
@@ -35,11 +35,10 @@ fn multiply<E: Lines, const N: usize>(kernel: Avx2, block: &[u8], x: [Operand<'_
     let x = x.map(|x| Groups::new(x, groups_a_tile * tiles.len()));
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
     for (tile_index, tile) in tiles.enumerate() {
-        // A part at a time: a core has only so many lines in flight.
         let parts = tile.chunks_exact(2 * E::BYTES / groups_a_tile);
         for (run, part) in (0..groups_a_tile / 2).zip(parts) {
             if N == 1 {
-                prefetch_ahead(part);
+                prefetch_part(part, tile);
             }
             let first = tile_index * groups_a_tile;
             add_group::<E, N, 0>(kernel, tile, run, x, first, &mut sums);

@@ -4,7 +4,7 @@ use super::Avx512;
 use super::lines::{Lines, minima, scales};
 use super::memory::{broadcast, store_all};
 use crate::activations::{ACTIVATION_GROUP, Operand};
-use crate::avx2::prefetch_ahead;
+use crate::avx2::prefetch_part;
 use crate::blocks::{Block, Groups, Sums, part_sum};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
@@ -38,10 +38,9 @@ fn multiply<E: Lines>(kernel: Avx512, block: &[u8], x: Operand<'_>) -> Sums<1> {
     let mut sum = _mm512_setzero_ps();
     for (tile, (tile_index, ((codes, x_scales), x_sums))) in tiles.zip(groups) {
         let half_sums = if E::IS_SPLIT { &x.half_sums[tile_index * groups_a_tile..] } else { x_sums };
-        // A part at a time: a core has only so many lines in flight.
         let parts = tile.chunks_exact(2 * E::BYTES / groups_a_tile);
         for (run, part) in (0..groups_a_tile / 2).zip(parts) {
-            prefetch_ahead(part);
+            prefetch_part(part, tile);
             let groups = [2 * run, 2 * run + 1];
             // Sums of both halves of a group, in the first place unless they have their own scales.
             let mut whole = groups.map(|group| starts::<E>(x_sums[group], half_sums[group]));

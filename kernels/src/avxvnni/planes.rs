@@ -3,7 +3,7 @@
 use super::AvxVnni;
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::avx2::lines::{Lines, minima, scales};
-use crate::avx2::memory::{broadcast, prefetch_ahead};
+use crate::avx2::memory::{broadcast, prefetch_part};
 use crate::avx2::q4::store_all;
 use crate::blocks::{Block, Groups, Sums};
 use std::arch::x86_64::*;
@@ -35,10 +35,11 @@ fn multiply<E: Lines, const N: usize>(kernel: AvxVnni, block: &[u8], x: [Operand
     let x = x.map(|x| Groups::new(x, groups_a_tile * tiles.len()));
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
     for (tile_index, tile) in tiles.enumerate() {
-        if N == 1 {
-            prefetch_ahead(tile);
-        }
-        for run in 0..groups_a_tile / 2 {
+        let parts = tile.chunks_exact(2 * E::BYTES / groups_a_tile);
+        for (run, part) in (0..groups_a_tile / 2).zip(parts) {
+            if N == 1 {
+                prefetch_part(part, tile);
+            }
             let first = tile_index * groups_a_tile;
             add_group::<E, N, 0>(kernel, tile, run, x, first, &mut sums);
             add_group::<E, N, 1>(kernel, tile, run, x, first, &mut sums);

@@ -76,6 +76,7 @@ pub fn measure(
             kl: *kl.first().context("Mean KLD")?,
             kl_error: kl.get(1).copied(),
             same_top: top.first().context("Same top p")? / 100.0,
+            perplexity_ratio: *line("Mean PPL(Q)/PPL(base)")?.first().context("Mean PPL(Q)/PPL(base)")?,
             tasks: Vec::new(),
             seconds,
         })

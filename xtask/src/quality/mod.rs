@@ -44,6 +44,9 @@ pub struct QualityArgs {
     /// Folder with the same programs of ik_llama.cpp, for the types that it alone has
     #[arg(long, requires = "llama")]
     ik: Option<PathBuf>,
+    /// The model is quantized: measure what carrying it and rounding it again lose, without rivals
+    #[arg(long, conflicts_with_all = ["llama", "ik", "recipe", "search_hours"])]
+    carried: bool,
     /// Judge by the first windows of the text alone
     #[arg(long)]
     windows: Option<usize>,
@@ -80,6 +83,8 @@ struct Row {
     kl: f64,
     kl_error: Option<f64>,
     same_top: f64,
+    /// The file's perplexity by that of the dense model.
+    perplexity_ratio: f64,
     /// Share of right answers per task, in order.
     tasks: Vec<(String, f64)>,
     seconds: f64,
@@ -90,7 +95,7 @@ pub fn quality(mut args: QualityArgs) -> anyhow::Result<()> {
     let name = args.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     args.work = args.work.join(&name);
     std::fs::create_dir_all(&args.work).with_context(|| args.work.display().to_string())?;
-    let mut rows = ours::measure(&args)?;
+    let mut rows = if args.carried { ours::measure_carried(&args)? } else { ours::measure(&args)? };
     write(&args, &name, &rows)?;
     if let Some(llama) = &args.llama {
         llama::measure(&args, llama, args.ik.as_deref(), |row| {
@@ -113,9 +118,12 @@ fn page(rows: &[Row]) -> String {
     let mut text = String::new();
     let tasks: Vec<&str> =
         rows.first().map_or(Vec::new(), |row| row.tasks.iter().map(|(name, _)| &**name).collect());
-    let _ =
-        writeln!(text, "| | stored as | bits/weight | bytes | mean KL | same top % | {} s |", heads(&tasks));
-    let _ = writeln!(text, "|---|---|---|---|---|---|{}---|", "---|".repeat(tasks.len()));
+    let _ = writeln!(
+        text,
+        "| | stored as | bits/weight | bytes | mean KL | same top % | perplexity × | {} s |",
+        heads(&tasks)
+    );
+    let _ = writeln!(text, "|---|---|---|---|---|---|---|{}---|", "---|".repeat(tasks.len()));
     for row in rows {
         let error = row.kl_error.map_or(String::new(), |error| format!(" ± {error:.6}"));
         let found = |name: &str| row.tasks.iter().find(|(task, _)| task == name);
@@ -125,13 +133,14 @@ fn page(rows: &[Row]) -> String {
         let shares: String = shares.map(|share: String| format!(" {share} |")).collect();
         let _ = writeln!(
             text,
-            "| {} | {} | {:.3} | {} | {:.6}{error} | {:.2} |{shares} {:.0} |",
+            "| {} | {} | {:.3} | {} | {:.6}{error} | {:.2} | {:.4} |{shares} {:.0} |",
             row.tool,
             row.name,
             row.bits,
             row.file_bytes,
             row.kl,
             100.0 * row.same_top,
+            row.perplexity_ratio,
             row.seconds
         );
     }

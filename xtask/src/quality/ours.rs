@@ -3,7 +3,7 @@
 use super::{QualityArgs, Row, TARGETS, run, text_of};
 use anyhow::Context;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Name in the table.
@@ -34,8 +34,27 @@ const ROUNDINGS: [(&str, &[&str], Inputs); 5] = [
 /// Built-in recipes to measure too.
 const NAMED: [&str; 5] = ["best", "high", "balanced", "small", "tiny"];
 
-/// Converts to all recipes and measures each.
-pub fn measure(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
+/// Conversions of a quantized model: as it is, and rounded again.
+const CARRIED: [(&str, &[&str]); 6] = [
+    ("carried", &[]),
+    ("carried, --encoding keep", &["-e", "keep"]),
+    ("rounded again, --requantize", &["--requantize"]),
+    ("rounded again, q4, nearest", &["--requantize", "-e", "q4"]),
+    ("rounded again, q4-nl, nearest", &["--requantize", "-e", "q4-nl"]),
+    ("rounded again, q3-a, nearest", &["--requantize", "-e", "q3-a"]),
+];
+
+/// Converts a quantized model and measures each file beside the decoded model.
+pub fn measure_carried(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
+    let (_, reference) = dense_and_reference(args)?;
+    let one = |&(name, how): &(&str, &[&str])| {
+        one(args, &reference, Path::new(""), name.into(), how, Inputs::Nothing)
+    };
+    CARRIED.iter().map(one).collect()
+}
+
+/// Writes the model in f16, and its logits on the text.
+fn dense_and_reference(args: &QualityArgs) -> anyhow::Result<(PathBuf, PathBuf)> {
     let (dense, reference) = (args.work.join("dense.pith"), args.work.join("dense.reference"));
     let (model, pith) = (text_of(&args.model)?, &args.pith);
     let dense_path = text_of(&dense)?;
@@ -62,6 +81,14 @@ pub fn measure(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
             "-q",
         ],
     )?;
+    Ok((dense, reference))
+}
+
+/// Converts to all recipes and measures each.
+pub fn measure(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
+    let (dense, reference) = dense_and_reference(args)?;
+    let (dense_path, pith) = (text_of(&dense)?, &args.pith);
+    let context = args.context.to_string();
     let calibration = args.work.join("dense.calibration.safetensors");
     let (words, threads) = (text_of(&args.calibration)?, args.threads.to_string());
     let out = text_of(&calibration)?;
@@ -178,6 +205,7 @@ fn judge(
         kl: number("/divergence/kl/mean")?,
         kl_error: number("/divergence/kl/standard_error").ok(),
         same_top: number("/divergence/top1/share")?,
+        perplexity_ratio: number("/divergence/perplexity_ratio/value")?,
         tasks,
         seconds,
     })

@@ -231,7 +231,7 @@ mod tests {
         let pairing = Pairing::parse("x=A/B,C").unwrap();
         assert_eq!((pairing.formats.concat(), pairing.same_bits), ("ABC".into(), 2));
         let pairing = Pairing::parse("q4=Q4_K_M").unwrap();
-        assert_eq!((pairing.encoding.as_str(), pairing.formats), ("q4", vec!["Q4_K_M".to_string()]));
+        assert_eq!((pairing.encoding.as_str(), pairing.formats.concat()), ("q4", "Q4_K_M".into()));
         assert!(!pairing.is_carried());
         let carried = Pairing::parse("Q4_K_M").unwrap();
         assert_eq!((carried.encoding.as_str(), carried.is_carried()), ("Q4_K_M", true));
