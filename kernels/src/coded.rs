@@ -110,9 +110,6 @@ pub trait Coded: Tile {
     /// Whether a group of activations meets one scale and no minimum.
     const IS_PLAIN: bool = !Self::IS_SPLIT && Self::KNOWN.minimum.is_none();
 
-    /// Whether pairs of products of levels and unsigned bytes fit 16 bits, each with one scale.
-    const SUMS_IN_16_BITS: bool = !Self::IS_SPLIT && Self::LEVEL_PAIRS != 0;
-
     /// Zero points are in units of `2^−shift` levels. In these units a level less its zero point
     /// fits a signed byte, so that panels need no minima.
     const ZERO_SHIFT: Option<u32> = match Self::KNOWN.minimum {

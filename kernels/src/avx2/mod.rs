@@ -26,7 +26,7 @@ use crate::coded::{Coded, with_tile};
 use crate::panels;
 use crate::{Attention, AttentionScratch, Kernels, attention as shared, portable};
 pub use memory::fetch;
-use panel::Levels;
+use panel::{Levels, has_panels};
 use pith_format::{ActivationFunction, Encoding, Matrix};
 
 /// Proof that the CPU has AVX2, FMA and F16C: made only by [`Avx2::detect`].
@@ -68,9 +68,10 @@ impl Kernels for Avx2 {
             Encoding::Q8 => mat_mul(q8::Q8(*self), w, x, y),
             Encoding::Q4 if x.packed.is_empty() => mat_mul(q4::Q4(*self), w, x, y),
             Encoding::Q4G64 if x.packed.is_empty() => mat_mul(q4::Q4G64(*self), w, x, y),
-            encoding => with_tile!(encoding, E => match !x.packed.is_empty() && E::SUMS_IN_16_BITS {
-                true if E::MINIMA.is_some() => panels::mat_mul::<1, E, _>(&Levels::<1>(*self), w, x, y),
-                true => panels::mat_mul::<1, E, _>(&Levels::<0>(*self), w, x, y),
+            encoding => with_tile!(encoding, E => match !x.packed.is_empty() && has_panels::<E>() {
+                true if E::IS_SPLIT => panels::mat_mul::<1, E, _>(&Levels::<2, 0>(*self), w, x, y),
+                true if E::MINIMA.is_some() => panels::mat_mul::<1, E, _>(&Levels::<1, 1>(*self), w, x, y),
+                true => panels::mat_mul::<1, E, _>(&Levels::<1, 0>(*self), w, x, y),
                 false => mat_mul(planes::Planes::<E>::new(*self), w, x, y),
             }, else portable::mat_mul(w, x, y)),
         }
@@ -81,7 +82,7 @@ impl Kernels for Avx2 {
     }
 
     fn reads_packed(&self, encoding: Encoding) -> bool {
-        with_tile!(encoding, E => E::SUMS_IN_16_BITS, else false)
+        with_tile!(encoding, E => has_panels::<E>(), else false)
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
