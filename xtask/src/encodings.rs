@@ -38,6 +38,12 @@ pub struct EncodingsArgs {
     /// Threads
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Kernels that Pith is to use, by name
+    #[arg(long, value_name = "NAME")]
+    kernels: Option<String>,
+    /// Name of this measurement: its file and its section of the page
+    #[arg(long, default_value = "encodings")]
+    name: String,
     /// The pith program, built with --release
     #[arg(long, default_value = "target/release/pith")]
     pith: PathBuf,
@@ -76,9 +82,9 @@ pub fn encodings(args: EncodingsArgs) -> anyhow::Result<()> {
         order.into_iter().try_for_each(|row| run(&args, row))?;
     }
     let text = page(&args, &rows);
-    document::write_section(&args.page, "encodings", "What each encoding costs", &text)?;
+    document::write_section(&args.page, &args.name, "What each encoding costs", &text)?;
     let json = serde_json::to_string_pretty(&rows)?;
-    document::write(&args.page.with_extension("").join("encodings.json"), &json)?;
+    document::write(&args.page.with_extension("").join(&args.name).with_extension("json"), &json)?;
     print!("{text}");
     Ok(())
 }
@@ -106,6 +112,9 @@ fn run(args: &EncodingsArgs, row: &mut Row) -> anyhow::Result<()> {
     let (prompt, generate, threads) =
         (args.prompt.to_string(), args.generate.to_string(), args.threads.to_string());
     command.args(["-p", &prompt, "-n", &generate, "-t", &threads, "-r", "2", "--json"]);
+    if let Some(kernels) = &args.kernels {
+        command.args(["--kernels", kernels]);
+    }
     let said = program::run(command)?.said;
     let number = |test: String, field: &str| {
         let tests = said.as_array()?;
@@ -117,8 +126,9 @@ fn run(args: &EncodingsArgs, row: &mut Row) -> anyhow::Result<()> {
 }
 
 fn page(args: &EncodingsArgs, rows: &[Row]) -> String {
+    let kernels = args.kernels.as_ref().map_or(String::new(), |name| format!(", kernels {name}"));
     let mut text = format!(
-        "{}, every matrix in one encoding, rounded to nearest; {} threads, {} rounds in turns, medians (smallest to largest) of each round's ratio to \
+        "{}, every matrix in one encoding, rounded to nearest{kernels}; {} threads, {} rounds in turns, medians (smallest to largest) of each round's ratio to \
          {}: decode of {} tokens in bytes a second, prefill of {} in tokens a second.\n\n",
         args.checkpoint.file_name().unwrap_or_default().display(),
         args.threads,
