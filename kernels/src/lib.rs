@@ -12,8 +12,10 @@
 //! [`available`] lists the kernels this CPU can run, slowest first; [`probe`] measures its
 //! ceilings.
 
+#[cfg(target_arch = "x86_64")]
 #[macro_use]
 mod inlined;
+
 mod activations;
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 uses it yet"))]
 mod attention;
