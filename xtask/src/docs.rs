@@ -11,8 +11,13 @@ use documents::{Page, Program, pages};
 const PAGES: [&str; 2] = ["docs/performance.md", "docs/quality.md"];
 
 /// Options of other programs named on these pages.
-const FOREIGN: [(&str, &str); 3] =
-    [("-fa", "llama-bench"), ("-rtr", "llama-bench"), ("--huge-pages", "pith bench")];
+const FOREIGN: [(&str, &str); 5] = [
+    ("-fa", "llama-bench"),
+    ("-lm", "llama-bench"),
+    ("-rtr", "llama-bench"),
+    ("-thp", "llama-bench"),
+    ("--huge-pages", "pith bench"),
+];
 
 /// The arguments of one of our commands.
 fn arguments(words: &[String]) -> Option<&[String]> {
