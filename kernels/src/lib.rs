@@ -12,14 +12,12 @@
 //! [`available`] lists the kernels this CPU can run, slowest first; [`probe`] measures its
 //! ceilings.
 
-#[cfg(target_arch = "x86_64")]
-#[macro_use]
-mod inlined;
-
 mod activations;
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 uses it yet"))]
 mod attention;
+// With the macro `inlined!`, which the modules of x86-64 after it use too.
 #[cfg(target_arch = "x86_64")]
+#[macro_use]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;

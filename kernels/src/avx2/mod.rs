@@ -2,6 +2,9 @@
 //!
 //! A 64-byte line of a tile is two registers of 8 rows each.
 
+#[macro_use]
+mod inlined;
+
 mod activations;
 mod attention;
 mod exp;
