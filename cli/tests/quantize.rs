@@ -53,19 +53,19 @@ fn names(folder: &TempDir) -> Vec<String> {
 #[test]
 fn a_recipe_makes_one_file_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
-    json(&calibrated(&folder, &["--recipe", "tiny", "--json"]));
+    json(&calibrated(&folder, &["--recipe", "tiny", "--refine", "--json"]));
     assert_eq!(names(&folder), ["out.pith"]);
     let inspected = json(&pith(&folder, &["inspect", "out.pith", "--json"]));
     let said = inspected.to_string();
-    assert!(said.contains("tiny: q2, embedding q4-nl, head q4-nl, gptq refined, 2 overrides"), "{said}");
+    assert!(said.contains("tiny: q2, embedding q4-a, head q4-a, gptq refined, 2 overrides"), "{said}");
     let encoding = |name: &str| {
         let tensors = inspected["tensors"].as_array().unwrap();
         let tensor = tensors.iter().find(|tensor| tensor["tensor"] == name).unwrap();
         tensor["encoding"].as_str().unwrap().to_string()
     };
     assert_eq!(encoding("layers.0.attention.query"), "q2");
-    assert_eq!(encoding("layers.1.ffn.down"), "q3");
-    assert_eq!(encoding("embedding.token"), "q4-nl");
+    assert_eq!(encoding("layers.1.ffn.down"), "q3-a");
+    assert_eq!(encoding("embedding.token"), "q4-a");
 }
 
 #[test]
@@ -85,9 +85,13 @@ fn the_default_takes_more_bits_where_a_model_needs_them() {
     let kept = json(&convert("gemma3", &["--json"]));
     assert!(kept["divergence"]["kl"]["mean"].as_f64().unwrap() < 0.04, "{kept}");
     assert_eq!(recipe(), "balanced");
-    let widened = convert("qwen2", &[]);
+    // What such models write, and how they diverge on it, differs with the CPU.
+    let untrained = ["gemma2_untied", "mistral", "llama2", "qwen3_untied", "phi3", "qwen2"];
+    let widened = untrained.into_iter().map(|family| convert(family, &[]));
+    let is_widened = |output: &Output| String::from_utf8_lossy(&output.stderr).contains("converting by high");
+    let widened = widened.into_iter().find(is_widened).expect("a model that balanced does not suit");
     let said = String::from_utf8_lossy(&widened.stderr);
-    assert!(said.contains("balanced would diverge by 0.0") && said.contains("converting by high"), "{said}");
+    assert!(said.contains("balanced would diverge by 0.0"), "{said}");
     let said = String::from_utf8_lossy(&widened.stdout);
     assert!(said.contains("tokens of text that the model wrote"), "{said}");
     assert_eq!(recipe(), "high");
