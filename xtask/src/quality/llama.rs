@@ -1,7 +1,7 @@
 //! The types of llama.cpp and ik_llama.cpp, each with an importance matrix of the same calibration
 //! text.
 
-use super::{QualityArgs, Row, run, text_of};
+use super::{QualityArgs, Row, Rows, run, text_of};
 use anyhow::Context;
 use std::path::Path;
 use std::time::Instant;
@@ -28,12 +28,13 @@ const LAST_FIGURE: &str = "Same top p";
 const ATTEMPTS: usize = 20;
 
 /// Quantizes to every type and measures each.
-pub fn measure(
-    args: &QualityArgs,
-    tools: &Path,
-    ik: Option<&Path>,
-    mut add: impl FnMut(Row) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+pub fn measure(args: &QualityArgs, tools: &Path, ik: Option<&Path>, rows: &mut Rows) -> anyhow::Result<()> {
+    let common_types = TYPES.iter().map(|name| (tools, NAME, name));
+    let others = ik.into_iter().flat_map(|tools| IK_TYPES.iter().map(move |name| (tools, IK, name)));
+    let wanted: Vec<_> = common_types.chain(others).filter(|(_, _, name)| rows.wants(name)).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
     let gguf = text_of(args.gguf.as_deref().context("--gguf is missing")?)?;
     let (matrix, base) = (args.work.join("imatrix.dat"), args.work.join("base.kld"));
     let (matrix, base) = (text_of(&matrix)?, text_of(&base)?);
@@ -53,7 +54,7 @@ pub fn measure(
         &perplexity(tools),
         &[&["-m", gguf, "-f", text, "--kl-divergence-base", base], &common[..]].concat(),
     )?;
-    let one = |tools: &Path, tool: &'static str, name: &&str| -> anyhow::Result<Row> {
+    let one = |tools: &Path, tool: &'static str, name: &str| -> anyhow::Result<Row> {
         eprintln!("{tool} {name}");
         let started = Instant::now();
         let file = args.work.join("candidate.gguf");
@@ -69,8 +70,8 @@ pub fn measure(
         };
         let (kl, top) = (line("Mean    KLD")?, line(LAST_FIGURE)?);
         Ok(Row {
-            tool,
-            name: (*name).into(),
+            tool: tool.into(),
+            name: name.into(),
             bits,
             file_bytes: std::fs::metadata(&file).with_context(|| path.to_string())?.len(),
             kl: *kl.first().context("Mean KLD")?,
@@ -81,9 +82,7 @@ pub fn measure(
             seconds,
         })
     };
-    let common_types = TYPES.iter().map(|name| one(tools, NAME, name));
-    let others = ik.into_iter().flat_map(|tools| IK_TYPES.iter().map(move |name| (tools, name)));
-    common_types.chain(others.map(|(tools, name)| one(tools, IK, name))).try_for_each(|row| add(row?))
+    wanted.into_iter().try_for_each(|(tools, tool, name)| rows.add(one(tools, tool, name)?))
 }
 
 /// Bits per weight, as llama-quantize prints them, or from the sizes of the F16 model and the new one.

@@ -13,7 +13,7 @@ use crate::document;
 use anyhow::Context;
 use clap::Args;
 use hull::{Point, at};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,9 @@ pub struct QualityArgs {
     /// The model is quantized: measure what carrying it and rounding it again lose, without rivals
     #[arg(long, conflicts_with_all = ["llama", "ik", "recipe", "search_hours"])]
     carried: bool,
+    /// Measure the rows of these names alone; the others stay as the page's JSON has them
+    #[arg(long = "row", value_name = "NAME")]
+    rows: Vec<String>,
     /// Judge by the first windows of the text alone
     #[arg(long)]
     windows: Option<usize>,
@@ -74,9 +77,9 @@ pub struct QualityArgs {
 }
 
 /// One way to store the model, and its loss.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Row {
-    tool: &'static str,
+    tool: String,
     name: String,
     bits: f64,
     file_bytes: u64,
@@ -95,23 +98,72 @@ pub fn quality(mut args: QualityArgs) -> anyhow::Result<()> {
     let name = args.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     args.work = args.work.join(&name);
     std::fs::create_dir_all(&args.work).with_context(|| args.work.display().to_string())?;
-    let mut rows = if args.carried { ours::measure_carried(&args)? } else { ours::measure(&args)? };
-    write(&args, &name, &rows)?;
+    let mut rows = Rows::open(&args, &name)?;
+    if args.carried {
+        ours::measure_carried(&args, &mut rows)?
+    } else {
+        ours::measure(&args, &mut rows)?
+    };
     if let Some(llama) = &args.llama {
-        llama::measure(&args, llama, args.ik.as_deref(), |row| {
-            rows.push(row);
-            // A later failure loses none of the rows.
-            write(&args, &name, &rows)
-        })?;
+        llama::measure(&args, llama, args.ik.as_deref(), &mut rows)?;
     }
-    print!("{}", page(&rows));
-    Ok(())
+    rows.finish()
 }
 
-fn write(args: &QualityArgs, name: &str, rows: &[Row]) -> anyhow::Result<()> {
-    document::write_section(&args.page, name, name, &page(rows))?;
-    let json = serde_json::to_string_pretty(rows)?;
-    document::write(&args.page.with_extension("").join(format!("{name}.json")), &json)
+/// The rows of a section, written to the page with each new one: a later failure loses none.
+struct Rows<'a> {
+    /// The names to measure; empty: all.
+    wanted: &'a [String],
+    page: &'a Path,
+    /// Of the section.
+    name: &'a str,
+    rows: Vec<Row>,
+    measured: Vec<String>,
+}
+
+impl<'a> Rows<'a> {
+    fn open(args: &'a QualityArgs, name: &'a str) -> anyhow::Result<Self> {
+        let mut opened =
+            Self { wanted: &args.rows, page: &args.page, name, rows: Vec::new(), measured: Vec::new() };
+        if !opened.wanted.is_empty() {
+            let path = opened.json();
+            let read = || anyhow::Ok(serde_json::from_slice(&std::fs::read(&path)?)?);
+            opened.rows = read().with_context(|| path.display().to_string())?;
+        }
+        Ok(opened)
+    }
+
+    fn json(&self) -> PathBuf {
+        self.page.with_extension("").join(format!("{}.json", self.name))
+    }
+
+    /// Whether a row is to be measured.
+    fn wants(&self, name: &str) -> bool {
+        self.wanted.is_empty() || self.wanted.iter().any(|wanted| wanted == name)
+    }
+
+    /// Adds a row after those of its tool, or in place of the one with its name.
+    fn add(&mut self, row: Row) -> anyhow::Result<()> {
+        self.measured.push(row.name.clone());
+        let same = |other: &Row| (&other.tool, &other.name) == (&row.tool, &row.name);
+        match self.rows.iter().position(same) {
+            Some(at) => self.rows[at] = row,
+            None => {
+                let last = self.rows.iter().rposition(|other| other.tool == row.tool);
+                self.rows.insert(last.map_or(self.rows.len(), |last| last + 1), row);
+            }
+        }
+        document::write_section(self.page, self.name, self.name, &page(&self.rows))?;
+        document::write(&self.json(), &serde_json::to_string_pretty(&self.rows)?)
+    }
+
+    /// Prints the table. Fails where no row had a wanted name.
+    fn finish(self) -> anyhow::Result<()> {
+        print!("{}", page(&self.rows));
+        let missing = self.wanted.iter().find(|name| !self.measured.contains(name));
+        anyhow::ensure!(missing.is_none(), "no row is called {}", missing.map_or("", |name| name));
+        Ok(())
+    }
 }
 
 fn page(rows: &[Row]) -> String {
@@ -199,4 +251,49 @@ fn run(program: &Path, args: &[&str]) -> anyhow::Result<(String, String)> {
         errors.lines().last().unwrap_or_default()
     );
     Ok((String::from_utf8_lossy(&output.stdout).into_owned(), errors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(tool: &str, name: &str, kl: f64) -> Row {
+        Row {
+            tool: tool.into(),
+            name: name.into(),
+            bits: 4.0,
+            file_bytes: 1000,
+            kl,
+            kl_error: None,
+            same_top: 0.9,
+            perplexity_ratio: 1.1,
+            tasks: Vec::new(),
+            seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn rows_measured_again_keep_their_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let page = folder.path().join("page.md");
+        std::fs::write(&page, "<!-- begin model -->\n<!-- end model -->\n").unwrap();
+        let open =
+            |wanted| Rows { wanted, page: &page, name: "model", rows: Vec::new(), measured: Vec::new() };
+        let mut first = open(&[]);
+        assert!(first.wants("b"));
+        for row in [row("Pith", "a", 0.5), row("Pith", "b", 0.25), row("llama.cpp", "a", 0.75)] {
+            first.add(row).unwrap();
+        }
+        let wanted = ["b".to_string(), "c".to_string()];
+        let mut again = open(&wanted);
+        again.rows = serde_json::from_slice(&std::fs::read(again.json()).unwrap()).unwrap();
+        assert!(again.wants("b") && !again.wants("a"));
+        again.add(row("Pith", "b", 0.125)).unwrap();
+        let found: Vec<_> = again.rows.iter().map(|row| (&*row.tool, &*row.name, row.kl)).collect();
+        assert_eq!(found, [("Pith", "a", 0.5), ("Pith", "b", 0.125), ("llama.cpp", "a", 0.75)]);
+        again.add(row("Pith", "d", 0.5)).unwrap();
+        assert_eq!(again.rows[2].name, "d");
+        assert!(again.finish().unwrap_err().to_string().contains("no row is called c"));
+        assert!(std::fs::read_to_string(&page).unwrap().contains("| Pith | b | 4.000 | 1000 | 0.125000 |"));
+    }
 }

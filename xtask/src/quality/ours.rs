@@ -1,6 +1,6 @@
 //! Pith's recipes.
 
-use super::{QualityArgs, Row, TARGETS, run, text_of};
+use super::{QualityArgs, Row, Rows, TARGETS, run, text_of};
 use anyhow::Context;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -45,12 +45,14 @@ const CARRIED: [(&str, &[&str]); 6] = [
 ];
 
 /// Converts a quantized model and measures each file beside the decoded model.
-pub fn measure_carried(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
+pub fn measure_carried(args: &QualityArgs, rows: &mut Rows) -> anyhow::Result<()> {
     let (_, reference) = dense_and_reference(args)?;
-    let one = |&(name, how): &(&str, &[&str])| {
-        one(args, &reference, Path::new(""), name.into(), how, Inputs::Nothing)
-    };
-    CARRIED.iter().map(one).collect()
+    for (name, how) in CARRIED {
+        if rows.wants(name) {
+            rows.add(one(args, &reference, Path::new(""), name.into(), how, Inputs::Nothing)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the model in f16, and its logits on the text.
@@ -85,7 +87,7 @@ fn dense_and_reference(args: &QualityArgs) -> anyhow::Result<(PathBuf, PathBuf)>
 }
 
 /// Converts to all recipes and measures each.
-pub fn measure(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
+pub fn measure(args: &QualityArgs, rows: &mut Rows) -> anyhow::Result<()> {
     let (dense, reference) = dense_and_reference(args)?;
     let (dense_path, pith) = (text_of(&dense)?, &args.pith);
     let context = args.context.to_string();
@@ -95,10 +97,9 @@ pub fn measure(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
     let calibrate =
         ["calibrate", dense_path, "--text", words, "--context", &context, "--hessians", "-o", out];
     run(pith, &[&calibrate[..], &["-t", &threads, "-f", "-q"]].concat())?;
-    let mut rows = Vec::new();
-    let mut add = |name: String, how: &[&str], inputs: Inputs| -> anyhow::Result<()> {
-        rows.push(one(args, &reference, &calibration, name, how, inputs)?);
-        Ok(())
+    let mut add = |name: String, how: &[&str], inputs: Inputs| match rows.wants(&name) {
+        true => rows.add(one(args, &reference, &calibration, name, how, inputs)?),
+        false => Ok(()),
     };
     add("f16".into(), &["-e", "f16", "--embedding", "f16", "--head", "f16"], Inputs::Nothing)?;
     add("q8".into(), &["-e", "q8"], Inputs::Nothing)?;
@@ -117,15 +118,23 @@ pub fn measure(args: &QualityArgs) -> anyhow::Result<Vec<Row>> {
     }
     if let Some(hours) = args.search_hours {
         for bits in TARGETS {
-            rows.push(searched(args, &reference, bits, hours)?);
+            let name = format!("search, {bits} bits");
+            if rows.wants(&name) {
+                rows.add(searched(args, &reference, name, bits, hours)?)?;
+            }
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// The result of a search under a budget of bits.
-fn searched(args: &QualityArgs, reference: &Path, bits: f64, hours: f64) -> anyhow::Result<Row> {
-    let name = format!("search, {bits} bits");
+fn searched(
+    args: &QualityArgs,
+    reference: &Path,
+    name: String,
+    bits: f64,
+    hours: f64,
+) -> anyhow::Result<Row> {
     eprintln!("{name}");
     let (file, work) = (args.work.join("searched.pith"), args.work.join("search"));
     let (bits, hours) = (bits.to_string(), hours.to_string());
@@ -197,7 +206,7 @@ fn judge(
         None => Vec::new(),
     };
     Ok(Row {
-        tool: NAME,
+        tool: NAME.into(),
         name,
         // Per weight of the original: a rotated model stores a tied matrix twice.
         bits: 8.0 * number("/compressed/matrix_bytes")? / number("/dense/weight_count")?,
