@@ -110,6 +110,13 @@ pub trait Coded: Tile {
     /// Whether a group of activations meets one scale and no minimum.
     const IS_PLAIN: bool = !Self::IS_SPLIT && Self::KNOWN.minimum.is_none();
 
+    /// Whether a level times the integer factor of its scale fits a signed byte with its sign
+    /// changed. These products have one scale for the row of a tile.
+    const HAS_SMALL_PRODUCTS: bool = match (Self::KNOWN.scale, Self::KNOWN.minimum) {
+        (Multiplier::Factors(factors), None) => small_products(Self::KNOWN.levels, factors),
+        _ => false,
+    };
+
     /// Zero points are in units of `2^−shift` levels. In these units a level less its zero point
     /// fits a signed byte, so that panels need no minima.
     const ZERO_SHIFT: Option<u32> = match Self::KNOWN.minimum {
@@ -217,6 +224,22 @@ const fn pairs(room: i32, largest: i32) -> usize {
     }
 }
 
+/// Whether every level times every factor is in `−127 ..= 128`.
+const fn small_products(levels: &[i8], factors: &[i8]) -> bool {
+    let mut level = 0;
+    while level < levels.len() {
+        let mut factor = 0;
+        while factor < factors.len() {
+            if !matches!(levels[level] as i32 * factors[factor] as i32, -127..=128) {
+                return false;
+            }
+            factor += 1;
+        }
+        level += 1;
+    }
+    true
+}
+
 /// Whether levels are consecutive integers.
 const fn is_even(levels: &[i8]) -> bool {
     levels[levels.len() - 1] as i32 - levels[0] as i32 + 1 == levels.len() as i32
@@ -279,3 +302,6 @@ coded! {
     Q4A Q4ATile Order::Planes(4, 0), Exact;
     Q3A Q3ATile Order::Planes(2, 1), Exact;
 }
+
+/// Products of 3 bits and 6 fit a byte; those of 6 bits and 8 do not.
+const _: () = assert!(Q3KTile::HAS_SMALL_PRODUCTS && !Q6KTile::HAS_SMALL_PRODUCTS);

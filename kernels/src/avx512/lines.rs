@@ -117,8 +117,15 @@ inlined! {
 }
 
 inlined! {
+    /// The scales of a tile, row by row, that the integers of its groups are factors of.
+    pub fn shared_scales<E: Coded>(tile: &[u8]) -> __m512 {
+        load_halves(const { place_of::<E>(false) }.half_of::<E>(tile, 0))
+    }
+}
+
+inlined! {
     /// The integers of a group as floats.
-    fn factors<E: Coded, const MINIMUM: bool>(tile: &[u8], index: usize) -> __m512 {
+    pub fn factors<E: Coded, const MINIMUM: bool>(tile: &[u8], index: usize) -> __m512 {
         let place = const { place_of::<E>(MINIMUM) };
         let table = const { place_of::<E>(MINIMUM).multiplier.factors() };
         let (low, shift) = place.low_of::<E>(tile, index);

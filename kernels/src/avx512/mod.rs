@@ -73,7 +73,7 @@ impl Kernels for Avx512 {
             encoding => with_tile!(encoding, E => match x.packed.is_empty() {
                 true => few::mat_mul::<E>(*self, w, x, y),
                 false if E::ROUNDS_AGAIN => panels::mat_mul::<BLOCKS, E, _>(self, w, x, y),
-                false if E::IS_SPLIT => panels::mat_mul::<BLOCKS, E, _>(&Exact::<2, 0>(*self), w, x, y),
+                false if E::IS_SPLIT && !E::HAS_SMALL_PRODUCTS => panels::mat_mul::<BLOCKS, E, _>(&Exact::<2, 0>(*self), w, x, y),
                 false if E::MINIMA.is_some() && E::ZERO_SHIFT.is_none() => panels::mat_mul::<BLOCKS, E, _>(&Exact::<1, 1>(*self), w, x, y),
                 false => panels::mat_mul::<BLOCKS, E, _>(&Exact::<1, 0>(*self), w, x, y),
             }, else portable::mat_mul(w, x, y)),

@@ -175,7 +175,7 @@ inlined! {
 inlined! {
     /// Each row's integer, of 16 bits, for its four bytes widened to 16 bits: for the low and the high
     /// half of each lane.
-    fn in_all_bytes(rows: __m512i) -> [__m512i; 2] {
+    pub fn in_all_bytes(rows: __m512i) -> [__m512i; 2] {
         let twice = _mm512_mask_mov_epi16(rows, 0xaaaa_aaaa, _mm512_slli_epi32::<16>(rows));
         [_mm512_unpacklo_epi32(twice, twice), _mm512_unpackhi_epi32(twice, twice)]
     }
