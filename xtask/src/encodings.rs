@@ -11,7 +11,7 @@ use pith_meter::statistics::MedianRange;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// `cargo xtask encodings`
@@ -44,6 +44,9 @@ pub struct EncodingsArgs {
     /// Name of this measurement: its file and its section of the page
     #[arg(long, default_value = "encodings")]
     name: String,
+    /// Take the files of an earlier measurement that are in the folder
+    #[arg(long)]
+    reuse: bool,
     /// The pith program, built with --release
     #[arg(long, default_value = "target/release/pith")]
     pith: PathBuf,
@@ -60,8 +63,8 @@ pub struct EncodingsArgs {
 struct Row {
     encoding: String,
     file_bytes: u64,
-    /// Seconds of rounding to nearest.
-    convert_seconds: f64,
+    /// Seconds of rounding to nearest; `None` where the file was there.
+    convert_seconds: Option<f64>,
     /// One value per round: prefill in tokens, decode in 10⁹ bytes per second.
     prefill: Vec<f64>,
     decode: Vec<f64>,
@@ -96,14 +99,22 @@ fn file(args: &EncodingsArgs, encoding: &str) -> PathBuf {
 fn convert(args: &EncodingsArgs, name: &str) -> anyhow::Result<Row> {
     eprintln!("{name}");
     let path = file(args, name);
-    let mut command = Command::new(&args.pith);
-    command.arg("convert").arg(&args.checkpoint).arg(&path);
-    command.args(["-e", name, "--embedding", name, "--head", name, "--force", "--json"]);
-    let said = program::run(command)?.said;
-    let seconds = said.pointer("/seconds").and_then(Value::as_f64).context("seconds")?;
+    let convert_seconds = match args.reuse && path.exists() {
+        true => None,
+        false => Some(write(args, name, &path)?),
+    };
     let file_bytes = std::fs::metadata(&path).with_context(|| path.display().to_string())?.len();
     let encoding = name.to_string();
-    Ok(Row { encoding, file_bytes, convert_seconds: seconds, prefill: Vec::new(), decode: Vec::new() })
+    Ok(Row { encoding, file_bytes, convert_seconds, prefill: Vec::new(), decode: Vec::new() })
+}
+
+/// Writes the file, and returns the seconds that it took.
+fn write(args: &EncodingsArgs, encoding: &str, path: &Path) -> anyhow::Result<f64> {
+    let mut command = Command::new(&args.pith);
+    command.arg("convert").arg(&args.checkpoint).arg(path);
+    command.args(["-e", encoding, "--embedding", encoding, "--head", encoding, "--force", "--json"]);
+    let said = program::run(command)?.said;
+    said.pointer("/seconds").and_then(Value::as_f64).context("seconds")
 }
 
 fn run(args: &EncodingsArgs, row: &mut Row) -> anyhow::Result<()> {
@@ -143,14 +154,14 @@ fn page(args: &EncodingsArgs, rows: &[Row]) -> String {
     for row in rows {
         let _ = writeln!(
             text,
-            "| {} | {} | {:.1} | {} | {:.0} | {} | {:.0} |",
+            "| {} | {} | {:.1} | {} | {:.0} | {} | {} |",
             row.encoding,
             row.file_bytes,
             median(&row.decode),
             ratios(&row.decode, &baseline.decode),
             median(&row.prefill),
             ratios(&row.prefill, &baseline.prefill),
-            row.convert_seconds,
+            row.convert_seconds.map_or("–".into(), |seconds| format!("{seconds:.0}")),
         );
     }
     text
