@@ -95,11 +95,11 @@ impl Compression {
         };
         convert(&self.source, &path, &options, progress)?;
         let model = Arc::new(Model::open(&path).map_err(StatisticsError::from)?);
-        let text = write(&model)?;
+        let text = write(&model);
         drop(model);
         // A failure is harmless: the folder is removed, or the next text overwrites the file.
         let _ = std::fs::remove_file(path);
-        Ok(text)
+        Ok(text?)
     }
 
     /// The statistics, with Hessians if asked for.
