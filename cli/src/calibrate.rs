@@ -74,7 +74,7 @@ pub fn calibrate(args: CalibrateArgs) -> anyhow::Result<()> {
     let bar = Bar::new(args.quiet || args.json);
     let (_folder, model) = open(&args.model, &output, &bar)?;
     // Not earlier: Ctrl-C may end a conversion at once.
-    interrupt::listen()?;
+    interrupt::listen_to_the_end()?;
     let wanted = TextOptions { tokens: args.tokens, window: args.context };
     let text = match &args.text {
         Some(path) => CalibrationText::read(path, &model, wanted)?,

@@ -192,9 +192,11 @@ fn inspect_checkpoint(path: &Path) -> anyhow::Result<(String, Value)> {
     let mut text = describe(&summary.model);
     let _ = writeln!(
         text,
-        "checkpoint {} tensors, {}",
+        "checkpoint {} tensors, {}\nmatrices   {}, {:.2} bits a weight",
         summary.tensor_count,
-        output::bytes(summary.tensor_bytes)
+        output::bytes(summary.tensor_bytes),
+        summary.matrix_types,
+        summary.matrix_bits,
     );
     for warning in &summary.warnings {
         let _ = writeln!(text, "warning    {warning}");
@@ -203,6 +205,8 @@ fn inspect_checkpoint(path: &Path) -> anyhow::Result<(String, Value)> {
         "source": path.display().to_string(),
         "tensor_count": summary.tensor_count,
         "tensor_bytes": summary.tensor_bytes,
+        "matrix_types": summary.matrix_types,
+        "matrix_bits": summary.matrix_bits,
         "model": serde_json::to_value(&summary.model)?,
         "warnings": summary.warnings,
     });

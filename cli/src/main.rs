@@ -100,7 +100,7 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {}", message(&error));
-            if interrupt::pressed() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::FAILURE }
+            if interrupt::pressed() { ExitCode::from(interrupt::exit_code()) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -124,7 +124,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tokenize(args) => tokenize::tokenize(args)?,
         Command::Detokenize(args) => tokenize::detokenize(args)?,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "pith", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "pith", &mut script);
+            std::io::stdout().write_all(&script)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -3,6 +3,8 @@
 use crate::interrupt;
 use indicatif::{ProgressBar, ProgressStyle};
 use pith_format::{Progress, Unit};
+use std::io::IsTerminal;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Shows each step of a task.
@@ -11,6 +13,8 @@ pub struct Bar {
     hidden: bool,
     /// Shown beside the bar instead of the names of steps.
     name: Option<String>,
+    /// The kind of the last step that was printed, where lines stand for the bar.
+    phase: Mutex<Option<String>>,
 }
 
 impl Bar {
@@ -20,6 +24,24 @@ impl Bar {
             bar: if hidden { ProgressBar::hidden() } else { ProgressBar::no_length() },
             hidden,
             name: None,
+            phase: Mutex::new(None),
+        }
+    }
+
+    /// From now on each kind of step is a line, where standard error is no terminal that shows the bar.
+    pub fn name_phases(&self) {
+        if !self.hidden && !std::io::stderr().is_terminal() {
+            *self.phase.lock().expect("nothing panics under this lock") = Some(String::new());
+        }
+    }
+
+    /// Prints a step of another kind than the last.
+    fn print_phase(&self, step: &str) {
+        let mut phase = self.phase.lock().expect("nothing panics under this lock");
+        let kind = step.split(' ').next().unwrap_or_default();
+        if let Some(last) = phase.as_mut().filter(|last| *last != kind) {
+            eprintln!("{step}");
+            *last = kind.into();
         }
     }
 
@@ -68,6 +90,7 @@ impl Progress for Bar {
             Unit::Windows | Unit::Items => "{bar:32} {pos}/{len} {eta} {wide_msg}",
             Unit::Rounds => "{msg:20} {bar:32} {pos}/{len} {eta}",
         };
+        self.print_phase(step);
         self.start(template, total);
         self.bar.set_message(self.name.clone().unwrap_or_else(|| step.to_string()));
     }

@@ -147,7 +147,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     note_chat(&args, &model, &outcome);
     recording.finish()?;
-    Ok(if interrupt::pressed() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
+    Ok(if interrupt::pressed() { ExitCode::from(interrupt::exit_code()) } else { ExitCode::SUCCESS })
 }
 
 /// Says what the model is made for where a raw prompt ended at once.

@@ -124,14 +124,14 @@ pub fn search(args: SearchArgs) -> anyhow::Result<ExitCode> {
         refuse_inputs(path, &inputs)?;
     }
     let options = options(&args, &output)?;
-    interrupt::listen()?;
+    interrupt::listen_to_the_end()?;
     let bar = Bar::new(args.quiet || args.json);
     let result = run_search(&args.model, &output, &options, &bar);
     bar.finish();
     let outcome = match result {
         Err(error) if error.is_interruption() => {
             eprintln!("{error}");
-            return Ok(ExitCode::from(interrupt::EXIT_CODE));
+            return Ok(ExitCode::from(interrupt::exit_code()));
         }
         result => result?,
     };

@@ -168,6 +168,14 @@ fn a_transform_is_kept_in_the_file() {
 #[cfg(unix)]
 #[test]
 fn an_interrupt_leaves_nothing() {
+    [("-INT", 130), ("-TERM", 143), ("-HUP", 129)]
+        .into_iter()
+        .for_each(|(signal, code)| interrupt(signal, code));
+}
+
+/// Sends a signal to a conversion; it must end with the code and leave no file.
+#[cfg(unix)]
+fn interrupt(signal: &str, expected: i32) {
     let folder = tempfile::tempdir().unwrap();
     let text = text("calibration.txt");
     let mut child = Command::new(env!("CARGO_BIN_EXE_pith"))
@@ -188,10 +196,26 @@ fn an_interrupt_leaves_nothing() {
         assert!(started.elapsed() < Duration::from_secs(120), "no dense file after two minutes");
         std::thread::sleep(Duration::from_millis(2));
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     let status = child.wait().unwrap();
-    assert_eq!(status.code(), Some(130));
+    assert_eq!(status.code(), Some(expected));
     assert_eq!(names(&folder), [""; 0]);
+}
+
+#[test]
+fn keeping_floats_rounds_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/llama2");
+    let source = source.display().to_string();
+    let kept = json(&pith(&folder, &["convert", &source, "out.pith", "-e", "keep", "--json"]));
+    let encodings = kept["encodings"].as_array().unwrap().iter().filter_map(|row| row["encoding"].as_str());
+    assert_eq!(encodings.collect::<Vec<_>>(), ["f16"], "{kept}");
+    for wish in [["--head", "q3"], ["--embedding", "q4"], ["--quantizer", "hqq"]] {
+        let args = [&["convert", &source, "new.pith", "-e", "keep"], &wish[..]].concat();
+        let output = pith(&folder, &args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("--encoding keep takes"), "{wish:?}: {said}");
+    }
 }
 
 /// A GGUF file of Q8_0, F16, Q4_1, Q5_0 and Q5_1 matrices.

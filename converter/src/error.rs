@@ -58,14 +58,15 @@ pub enum ConvertError {
     Unmatched { pattern: String, example: TensorId },
     /// A recipe that would round codes of the source again.
     #[error(
-        "the source is already quantized ({types}), and {recipe} would round it again, {tensor:?} first: without \
-        --encoding, --recipe and quantizers its codes are carried as they are; --requantize rounds them again"
+        "the source is already quantized ({types}), and {recipe} would round it again, {tensor:?} first: pith convert \
+        without --encoding, --recipe and quantizers carries its codes as they are; --requantize rounds them again"
     )]
     Quantized { types: String, tensor: String, recipe: String },
     /// A recipe that is asked to round codes again but would only lengthen them.
     #[error(
         "the source is already quantized ({types}), and {recipe} has no fewer bits for any of its matrices: {tensor:?} \
-        has {bits:.4} bits a weight, and more would be bytes without knowledge; leave out --requantize"
+        has {bits:.4} bits a weight, and more would be bytes without knowledge; without --encoding, \
+        --recipe, quantizers and --requantize its codes are carried as they are"
     )]
     NothingToRequantize { types: String, tensor: String, bits: f64, recipe: String },
     /// The user asked to stop.

@@ -4,7 +4,7 @@ mod convert_support;
 
 use convert_support::{Converted, source, with};
 use pith_converter::checkpoint::Checkpoint;
-use pith_converter::{ConvertOptions, QuantizedSource, Recipe};
+use pith_converter::{ConvertOptions, QuantizedSource, Recipe, Transform};
 use pith_format::{Encoding, Role, TensorId};
 
 const VALUE: TensorId = TensorId::layer(Role::Value, 0);
@@ -57,6 +57,31 @@ fn a_quantized_source_is_rounded_again_where_that_is_asked_for_and_shorter() {
     assert!(error.contains("already quantized (") && error.contains("--requantize"), "{error}");
     let same = Converted::new(&source(name), &rule(Encoding::Q4, QuantizedSource::Refuse)).unwrap();
     assert!(carried(&same, VALUE), "these are its own codes");
+}
+
+/// A change of basis rounds codes again like any recipe.
+#[test]
+fn codes_in_another_basis_are_rounded_again_where_that_is_shorter() {
+    let convert = |encoding, quantized| {
+        let recipe = Recipe { transform: Some(Transform::Hadamard), ..Recipe::new(encoding) };
+        Converted::new(&source("gguf_llama_q4_0"), &ConvertOptions { quantized, ..with(recipe) })
+    };
+    let file = convert(Encoding::Q3, QuantizedSource::Narrow).unwrap();
+    let warnings = file.report.warnings.join("; ");
+    assert!(warnings.contains("× Q4_0") && warnings.contains("changed by hadamard"), "{warnings}");
+    let error = |quantized| convert(Encoding::Q8, quantized).map(|_| ()).unwrap_err().to_string();
+    assert!(error(QuantizedSource::Narrow).contains("bytes without knowledge"));
+    assert!(error(QuantizedSource::Carry).contains("already quantized"));
+}
+
+#[test]
+fn a_carried_file_says_so() {
+    let recipe_of = |file: &Converted| file.index.metadata().provenance.recipe.clone();
+    assert_eq!(recipe_of(&Converted::golden("gguf_llama_mixed", Encoding::Q4)), "carried");
+    assert_eq!(
+        recipe_of(&Converted::golden("gguf_llama_q4_0", Encoding::F16)),
+        "f16, embedding f16, head f16"
+    );
 }
 
 #[test]

@@ -145,6 +145,24 @@ fn weights_below_f16_need_f32() {
     convert(folder.path(), &folder.path().join("zeros.pith"), &with(Recipe::new(Encoding::Q4)), &()).unwrap();
 }
 
+/// One row of a matrix, such as that of an unused token, is no error, but it is said.
+#[test]
+fn rows_below_f16_are_a_warning() {
+    let tensor = "model.layers.1.mlp.up_proj.weight";
+    let folder = copy("llama2");
+    // 2⁻⁶⁰ in bfloat16.
+    (0..48).for_each(|column| spoil(folder.path(), tensor, 48 * 20 + column, 0x2180));
+    for encoding in Encoding::ALL {
+        let output = folder.path().join(format!("{encoding}.pith"));
+        let report = convert(folder.path(), &output, &with(Recipe::new(*encoding)), &()).unwrap();
+        let is_said = |warning: &String| {
+            warning.contains("weights of 1 rows are lost") && warning.contains("in row 20, column")
+        };
+        let said = report.warnings.iter().filter(|warning| is_said(warning)).count();
+        assert_eq!(said, usize::from(*encoding != Encoding::F32), "{encoding}: {:?}", report.warnings);
+    }
+}
+
 #[test]
 fn an_output_is_overwritten_only_by_force() {
     let folder = tempfile::tempdir().unwrap();

@@ -325,6 +325,10 @@ fn recommended_sampling_comes_along() {
     assert_eq!(sampling(json!({"eos_token_id": 2})).0, None);
     let (found, warnings) = sampling(json!({"num_beams": 4}));
     assert!(found.is_none() && warnings.iter().any(|warning| warning.contains("num_beams is 4")));
+    let (_, warnings) = sampling(json!({"stop_strings": ["x"], "bad_words_ids": [], "min_new_tokens": 2}));
+    let said = warnings.join("; ");
+    assert!(said.contains("stop_strings") && said.contains("min_new_tokens is 2"), "{said}");
+    assert!(!said.contains("bad_words_ids"), "{said}");
 }
 
 #[test]

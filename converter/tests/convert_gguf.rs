@@ -254,6 +254,53 @@ fn a_scale_that_is_no_number_is_an_error_that_names_the_file() {
     }
 }
 
+/// A code that Q8_0 may have and q8 has not.
+#[test]
+fn codes_that_no_encoding_has_are_clipped_with_a_warning() {
+    // 128 blocks: a scale of 1, codes of 2, in two of them a first code of −128.
+    let mut bytes = [&[0x00, 0x3C][..], &[2; 32]].concat().repeat(128);
+    (bytes[2], bytes[34 * 20 + 2]) = (0x80, 0x80);
+    let (folder, path) = written_with(Some((8, &bytes)), |file| float(file, EPSILON, 1e-5));
+    let output = folder.path().join("model.pith");
+    let report = convert(&path, &output, &ConvertOptions::default(), &()).unwrap();
+    // Both layers have this matrix.
+    let expected = "4 codes of -128, which no encoding has, became -127";
+    assert!(report.warnings.iter().any(|warning| warning == expected), "{:?}", report.warnings);
+    let file = std::fs::read(&output).unwrap();
+    let index = Index::parse(&file).unwrap();
+    let matrix = index.matrix(&file, TensorId::layer(Role::Down, 0)).unwrap();
+    let mut row = vec![0.0; 256];
+    matrix.decode_row(0, &mut row);
+    assert_eq!((row[0], &row[1..4]), (-127.0, &[2.0; 3][..]));
+}
+
+#[test]
+fn a_vocabulary_of_merges_needs_them() {
+    let words = |words: &[&str]| -> Vec<u8> {
+        let word = |word: &&str| [&(word.len() as u64).to_le_bytes()[..], word.as_bytes()].concat();
+        words.iter().flat_map(word).collect()
+    };
+    let tokens = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "ab"];
+    let convert_with = |merges: Option<&[&str]>| {
+        let (folder, path) = written(|file| {
+            let file = float(file, EPSILON, 1e-5)
+                .key_string("tokenizer.ggml.model", "gpt2")
+                .key_string("tokenizer.ggml.pre", "gpt-2")
+                .key_array("tokenizer.ggml.tokens", STRING, 10, &words(&tokens));
+            match merges {
+                Some(merges) => {
+                    file.key_array("tokenizer.ggml.merges", STRING, merges.len() as u64, &words(merges))
+                }
+                None => file,
+            }
+        });
+        convert(&path, &folder.path().join("model.pith"), &ConvertOptions::default(), &())
+    };
+    let error = convert_with(None).unwrap_err().to_string();
+    assert!(error.contains("\"tokenizer.ggml.merges\""), "{error}");
+    convert_with(Some(&["a b"])).unwrap();
+}
+
 #[test]
 fn recommended_sampling_comes_along() {
     let (folder, path) = written(|file| {
@@ -318,6 +365,8 @@ fn what_is_not_supported_is_named() {
         let error = llama(|file| file.key_u32(key, value)).unwrap_err().to_string();
         assert!(error.contains(expected), "{key}: {error}");
     }
+    let error = llama(|file| file.key("llama.attention.causal", BOOL, &[0])).unwrap_err().to_string();
+    assert!(error.contains("attention.causal") && error.contains("expected true"), "{error}");
     let error = llama(|file| file.key_string("llama.rope.scaling.type", "ntk")).unwrap_err().to_string();
     assert!(error.contains("none, linear, yarn or longrope"), "{error}");
 }

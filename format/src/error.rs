@@ -9,7 +9,11 @@ use crate::role::TensorId;
 #[non_exhaustive]
 pub enum FormatError {
     /// The first eight bytes are not [`MAGIC`](crate::MAGIC).
-    #[error("not a .pith file: it begins with {found:02x?}, expected {:02x?}", crate::version::MAGIC)]
+    #[error(
+        "not a .pith file: it begins with {found:02x?}, expected {:02x?}{}",
+        crate::version::MAGIC,
+        file_kind(found)
+    )]
     Magic {
         /// The bytes found; fewer where the file is shorter.
         found: Vec<u8>,
@@ -186,4 +190,13 @@ pub enum FormatError {
 /// A number of bytes in a message; `None` stands for one that overflowed.
 fn count(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "more than 2^64".into(), |bytes| bytes.to_string())
+}
+
+/// What a file that is none of this format seems to be.
+fn file_kind(begin: &[u8]) -> &'static str {
+    match begin {
+        b"version " => "; it is text, perhaps a pointer of Git LFS (git lfs pull fetches the file)",
+        [b'G', b'G', b'U', b'F', ..] => "; it is a GGUF file, of which pith convert makes one",
+        _ => "",
+    }
 }

@@ -16,7 +16,8 @@ use crate::tiles::Tiles;
 use pith_converter::checkpoint::Checkpoint;
 use pith_converter::statistics::{CalibrationText, Statistics, TextOptions};
 use pith_converter::{
-    CompressOptions, Compression, ConvertError, ConvertOptions, QuantizedSource, Recipe, Rounder, input_files,
+    CompressOptions, Compression, ConvertError, ConvertOptions, QuantizedSource, Recipe, Rounder,
+    SourceSummary, input_files, inspect_source,
 };
 use pith_format::{Encoding, Progress, ReplaceOptions, move_to};
 use pith_runtime::{Model, SessionOptions};
@@ -117,8 +118,9 @@ pub fn search(
         let (recipe, quantized) = (Recipe::new(encoding), QuantizedSource::Refuse);
         Compression::check(source, &ConvertOptions { recipe, quantized, ..ConvertOptions::default() })?;
     }
+    let choices = choices(source, options, progress)?;
     let dense = Arc::clone(compression(source, options, None, progress)?.dense());
-    let space = Space::new(&dense, options.choices.clone(), options.memory)?;
+    let space = Space::new(&dense, choices, options.memory)?;
     options.budget.check()?;
     check_least(&space, options)?;
     let text = Text::read(&dense, options)?;
@@ -292,6 +294,33 @@ fn check(source: &Path, output: &Path, options: &SearchOptions) -> Result<(), Se
         }
         _ => Ok(()),
     }
+}
+
+/// The choices; of a quantized source those with fewer bits than its matrices have on average.
+fn choices(
+    source: &Path,
+    options: &SearchOptions,
+    progress: &dyn Progress,
+) -> Result<Vec<Choice>, SearchError> {
+    let SourceSummary { is_quantized, matrix_types, matrix_bits, .. } = inspect_source(source)?;
+    if !is_quantized {
+        return Ok(options.choices.clone());
+    }
+    progress.say(&format!(
+        "the source is already quantized ({matrix_types}, {matrix_bits:.2} bits a weight): encodings of fewer bits are tried"
+    ));
+    let narrower = options.choices.iter().copied().filter(|choice| choice.bits() < matrix_bits);
+    let narrower: Vec<Choice> = narrower.collect();
+    if narrower.len() < 2 {
+        return Err(SearchError::Option {
+            option: "encodings",
+            found: options.choices.iter().map(Choice::to_string).collect::<Vec<_>>().join(", "),
+            expected: format!(
+                "at least two of fewer than the {matrix_bits:.2} bits a weight of the quantized source"
+            ),
+        });
+    }
+    Ok(narrower)
 }
 
 /// Fails if the cheapest assignment is beyond the budget.

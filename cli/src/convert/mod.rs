@@ -5,7 +5,7 @@ mod with_statistics;
 
 use crate::output::{self, Table, TableFormat};
 use crate::progress::Bar;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, ValueHint};
 use judge::Found;
 use pith_converter::{
@@ -26,8 +26,8 @@ pub struct ConvertArgs {
     /// File to write
     #[arg(value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
-    /// Encoding of the weight matrices: f32, f16, q8, q6-a, q5-a, q4-a, q3-a, q4-nl, q3, q2, ternary,
-    /// one of ggml's such as q4-k, or keep (that of the source, where Pith has it) [default: recipe
+    /// Encoding of the weight matrices: f32, f16, q8, q6-a, q5-a, q4-a, q3-a, q6, q5, q4, q4-g64, q4-nl,
+    /// q3, q2, ternary, one of ggml's such as q4-k, or keep (that of the source, where Pith has it) [default: recipe
     /// balanced, or high where that diverges too far; for a quantized source its own]
     #[arg(short, long)]
     pub encoding: Option<String>,
@@ -67,6 +67,16 @@ pub struct ConvertArgs {
 /// Converts and reports.
 pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
     let recipes = recipes(&args)?;
+    let note = match (args.requantize, args.fast) {
+        (false, false) => None,
+        (requantize, _) => match inspect_source(&args.source)?.is_quantized {
+            false if requantize => Some("--requantize does nothing: the source holds floats"),
+            true if !requantize => {
+                Some("--fast does nothing: the source is quantized, and its codes are carried")
+            }
+            _ => None,
+        },
+    };
     let options = ConvertOptions {
         recipe: recipes[0].clone(),
         quantized: quantized(&args),
@@ -94,7 +104,8 @@ pub fn convert(args: ConvertArgs) -> anyhow::Result<()> {
         )
     };
     bar.finish();
-    let (report, found) = result?;
+    let (mut report, found) = result?;
+    report.warnings.extend(note.map(String::from));
     for warning in &report.warnings {
         eprintln!("warning: {warning}");
     }
@@ -123,7 +134,15 @@ fn recipes(args: &ConvertArgs) -> anyhow::Result<Vec<Recipe>> {
             let names = if several { DEFAULT_RECIPES } else { &DEFAULT_RECIPES[..1] };
             names.iter().map(|name| Recipe::find(name)).collect::<Result<_, _>>()?
         }
-        (None, Some("keep")) => vec![Recipe { keep: true, ..Recipe::default() }],
+        (None, Some("keep")) => {
+            let contradicts = args.embedding.is_some() || args.head.is_some() || args.quantize.asks();
+            ensure!(
+                !contradicts,
+                "--encoding keep takes the source's own encodings; leave out --embedding, --head, quantizers and transforms"
+            );
+            // Floats of a type that no encoding has become f16.
+            vec![Recipe { keep: true, ..Recipe::new(Encoding::F16) }]
+        }
         (None, Some(name)) => vec![Recipe::new(
             name.parse::<Encoding>().with_context(|| "--encoding takes an encoding, or keep".to_string())?,
         )],
@@ -173,7 +192,7 @@ fn to_text(args: &ConvertArgs, report: &Report) -> String {
         table.push(vec![name.into(), total.tensor_count.into(), output::bytes(total.bytes).into()]);
     }
     format!(
-        "{}{}: {} ({}), {} from {} of weights in {:.1} s\n",
+        "{}{}: {} ({}), {} from {} of weights, written in {:.1} s\n",
         table.render(TableFormat::Table),
         args.output.display(),
         report.name,

@@ -122,6 +122,9 @@ pub fn write(
     is_measured: bool,
     bar: &Bar,
 ) -> anyhow::Result<(Report, Option<Found>)> {
+    let limit = args.max_kl.filter(|limit| !(limit.is_finite() && *limit >= 0.0));
+    ensure!(limit.is_none(), "--max-kl is {}, expected a number from 0 on", limit.unwrap_or_default());
+    bar.name_phases();
     let mut inputs = input_files(source)?;
     inputs.extend([&options.calibration, &args.text, &args.eval_text].into_iter().flatten().cloned());
     let replacing = ReplaceOptions { force: options.force, inputs: &inputs };
@@ -131,7 +134,7 @@ pub fn write(
     recipes.iter().try_for_each(|recipe| Compression::check(source, &with(recipe)))?;
     let folder = tempfile::Builder::new().prefix(".pith-convert-").tempdir_in(beside);
     let folder = folder.with_context(|| format!("a temporary folder in {}", beside.display()))?;
-    interrupt::listen()?;
+    interrupt::listen_to_the_end()?;
     let run = args.cores.session()?;
     let given = CompressOptions {
         text: args.text.clone(),

@@ -191,6 +191,10 @@ fn from_metadata(
         let strings = metadata.get::<Vec<&str>>(key)?.unwrap_or_default();
         Ok(strings.into_iter().map(str::to_string).collect())
     };
+    if model == "gpt2" && metadata.get::<Vec<&str>>("tokenizer.ggml.merges")?.is_none() {
+        let (path, key) = (checkpoint.path().into(), "tokenizer.ggml.merges".into());
+        return Err(CheckpointError::MissingKey { path, key, expected: "the merges of its tokenizer" });
+    }
     let vocab = GgufVocab {
         model,
         pre: metadata.get("tokenizer.ggml.pre")?,

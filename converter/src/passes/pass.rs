@@ -27,6 +27,8 @@ pub(crate) enum Extent {
 pub(crate) struct PassReport {
     /// Members that it changed or rounded.
     pub(crate) members: usize,
+    /// Codes of −128 that became −127, because no encoding has them.
+    pub(crate) clipped: u64,
     /// Weights that it set to zero.
     pub(crate) zeros: u64,
     /// Bytes saved in the file; negative where it grows.

@@ -36,7 +36,7 @@ impl Pass for Residual {
         let mut report = PassReport::default();
         for member in group.members.iter_mut().filter(|member| member.id.role == Role::HeadResidual) {
             let rounded = match member.codes.take() {
-                Some(codes) => repack(&codes, self.first, &member.weights, member.cols).values(member.cols),
+                Some(codes) => repack(&codes, self.first, member.rows(), member.cols).0.values(member.cols),
                 None => nearest_values(self.first, member),
             };
             member.base = Some(rounded);

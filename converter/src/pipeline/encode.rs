@@ -13,6 +13,26 @@ const F16_MAX: f32 = 65504.0;
 /// Above this the scale of no encoding is zero in f16.
 const NO_UNDERFLOW: f32 = 1e-3;
 
+/// Part of a row's squared weights that a coarse rounding may lose, and that f16 may.
+const LOST: (f64, f64) = (0.9, 1e-4);
+
+/// Rows whose weights are lost, because the f16 numbers of their encoding are too coarse for them.
+#[derive(Clone, Debug)]
+pub(crate) struct LostRows {
+    /// Number of rows.
+    pub(crate) rows: usize,
+    /// Row, column and value of the largest weight in them.
+    pub(crate) largest: (usize, usize, f32),
+}
+
+impl LostRows {
+    /// Those of both.
+    pub(crate) fn with(self, other: Self) -> Self {
+        let is_larger = other.largest.2.abs() > self.largest.2.abs();
+        Self { rows: self.rows + other.rows, largest: if is_larger { other.largest } else { self.largest } }
+    }
+}
+
 /// Sums over weights that give the relative error of an encoding.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Deviation {
@@ -61,12 +81,27 @@ impl Encoded {
 }
 
 /// Encodes a matrix or a run of its rows: its levels where it is rounded, otherwise the nearest
-/// ones.
-pub(crate) fn encode(member: &Member, encoding: Encoding) -> Result<Encoded, ConvertError> {
+/// ones. Fails where most of the first rows are [lost](LostRows); later ones may be padding of a
+/// vocabulary.
+pub(crate) fn encode(
+    member: &Member,
+    encoding: Encoding,
+) -> Result<(Encoded, Option<LostRows>), ConvertError> {
     check_range(member, encoding)?;
     let encoded = blocks_of(member, encoding);
-    check_underflow(member, encoding, &encoded)?;
-    Ok(encoded)
+    let is_changed = member.repacked || member.base.is_some() || member.mask.is_some();
+    if encoding == Encoding::F32 || is_changed {
+        return Ok((encoded, None));
+    }
+    let lost = lost_rows(member, encoding, &encoded);
+    if let Some(LostRows { rows, largest: (row, column, value) }) = lost {
+        let used = member.weights.chunks_exact(member.cols).filter(|row| row.iter().any(|&w| w != 0.0));
+        if member.first_row == 0 && 2 * rows >= used.count() {
+            let (tensor, id) = (member.tensor.clone(), member.id);
+            return Err(ConvertError::Underflow { tensor, id, row, column, value, encoding });
+        }
+    }
+    Ok((encoded, lost))
 }
 
 fn blocks_of(member: &Member, encoding: Encoding) -> Encoded {
@@ -121,29 +156,35 @@ fn check_range(member: &Member, encoding: Encoding) -> Result<(), ConvertError> 
     Err(ConvertError::Overflow { tensor, id, row, column, value, limit, encoding })
 }
 
-/// Checks that f16 scales have not made zeros of the weights: the largest one, if it is tiny, must
-/// not be stored as zero. The first rows in memory stand for the matrix: later ones may be padding
-/// of a vocabulary.
-fn check_underflow(member: &Member, encoding: Encoding, encoded: &Encoded) -> Result<(), ConvertError> {
+fn lost_rows(member: &Member, encoding: Encoding, encoded: &Encoded) -> Option<LostRows> {
     let cols = member.cols;
-    let is_changed = member.repacked || member.base.is_some() || member.mask.is_some();
-    if is_changed
-        || member.first_row > 0
-        || first_index(&member.weights, |weight| weight.abs() >= NO_UNDERFLOW).is_some()
-    {
-        return Ok(());
-    }
-    let largest = member.weights.iter().enumerate().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
-    let Some((at, &value)) = largest.filter(|(_, weight)| **weight != 0.0) else { return Ok(()) };
-    let (row, column) = (at / cols, at % cols);
-    let mut tile = vec![0.0f32; TILE_ROWS * encoding.tile_cols()];
-    let block = encoded.blocks()[row / TILE_ROWS];
-    encoding.decode(block, cols, column / encoding.tile_cols(), &mut tile);
-    if tile[row % TILE_ROWS * encoding.tile_cols() + column % encoding.tile_cols()] != 0.0 {
-        return Ok(());
-    }
-    let (tensor, id, row) = (member.tensor.clone(), member.id, member.first_row + row);
-    Err(ConvertError::Underflow { tensor, id, row, column, value, encoding })
+    let limit = if encoding.grouped().is_some() { LOST.0 } else { LOST.1 };
+    let largest_of = |row: &[f32]| row.iter().fold(0.0f32, |largest, weight| largest.max(weight.abs()));
+    let of_block = |(weights, (block, bytes)): (&[f32], (usize, &[u8]))| {
+        let rows = || weights.chunks_exact(cols);
+        let is_small = |row: &[f32]| {
+            let largest = largest_of(row);
+            largest > 0.0 && largest < NO_UNDERFLOW
+        };
+        if !rows().any(is_small) {
+            return None;
+        }
+        let mut errors = weights.to_vec();
+        subtract(encoding, cols, bytes, &mut errors);
+        let sum = |values: &[f32]| values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>();
+        let is_lost = |(row, errors): (&[f32], &[f32])| is_small(row) && sum(errors) > limit * sum(row);
+        let lost = rows().zip(errors.chunks_exact(cols)).enumerate().filter(|&(_, both)| is_lost(both));
+        let lost = lost.map(|(index, (row, _))| {
+            let largest = row.iter().enumerate().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
+            let (column, &value) = largest.expect("a row has columns");
+            let row = member.first_row + block * TILE_ROWS + index;
+            LostRows { rows: 1, largest: (row, column, value) }
+        });
+        lost.reduce(LostRows::with)
+    };
+    let blocks = encoded.blocks().into_par_iter().enumerate();
+    let lost = member.weights.par_chunks(TILE_ROWS * cols).zip(blocks).filter_map(of_block);
+    lost.reduce_with(LostRows::with)
 }
 
 /// Subtracts the values of a block from its weights, `rows × cols`.

@@ -10,11 +10,11 @@ use crate::passes::{Outline, repack};
 use crate::recipe::Recipe;
 
 /// Sets the encoding and the quantizer of every matrix, by the recipe. Returns the recipe with its
-/// head's encoding filled in.
+/// head's encoding filled in, and whether a quantized source is carried, whatever the recipe says.
 pub(super) fn choose_encodings(
     outline: &mut Outline,
     options: &ConvertOptions,
-) -> Result<Recipe, ConvertError> {
+) -> Result<(Recipe, bool), ConvertError> {
     let (recipe, rule) = (options.recipe.clone(), options.quantized);
     let tied_head = outline.model.tied_head;
     let is_quantized =
@@ -24,7 +24,7 @@ pub(super) fn choose_encodings(
         Choice::Carried(encoding) => recipe.with_head(Some(encoding)),
         _ => recipe.with_head(None),
     };
-    let (mut refused, mut carried, mut rounded) = (Vec::new(), None, false);
+    let (mut refused, mut carried, mut rounded, mut wider) = (Vec::new(), None, false, None);
     for tensor in outline.tensors.iter_mut().filter(|tensor| tensor.is_matrix()) {
         let encoding = match choose(&recipe, rule, is_quantized, tensor.id, &tensor.source, tied_head) {
             Choice::Rounded(encoding) => {
@@ -35,8 +35,12 @@ pub(super) fn choose_encodings(
                 carried = carried.or(tensor.source.is_quantized().then(|| tensor.source.clone()));
                 encoding
             }
+            Choice::Widened(encoding) => {
+                wider = wider.or(Some(tensor.source.clone()));
+                encoding
+            }
             Choice::Refused(encoding) => {
-                refused.push(tensor.source.clone());
+                refused.push((tensor.source.clone(), encoding));
                 encoding
             }
         };
@@ -44,21 +48,21 @@ pub(super) fn choose_encodings(
         tensor.encoding = Some(encoding);
         tensor.quantizer = Some(recipe.quantizer(tensor.id));
     }
-    if let Some(first) = refused.first() {
-        let (types, tensor) = (types_of(outline), first.tensor.clone());
+    let longer = |first: Binding| {
+        let (types, bits) = (types_of(sources(outline)), first.source_bits());
+        ConvertError::NothingToRequantize { types, tensor: first.tensor, bits, recipe: recipe.to_string() }
+    };
+    if let Some((first, _)) = refused.first() {
+        if refused.iter().all(|(source, encoding)| !is_narrower(*encoding, source)) {
+            return Err(longer(first.clone()));
+        }
+        let (types, tensor) = (types_of(sources(outline)), first.tensor.clone());
         return Err(ConvertError::Quantized { types, tensor, recipe: recipe.to_string() });
     }
-    match carried {
-        Some(first) if rule == QuantizedSource::Narrow && !rounded => {
-            let (types, bits) = (types_of(outline), first.source_bits());
-            Err(ConvertError::NothingToRequantize {
-                types,
-                tensor: first.tensor,
-                bits,
-                recipe: recipe.to_string(),
-            })
-        }
-        _ => Ok(recipe),
+    let is_carried = rule == QuantizedSource::Carry && carried.is_some();
+    match carried.or(wider) {
+        Some(first) if rule == QuantizedSource::Narrow && !rounded => Err(longer(first)),
+        _ => Ok((recipe, is_carried)),
     }
 }
 
@@ -69,6 +73,8 @@ enum Choice {
     Carried(Encoding),
     /// The recipe's.
     Rounded(Encoding),
+    /// The recipe's, which rounds codes again and takes no fewer bits.
+    Widened(Encoding),
     /// The recipe's, which would round codes again.
     Refused(Encoding),
 }
@@ -89,6 +95,9 @@ fn choose(
     if Some(asked) == kept {
         return Choice::Carried(asked);
     }
+    if recipe.keep && rule == QuantizedSource::Carry && source.is_quantized() && kept.is_none() {
+        return Choice::Rounded(Encoding::Q8);
+    }
     if asked.grouped().is_none() {
         return Choice::Rounded(asked);
     }
@@ -100,21 +109,36 @@ fn choose(
         (QuantizedSource::Carry, true) => kept.map_or(Choice::Rounded(Encoding::Q8), Choice::Carried),
         (QuantizedSource::Carry, false) if is_quantized => Choice::Carried(kept.unwrap_or(Encoding::F16)),
         (QuantizedSource::Refuse, true) => Choice::Refused(asked),
-        (QuantizedSource::Narrow, true) if asked.bits_per_weight() >= source.source_bits() => {
-            kept.map_or(Choice::Rounded(asked), Choice::Carried)
+        (QuantizedSource::Narrow, true) if !is_narrower(asked, source) => {
+            kept.map_or(Choice::Widened(asked), Choice::Carried)
         }
         _ => Choice::Rounded(asked),
     }
 }
 
+/// Whether a quantized matrix has fewer bits in this encoding than as it is carried: in those of its
+/// source, or in q8 where no encoding holds its codes.
+fn is_narrower(encoding: Encoding, source: &Binding) -> bool {
+    let carried = match source.kept() {
+        Some(_) => source.source_bits(),
+        None => Encoding::Q8.bits_per_weight(),
+    };
+    encoding.bits_per_weight() < carried
+}
+
+/// The matrices of the source.
+fn sources(outline: &Outline) -> impl Iterator<Item = &Binding> {
+    outline.tensors.iter().filter(|tensor| tensor.is_matrix()).map(|tensor| &tensor.source)
+}
+
 /// The types of the source's matrices with their numbers, most frequent first: `81 × Q5_0, 27 ×
 /// Q4_K`.
-fn types_of(outline: &Outline) -> String {
+pub(super) fn types_of<'a>(matrices: impl Iterator<Item = &'a Binding>) -> String {
     let mut counts: Vec<(SourceType, usize)> = Vec::new();
-    for tensor in outline.tensors.iter().filter(|tensor| tensor.is_matrix()) {
-        match counts.iter_mut().find(|(dtype, _)| *dtype == tensor.source.dtype) {
+    for source in matrices {
+        match counts.iter_mut().find(|(dtype, _)| *dtype == source.dtype) {
             Some((_, count)) => *count += 1,
-            None => counts.push((tensor.source.dtype, 1)),
+            None => counts.push((source.dtype, 1)),
         }
     }
     counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
@@ -134,13 +158,16 @@ pub(super) fn warnings_of(outline: &Outline, recipe: &Recipe) -> Vec<String> {
     match recipe.transform {
         None => {
             let rounds = |(source, encoding): (&Binding, Encoding)| repack::rounds(source, encoding);
-            let types = encoded.clone().any(rounds).then(|| types_of(outline));
+            let types = encoded.clone().any(rounds).then(|| types_of(sources(outline)));
             let source = types.map(|types| format!("the source is already quantized: {types}"));
             source.into_iter().chain(repack::warnings(encoded)).collect()
         }
-        Some(transform) if outline.tensors.iter().any(|tensor| tensor.source.survey.is_some()) => {
-            let name = transform.name();
-            vec![format!("the codes of quantized matrices are decoded, changed by {name} and rounded again")]
+        Some(transform) if encoded.clone().any(|(source, _)| source.is_quantized()) => {
+            let (types, name) = (types_of(sources(outline)), transform.name());
+            vec![
+                format!("the source is already quantized: {types}"),
+                format!("the codes of quantized matrices are decoded, changed by {name} and rounded again"),
+            ]
         }
         Some(_) => Vec::new(),
     }

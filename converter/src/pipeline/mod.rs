@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pith_format::{
-    Metadata, ModelConfig, PassRecord, Progress, Provenance, ReplaceOptions, Replacement, SourceRecord, Unit,
-    Writer,
+    Kind, Metadata, ModelConfig, PassRecord, Progress, Provenance, ReplaceOptions, Replacement, SourceRecord,
+    Unit, Writer,
 };
 
 use crate::checkpoint::families::Architecture;
@@ -22,6 +22,7 @@ use crate::error::ConvertError;
 use crate::passes::Pass;
 use crate::recipe::Recipe;
 use crate::report::Report;
+use encodings::types_of;
 use prepare::{Prepared, name_of, path_name};
 use write::{Written, write_tensors};
 
@@ -76,6 +77,10 @@ pub struct SourceSummary {
     pub tensor_bytes: u64,
     /// Whether any tensor holds codes, not floats.
     pub is_quantized: bool,
+    /// The types of its matrices with their numbers, most frequent first: `81 × Q5_0, 27 × Q4_K`.
+    pub matrix_types: String,
+    /// Bits of a weight in the matrices, on average.
+    pub matrix_bits: f64,
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }
@@ -85,12 +90,17 @@ pub fn inspect_source(source: &Path) -> Result<SourceSummary, ConvertError> {
     let checkpoint = Checkpoint::open(source)?;
     let mut architecture = Architecture::resolve(&checkpoint)?;
     architecture.model.name = name_of(&checkpoint)?;
+    let matrices = || architecture.bindings.iter().filter(|binding| binding.id.role.kind() == Kind::Matrix);
+    let bits: f64 = matrices().map(|binding| 8.0 * binding.source_bytes() as f64).sum();
+    let weights: f64 = matrices().map(|binding| (binding.rows * binding.cols) as f64).sum();
     Ok(SourceSummary {
         kind: checkpoint.kind(),
         model: architecture.model,
         tensor_count: checkpoint.tensors().len(),
         tensor_bytes: checkpoint.tensors().map(|tensor| tensor.bytes).sum(),
         is_quantized: architecture.bindings.iter().any(|binding| binding.is_quantized()),
+        matrix_types: types_of(matrices()),
+        matrix_bits: bits / weights,
         warnings: architecture.warnings,
     })
 }
@@ -129,10 +139,11 @@ fn convert_with(
     passes
         .iter_mut()
         .try_for_each(|pass| pass.prepare(checkpoint, outline, statistics.as_ref(), progress))?;
-    let Written { tensors, passes } =
+    let Written { tensors, passes, warnings: lost } =
         write_tensors(&prepared, statistics.as_ref(), options.measure, &mut writer, progress)?;
     let provenance = provenance(&prepared, checksum, passes);
-    let Prepared { outline, vocabulary, warnings, source_bytes, .. } = prepared;
+    let Prepared { outline, vocabulary, mut warnings, source_bytes, .. } = prepared;
+    warnings.extend(lost);
     let (family, name) = (outline.model.family.clone(), outline.model.name.clone());
     let (chat_template, sampling) = (vocabulary.chat_template, vocabulary.sampling);
     let metadata = Metadata { model: outline.model, chat_template, sampling, provenance };
@@ -148,7 +159,7 @@ pub fn input_files(source: &Path) -> Result<Vec<PathBuf>, ConvertError> {
 }
 
 fn provenance(prepared: &Prepared, checksum: String, passes: Vec<PassRecord>) -> Provenance {
-    let Prepared { checkpoint, recipe, source_bytes, .. } = prepared;
+    let Prepared { checkpoint, recipe, is_carried, source_bytes, .. } = prepared;
     let kind = match checkpoint.kind() {
         SourceKind::HuggingFace => "huggingface",
         SourceKind::Gguf => "gguf",
@@ -161,8 +172,8 @@ fn provenance(prepared: &Prepared, checksum: String, passes: Vec<PassRecord>) ->
             tensor_bytes: *source_bytes,
             checksum,
         },
-        recipe: recipe.to_string(),
-        recipe_file: recipe.is_of_file().then(|| recipe.to_toml()),
+        recipe: if *is_carried { "carried".into() } else { recipe.to_string() },
+        recipe_file: (!is_carried && recipe.is_of_file()).then(|| recipe.to_toml()),
         passes,
     }
 }

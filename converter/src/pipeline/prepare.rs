@@ -31,6 +31,8 @@ pub(crate) struct Prepared {
     pub(crate) vocabulary: Vocabulary,
     pub(crate) warnings: Vec<String>,
     pub(crate) recipe: Recipe,
+    /// Whether the codes of a quantized source are carried, whatever the recipe says.
+    pub(crate) is_carried: bool,
     /// Bytes of the tensors in the checkpoint.
     pub(crate) source_bytes: u64,
 }
@@ -57,12 +59,12 @@ impl Prepared {
         let mut outline = Outline::new(model, bindings);
         let mut passes: Vec<_> = transform(&options.recipe).into_iter().chain(extra).collect();
         passes.iter_mut().try_for_each(|pass| pass.reshape(&checkpoint, &mut outline))?;
-        let recipe = choose_encodings(&mut outline, options)?;
+        let (recipe, is_carried) = choose_encodings(&mut outline, options)?;
         warnings.extend(warnings_of(&outline, &recipe));
         let mut rounding = rounding_passes(&recipe);
         rounding.iter_mut().try_for_each(|pass| pass.reshape(&checkpoint, &mut outline))?;
         passes.extend(rounding);
-        Ok(Self { checkpoint, outline, passes, vocabulary, warnings, recipe, source_bytes })
+        Ok(Self { checkpoint, outline, passes, vocabulary, warnings, recipe, is_carried, source_bytes })
     }
 
     /// Opens the statistics that the options name. They must be of this checkpoint, or of its

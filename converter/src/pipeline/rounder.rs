@@ -69,7 +69,7 @@ impl<'a> Rounder<'a> {
             for pass in &self.passes {
                 pass.apply(&mut group, Some(self.statistics))?;
             }
-            tiles.extend(encode(&group.members[0], encoding)?.into_bytes());
+            tiles.extend(encode(&group.members[0], encoding)?.0.into_bytes());
         }
         Ok(tiles)
     }

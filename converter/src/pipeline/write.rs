@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use pith_format::{DATA_ALIGN_BYTES, PassRecord, Progress, Role, TensorId, Writer};
+use pith_format::{DATA_ALIGN_BYTES, Encoding, PassRecord, Progress, Role, TensorId, Writer};
 
-use super::encode::{Deviation, Encoded, deviation, encode};
+use super::encode::{Deviation, Encoded, LostRows, deviation, encode};
 use super::prepare::Prepared;
 use crate::checkpoint::rows::{band_rows, decode_rows, read_rows, read_vector};
 use crate::error::ConvertError;
@@ -15,10 +15,11 @@ use crate::passes::{Codes, Extent, Group, Member, PassReport, Planned};
 use crate::report::TensorReport;
 use crate::statistics::Statistics;
 
-/// The written tensors, and the effect of each pass.
+/// The written tensors, the effect of each pass, and what was lost on the way.
 pub(super) struct Written {
     pub(super) tensors: Vec<TensorReport>,
     pub(super) passes: Vec<PassRecord>,
+    pub(super) warnings: Vec<String>,
 }
 
 /// Writes all tensors of the outline, in its order.
@@ -36,7 +37,8 @@ pub(super) fn write_tensors(
         tensors.push(TensorReport { id, encoding: None, bytes, repacked: false, relative_error: None });
     }
     let reports = vec![PassReport::default(); prepared.passes.len()];
-    let mut run = Run { prepared, statistics, measure, progress, reports, waiting: HashMap::new() };
+    let (waiting, lost) = (HashMap::new(), Vec::new());
+    let mut run = Run { prepared, statistics, measure, progress, reports, waiting, lost };
     for planned in &prepared.outline.tensors {
         progress.item(&planned.source.tensor);
         tensors.push(run.write(planned, writer)?);
@@ -48,7 +50,8 @@ pub(super) fn write_tensors(
         bytes_saved: report.bytes_saved,
     });
     let passes = passes.collect();
-    Ok(Written { tensors, passes })
+    let warnings = run.clipped().into_iter().chain(run.lost()).collect();
+    Ok(Written { tensors, passes, warnings })
 }
 
 /// Some rows of a tensor, ready to be written.
@@ -91,6 +94,8 @@ struct Run<'a> {
     reports: Vec<PassReport>,
     /// Encoded tensors of an earlier group that wait for their turn in the file.
     waiting: HashMap<TensorId, Band>,
+    /// Weights that are lost, by the tensor of the checkpoint.
+    lost: Vec<(String, Encoding, LostRows)>,
 }
 
 impl Run<'_> {
@@ -189,6 +194,7 @@ impl Run<'_> {
             let report = pass.apply(&mut group, self.statistics)?;
             if report.members > 0 {
                 total.members += report.members;
+                total.clipped += report.clipped;
                 total.zeros += report.zeros;
                 total.bytes_saved += report.bytes_saved;
                 group.members.iter().try_for_each(Member::check)?;
@@ -197,13 +203,33 @@ impl Run<'_> {
         Ok(group.members)
     }
 
-    fn encode(&self, member: Member) -> Result<Band, ConvertError> {
+    /// The warning about codes that no encoding has.
+    fn clipped(&self) -> Option<String> {
+        let count: u64 = self.reports.iter().map(|report| report.clipped).sum();
+        (count > 0).then(|| format!("{count} codes of -128, which no encoding has, became -127"))
+    }
+
+    /// The warning about weights that are lost, with the largest of them.
+    fn lost(&self) -> Option<String> {
+        let value = |(_, _, lost): &&(String, Encoding, LostRows)| lost.largest.2.abs();
+        let (tensor, encoding, lost) =
+            self.lost.iter().max_by(|one, other| value(one).total_cmp(&value(other)))?;
+        let rows: usize = self.lost.iter().map(|(_, _, lost)| lost.rows).sum();
+        let (row, column, value) = lost.largest;
+        Some(format!(
+            "the weights of {rows} rows are lost, too small for the f16 numbers of their encodings: the largest is \
+             {value:e} in row {row}, column {column} of {tensor:?}, {encoding}; --encoding f32 keeps them"
+        ))
+    }
+
+    fn encode(&mut self, member: Member) -> Result<Band, ConvertError> {
         let Some(encoding) = member.encoding else {
             let bytes = member.weights.iter().flat_map(|value| value.to_le_bytes()).collect();
             let content = Content::Vector(bytes);
             return Ok(Band { content, repacked: false, deviation: Deviation::default() });
         };
-        let encoded = encode(&member, encoding)?;
+        let (encoded, lost) = encode(&member, encoding)?;
+        self.lost.extend(lost.map(|lost| (member.tensor.clone(), encoding, lost)));
         let measured = self.measure.then(|| deviation(&member, encoding, &encoded));
         let content = Content::Matrix(encoded);
         Ok(Band { content, repacked: member.repacked, deviation: measured.unwrap_or_default() })

@@ -67,6 +67,9 @@ pub(super) fn translate(
         translation.model.rope.push(table);
     }
     keys.set_attention_scale(&mut translation.model)?;
+    if keys.flag("attention.causal")? == Some(false) {
+        return Err(keys.error("attention.causal", "true: each token sees those before it alone"));
+    }
     let token = |name: &str| keys.metadata.get::<u32>(&format!("tokenizer.ggml.{name}_token_id"));
     let named = [token("eos")?, token("eot")?, token("eom")?];
     // Files often name one of several tokens that end a turn.

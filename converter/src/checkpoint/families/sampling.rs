@@ -1,9 +1,41 @@
 //! Sampling settings of a checkpoint: `generation_config.json`, or `general.sampling.*` of GGUF.
 
 use pith_format::Sampling;
+use serde_json::Value;
 
 use super::config::Config;
 use crate::checkpoint::{Checkpoint, CheckpointError, GgufMetadata};
+
+/// Settings of `generation_config.json` that Pith does not have, with the values that do nothing.
+const UNSUPPORTED_NUMBERS: &[(&str, f64)] = &[
+    ("num_beams", 1.0),
+    ("no_repeat_ngram_size", 0.0),
+    ("encoder_no_repeat_ngram_size", 0.0),
+    ("typical_p", 1.0),
+    ("penalty_alpha", 0.0),
+    ("eta_cutoff", 0.0),
+    ("epsilon_cutoff", 0.0),
+    ("guidance_scale", 1.0),
+    ("encoder_repetition_penalty", 1.0),
+    ("diversity_penalty", 0.0),
+    ("min_length", 0.0),
+    ("min_new_tokens", 0.0),
+];
+
+/// The same, of settings that are lists or of another form.
+const UNSUPPORTED_LISTS: &[&str] = &[
+    "stop_strings",
+    "bad_words_ids",
+    "force_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "sequence_bias",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "forced_decoder_ids",
+    "exponential_decay_length_penalty",
+    "watermarking_config",
+];
 
 /// What the checkpoint says about sampling; `None` where it says nothing.
 pub(crate) fn stated_sampling(
@@ -13,7 +45,16 @@ pub(crate) fn stated_sampling(
 ) -> Result<Option<Sampling>, CheckpointError> {
     let sampling = match (checkpoint.generation_config(), checkpoint.metadata()) {
         (Some(value), _) => {
-            let place = checkpoint.path().join("generation_config.json").display().to_string();
+            let path = checkpoint.path().join("generation_config.json");
+            if !value.is_object() {
+                return Err(CheckpointError::Config {
+                    place: path.display().to_string(),
+                    key: "the whole file".into(),
+                    found: value.to_string(),
+                    expected: "an object".into(),
+                });
+            }
+            let place = path.display().to_string();
             of_huggingface(&Config::new(place, value), context_len, warnings)?
         }
         (None, Some(metadata)) => of_gguf(metadata, context_len, warnings)?,
@@ -28,13 +69,17 @@ fn of_huggingface(
     context_len: usize,
     warnings: &mut Vec<String>,
 ) -> Result<Sampling, CheckpointError> {
-    for (key, neutral) in
-        [("num_beams", 1.0), ("no_repeat_ngram_size", 0.0), ("typical_p", 1.0), ("penalty_alpha", 0.0)]
-    {
+    for &(key, neutral) in UNSUPPORTED_NUMBERS {
         if let Some(value) = config.number(&[key])?.filter(|&value| value != neutral) {
             warnings.push(format!(
                 "generation_config.json: {key} is {value}, which Pith does not do: it is ignored"
             ));
+        }
+    }
+    for key in UNSUPPORTED_LISTS {
+        let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        if config.value(key).is_some_and(|value| !is_empty(value)) {
+            warnings.push(format!("generation_config.json has {key}, which Pith does not do: it is ignored"));
         }
     }
     let number = |key: &str| config.number(&[key]).map(|found| found.map(|number| number as f32));
@@ -46,7 +91,10 @@ fn of_huggingface(
     }
     Ok(Sampling {
         temperature: number("temperature")?,
-        top_k: config.number(&["top_k"])?.map(kept),
+        top_k: match config.number(&["top_k"])? {
+            Some(count) if count.fract() != 0.0 => return Err(config.error("top_k", "a whole number")),
+            count => count.map(kept),
+        },
         top_p: number("top_p")?,
         min_p: number("min_p")?,
         repeat_penalty,
