@@ -26,9 +26,10 @@ pub struct ConvertArgs {
     /// File to write
     #[arg(value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
-    /// Encoding of the weight matrices: f32, f16, q8, q6-a, q5-a, q4-a, q3-a, q6, q5, q4, q4-g64, q4-nl,
-    /// q3, q2, ternary, one of ggml's such as q4-k, or keep (that of the source, where Pith has it) [default: recipe
-    /// balanced, or high where that diverges too far; for a quantized source its own]
+    /// Encoding of the weight matrices: f32, f16, q8, q6-a, q5-a, q4-a, q3-a, q6, q5, q4, q4-g64,
+    /// q4-nl, q3, q2, ternary, one of ggml's such as q4-k, or keep (that of the source, where Pith has
+    /// it; bf16 becomes f16) [default: recipe balanced, or high where that diverges too far; for a
+    /// quantized source its own]
     #[arg(short, long)]
     pub encoding: Option<String>,
     /// Round the codes of a quantized source again where that takes fewer bits
