@@ -184,7 +184,8 @@ impl Conversation<'_> {
         interrupt::clear();
         self.recording.flush();
         if args.stats {
-            eprint!("{}", reply::statistics(&outcome, &self.recording.ledger, &self.watch.finish()));
+            let heat = self.watch.finish();
+            eprint!("{}", reply::statistics(self.model, &outcome, &self.recording.ledger, &heat));
         }
         self.messages.push(Message::new("assistant", outcome.text.trim()));
         Ok(())

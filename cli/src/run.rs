@@ -142,7 +142,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     } else {
         writeln!(out)?;
         if !args.no_stats {
-            eprint!("{}", reply::statistics(&outcome, ledger, &heat));
+            eprint!("{}", reply::statistics(&model, &outcome, ledger, &heat));
         }
     }
     note_chat(&args, &model, &outcome);

@@ -2,7 +2,7 @@
 
 use crate::error::RuntimeError;
 use crate::resolve::{Resolver, Unresolved};
-use crate::storage::{Extent, ModelBytes, Storage, open_file};
+use crate::storage::{Extent, ModelBytes, Pages, Reason, Storage, open_file};
 use crate::weights::{Layer, Norm, Stored, Vector};
 use pith_format::{Encoding, FormatError, Index, Matrix, Metadata, ModelConfig, Role, TensorId};
 use pith_tokenizer::Tokenizer;
@@ -11,6 +11,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// An opened and checked `.pith` file. Share it between sessions in an `Arc`.
 pub struct Model {
@@ -19,6 +20,7 @@ pub struct Model {
     /// Name in error messages.
     name: String,
     storage: Storage,
+    pages: Pages,
     index: Index,
     has_tokenizer: bool,
     tokenizer: OnceLock<Tokenizer>,
@@ -67,8 +69,10 @@ impl Model {
     /// takes as much memory as the file and is not shared with other processes.
     pub fn load(path: &Path) -> Result<Self, RuntimeError> {
         let (name, (file, extent)) = (path.display().to_string(), open_file(path)?);
-        let storage = Storage::copy(&name, file, extent)?;
-        Self::check(Some(path), name, storage)
+        let begin = Instant::now();
+        let storage = Storage::copy(&name, &file, extent)?;
+        let pages = Pages::of_copy(&storage, begin);
+        Ok(Self::check(Some(path), name, storage)?.in_pages(pages))
     }
 
     /// [`Model::open`] on `len` bytes at `offset` of an open file: a model inside an archive, or a
@@ -80,6 +84,20 @@ impl Model {
         let name = format!("{len} bytes from {offset} on of an open file");
         let storage = Storage::open(&name, file, Extent { offset, len })?;
         Self::check(None, name, storage)
+    }
+
+    /// This model with a copy of its file in memory, or the model as it was and the error.
+    pub(crate) fn copied(mut self) -> Result<Self, (Box<Self>, RuntimeError)> {
+        let begin = Instant::now();
+        match self.storage.copied(&self.name) {
+            Ok(Some(storage)) => {
+                self.pages = Pages::of_copy(&storage, begin);
+                self.storage = storage;
+            }
+            Ok(None) => {}
+            Err(error) => return Err((Box::new(self), error)),
+        }
+        Ok(self)
     }
 
     /// Opens a model in memory: a `Vec<u8>`, an `Arc<[u8]>`, or a part of the program
@@ -132,6 +150,7 @@ impl Model {
             head_bias,
             head_residual,
             name,
+            pages: if storage.is_mapped() { Pages::Mapped(Reason::NotAsked) } else { Pages::Given },
             storage,
             index,
         })
@@ -230,6 +249,16 @@ impl Model {
         self.index.total_reads().looked_up
     }
 
+    /// Where the weights lie in memory, and why.
+    pub fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    /// This model with a remark on where its weights lie.
+    pub(crate) fn in_pages(self, pages: Pages) -> Self {
+        Self { pages, ..self }
+    }
+
     /// Storage of the file's bytes.
     pub(crate) fn storage(&self) -> &Storage {
         &self.storage
@@ -253,13 +282,11 @@ impl Model {
     /// Asks the system for large pages under everything that a token streams: they need fewer
     /// address translations. Works where the file is not in memory yet, or was written in large
     /// pieces. `with_residual`: includes the head's residual matrix.
-    pub(crate) fn prefer_large_pages(&self, with_residual: bool) {
+    pub(crate) fn ask_for_large_pages(&self, with_residual: bool) {
         let layers = (0..self.layers.len()).flat_map(|index| self.layer_ranges(index));
         let residual = self.head_residual.iter().filter(|_| with_residual);
         let head = std::iter::once(self.head_matrix()).chain(residual).map(|stored| stored.range.clone());
-        layers.chain(head).for_each(|range| {
-            self.storage.huge(range, true);
-        });
+        self.storage.prefer_large_pages(layers.chain(head).collect());
     }
 
     /// Tells the system that a layer's weights will be read soon; after the last layer, the head's.

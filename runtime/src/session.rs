@@ -89,7 +89,7 @@ impl Session {
             (placement, pins, stream) = (Some(plan), Some(kept), reader);
         }
         if stream.is_none() {
-            model.prefer_large_pages(!head.release);
+            model.ask_for_large_pages(!head.release);
         }
         let mut exec = Exec::new(Arc::clone(engine), batch);
         exec.stream = stream;

@@ -5,7 +5,7 @@
 mod support;
 
 use pith_format::{Role, TensorId};
-use pith_runtime::{Model, Placement, RuntimeError, Session, SessionOptions};
+use pith_runtime::{Model, Pages, Placement, Reason, RuntimeError, Session, SessionOptions};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use support::{Built, Plan, llama, tokens};
 
@@ -158,4 +158,38 @@ fn weights_are_locked_where_the_system_permits() {
         }
         Err(error) => assert!(error.to_string().contains("ulimit -l"), "{error}"),
     }
+}
+
+#[test]
+fn a_copy_in_large_pages_is_made_where_it_fits_and_computes_the_same() {
+    let _alone = alone();
+    let built = large();
+    let open = || Model::open(&built.path).unwrap();
+    let bytes = open().bytes().len() as u64;
+    let mut expected = Session::new(Arc::new(open()), options(None)).unwrap();
+    let expected = logits(&mut expected);
+    assert_eq!(*open().pages(), Pages::Mapped(Reason::NotAsked));
+    let settled = |memory| open().prefer_large_pages(&options(memory)).unwrap();
+    // Only Linux says what its pages are, and some of its systems have no large ones.
+    let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    if setting.map_or(true, |setting| setting.contains("[never]")) {
+        assert_eq!(*settled(Some(u64::MAX)).pages(), Pages::Mapped(Reason::NoLargePages));
+        return;
+    }
+    assert_eq!(*settled(None).pages(), Pages::Mapped(Reason::NoLimit));
+    let Pages::Mapped(Reason::Memory { needed, limit: 1 }) = *settled(Some(1)).pages() else {
+        panic!("{}", settled(Some(1)).pages());
+    };
+    assert!(needed > bytes + bytes / 4 && needed < 10 * bytes, "{needed} for {bytes}");
+    // The process itself counts, and grows a little from call to call.
+    assert!(matches!(settled(Some(needed / 2)).pages(), Pages::Mapped(Reason::Memory { .. })));
+    let model = settled(Some(needed + (64 << 20)));
+    match model.pages() {
+        Pages::Copied { bytes: copied, large_bytes: Some(_), .. } => assert_eq!(*copied, bytes),
+        Pages::Mapped(Reason::LargeAlready) => {}
+        other => panic!("{other}"),
+    }
+    // A copy stays as it is.
+    let model = model.prefer_large_pages(&options(None)).unwrap();
+    assert!(logits(&mut Session::new(Arc::new(model), options(None)).unwrap()) == expected);
 }

@@ -137,14 +137,14 @@ pub fn bench_energy(args: &BenchArgs, format: TableFormat, tests: &[Test]) -> an
 
 /// A session for every model, number of threads and test.
 fn prepare(args: &BenchArgs, tests: &[Test]) -> anyhow::Result<Vec<Running>> {
-    let files: Vec<Arc<Model>> =
-        args.models.iter().map(|path| super::open(args, path)).collect::<anyhow::Result<_>>()?;
     // Before the first session, which may restrict this thread to some CPUs.
     let choices = super::choices(args)?;
     anyhow::ensure!(
         choices.windows(2).all(|pair| pair[0].cpus == pair[1].cpus),
         "--energy measures in turns and so on the same CPUs; give --cpus, or one number of threads at a time"
     );
+    let open = |path| super::open(args, path, &choices[0]);
+    let files: Vec<Arc<Model>> = args.models.iter().map(|path| open(path)).collect::<anyhow::Result<_>>()?;
     let mut running = Vec::new();
     for model in files {
         for cores in &choices {

@@ -3,7 +3,7 @@
 mod energy;
 
 use crate::options::sampler::HeadArgs;
-use crate::options::session::{PassArgs, PlaceArgs, open_or_load};
+use crate::options::session::{PassArgs, PlaceArgs};
 use crate::output::{self, Table, TableFormat, rounded};
 use crate::placement;
 use clap::{Args, ValueHint};
@@ -57,9 +57,10 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
-const COLUMNS: [&str; 20] = [
+const COLUMNS: [&str; 21] = [
     "model",
     "file_bytes",
+    "pages",
     "kernels",
     "threads",
     "kv",
@@ -93,7 +94,7 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
     let choices = choices(&args)?;
     let mut table = Table::new(&COLUMNS);
     for path in &args.models {
-        let model = open(&args, path)?;
+        let model = open(&args, path, &choices[0])?;
         for cores in &choices {
             let mut session = session(&args, &model, &tests, cores)?;
             for &test in &tests {
@@ -107,8 +108,9 @@ pub fn bench(args: BenchArgs) -> anyhow::Result<()> {
 }
 
 /// Opens one of the models.
-fn open(args: &BenchArgs, path: &Path) -> anyhow::Result<Arc<Model>> {
-    Ok(Arc::new(open_or_load(path, args.pass.huge_pages)?))
+fn open(args: &BenchArgs, path: &Path, cores: &Choice) -> anyhow::Result<Arc<Model>> {
+    let tests = Test::all(&args.prompt, &args.generate, &args.depth);
+    Ok(Arc::new(args.pass.open(path, &options(args, &tests, cores))?))
 }
 
 /// Threads and CPUs for each requested number of threads.
@@ -118,9 +120,9 @@ fn choices(args: &BenchArgs) -> anyhow::Result<Vec<Choice>> {
     threads.iter().map(|&threads| args.place.choose(threads)).collect()
 }
 
-/// A session with a context for the longest of the tests.
-fn session(args: &BenchArgs, model: &Arc<Model>, tests: &[Test], cores: &Choice) -> anyhow::Result<Session> {
-    let options = SessionOptions {
+/// Options with a context for the longest of the tests.
+fn options(args: &BenchArgs, tests: &[Test], cores: &Choice) -> SessionOptions {
+    SessionOptions {
         context_len: tests.iter().map(Test::context_len).max(),
         beyond_model: true,
         kv_type: args.pass.cache.kv.into(),
@@ -129,8 +131,12 @@ fn session(args: &BenchArgs, model: &Arc<Model>, tests: &[Test], cores: &Choice)
         lock: args.pass.mlock,
         two_stage_logits: args.head.two_stage_logits,
         ..args.place.session(cores)
-    };
-    let session = Session::new(Arc::clone(model), options)?;
+    }
+}
+
+/// A session for these tests.
+fn session(args: &BenchArgs, model: &Arc<Model>, tests: &[Test], cores: &Choice) -> anyhow::Result<Session> {
+    let session = Session::new(Arc::clone(model), options(args, tests, cores))?;
     if let Some(summary) = session.placement().and_then(placement::summary) {
         eprintln!("{summary}");
     }
@@ -154,6 +160,7 @@ fn measure(args: &BenchArgs, model: &Model, session: &mut Session, test: Test) -
     Ok(vec![
         short_name(model).into(),
         model.index().file_bytes().into(),
+        model.pages().name().into(),
         session.kernels().into(),
         session.threads().into(),
         format!("{:?}", args.pass.cache.kv).to_lowercase().into(),

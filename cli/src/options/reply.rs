@@ -1,11 +1,11 @@
 //! Options of a reply: drafted tokens and a full context; and the statistics of a finished reply.
 
-use super::session::{SessionArgs, open_model};
+use super::session::SessionArgs;
 use crate::output::{bytes, rounded};
 use clap::{Args, ValueEnum, ValueHint};
 use pith_boards::Stretch;
 use pith_runtime::{
-    DEFAULT_DRAFT_TOKENS, DraftModel, Drafter, FullContext, Ledger, Lookup, NoDrafter, Outcome, Phase,
+    DEFAULT_DRAFT_TOKENS, DraftModel, Drafter, FullContext, Ledger, Lookup, Model, NoDrafter, Outcome, Phase,
     Session, SessionOptions, StopReason, Totals,
 };
 use serde_json::{Value, json};
@@ -79,23 +79,25 @@ impl ReplyArgs {
                 Box::new(NoDrafter)
             });
         };
-        let model = Arc::new(open_model(path)?);
-        let options = SessionOptions {
-            // As far as it can follow; beyond that nothing is drafted.
-            context_len: Some(session.context_len().min(model.config().context_len)),
-            kv_type: options.pass.cache.kv.into(),
-            batch: options.pass.batch,
+        let pass = &options.pass;
+        let options = |context_len| SessionOptions {
+            context_len,
+            kv_type: pass.cache.kv.into(),
+            batch: pass.batch,
             ..SessionOptions::default()
         };
+        let model = Arc::new(pass.open(path, &options(None))?);
+        // As far as it can follow; beyond that nothing is drafted.
+        let context_len = session.context_len().min(model.config().context_len);
         // The models take turns, so they share one set of threads.
-        let draft = Session::with_engine(session.engine(), model, options)?;
+        let draft = Session::with_engine(session.engine(), model, options(Some(context_len)))?;
         Ok(Box::new(DraftModel::new(draft, session.model(), self.draft_tokens)?))
     }
 }
 
-/// Lines about the prompt and the reply, in tokens per second and bytes per token; about drafted
+/// Lines about where the weights lie; about the prompt and the reply, in tokens per second and bytes per token; about drafted
 /// tokens; and about throttling.
-pub fn statistics(outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> String {
+pub fn statistics(model: &Model, outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> String {
     // The first token of a reply comes from the prompt's pass, so it has no pass of its own.
     let line = |name: &str, phase: Phase, tokens: usize| {
         let totals = ledger.totals(phase);
@@ -119,7 +121,8 @@ pub fn statistics(outcome: &Outcome, ledger: &Ledger, heat: &Stretch) -> String 
     let reply = line("reply", Phase::Decode, outcome.tokens.len());
     let extra = lines(outcome, &ledger.totals(Phase::Decode));
     let heat = heat.warning().map(|warning| format!("heat    {warning}\n")).unwrap_or_default();
-    format!("\n{prompt}{reply}{extra}{heat}stopped {reason}\n")
+    let pages = format!("weights {}\n", model.pages());
+    format!("\n{pages}{prompt}{reply}{extra}{heat}stopped {reason}\n")
 }
 
 fn reason(reason: &StopReason) -> String {

@@ -36,10 +36,13 @@ pub struct PassArgs {
     /// Lock the weights in memory
     #[arg(long)]
     pub mlock: bool,
-    /// Read the file into memory, in large pages, instead of mapping it: faster, but not shared
-    /// with other processes
+    /// Copy the file into memory, in large pages, whatever memory is left [default: where that is
+    /// faster, the system has large pages and the memory]
     #[arg(long, visible_alias = "no-mmap", conflicts_with = "memory")]
     pub huge_pages: bool,
+    /// Map the file, and never copy it: its memory is shared with other processes
+    #[arg(long, conflicts_with = "huge_pages")]
+    pub mmap: bool,
 }
 
 /// Threads and their CPUs.
@@ -192,7 +195,7 @@ impl SessionArgs {
     ) -> anyhow::Result<(Arc<Model>, Session)> {
         // Detects the cores before opening the file, which may take long.
         let options = self.options()?;
-        let model = Arc::new(open_or_load(path, self.pass.huge_pages)?);
+        let model = Arc::new(self.pass.open(path, &options)?);
         let options = SessionOptions { two_stage_logits: two_stage_logits(&model)?, ..options };
         let session = match Session::new(Arc::clone(&model), options.clone()) {
             Err(error @ RuntimeError::MemoryLimit { .. }) if self.pass.memory.bytes.is_none() => {
@@ -208,16 +211,32 @@ impl SessionArgs {
     }
 }
 
-/// Opens a file; for a checkpoint the error names the command that converts it.
-pub fn open_model(path: &Path) -> anyhow::Result<Model> {
-    open_or_load(path, false)
+impl PassArgs {
+    /// Opens a file for sessions with these options, mapped or copied.
+    pub fn open(&self, path: &Path, options: &SessionOptions) -> anyhow::Result<Model> {
+        check_model(path)?;
+        if self.huge_pages {
+            return Ok(Model::load(path)?);
+        }
+        let model = Model::open(path)?;
+        if self.mmap {
+            return Ok(model);
+        }
+        let memory = options.memory.or_else(|| self.memory.limit());
+        Ok(model.prefer_large_pages(&SessionOptions { memory, ..options.clone() })?)
+    }
 }
 
-/// [`open_model`], or a copy of the file in memory.
-pub fn open_or_load(path: &Path, huge_pages: bool) -> anyhow::Result<Model> {
+/// Maps a file; for a checkpoint the error names the command that converts it.
+pub fn open_model(path: &Path) -> anyhow::Result<Model> {
+    check_model(path)?;
+    Ok(Model::open(path)?)
+}
+
+fn check_model(path: &Path) -> anyhow::Result<()> {
     if path.is_dir() || path.extension().is_some_and(|extension| extension == "gguf") {
         let path = path.display();
         anyhow::bail!("{path} is a checkpoint; convert it first: pith convert {path} MODEL.pith");
     }
-    Ok(if huge_pages { Model::load(path)? } else { Model::open(path)? })
+    Ok(())
 }

@@ -8,6 +8,7 @@ use crate::error::RuntimeError;
 use crate::model::Model;
 use crate::options::{Resolved, SessionOptions, has_stages};
 use crate::sequence::Place;
+use crate::storage::merged;
 use crate::stream::{Ahead, Circle, Stream, pieces};
 use crate::weights::Stored;
 use pith_format::TILE_ROWS;
@@ -15,9 +16,6 @@ use plan::{Choice, Sizes, place};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Ranges closer than this are requested together, even with a vector or padding between them.
-const MERGE_BYTES: usize = 1 << 16;
 
 /// Reserve for stacks, the allocator, and large pages shared by a kept and a streamed part.
 const SLACK_BYTES: u64 = 24 << 20;
@@ -321,19 +319,6 @@ fn parts_of(model: &Model, with_residual: bool) -> Vec<Part> {
 /// Blocks of band `band` of `count` bands of a matrix.
 pub(crate) fn head_band(blocks: usize, band: usize, count: usize) -> Range<usize> {
     blocks * band / count..blocks * (band + 1) / count
-}
-
-/// Sorts the ranges and merges those that nearly touch.
-fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
-    ranges.sort_by_key(|range| range.start);
-    let mut merged: Vec<Range<usize>> = Vec::new();
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end + MERGE_BYTES => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    merged
 }
 
 /// Size of a session's allocations besides its cache.

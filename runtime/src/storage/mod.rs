@@ -3,16 +3,22 @@
 //! Ranges are always offsets into the model's bytes, wherever these begin in a file. Advice to the
 //! system (read ahead, keep, release) affects mapped files only.
 
+mod large;
 #[cfg(any(unix, windows))]
 #[allow(unsafe_code)]
 mod map;
+mod pages;
+mod read;
+
+pub(crate) use large::{has_large_pages, large_bytes};
+pub use pages::{Pages, Reason};
 
 use crate::error::RuntimeError;
 use crate::memory::Zeros;
 #[cfg(any(unix, windows))]
 use map::Map;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +29,9 @@ const PAGE_BYTES: usize = 4096;
 /// Tensors begin at multiples of this within a model. Kernels read any address; at these addresses
 /// no vector spans two cache lines.
 const LINE_BYTES: usize = 64;
+
+/// Ranges closer than this are requested together, even with a vector or padding between them.
+const MERGE_BYTES: usize = 1 << 16;
 
 /// A model's bytes.
 pub(crate) enum Storage {
@@ -66,12 +75,12 @@ impl Storage {
         #[cfg(any(unix, windows))]
         return Map::new(file, extent).map(Self::Mapped).map_err(failed(name, "map"));
         #[cfg(not(any(unix, windows)))]
-        Self::copy(name, file, extent)
+        Self::copy(name, &file, extent)
     }
 
     /// Reads this part of a file into memory, in large pages where the system has them.
-    pub fn copy(name: &str, mut file: File, extent: Extent) -> Result<Self, RuntimeError> {
-        check_file(name, &file, extent)?;
+    pub fn copy(name: &str, file: &File, extent: Extent) -> Result<Self, RuntimeError> {
+        check_file(name, file, extent)?;
         if extent.len == 0 {
             return Ok(Self::Bytes(ModelBytes(Bytes::Static(&[]))));
         }
@@ -80,9 +89,20 @@ impl Storage {
             usize::try_from(extent.len).map_err(|_| RuntimeError::Memory { what, bytes: extent.len })?;
         let mut pages = Zeros::<u8>::new(what, bytes)?;
         pages.prefer_large_pages();
-        file.seek(SeekFrom::Start(extent.offset)).map_err(failed(name, "seek"))?;
-        file.read_exact(&mut pages).map_err(failed(name, "read"))?;
+        read::read(file, extent.offset, &mut pages).map_err(failed(name, "read"))?;
         Ok(Self::Bytes(ModelBytes(Bytes::Pages(pages))))
+    }
+
+    /// [`Storage::copy`] of a mapped file; `None` of bytes in memory.
+    pub fn copied(&self, name: &str) -> Result<Option<Self>, RuntimeError> {
+        match self {
+            #[cfg(any(unix, windows))]
+            Self::Mapped(map) => Self::copy(name, map.file(), map.extent()).map(Some),
+            Self::Bytes(_) => {
+                let _ = name;
+                Ok(None)
+            }
+        }
     }
 
     /// Fails if the file is now shorter than the model: reading a missing page would end the
@@ -98,6 +118,14 @@ impl Storage {
                 Ok(())
             }
         }
+    }
+
+    /// Turns large pages on for all of these ranges, and for the little between neighbours: a page
+    /// cannot be large where it belongs to two mappings with different settings.
+    pub fn prefer_large_pages(&self, ranges: Vec<Range<usize>>) {
+        merged(ranges).into_iter().for_each(|range| {
+            self.huge(range, true);
+        });
     }
 
     /// Whether pages are read from a file when touched.
@@ -251,6 +279,19 @@ fn check_file(name: &str, file: &File, extent: Extent) -> Result<(), RuntimeErro
         return Err(RuntimeError::FileTooShort { path, expected_bytes: end, found_bytes });
     }
     Ok(())
+}
+
+/// Sorts the ranges and merges those that nearly touch.
+pub(crate) fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<usize>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end + MERGE_BYTES => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
 }
 
 fn failed(name: &str, action: &'static str) -> impl FnOnce(io::Error) -> RuntimeError {

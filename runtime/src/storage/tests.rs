@@ -15,8 +15,8 @@ fn all(folder: &Path, content: &[u8]) -> Vec<Storage> {
     vec![
         Storage::open("whole", file_a.try_clone().unwrap(), extent).unwrap(),
         Storage::open("longer", file_b.try_clone().unwrap(), part).unwrap(),
-        Storage::copy("whole", file_a, extent).unwrap(),
-        Storage::copy("longer", file_b, part).unwrap(),
+        Storage::copy("whole", &file_a, extent).unwrap(),
+        Storage::copy("longer", &file_b, part).unwrap(),
         Storage::Bytes(content.to_vec().into()),
         Storage::Bytes(shared.into()),
     ]
@@ -69,7 +69,8 @@ fn a_part_that_the_file_does_not_have_is_refused() {
     std::fs::write(&path, [0; 100]).unwrap();
     for (offset, len, end) in [(0, 101, 101), (90, 11, 101), (u64::MAX, 2, u64::MAX)] {
         let extent = Extent { offset, len };
-        for make in [Storage::open, Storage::copy] {
+        let copy = |name: &str, file: File, extent| Storage::copy(name, &file, extent);
+        for make in [Storage::open, copy] {
             let error = make("short", open_file(&path).unwrap().0, extent).err().unwrap();
             let RuntimeError::FileTooShort { expected_bytes, found_bytes: 100, .. } = error else {
                 panic!("{error}")

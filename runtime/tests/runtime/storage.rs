@@ -2,7 +2,7 @@
 
 use crate::support::{Built, llama, tokens};
 use pith_format::{Encoding, Role};
-use pith_runtime::{LayerRun, Model, RuntimeError, Session, SessionOptions};
+use pith_runtime::{LayerRun, Model, Pages, Reason, RuntimeError, Session, SessionOptions};
 use std::fs::{File, OpenOptions};
 use std::sync::Arc;
 
@@ -100,4 +100,17 @@ fn a_file_that_shrank_is_an_error_before_the_next_pass() {
     // Once the bytes are back, reading continues.
     cut(len);
     session.resume(&[1, 2, 3, 4]).unwrap();
+}
+
+#[test]
+fn a_small_model_and_one_in_memory_stay_where_they_are() {
+    let built = built();
+    let options = SessionOptions { memory: Some(u64::MAX), ..options() };
+    let model = Model::open(&built.path).unwrap().prefer_large_pages(&options).unwrap();
+    assert_eq!(*model.pages(), Pages::Mapped(Reason::Small));
+    let bytes = std::fs::read(&built.path).unwrap();
+    let model = Model::from_bytes(bytes).unwrap().prefer_large_pages(&options).unwrap();
+    assert_eq!(*model.pages(), Pages::Given);
+    let model = Model::load(&built.path).unwrap();
+    assert!(matches!(model.pages(), Pages::Copied { bytes, .. } if *bytes == model.bytes().len() as u64));
 }
