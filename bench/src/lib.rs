@@ -17,6 +17,7 @@ mod protocol;
 mod speed;
 mod test;
 mod time;
+mod wall;
 
 pub use ceiling::{Counters, MemoryProbe, probe, probe_bytes, thread_counts, usable_counters};
 pub use energy_fit::{Calibration, CalibrationPlan, Done, Load, Loads, MachineLoads, widest};
@@ -29,3 +30,4 @@ pub use protocol::{
 pub use speed::{Speed, speed};
 pub use test::{Test, Workload};
 pub use time::{Time, WallTime};
+pub use wall::{Parts, RoleRate, Wall};

@@ -6,6 +6,7 @@ mod fused;
 use crate::engine::{Engine, Lent};
 use crate::pool::{MAX_THREADS, Pool};
 use crate::stream::Stream;
+use crate::timeline::Recording;
 use crate::weights::{Norm, Vector};
 use fused::Scratch;
 use pith_format::{Matrix, TILE_ROWS};
@@ -21,6 +22,15 @@ const MIN_SHARED_BYTES: usize = 32 << 10;
 /// Bands per thread in a matrix × matrix product: more than one, so that others can take work from
 /// a straggler.
 const BANDS_PER_THREAD: usize = 4;
+
+/// Part of a matrix × vector product that is in the long bands, one for each thread.
+const LONG_SHARE: f64 = 0.75;
+
+/// Least bytes of the short bands that share the rest: reading in order should pay off within one.
+const SHORT_BYTES: usize = 32 << 10;
+
+/// Most short bands per thread.
+const SHORT_BANDS: usize = 8;
 
 /// Most matrices that read the same operand.
 const MAX_MATRICES: usize = 3;
@@ -46,13 +56,15 @@ pub(crate) struct Exec {
     pub stream: Option<Stream>,
     /// Traffic since the session began.
     pub traffic: Traffic,
+    /// Notes of when each thread worked, between passes; the pool has them during a pass.
+    pub recording: Option<Box<Recording>>,
 }
 
 impl Exec {
     /// Executor for products with up to `batch` tokens.
     pub fn new(engine: Arc<Engine>, batch: usize) -> Self {
         let rests = MAX_MATRICES * batch;
-        let parts = rests * BANDS_PER_THREAD * engine.threads();
+        let parts = rests * BANDS_PER_THREAD.max(1 + SHORT_BANDS) * engine.threads();
         let packs = batch.div_ceil(PACKED_TOKENS);
         Self {
             kernels: engine.kernel_table(),
@@ -66,6 +78,7 @@ impl Exec {
             engine,
             stream: None,
             traffic: Traffic::default(),
+            recording: None,
         }
     }
 
@@ -76,12 +89,20 @@ impl Exec {
     /// Begins a pass: the engine's threads belong to this session until [`Exec::end`]. Waits while
     /// another session has them.
     pub fn begin(&mut self) {
-        self.lent = Some(self.engine.lend());
+        let lent = self.lent.insert(self.engine.lend());
+        if let Some(mut recording) = self.recording.take() {
+            recording.begin_pass();
+            lent.pool.recording = Some(recording);
+        }
     }
 
     /// Ends a pass, on the thread that began it.
     pub fn end(&mut self) {
-        if let Some(lent) = self.lent.take() {
+        if let Some(mut lent) = self.lent.take() {
+            if let Some(mut recording) = lent.pool.recording.take() {
+                recording.end_pass();
+                self.recording = Some(recording);
+            }
             self.engine.take_back(lent);
         }
     }
@@ -146,29 +167,10 @@ impl Exec {
         let threads = self.threads_for(bytes.saturating_mul(tokens));
         let kernels = self.kernels;
         if tokens == 1 {
-            let cut = Bands { count: threads, unit: 1 };
-            let mut bands: [[&mut [f32]; N]; MAX_THREADS] = from_fn(|_| from_fn(|_| &mut [][..]));
-            let bands = &mut bands[..threads];
-            for (matrix, (weight, mut rest)) in weights.iter().zip(outputs).enumerate() {
-                for (index, band) in bands.iter_mut().enumerate() {
-                    (band[matrix], rest) = rest.split_at_mut(cut.rows(weight, index).len());
-                }
-            }
-            pool(&mut self.lent).for_chunks(threads, bands, 1, &mut [(); MAX_THREADS], |index, band, _| {
-                let band = &mut band[0];
-                for (weight, output) in weights.iter().zip(band.iter_mut()) {
-                    let blocks = cut.blocks(weight, index);
-                    if !blocks.is_empty() {
-                        kernels.mat_vec(weight.band(blocks), x, output);
-                    }
-                }
-                let first = weights.each_ref().map(|weight| cut.rows(weight, index).start);
-                finish(kernels, first, band.each_mut().map(|part| &mut **part));
-            });
-            return;
+            return self.multiply_one(x, weights, outputs, threads, finish);
         }
         let count = if threads == 1 { 1 } else { BANDS_PER_THREAD * threads };
-        let cut = Bands { count, unit: 2 };
+        let cut = Bands { count, first: 0, unit: 2 };
         // Order of the parts: band, matrix, token.
         let (mut parts, mut rests) = (recycled(&mut self.parts), recycled(&mut self.rests));
         for (weight, output) in weights.iter().zip(outputs) {
@@ -205,6 +207,44 @@ impl Exec {
             },
         );
         (self.parts, self.rests) = (recycled(&mut parts), recycled(&mut rests));
+    }
+
+    /// [`Exec::multiply`] with one token. Every thread begins with a long band, which it reads as
+    /// one stream; what is left is shared out in short ones, because no two threads read memory
+    /// equally fast.
+    fn multiply_one<const N: usize>(
+        &mut self,
+        x: Operand<'_>,
+        weights: [Matrix<'_>; N],
+        outputs: [&mut [f32]; N],
+        threads: usize,
+        finish: impl Fn(&dyn Kernels, [usize; N], [&mut [f32]; N]) + Sync,
+    ) {
+        let kernels = self.kernels;
+        let bytes: usize = weights.iter().map(|weight| weight.bytes().len()).sum();
+        let cut = Bands::of_one(threads, bytes);
+        let mut parts = recycled(&mut self.parts);
+        let mut rests = outputs;
+        for index in 0..cut.count {
+            for (weight, rest) in weights.iter().zip(&mut rests) {
+                let (part, tail) = std::mem::take(rest).split_at_mut(cut.rows(weight, index).len());
+                parts.push(part);
+                *rest = tail;
+            }
+        }
+        pool(&mut self.lent).for_chunks(threads, &mut parts, N, &mut [(); MAX_THREADS], |index, band, _| {
+            for (weight, output) in weights.iter().zip(band.iter_mut()) {
+                let blocks = cut.blocks(weight, index);
+                if !blocks.is_empty() {
+                    kernels.mat_vec(weight.band(blocks), x, output);
+                }
+            }
+            let first = weights.each_ref().map(|weight| cut.rows(weight, index).start);
+            let mut results = band.iter_mut();
+            let results = from_fn(|_| &mut **results.next().expect("a part of every matrix"));
+            finish(kernels, first, results);
+        });
+        self.parts = recycled(&mut parts);
     }
 
     /// Makes `tokens × cols` values the operand of the next products; `write` fills one token at a
@@ -279,6 +319,9 @@ impl Exec {
         let rows: usize = weights.iter().map(|weight| weight.rows()).sum();
         self.traffic.activation_bytes += (operand + x.tokens() * rows * size_of::<f32>()) as u64;
         self.traffic.weight_bytes += weights.iter().map(|weight| weight.bytes().len() as u64).sum::<u64>();
+        if let Some(recording) = &mut pool(&mut self.lent).recording {
+            weights.iter().for_each(|weight| recording.reads(weight.bytes()));
+        }
     }
 }
 
@@ -299,17 +342,41 @@ pub(crate) fn recycled<A, B>(list: &mut Vec<A>) -> Vec<B> {
 #[derive(Clone, Copy)]
 struct Bands {
     count: usize,
+    /// So many bands at the beginning are long; 0 where all are equal.
+    first: usize,
     /// Blocks that stay together, except in the last band: kernels of several tokens take two at a
     /// time.
     unit: usize,
 }
 
 impl Bands {
+    /// Bands for one token: a long one for each thread, then short ones of [`SHORT_BYTES`] or more,
+    /// at most [`SHORT_BANDS`] a thread.
+    fn of_one(threads: usize, bytes: usize) -> Self {
+        let left = (bytes as f64 * (1.0 - LONG_SHARE)) as usize;
+        match if threads == 1 { 0 } else { (left / SHORT_BYTES).min(SHORT_BANDS * threads) } {
+            0 => Self { count: threads, first: 0, unit: 1 },
+            short => Self { count: threads + short, first: threads, unit: 1 },
+        }
+    }
+
     /// Blocks of the band `index`; empty where there are more bands than blocks.
     fn blocks(self, weight: &Matrix<'_>, index: usize) -> Range<usize> {
         let units = weight.block_count().div_ceil(self.unit);
-        let block = |index: usize| (units * index / self.count * self.unit).min(weight.block_count());
+        let block = |index: usize| (self.unit_before(units, index) * self.unit).min(weight.block_count());
         block(index)..block(index + 1)
+    }
+
+    /// Units of all bands before `index`.
+    fn unit_before(self, units: usize, index: usize) -> usize {
+        if self.first == 0 {
+            return units * index / self.count;
+        }
+        let long = (units as f64 * LONG_SHARE) as usize;
+        match index.checked_sub(self.first) {
+            None => long * index / self.first,
+            Some(short) => long + (units - long) * short / (self.count - self.first),
+        }
     }
 
     fn rows(self, weight: &Matrix<'_>, index: usize) -> Range<usize> {
@@ -377,6 +444,29 @@ mod tests {
                 assert_eq!(run(threads, tokens), (expected.clone(), traffic), "{threads} threads");
             }
         }
+    }
+
+    #[test]
+    fn bands_of_one_token_cover_every_block_once() {
+        for rows in [1, 16, 17, 700, 5000] {
+            let data = vec![0; Encoding::Q8.matrix_bytes(rows as u64, 256).unwrap() as usize];
+            let matrix = Matrix::new(Encoding::Q8, rows, 256, &data).unwrap();
+            for threads in [1, 2, 3, 64] {
+                let cut = Bands::of_one(threads, data.len());
+                let mut next = 0;
+                for index in 0..cut.count {
+                    let blocks = cut.blocks(&matrix, index);
+                    assert_eq!(blocks.start, next, "{rows} rows, {threads} threads, band {index}");
+                    next = blocks.end;
+                }
+                assert_eq!(next, matrix.block_count());
+            }
+        }
+        let cut = Bands::of_one(2, 40 << 20);
+        assert_eq!((cut.count, cut.first), (2 + 2 * SHORT_BANDS, 2));
+        // Too little for short bands.
+        assert_eq!(Bands::of_one(2, 64 << 10).count, 2);
+        assert_eq!(Bands::of_one(1, 40 << 20).count, 1);
     }
 
     #[test]

@@ -60,6 +60,7 @@ mod speculate;
 mod stop;
 mod storage;
 mod stream;
+mod timeline;
 mod weights;
 
 pub use cache::KvType;
@@ -84,3 +85,4 @@ pub use sampler::{Sampler, SamplerOptions};
 pub use session::Session;
 pub use speculate::{DEFAULT_DRAFT_TOKENS, Draft, DraftModel, Drafter, Lookup, NoDrafter};
 pub use storage::{ModelBytes, Pages, Reason};
+pub use timeline::{Job, Pass};

@@ -7,6 +7,9 @@ use crate::random::Random;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
+/// Logits of a block: a vocabulary is looked through by the blocks' maxima.
+const BLOCK_LOGITS: usize = 64;
+
 /// Sampling options. The defaults are llama.cpp's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplerOptions {
@@ -57,8 +60,11 @@ pub struct Sampler {
     random: Random,
     /// Recent tokens, the latest last.
     recent: VecDeque<u32>,
-    /// Penalised tokens; filled only during the penalty.
-    penalized: Vec<u32>,
+    /// Reused memory for logits with penalties, where there are any.
+    penalized_logits: Vec<f32>,
+    /// Largest logit of each block, and the same to be ranked.
+    maxima: Vec<f32>,
+    ranked: Vec<f32>,
     candidates: Vec<Candidate>,
 }
 
@@ -80,8 +86,15 @@ impl Sampler {
         check("min-p", min_p, "0 to 1", |p| (0.0..=1.0).contains(&p))?;
         check("repeat penalty", repeat_penalty, "above 0", |p| p > 0.0 && p.is_finite())?;
         let random = Random::new(options.seed);
-        let (recent, penalized, candidates) = (VecDeque::new(), Vec::new(), Vec::new());
-        Ok(Self { options, random, recent, penalized, candidates })
+        Ok(Self {
+            options,
+            random,
+            recent: VecDeque::new(),
+            penalized_logits: Vec::new(),
+            maxima: Vec::new(),
+            ranked: Vec::new(),
+            candidates: Vec::new(),
+        })
     }
 
     /// The options given to [`Sampler::new`].
@@ -150,24 +163,22 @@ impl Sampler {
 
     /// Fills `candidates`, most likely first, with weights; `ahead` follows the accepted tokens.
     fn filter(&mut self, logits: &[f32], ahead: &[u32]) -> Result<(), RuntimeError> {
-        self.candidates.clear();
-        self.candidates.extend(
-            (0u32..).zip(logits).filter(|(_, logit)| !logit.is_nan()).map(|(token, &logit)| Candidate {
-                token,
-                logit: logit.min(f32::MAX),
-                weight: 1.0,
-            }),
-        );
-        self.penalize(ahead);
-        // −∞ marks a token that the model forbids.
-        self.candidates.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
+        let mut penalized = std::mem::take(&mut self.penalized_logits);
+        let result = self.filter_penalized(self.penalize(logits, ahead, &mut penalized));
+        self.penalized_logits = penalized;
+        result
+    }
+
+    fn filter_penalized(&mut self, logits: &[f32]) -> Result<(), RuntimeError> {
         let no_logit = RuntimeError::NoLogit { vocab_len: logits.len() };
         if self.options.temperature == 0.0 {
+            self.collect(logits, 1);
             let best = self.candidates.iter().copied().min_by(likelier).ok_or(no_logit)?;
             self.candidates.clear();
             self.candidates.push(best);
             return Ok(());
         }
+        self.collect(logits, self.options.top_k);
         self.keep_top_k();
         self.candidates.sort_unstable_by(likelier);
         let best = self.candidates.first().ok_or(no_logit)?.logit;
@@ -181,22 +192,55 @@ impl Sampler {
         Ok(())
     }
 
-    fn penalize(&mut self, ahead: &[u32]) {
+    /// The logits with the penalties of recent tokens, in `penalized` where there are any.
+    fn penalize<'a>(&self, logits: &'a [f32], ahead: &[u32], penalized: &'a mut Vec<f32>) -> &'a [f32] {
         let penalty = self.options.repeat_penalty;
         if penalty == 1.0 {
-            return;
+            return logits;
         }
-        // A token seen twice is penalised once.
-        self.penalized.clear();
-        let seen = self.recent.iter().chain(ahead).rev();
-        self.penalized.extend(seen.take(self.options.repeat_window));
-        self.penalized.sort_unstable();
-        self.penalized.dedup();
-        // Candidates are still sorted by token, but some may be missing: search for each.
-        for token in &self.penalized {
-            if let Ok(at) = self.candidates.binary_search_by_key(token, |candidate| candidate.token) {
-                let logit = &mut self.candidates[at].logit;
+        penalized.clear();
+        penalized.extend_from_slice(logits);
+        let recent = || self.recent.iter().chain(ahead).rev().take(self.options.repeat_window);
+        for (index, token) in recent().enumerate() {
+            // A token seen twice is penalised once.
+            if let Some(logit) = penalized.get_mut(*token as usize)
+                && !recent().take(index).any(|later| later == token)
+            {
                 *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            }
+        }
+        penalized
+    }
+
+    /// Fills `candidates` with the `most` most likely tokens and perhaps some more, in the order of
+    /// tokens; 0 stands for all. Leaves out NaN and −∞, which marks a token that the model forbids.
+    ///
+    /// The `most`-th largest of the blocks' maxima is a lower bound: as many blocks have a logit
+    /// that is not below it.
+    fn collect(&mut self, logits: &[f32], most: usize) {
+        self.maxima.clear();
+        self.maxima.extend(logits.chunks(BLOCK_LOGITS).map(maximum));
+        let bound = match most {
+            0 => f32::NEG_INFINITY,
+            most if most > self.maxima.len() => f32::NEG_INFINITY,
+            most => {
+                self.ranked.clear();
+                self.ranked.extend_from_slice(&self.maxima);
+                *self.ranked.select_nth_unstable_by(most - 1, |a, b| b.total_cmp(a)).1
+            }
+        };
+        let bound = bound.min(f32::MAX);
+        self.candidates.clear();
+        let blocks = (0u32..).step_by(BLOCK_LOGITS).zip(logits.chunks(BLOCK_LOGITS));
+        for ((first, block), maximum) in blocks.zip(&self.maxima) {
+            if *maximum >= bound {
+                let likely = (first..).zip(block);
+                let likely = likely.filter(|(_, logit)| **logit >= bound && **logit > f32::NEG_INFINITY);
+                self.candidates.extend(likely.map(|(token, logit)| Candidate {
+                    token,
+                    logit: logit.min(f32::MAX),
+                    weight: 1.0,
+                }));
             }
         }
     }
@@ -223,6 +267,19 @@ impl Sampler {
         });
         self.candidates.truncate(enough.map_or(usize::MAX, |last| last + 1));
     }
+}
+
+/// Largest of a block's logits; −∞ where there is none but NaN.
+fn maximum(block: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (lanes, rest) = block.as_chunks::<16>();
+    let mut maxima = [f32::NEG_INFINITY; 16];
+    for lane in lanes {
+        for (maximum, logit) in maxima.iter_mut().zip(lane) {
+            *maximum = larger(*maximum, *logit);
+        }
+    }
+    maxima.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| larger(a, *b))
 }
 
 /// Probability relative to that of the logit `best`.
@@ -275,6 +332,47 @@ mod tests {
         assert_eq!(found.len(), expected.len(), "{found:?}");
         for ((token, probability), expected) in found.iter().zip(expected) {
             assert!(*token == expected.0 && (probability - expected.1).abs() < 1e-6, "{found:?}");
+        }
+    }
+
+    /// The candidates by definition: all of them, sorted.
+    fn by_sorting(options: &SamplerOptions, logits: &[f32]) -> Vec<(u32, f32)> {
+        let mut all: Vec<_> = (0..).zip(logits.iter().map(|logit| logit.min(f32::MAX))).collect();
+        all.retain(|(token, logit)| !logits[*token as usize].is_nan() && *logit > f32::NEG_INFINITY);
+        all.sort_by(|a: &(u32, f32), b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        all.truncate(match options {
+            SamplerOptions { temperature: 0.0, .. } => 1,
+            SamplerOptions { top_k: 0, .. } => usize::MAX,
+            SamplerOptions { top_k, .. } => *top_k,
+        });
+        all
+    }
+
+    #[test]
+    fn the_most_likely_of_a_large_vocabulary_are_found() {
+        let mut random = Random::new(7);
+        for vocab in [1, 63, 64, 65, 1000, 5003] {
+            for special in [&[][..], &[f32::NAN, f32::NEG_INFINITY], &[f32::INFINITY, f32::MAX, 0.0, -0.0]] {
+                // Few distinct values: ties.
+                let mut logits: Vec<f32> =
+                    (0..vocab).map(|_| (random.unit() * 50.0) as f32 as i8 as f32).collect();
+                for _ in 0..vocab / 3 {
+                    for value in special {
+                        logits[(random.unit() * f64::from(vocab)) as usize] = *value;
+                    }
+                }
+                for top_k in [0, 1, 2, 40, 64, 300, 5003] {
+                    for temperature in [0.0, 1.0] {
+                        let options = SamplerOptions { top_k, temperature, ..plain() };
+                        let expected = by_sorting(&options, &logits);
+                        let mut sampler = Sampler::new(options).unwrap();
+                        let found = sampler.filter(&logits, &[]).map(|()| &sampler.candidates[..]);
+                        let found: Vec<_> =
+                            found.unwrap_or_default().iter().map(|c| (c.token, c.logit)).collect();
+                        assert_eq!(found, expected, "{vocab} tokens, top {top_k} at {temperature}");
+                    }
+                }
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use crate::model::Model;
 use crate::options::{Resolved, SessionOptions};
 use crate::placement::{Pins, Placement};
 use crate::sequence::Place;
+use crate::timeline::{Pass, Recording};
 use pith_meter::Traffic;
 use std::sync::Arc;
 
@@ -112,6 +113,22 @@ impl Session {
             last_traffic: Traffic::default(),
             model,
         })
+    }
+
+    /// Begins to note when each thread works, from the next pass on. Costs little and changes no
+    /// result.
+    pub fn record(&mut self) {
+        self.exec.recording = Some(Box::new(Recording::new(self.model.bytes(), self.threads())));
+    }
+
+    /// Ends what [`Session::record`] began, and forgets what was noted.
+    pub fn stop_recording(&mut self) {
+        self.exec.recording = None;
+    }
+
+    /// The passes noted since [`Session::record`] or the last call; empty if nothing is noted.
+    pub fn recorded(&mut self) -> Vec<Pass> {
+        self.exec.recording.as_mut().map(|recording| recording.take()).unwrap_or_default()
     }
 
     /// Appends `tokens` and returns the logits after the last of them, one per token of the

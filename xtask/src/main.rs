@@ -10,6 +10,7 @@ mod mca;
 mod program;
 mod quality;
 mod rival;
+mod wall;
 
 use clap::{Parser, Subcommand};
 
@@ -33,6 +34,8 @@ enum Command {
     Costs(costs::CostsArgs),
     /// Measure the loss of knowledge by quantization, beside llama.cpp's types
     Quality(quality::QualityArgs),
+    /// Take the time of a decoded token apart: memory, unpacking, threads, the rest
+    Wall(wall::WallArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Command::Encodings(args) => encodings::encodings(args),
         Command::Costs(args) => costs::costs(args),
         Command::Quality(args) => quality::quality(args),
+        Command::Wall(args) => wall::wall(args),
     }
 }
 

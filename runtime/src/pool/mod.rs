@@ -7,6 +7,7 @@
 
 mod affinity;
 
+use crate::timeline::Recording;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -34,6 +35,8 @@ const LEAVE: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(5
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
+    /// Notes when each thread works, if somebody asked.
+    pub recording: Option<Box<Recording>>,
 }
 
 struct Worker {
@@ -108,7 +111,7 @@ impl Pool {
             // Where threads share a CPU, a spinning thread would block the one it waits for.
             spin: if threads <= cpus { SPIN } else { Duration::ZERO },
         });
-        let mut pool = Self { shared, workers: Vec::with_capacity(threads - 1) };
+        let mut pool = Self { shared, workers: Vec::with_capacity(threads - 1), recording: None };
         for worker in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let body = move || {
@@ -143,14 +146,38 @@ impl Pool {
         scratch: &mut [S],
         work: impl Fn(usize, &mut [T], &mut S) + Sync,
     ) {
-        let (len, chunk_count) = (data.len(), data.len().div_ceil(chunk_len));
-        let threads = limit.min(self.call_back()).min(chunk_count).max(1);
+        let threads = limit.min(self.call_back()).min(data.len().div_ceil(chunk_len)).max(1);
         assert!(threads <= scratch.len());
+        let Some(mut recording) = self.recording.take() else {
+            return self.share(threads, data, chunk_len, scratch, work, None);
+        };
+        let begin = recording.now();
+        self.share(threads, data, chunk_len, scratch, work, Some(&recording));
+        recording.end_job(begin, threads);
+        self.recording = Some(recording);
+    }
+
+    /// [`Pool::for_chunks`] on exactly so many threads.
+    fn share<T: Send, S: Send>(
+        &mut self,
+        threads: usize,
+        data: &mut [T],
+        chunk_len: usize,
+        scratch: &mut [S],
+        work: impl Fn(usize, &mut [T], &mut S) + Sync,
+        recording: Option<&Recording>,
+    ) {
+        let (len, chunk_count) = (data.len(), data.len().div_ceil(chunk_len));
         if threads == 1 {
-            for (index, chunk) in data.chunks_mut(chunk_len).enumerate() {
-                work(index, chunk, &mut scratch[0]);
-            }
-            return;
+            let mut all = || {
+                for (index, chunk) in data.chunks_mut(chunk_len).enumerate() {
+                    work(index, chunk, &mut scratch[0]);
+                }
+            };
+            return match recording {
+                None => all(),
+                Some(recording) => recording.share(0, all),
+            };
         }
         let next = AtomicUsize::new(threads);
         let (data, scratch) = (Base(data.as_mut_ptr()), Base(scratch.as_mut_ptr()));
@@ -160,17 +187,23 @@ impl Pool {
             // SAFETY: each worker has its own number, so no other thread uses this element; it
             // outlives `broadcast`.
             let scratch = unsafe { &mut *scratch };
-            let mut index = worker;
-            while index < chunk_count {
-                let start = index * chunk_len;
-                // SAFETY: `start < len`, since `index < chunk_count`.
-                let chunk = unsafe { data.get().add(start) };
-                // SAFETY: within `data`, which outlives `broadcast`; each index is given out once
-                // (below `threads` by the worker's number, from there on by `next`), so chunks do
-                // not overlap.
-                let chunk = unsafe { std::slice::from_raw_parts_mut(chunk, chunk_len.min(len - start)) };
-                work(index, chunk, scratch);
-                index = next.fetch_add(1, Ordering::Relaxed);
+            let mut all = || {
+                let mut index = worker;
+                while index < chunk_count {
+                    let start = index * chunk_len;
+                    // SAFETY: `start < len`, since `index < chunk_count`.
+                    let chunk = unsafe { data.get().add(start) };
+                    // SAFETY: within `data`, which outlives `broadcast`; each index is given out
+                    // once (below `threads` by the worker's number, from there on by `next`), so
+                    // chunks do not overlap.
+                    let chunk = unsafe { std::slice::from_raw_parts_mut(chunk, chunk_len.min(len - start)) };
+                    work(index, chunk, scratch);
+                    index = next.fetch_add(1, Ordering::Relaxed);
+                }
+            };
+            match recording {
+                None => all(),
+                Some(recording) => recording.share(worker, all),
             }
         });
     }

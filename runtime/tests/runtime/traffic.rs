@@ -3,7 +3,8 @@
 use crate::logits::session;
 use crate::support::{attention, is_emulated, llama, tokens};
 use pith_format::{Encoding, NormKind, Role, TensorId};
-use pith_runtime::{KvType, Traffic};
+use pith_runtime::{KvType, Session, SessionOptions, Traffic};
+use std::sync::Arc;
 
 /// Bytes that a decoded token streams, from the directory.
 fn directory_bytes(model: &pith_runtime::Model, left_out: &[Role]) -> u64 {
@@ -96,4 +97,38 @@ fn a_long_prompt_reads_the_cache_once_a_block_of_tokens() {
     // Two query heads per key head: 24 tokens, then 6, which see two positions before them in a
     // window of 3.
     assert_eq!(session.last_traffic().kv_read_bytes, (2 * (24 + 30) + 24 + 8) * position_bytes);
+}
+
+#[test]
+fn a_recorded_pass_reads_every_matrix_once_and_changes_nothing() {
+    let model = llama().build().open();
+    let options = SessionOptions { threads: Some(2), ..SessionOptions::default() };
+    let mut session = Session::new(Arc::clone(&model), options).unwrap();
+    session.prefill(&[1, 2, 3]).unwrap();
+    let expected = session.step(4).unwrap().to_vec();
+    assert!(session.recorded().is_empty(), "nothing was asked for");
+    session.truncate(3);
+    session.record();
+    assert_eq!(session.step(4).unwrap(), expected);
+    let passes = session.recorded();
+    let [pass] = &passes[..] else { panic!("{} passes", passes.len()) };
+    let mut found: Vec<_> = pass.jobs.iter().flat_map(|job| job.matrices.iter().cloned()).collect();
+    found.sort_by_key(|place| place.start);
+    let entries = model.index().entries().iter().filter(|entry| entry.encoding.is_some());
+    let mut matrices: Vec<_> =
+        entries.map(|entry| entry.offset as usize..(entry.offset + entry.bytes) as usize).collect();
+    matrices.sort_by_key(|place| place.start);
+    assert_eq!(found, matrices);
+    let mut last = pass.time.start;
+    for job in &pass.jobs {
+        assert!(last <= job.time.start && job.time.start <= job.time.end, "{job:?}");
+        for thread in &job.threads {
+            assert!(job.time.start <= thread.start && thread.end <= job.time.end, "{job:?}");
+        }
+        last = job.time.end;
+    }
+    assert!(last <= pass.time.end);
+    session.stop_recording();
+    session.step(5).unwrap();
+    assert!(session.recorded().is_empty());
 }
