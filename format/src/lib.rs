@@ -37,7 +37,7 @@ pub use layer::{
     ActivationFunction, Attention, Dense, Experts, FeedForward, GatedLinearRecurrence, Layer, Mixer,
     ScoreFunction, ShortConvolution,
 };
-pub use matrix::Matrix;
+pub use matrix::{Matrix, MatrixBytes};
 pub use progress::{Progress, Unit};
 pub use provenance::{PassRecord, Provenance, SourceRecord};
 pub use reads::Reads;

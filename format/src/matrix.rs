@@ -1,19 +1,23 @@
 //! A weight matrix in its stored form.
 
-use crate::encoding::{Encoding, TILE_ROWS};
+use crate::encoding::{Encoding, MAX_NESTED_BYTES, TILE_ROWS};
 use crate::error::FormatError;
 use std::ops::Range;
 
 /// A `rows × cols` matrix: blocks of 16 rows in sequence, each with its own codes and scales.
 ///
 /// The last block is padded with zero rows. Most encodings cut a block into tiles of equal size,
-/// the last one padded with zero columns; other encodings have blocks of different sizes.
+/// the last one padded with zero columns; other encodings have blocks of different sizes. Nested
+/// encodings have two parts: the first parts of all tiles, then the low bits of all tiles.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     encoding: Encoding,
     rows: usize,
     cols: usize,
+    /// All blocks; of a nested encoding their first parts.
     bytes: &'a [u8],
+    /// The low bits of all blocks of a nested encoding.
+    low: &'a [u8],
     /// Offsets of the blocks in the whole matrix, then the end of the last one, where blocks differ
     /// in size.
     blocks: Option<&'a [u64]>,
@@ -22,8 +26,10 @@ pub struct Matrix<'a> {
 impl<'a> Matrix<'a> {
     /// A matrix over `bytes`. Their number must be exactly that of the shape.
     pub fn new(encoding: Encoding, rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self, FormatError> {
-        let matrix = Self { encoding, rows, cols, bytes, blocks: None };
-        matrix.check(encoding.matrix_bytes(rows as u64, cols as u64))
+        let matrix = Self { encoding, rows, cols, bytes, low: &[], blocks: None };
+        let matrix = matrix.check(encoding.matrix_bytes(rows as u64, cols as u64))?;
+        let (bytes, low) = bytes.split_at(encoding.first_bytes(bytes.len()));
+        Ok(Self { bytes, low, ..matrix })
     }
 
     /// A matrix with blocks of different sizes. `blocks`: their offsets in `bytes`, then the end of
@@ -39,7 +45,7 @@ impl<'a> Matrix<'a> {
             && blocks.len() == rows.div_ceil(TILE_ROWS) + 1
             && blocks[0] == 0
             && blocks.is_sorted();
-        let matrix = Self { encoding, rows, cols, bytes, blocks: Some(blocks) };
+        let matrix = Self { encoding, rows, cols, bytes, low: &[], blocks: Some(blocks) };
         matrix.check(blocks.last().copied().filter(|_| sound))
     }
 
@@ -68,8 +74,14 @@ impl<'a> Matrix<'a> {
     }
 
     /// Bytes of all blocks, which a product with the matrix reads.
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
+    pub fn bytes(&self) -> MatrixBytes<'a> {
+        MatrixBytes { parts: [self.bytes, self.low] }
+    }
+
+    /// The first part of a nested encoding: a matrix of fewer bits.
+    pub fn first(&self) -> Option<Self> {
+        let first = self.encoding.first()?;
+        Some(Self { encoding: first, low: &[], ..*self })
     }
 
     /// Number of blocks of 16 rows, including the padded last one.
@@ -82,26 +94,47 @@ impl<'a> Matrix<'a> {
         self.cols.div_ceil(self.encoding.tile_cols())
     }
 
-    /// Byte range of these blocks. Panics if the range ends beyond the last block.
-    pub fn block_range(&self, blocks: Range<usize>) -> Range<usize> {
-        match self.blocks {
-            Some(ends) => (ends[blocks.start] - ends[0]) as usize..(ends[blocks.end] - ends[0]) as usize,
-            None => {
-                let block_bytes = self.tile_count() * self.encoding.tile_bytes();
-                blocks.start * block_bytes..blocks.end * block_bytes
-            }
-        }
+    /// Byte ranges of these blocks in the matrix, by [part](MatrixBytes). Panics if the range ends
+    /// beyond the last block.
+    pub fn block_ranges(&self, blocks: Range<usize>) -> [Range<usize>; 2] {
+        let ([first, low], start) = (self.ranges(blocks), self.bytes.len());
+        [first, start + low.start..start + low.end]
     }
 
-    /// Bytes of one block.
+    /// [`block_ranges`](Self::block_ranges) from the beginning of each part on.
+    #[inline]
+    fn ranges(&self, blocks: Range<usize>) -> [Range<usize>; 2] {
+        if let Some(ends) = self.blocks {
+            let range = (ends[blocks.start] - ends[0]) as usize..(ends[blocks.end] - ends[0]) as usize;
+            return [range, 0..0];
+        }
+        let bytes = self.tile_count() * self.encoding.tile_bytes();
+        let first = self.encoding.first_bytes(bytes);
+        [first, bytes - first].map(|bytes| blocks.start * bytes..blocks.end * bytes)
+    }
+
+    /// Bytes of one block; of a nested encoding those of its first part.
     #[inline]
     pub fn block(&self, block_index: usize) -> &'a [u8] {
-        &self.bytes[self.block_range(block_index..block_index + 1)]
+        let [first, _] = self.ranges(block_index..block_index + 1);
+        &self.bytes[first]
+    }
+
+    /// The low bits of one block of a nested encoding; otherwise empty.
+    #[inline]
+    pub fn low_block(&self, block_index: usize) -> &'a [u8] {
+        let [_, low] = self.ranges(block_index..block_index + 1);
+        &self.low[low]
+    }
+
+    /// Number of bytes of one block, all its parts.
+    pub fn block_bytes(&self, block_index: usize) -> usize {
+        self.block_ranges(block_index..block_index + 1).iter().map(Range::len).sum()
     }
 
     /// Bytes read by the look-up of a row: its whole block. Panics if there is no such row.
     pub fn look_up_bytes(&self, row: usize) -> usize {
-        self.block(row / TILE_ROWS).len()
+        self.block_bytes(row / TILE_ROWS)
     }
 
     /// The matrix of a range of blocks: rows `16 · start .. min(16 · end, rows)`.
@@ -110,9 +143,26 @@ impl<'a> Matrix<'a> {
     pub fn band(&self, blocks: Range<usize>) -> Self {
         assert!(blocks.start < blocks.end && blocks.end <= self.block_count());
         let rows = (blocks.end * TILE_ROWS).min(self.rows) - blocks.start * TILE_ROWS;
-        let bytes = &self.bytes[self.block_range(blocks.clone())];
+        let [first, low] = self.ranges(blocks.clone());
         let ends = self.blocks.map(|ends| &ends[blocks.start..=blocks.end]);
-        Self { rows, bytes, blocks: ends, ..*self }
+        Self { rows, bytes: &self.bytes[first], low: &self.low[low], blocks: ends, ..*self }
+    }
+
+    /// Decodes the exact values of 16 rows × [`Encoding::tile_cols`] columns, from column `tile_index
+    /// · tile_cols` of a block on. Panics if there is no such tile.
+    #[inline]
+    pub fn decode_tile(&self, block_index: usize, tile_index: usize, weights: &mut [f32]) {
+        let block = self.block(block_index);
+        if self.low.is_empty() {
+            return self.encoding.decode(block, self.cols, tile_index, weights);
+        }
+        let bytes = self.encoding.tile_bytes();
+        let first = self.encoding.first_bytes(bytes);
+        let mut tile = [0; MAX_NESTED_BYTES];
+        let (tile, low) = (&mut tile[..bytes], bytes - first);
+        tile[..first].copy_from_slice(&block[tile_index * first..][..first]);
+        tile[first..].copy_from_slice(&self.low_block(block_index)[tile_index * low..][..low]);
+        self.encoding.decode(tile, self.encoding.tile_cols(), 0, weights);
     }
 
     /// Decodes row `row` to `out` (`cols` values), for an embedding look-up.
@@ -124,11 +174,25 @@ impl<'a> Matrix<'a> {
         let tile_cols = self.encoding.tile_cols();
         let mut tile = [0.0f32; TILE_ROWS * crate::encoding::MAX_TILE_COLS];
         let tile = &mut tile[..TILE_ROWS * tile_cols];
-        let block = self.block(row / TILE_ROWS);
         for (tile_index, out) in out.chunks_mut(tile_cols).enumerate() {
-            self.encoding.decode(block, self.cols, tile_index, tile);
+            self.decode_tile(row / TILE_ROWS, tile_index, tile);
             out.copy_from_slice(&tile[row % TILE_ROWS * tile_cols..][..out.len()]);
         }
+    }
+}
+
+/// The bytes of a matrix: one run, or those of both parts of a nested encoding.
+#[derive(Clone, Copy, Debug)]
+pub struct MatrixBytes<'a> {
+    /// The second part is empty where there is one.
+    pub parts: [&'a [u8]; 2],
+}
+
+impl MatrixBytes<'_> {
+    /// Number of bytes.
+    #[expect(clippy::len_without_is_empty, reason = "a matrix is never empty")]
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::header::{DATA_ALIGN_BYTES, ENTRY_BYTES, HEADER_BYTES, Header, PAGE_BY
 use crate::index::checksum_of;
 use crate::replace::{ReplaceOptions, Replacement};
 use crate::role::TensorId;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -51,6 +51,8 @@ pub struct Writer {
     /// The tensor being written, the bytes of it so far, and their hash.
     next: usize,
     written: u64,
+    /// Bytes so far of the low bits of a nested matrix.
+    low_written: u64,
     hash: Xxh3,
     /// Sizes of all blocks written so far of indexed matrices, in units of [`DATA_ALIGN_BYTES`],
     /// and how many of them belong to the current tensor.
@@ -73,6 +75,7 @@ impl Writer {
             entries,
             next: 0,
             written: 0,
+            low_written: 0,
             hash: Xxh3::new(),
             block_sizes: Vec::new(),
             blocks: 0,
@@ -91,6 +94,12 @@ impl Writer {
     /// Appends bytes to tensor `id`, which must be the first incomplete one of the plan.
     pub fn write(&mut self, id: TensorId, bytes: &[u8]) -> Result<(), FormatError> {
         let entry = self.expect(id, false)?;
+        if self.low_written > 0 {
+            return Err(FormatError::WriteOrder {
+                expected: format!("tiles of {id}"),
+                found: "bytes".into(),
+            });
+        }
         let found_bytes = self.written + bytes.len() as u64;
         if found_bytes > entry.bytes {
             return Err(FormatError::TensorSize {
@@ -102,6 +111,61 @@ impl Writer {
         self.append(&entry, bytes)?;
         if self.written == entry.bytes {
             self.complete();
+        }
+        Ok(())
+    }
+
+    /// Appends whole tiles to matrix `id`: of a nested encoding each part to its place, otherwise
+    /// like [`write`](Self::write).
+    pub fn write_tiles(&mut self, id: TensorId, tiles: &[u8]) -> Result<(), FormatError> {
+        let entry = self.expect(id, false)?;
+        let nested = entry.encoding.and_then(|encoding| Some((encoding.tile_bytes(), encoding.first()?)));
+        let Some((tile_bytes, first)) = nested else { return self.write(id, tiles) };
+        if (self.written > 0) != (self.low_written > 0) {
+            return Err(FormatError::WriteOrder {
+                expected: format!("bytes of {id}"),
+                found: "tiles".into(),
+            });
+        }
+        let found_bytes = self.written + self.low_written + tiles.len() as u64;
+        if found_bytes > entry.bytes || !tiles.len().is_multiple_of(tile_bytes) {
+            let expected_bytes = Some(entry.bytes);
+            return Err(FormatError::TensorSize { tensor: id, expected_bytes, found_bytes });
+        }
+        let mut low_bits = Vec::with_capacity(tiles.len());
+        for tile in tiles.chunks_exact(tile_bytes) {
+            let (tile, low) = tile.split_at(first.tile_bytes());
+            self.append(&entry, tile)?;
+            low_bits.extend_from_slice(low);
+        }
+        let low_start = entry.offset + entry.bytes / tile_bytes as u64 * first.tile_bytes() as u64;
+        self.put_ahead(low_start + self.low_written, &low_bits)?;
+        self.low_written += low_bits.len() as u64;
+        if found_bytes == entry.bytes {
+            self.hash_to(entry.offset + entry.bytes)?;
+            self.complete();
+        }
+        Ok(())
+    }
+
+    /// Writes bytes to a place behind the present one.
+    fn put_ahead(&mut self, offset: u64, bytes: &[u8]) -> Result<(), FormatError> {
+        let written = self.file.seek(SeekFrom::Start(offset)).and_then(|_| self.file.write_all(bytes));
+        let back = written.and_then(|()| self.file.seek(SeekFrom::Start(self.position)));
+        back.map(|_| ()).map_err(|source| self.file.get_ref().failed("write", source).into())
+    }
+
+    /// Adds what was [put ahead](Self::put_ahead), up to `end`, to the hash. It is read again: the hash
+    /// is of the bytes in order.
+    fn hash_to(&mut self, end: u64) -> Result<(), FormatError> {
+        let mut bytes = vec![0; WRITE_BYTES];
+        while self.position < end {
+            let count = (end - self.position).min(WRITE_BYTES as u64) as usize;
+            let file = self.file.get_mut();
+            let read = file.read_exact(&mut bytes[..count]);
+            read.map_err(|source| file.failed("read back", source))?;
+            self.hash.update(&bytes[..count]);
+            self.position += count as u64;
         }
         Ok(())
     }
@@ -159,7 +223,7 @@ impl Writer {
     fn complete(&mut self) {
         self.entries[self.next].checksum = self.hash.digest();
         self.hash.reset();
-        (self.next, self.written, self.blocks) = (self.next + 1, 0, 0);
+        (self.next, self.written, self.low_written, self.blocks) = (self.next + 1, 0, 0, 0);
     }
 
     /// Places the tensors after one whose length was not known in advance.
@@ -181,7 +245,12 @@ impl Writer {
     /// length in bytes.
     pub fn finish(mut self, metadata: &Metadata) -> Result<u64, FormatError> {
         if let Some(entry) = self.entries.get(self.next) {
-            let expected = format!("{} ({} of {} bytes are there)", entry.id, self.written, entry.bytes);
+            let expected = format!(
+                "{} ({} of {} bytes are there)",
+                entry.id,
+                self.written + self.low_written,
+                entry.bytes
+            );
             return Err(FormatError::WriteOrder { expected, found: "the end".into() });
         }
         metadata.model.validate()?;

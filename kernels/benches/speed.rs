@@ -183,9 +183,7 @@ fn weights(encoding: Encoding, bytes: usize) -> Weights {
     let len = blocks * block_tiles * tile.len();
     let mut buffer = vec![0; len + 64];
     let start = buffer.as_ptr().align_offset(64);
-    for out in buffer[start..start + len].chunks_exact_mut(tile.len()) {
-        out.copy_from_slice(&tile);
-    }
+    buffer[start..start + len].copy_from_slice(&encoding.stored(tile.repeat(len / tile.len())));
     Weights { rows: blocks * 16, buffer, start, len }
 }
 

@@ -18,9 +18,9 @@ pub trait Block {
     /// limit in calls of fewer than [`FEW_TOKENS`] tokens.
     const ALIKE: usize = Self::TOKENS;
 
-    /// `Σ_c w[r,c] · x[t,c]` for the 16 rows of `block` (whole tiles) and the `N` tokens of `x`,
-    /// each padded to whole tiles.
-    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N>;
+    /// `Σ_c w[r,c] · x[t,c]` for the 16 rows of a block and the `N` tokens of `x`, each padded to
+    /// whole tiles.
+    fn multiply<const N: usize>(&self, w: Matrix<'_>, block_index: usize, x: [Operand<'_>; N]) -> Sums<N>;
 }
 
 /// [`Kernels::mat_vec`](crate::Kernels::mat_vec) with `block` as inner loop.
@@ -28,7 +28,7 @@ pub fn mat_vec(block: impl Block, w: Matrix<'_>, x: Operand<'_>, y: &mut [f32]) 
     x.assert_product(w, &[&mut *y]);
     let x = x.token(0);
     for (block_index, y) in y.chunks_mut(TILE_ROWS).enumerate() {
-        let [sums] = block.multiply::<1>(w.block(block_index), [x]);
+        let [sums] = block.multiply::<1>(w, block_index, [x]);
         y.copy_from_slice(&sums[..y.len()]);
     }
 }
@@ -62,7 +62,7 @@ fn one<B: Block, const N: usize>(
     y: &mut [&mut [f32]],
 ) -> usize {
     let tokens = std::array::from_fn(|offset| x.token(first + offset));
-    let sums = block.multiply::<N>(w.block(block_index), tokens);
+    let sums = block.multiply::<N>(w, block_index, tokens);
     let row = block_index * TILE_ROWS;
     let count = TILE_ROWS.min(w.rows() - row);
     for (sums, y) in sums.iter().zip(&mut y[first..]) {

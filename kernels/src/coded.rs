@@ -4,6 +4,7 @@ use pith_format::TILE_ROWS;
 use pith_format::encoding::*;
 
 use crate::activations::{ACTIVATION_GROUP, HALF_GROUP};
+use crate::tiles::{Parts, Tiles};
 
 /// Order of the codes in a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum Order {
     Planes(usize, usize),
     /// Five digits of base 3 in a byte.
     Digits,
+    /// Two parts: see [`Nested`].
+    Nested,
 }
 
 /// Place of scales or minima in a tile.
@@ -33,8 +36,14 @@ pub struct Place {
 
 /// A tile of integer levels of at most 8 bits, and scales.
 pub trait Coded: Tile {
+    /// Tiles as kernels hold them.
+    type Bytes<'a>: Tiles<'a>;
+
     /// Order of the codes.
     const ORDER: Order;
+
+    /// Bytes of a tile in each stream; the scales are at the end of the first.
+    const TILE_BYTES: [usize; 2] = [Self::BYTES, 0];
 
     /// The format's description of groups.
     const KNOWN: Grouped = match Self::GROUPED {
@@ -54,7 +63,7 @@ pub trait Coded: Tile {
 
     /// Largest unsigned code, those that are never written included.
     const LARGEST_CODE: i32 = match Self::ORDER {
-        Order::Bytes => 255,
+        Order::Bytes | Order::Nested => 255,
         _ if Self::IS_TABLE => Self::KNOWN.levels[Self::KNOWN.levels.len() - 1] as i32 + Self::OFFSET,
         Order::Halves => 15,
         Order::Planes(low, high) => (1 << (low + high)) - 1,
@@ -96,7 +105,7 @@ pub trait Coded: Tile {
 
     /// Offset of the plane of high bits.
     const HIGH: usize = match Self::ORDER {
-        Order::Planes(low, _) => TILE_ROWS * Self::COLS * low / 8,
+        Order::Planes(low, _) => plane_bytes(low, Self::COLS),
         _ => 0,
     };
 
@@ -137,8 +146,8 @@ pub trait Coded: Tile {
             halves += minimum.half_bytes(groups);
             integers += minimum.integer_bytes(groups);
         }
-        let halves = Self::BYTES - halves - integers;
-        Place { multiplier: scale, halves, integers: Self::BYTES - integers, groups }
+        let halves = Self::TILE_BYTES[0] - halves - integers;
+        Place { multiplier: scale, halves, integers: Self::TILE_BYTES[0] - integers, groups }
     };
 
     /// Place of the minima; `None` where there are none.
@@ -158,6 +167,18 @@ pub trait Coded: Tile {
             })
         }
     };
+}
+
+/// Encodings whose tiles are one stream of bytes.
+pub trait Plain: for<'a> Coded<Bytes<'a> = &'a [u8]> {}
+
+impl<F: First + Plain, const LOW: usize> Coded for Nested<F, LOW> {
+    type Bytes<'a> = Parts<'a>;
+    const ORDER: Order = Order::Nested;
+    const TILE_BYTES: [usize; 2] = [F::BYTES, Self::BYTES - F::BYTES];
+    /// That of the codes of both parts, one behind the other.
+    const OFFSET: i32 = 128 + (1 << (LOW - 1));
+    const ROUNDS_AGAIN: bool = false;
 }
 
 impl Place {
@@ -192,6 +213,11 @@ impl Place {
         let bytes = tile[self.integers + TILE_ROWS * self.groups / 2..].as_chunks().0;
         (&bytes[group / 4], 2 * (group % 4) as u32)
     }
+}
+
+/// Bytes of a plane of `cols` columns.
+pub const fn plane_bytes(bits: usize, cols: usize) -> usize {
+    TILE_ROWS * cols * bits / 8
 }
 
 /// The place of the minima or of the scales. As a constant it leaves so little of the code that
@@ -245,14 +271,16 @@ const fn is_even(levels: &[i8]) -> bool {
     levels[levels.len() - 1] as i32 - levels[0] as i32 + 1 == levels.len() as i32
 }
 
-/// The table: encoding, tile, order of its codes, whether panels may round it again. [`with_tile!`]
-/// matches over it.
+/// The table: encoding, tile, order of its codes, whether panels may round it again; then the nested
+/// encodings. [`with_tile!`] matches over it.
 macro_rules! coded {
-    ($dollar:tt $($encoding:ident $tile:ident $order:expr, $again:ident;)*) => {
+    ($dollar:tt { $($encoding:ident $tile:ident $order:expr, $again:ident;)* } { $($nested:ident $parts:ident;)* }) => {
         $(impl Coded for $tile {
+            type Bytes<'a> = &'a [u8];
             const ORDER: Order = $order;
             const ROUNDS_AGAIN: bool = coded!(@ $again);
-        })*
+        }
+        impl Plain for $tile {})*
 
         /// `with_tile!(encoding, E => value, else other)`: for an integer encoding `value`, where
         /// `E` is its tile type; otherwise `other`.
@@ -261,6 +289,10 @@ macro_rules! coded {
                 match $dollar encoding {
                     $(pith_format::Encoding::$encoding => {
                         type $dollar name = pith_format::encoding::$tile;
+                        $dollar value
+                    })*
+                    $(pith_format::Encoding::$nested => {
+                        type $dollar name = pith_format::encoding::$parts;
                         $dollar value
                     })*
                     _ => $dollar other,
@@ -274,33 +306,38 @@ macro_rules! coded {
 }
 
 coded! {
-    $
-    Q8 Q8Tile Order::Bytes, Exact;
-    Q6 Q6Tile Order::Planes(4, 2), Exact;
-    Q5 Q5Tile Order::Planes(4, 1), Exact;
-    Q4 Q4Tile Order::Halves, Exact;
-    Q4G64 Q4G64Tile Order::Planes(4, 0), Again;
-    Q4NL Q4NLTile Order::Planes(4, 0), Again;
-    Q3 Q3Tile Order::Planes(2, 1), Again;
-    Q2 Q2Tile Order::Planes(2, 0), Again;
-    Ternary TernaryTile Order::Planes(2, 0), Again;
-    Q41 Q41Tile Order::Planes(4, 0), Exact;
-    Q50 Q50Tile Order::Planes(4, 1), Exact;
-    Q51 Q51Tile Order::Planes(4, 1), Exact;
-    Iq4Nl Iq4NlTile Order::Planes(4, 0), Exact;
-    Mxfp4 Mxfp4Tile Order::Planes(4, 0), Exact;
-    Q2K Q2KTile Order::Planes(2, 0), Again;
-    Q3K Q3KTile Order::Planes(2, 1), Exact;
-    Q4K Q4KTile Order::Planes(4, 0), Exact;
-    Q5K Q5KTile Order::Planes(4, 1), Exact;
-    Q6K Q6KTile Order::Planes(4, 2), Exact;
-    Iq4Xs Iq4XsTile Order::Planes(4, 0), Exact;
-    Tq1 Tq1Tile Order::Digits, Exact;
-    Tq2 Tq2Tile Order::Planes(2, 0), Exact;
-    Q6A Q6ATile Order::Planes(4, 2), Exact;
-    Q5A Q5ATile Order::Planes(4, 1), Exact;
-    Q4A Q4ATile Order::Planes(4, 0), Exact;
-    Q3A Q3ATile Order::Planes(2, 1), Exact;
+    $ {
+        Q8 Q8Tile Order::Bytes, Exact;
+        Q6 Q6Tile Order::Planes(4, 2), Exact;
+        Q5 Q5Tile Order::Planes(4, 1), Exact;
+        Q4 Q4Tile Order::Halves, Exact;
+        Q4G64 Q4G64Tile Order::Planes(4, 0), Again;
+        Q4NL Q4NLTile Order::Planes(4, 0), Again;
+        Q3 Q3Tile Order::Planes(2, 1), Again;
+        Q3G32 Q3G32Tile Order::Planes(2, 1), Again;
+        Q2 Q2Tile Order::Planes(2, 0), Again;
+        Ternary TernaryTile Order::Planes(2, 0), Again;
+        Q41 Q41Tile Order::Planes(4, 0), Exact;
+        Q50 Q50Tile Order::Planes(4, 1), Exact;
+        Q51 Q51Tile Order::Planes(4, 1), Exact;
+        Iq4Nl Iq4NlTile Order::Planes(4, 0), Exact;
+        Mxfp4 Mxfp4Tile Order::Planes(4, 0), Exact;
+        Q2K Q2KTile Order::Planes(2, 0), Again;
+        Q3K Q3KTile Order::Planes(2, 1), Exact;
+        Q4K Q4KTile Order::Planes(4, 0), Exact;
+        Q5K Q5KTile Order::Planes(4, 1), Exact;
+        Q6K Q6KTile Order::Planes(4, 2), Exact;
+        Iq4Xs Iq4XsTile Order::Planes(4, 0), Exact;
+        Tq1 Tq1Tile Order::Digits, Exact;
+        Tq2 Tq2Tile Order::Planes(2, 0), Exact;
+        Q6A Q6ATile Order::Planes(4, 2), Exact;
+        Q5A Q5ATile Order::Planes(4, 1), Exact;
+        Q4A Q4ATile Order::Planes(4, 0), Exact;
+        Q3A Q3ATile Order::Planes(2, 1), Exact;
+    } {
+        Q8N4 Q8N4Tile;
+        Q8N3 Q8N3Tile;
+    }
 }
 
 /// Products of 3 bits and 6 fit a byte; those of 6 bits and 8 do not.

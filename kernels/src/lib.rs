@@ -40,6 +40,12 @@ mod panels;
 mod portable;
 pub mod probe;
 pub mod reference;
+#[cfg(any(
+    target_arch = "x86_64",
+    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little")
+))]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86-64 uses some functions"))]
+mod tiles;
 
 pub use activations::{
     ACTIVATION_GROUP, Activations, Form, MIN_PACKED, Operand, PACKED_TOKENS, PackedGroup, Part, pack_rows,

@@ -17,6 +17,7 @@
 
 use crate::activations::{ACTIVATION_GROUP, Operand, PACKED_TOKENS, PackedGroup};
 use crate::coded::Coded;
+use crate::tiles::Tiles;
 use pith_format::{Matrix, TILE_ROWS};
 use std::array::from_fn;
 
@@ -66,7 +67,13 @@ pub trait Panel<const B: usize, E: Coded> {
 
     /// Expands the tiles of one block to its place in a panel and, where rows have a single scale,
     /// writes the scales of its rows. The last tile may have more groups than the panel.
-    fn expand(&self, tiles: &[u8], block: usize, panel: &mut [Self::Group], scales: &mut [f32; TILE_ROWS]);
+    fn expand(
+        &self,
+        tiles: E::Bytes<'_>,
+        block: usize,
+        panel: &mut [Self::Group],
+        scales: &mut [f32; TILE_ROWS],
+    );
 
     /// Prefetches `bytes` during other computation.
     fn prefetch(&self, bytes: &[u8]);
@@ -111,16 +118,16 @@ fn multiply<const B: usize, E: Coded, P: Panel<B, E>>(
     let used_groups = w.cols().div_ceil(ACTIVATION_GROUP);
     let pack_count = y.len().div_ceil(PACKED_TOKENS);
     let group_count = x.len() / pack_count;
-    let tiles_of = |first_block: usize, first_tile: usize| -> [&[u8]; B] {
+    let tiles_of = |first_block: usize, first_tile: usize| -> [E::Bytes<'_>; B] {
         from_fn(|block| match first_block + block < w.block_count() {
             true => {
-                let bytes = &w.block(first_block + block)[first_tile * E::BYTES..];
-                &bytes[..bytes.len().min(tiles_a_panel * E::BYTES)]
+                let tiles = first_tile..first_tile + tiles_a_panel;
+                E::Bytes::of_block(w, first_block + block).part(E::TILE_BYTES, tiles)
             }
-            false => &[],
+            false => E::Bytes::NONE,
         })
     };
-    for bytes in tiles_of(0, 0) {
+    for bytes in tiles_of(0, 0).map(Tiles::streams).as_flattened() {
         kernel.prefetch(bytes);
     }
     let mut sums = [[[[0.0; TILE_ROWS]; B]; PACKED_TOKENS]; PACKS];
@@ -141,9 +148,10 @@ fn multiply<const B: usize, E: Coded, P: Panel<B, E>>(
                 true => tiles_of(first_block, tiles.end),
                 false => tiles_of(first_block + B, 0),
             };
-            let lines = (tiles_a_panel * E::BYTES).div_ceil(64 * pack_count) * 64;
+            let lines =
+                E::TILE_BYTES.map(|bytes| (tiles_a_panel * bytes).div_ceil(64 * pack_count).max(1) * 64);
             for (pack, sums) in sums[..pack_count].iter_mut().enumerate() {
-                for bytes in ahead {
+                for (bytes, lines) in ahead.iter().flat_map(|tiles| tiles.streams().into_iter().zip(lines)) {
                     kernel.prefetch(bytes.chunks(lines).nth(pack).unwrap_or_default());
                 }
                 let x = &x[pack * group_count..][groups.clone()];

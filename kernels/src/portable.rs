@@ -70,7 +70,7 @@ fn add_block(
     let weights = &mut weights[..TILE_ROWS * cols];
     let mut values = [0.0f32; MAX_TILE_COLS];
     for tile_index in 0..w.tile_count() {
-        encoding.decode(block, w.cols(), tile_index, weights);
+        w.decode_tile(block_index, tile_index, weights);
         for (token, sums) in tokens.clone().zip(sums.iter_mut()) {
             let values = &mut values[..cols];
             load_operand(encoding.operation(), x.token(token), tile_index * cols, values);

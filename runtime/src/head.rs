@@ -183,8 +183,11 @@ impl Head {
 
         if self.release {
             for &block in &self.picked {
-                let range = residual.block_range(block..block + 1);
-                model.storage().release(stored.range.start + range.start..stored.range.start + range.end);
+                let ranges = residual.block_ranges(block..block + 1);
+                for range in ranges.into_iter().filter(|range| !range.is_empty()) {
+                    let start = stored.range.start;
+                    model.storage().release(start + range.start..start + range.end);
+                }
             }
         }
     }
@@ -202,7 +205,7 @@ impl Head {
         self.picked.extend((0..self.maxima.len()).filter(|&block| wanted(self.maxima[block])));
         self.products.resize(self.picked.len(), [0.0; TILE_ROWS]);
         let (picked, products) = (&self.picked[before..], &mut self.products[before..]);
-        let bytes = picked.iter().map(|&block| residual.block(block).len()).sum::<usize>();
+        let bytes = picked.iter().map(|&block| residual.block_bytes(block)).sum::<usize>();
         exec.traffic.weight_bytes += bytes as u64;
         exec.traffic.activation_bytes += size_of_val(products) as u64;
         exec.for_chunks(

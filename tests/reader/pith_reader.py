@@ -106,12 +106,19 @@ def decode_q8(tiles):
     return scales(tiles, 1024, 2, 64) * levels.astype(np.float32)
 
 
-def decode_q4(group):
-    def decode(tiles):
+def levels_of_q4(group):
+    def levels(tiles):
         lines = tiles[:, :16 * group].reshape(-1, 2, group // 8, 16, 4)
         codes = np.stack([lines & 15, lines >> 4], axis=2)  # tile, group, half, line, row, column
         codes = codes.transpose(0, 4, 1, 2, 3, 5).reshape(-1, 16, 2 * group)
-        return scales(tiles, 16 * group, 2, 2 * group) * (codes.astype(np.float32) - np.float32(8))
+        return codes.astype(np.float32) - np.float32(8), 16 * group
+    return levels
+
+
+def decode_q4(group):
+    def decode(tiles):
+        levels, scale_offset = levels_of_q4(group)(tiles)
+        return scales(tiles, scale_offset, 2, 2 * group) * levels
     return decode
 
 
@@ -136,6 +143,11 @@ def decode_planes(planes, levels, scale_offset, groups, factor_offset=None):
             scale = scale * np.repeat(np.where(nibbles >= 8, -values, values), 32, axis=2)
         return scale * levels[codes_of(tiles, planes, 128)]
     return decode
+
+
+def levels_of_q3(tiles):
+    """Of q3-g32."""
+    return codes_of(tiles, [(2, 0), (1, 512)], 128).astype(np.float32) - np.float32(4), 768
 
 
 def integers(tiles, offset, bits, groups):
@@ -188,6 +200,18 @@ def decode_affine(planes, words, unit):
     return decode
 
 
+def decode_nested(cols, first_levels, planes, low_bits, groups):
+    """Tiles of both parts side by side. `first_levels`: the levels of the first part, and the offset
+    of its scales. `planes`: those of the low bits."""
+    def decode(tiles):
+        levels, scale_offset = first_levels(tiles)
+        whole, half = np.float32(1 << low_bits), np.float32(1 << low_bits >> 1)
+        low = codes_of(tiles, planes, cols).astype(np.float32) - half
+        codes = np.maximum(levels * whole + low, np.float32(-128))
+        return scales(tiles, scale_offset, groups, cols) / whole * codes
+    return decode
+
+
 def decode_tq1(tiles):
     lines = tiles[:, :832].reshape(-1, 13, 1, 16, 4)
     shifted = lines * np.array([1, 3, 9, 27, 81], np.uint8)[:, None, None]      # modulo 256
@@ -215,6 +239,7 @@ ENCODINGS = {
     10: ("q4-nl", 128, 1088, decode_planes([(4, 0)], Q4_NL, 1024, 2)),
     3: ("q3", 128, 832, decode_planes([(2, 0), (1, 512)], Q3, 768, 1, 800)),
     2: ("q2", 128, 576, decode_planes([(2, 0)], Q2, 512, 1, 544)),
+    29: ("q3-g32", 128, 896, decode_planes([(2, 0), (1, 512)], range(-4, 4), 768, 4)),
     11: ("ternary", 128, 544, decode_planes([(2, 0)], range(-1, 3), 512, 1)),
     12: ("q4-1", 64, 640, decode_ggml(64, [(4, 0)], 32, range(16), 512, 576)),
     13: ("q5-0", 64, 704, decode_ggml(64, [(4, 0), (1, 512)], 32, range(-16, 16), 640)),
@@ -238,7 +263,12 @@ ENCODINGS = {
     26: ("q5-a", 64, 704, decode_affine([(4, 0), (1, 512)], 640, 1 / 4)),
     27: ("q4-a", 64, 576, decode_affine([(4, 0)], 512, 1 / 8)),
     28: ("q3-a", 64, 448, decode_affine([(2, 0), (1, 256)], 384, 1 / 16)),
+    30: ("q8-n4", 64, 1088, decode_nested(64, levels_of_q4(32), [(4, 576)], 4, 2)),
+    31: ("q8-n3", 128, 2176, decode_nested(128, levels_of_q3, [(4, 896), (1, 1920)], 5, 4)),
 }
+
+# tag -> bytes of the tile of the first part; the others have one part
+FIRST_BYTES = {30: 576, 31: 896}
 
 
 def matrix_bytes(rows, cols, encoding):
@@ -250,7 +280,9 @@ def decode_matrix(data, rows, cols, encoding):
     """`data`: bytes of a matrix. Gives float32 (rows, cols), without padding."""
     _, tile_cols, tile_bytes, decode = ENCODINGS[encoding]
     blocks, across = -(-rows // 16), -(-cols // tile_cols)
-    tiles = np.frombuffer(data, np.uint8).reshape(blocks * across, tile_bytes)
+    first_bytes = FIRST_BYTES.get(encoding, tile_bytes)
+    parts = np.split(np.frombuffer(data, np.uint8), [blocks * across * first_bytes])
+    tiles = np.concatenate([part.reshape(blocks * across, -1) for part in parts], axis=1)
     values = decode(tiles).reshape(blocks, across, 16, tile_cols).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(values.reshape(blocks * 16, across * tile_cols)[:rows, :cols])
 

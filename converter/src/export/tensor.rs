@@ -139,10 +139,10 @@ impl<'a> Stored<'a> {
         values.clear();
         values.resize(TILE_ROWS * cols, -self.offset);
         for matrix in std::iter::once(&self.matrix).chain(&self.rest) {
-            let (encoding, tile_cols) = (matrix.encoding(), matrix.encoding().tile_cols());
+            let tile_cols = matrix.encoding().tile_cols();
             let mut tile = vec![0.0; TILE_ROWS * tile_cols];
             for index in 0..matrix.tile_count() {
-                encoding.decode(matrix.block(block), cols, index, &mut tile);
+                matrix.decode_tile(block, index, &mut tile);
                 let start = index * tile_cols;
                 let width = tile_cols.min(cols - start);
                 for (row, decoded) in values.chunks_exact_mut(cols).zip(tile.chunks_exact(tile_cols)) {

@@ -30,7 +30,7 @@ impl<'a> Rounder<'a> {
         Ok(Self { index, file, statistics, passes: quantizers() })
     }
 
-    /// The tiles of a matrix in `encoding`. Encodings without levels store the weights directly.
+    /// The bytes of a matrix in `encoding`. Encodings without levels store the weights directly.
     ///
     /// Fails where the file has no such matrix, where the quantizer needs more statistics, and
     /// where a Hessian cannot be factored.
@@ -71,6 +71,6 @@ impl<'a> Rounder<'a> {
             }
             tiles.extend(encode(&group.members[0], encoding)?.0.into_bytes());
         }
-        Ok(tiles)
+        Ok(encoding.stored(tiles))
     }
 }

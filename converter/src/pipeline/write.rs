@@ -72,8 +72,12 @@ impl Content {
     /// Appends the band to its tensor; returns its bytes in the file.
     fn write(&self, id: TensorId, writer: &mut Writer) -> Result<u64, ConvertError> {
         match self {
-            Content::Vector(bytes) | Content::Matrix(Encoded::Tiles { bytes, .. }) => {
+            Content::Vector(bytes) => {
                 writer.write(id, bytes)?;
+                Ok(bytes.len() as u64)
+            }
+            Content::Matrix(Encoded::Tiles { bytes, .. }) => {
+                writer.write_tiles(id, bytes)?;
                 Ok(bytes.len() as u64)
             }
             Content::Matrix(Encoded::Blocks(blocks)) => {

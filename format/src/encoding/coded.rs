@@ -6,6 +6,7 @@
 //! Q5       4 + 1    1024 + 256      64 columns   f16 × 16 for each of two groups
 //! Q4NL     4        1024            64 columns   f16 × 16 for each of two groups
 //! Q3       2 + 1    512 + 256       32 columns   f16 × 16 for the tile, factors of four groups
+//! Q3G32    2 + 1    512 + 256       32 columns   f16 × 16 for each of four groups
 //! Q2       2        512             32 columns   f16 × 16 for the tile, factors of four groups
 //! Ternary  2        512             128 columns  f16 × 16 for the tile
 //! ```
@@ -29,6 +30,8 @@ tiles! {
     Q4NLTile, 128 columns, 4 + 0 bits, groups of 64, Half, None, 16 of [-64, -52, -42, -33, -25, -18, -11, -5, 1, 7, 13, 19, 27, 35, 45, 57];
     /// 8 levels, one factor per 32 columns: 832 bytes.
     Q3Tile, 128 columns, 2 + 1 bits, groups of 32, SIGNED_NIBBLE, None, 8 of [-63, -40, -23, -10, 1, 13, 28, 47];
+    /// 3-bit codes, one f16 scale per 32 columns: 896 bytes.
+    Q3G32Tile, 128 columns, 2 + 1 bits, groups of 32, Half, None, 8 of uniform::<8>(-4);
     /// 4 levels, one factor per 32 columns: 576 bytes.
     Q2Tile, 128 columns, 2 + 0 bits, groups of 32, SIGNED_NIBBLE, None, 4 of [-31, -13, 1, 17];
     /// −1, 0 and 1, one f16 scale per 128 columns: 544 bytes. The fourth code, which is never

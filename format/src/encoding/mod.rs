@@ -21,6 +21,9 @@ pub const TILE_ROWS: usize = 16;
 /// it.
 pub const MAX_TILE_COLS: usize = 256;
 
+/// At least the bytes of a tile of any nested encoding.
+pub const MAX_NESTED_BYTES: usize = 4096;
+
 mod layout;
 mod levels;
 mod multiplier;
@@ -28,6 +31,7 @@ mod planes;
 pub mod rounding;
 
 pub use multiplier::{FLOAT9_EXPONENT, Multiplier};
+pub use nested::{First, Nested};
 
 /// Activations that a kernel multiplies the weights with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,6 +211,11 @@ macro_rules! encodings {
                 match self { $($(#[$only])? Encoding::$variant => encodings!(@bytes $kind $type),)* }
             }
 
+            /// Encoding of the first part of a [nested] encoding.
+            pub fn first(self) -> Option<Encoding> {
+                match self { $($(#[$only])? Encoding::$variant => encodings!(@first $kind $type),)* }
+            }
+
             /// Activations of its products.
             pub fn operation(self) -> Operation {
                 match self { $($(#[$only])? Encoding::$variant => <$type>::OPERATION,)* }
@@ -253,14 +262,22 @@ macro_rules! encodings {
         }
     };
     (@indexed Tile) => { false };
+    (@indexed Nested) => { false };
     (@indexed Blocks) => { true };
+    (@first Tile $type:ident) => { None };
+    (@first Blocks $type:ident) => { None };
+    (@first Nested $type:ident) => { Some(<$type>::FIRST) };
     (@bytes Tile $type:ident) => { <$type>::BYTES };
+    (@bytes Nested $type:ident) => { <$type>::BYTES };
     (@bytes Blocks $type:ident) => { panic!("blocks of {} are not cut into tiles", stringify!($type)) };
     (@grouped Tile $type:ident) => { <$type>::GROUPED };
+    (@grouped Nested $type:ident) => { <$type>::GROUPED };
     (@grouped Blocks $type:ident) => { None };
     (@bits Tile $type:ident) => { <$type>::BYTES as f64 * 8.0 / (TILE_ROWS * <$type>::COLS) as f64 };
+    (@bits Nested $type:ident) => { <$type>::BYTES as f64 * 8.0 / (TILE_ROWS * <$type>::COLS) as f64 };
     (@bits Blocks $type:ident) => { <$type>::BITS };
     (@tile Tile $type:ident, $weights:ident, $bytes:ident) => { <$type>::encode($weights, $bytes) };
+    (@tile Nested $type:ident, $weights:ident, $bytes:ident) => { <$type>::encode($weights, $bytes) };
     (@tile Blocks $type:ident, $weights:ident, $bytes:ident) => {{
         let _ = ($weights, $bytes);
         panic!("blocks of {} are not cut into tiles", stringify!($type))
@@ -269,8 +286,16 @@ macro_rules! encodings {
         let _ = ($weights, $cols);
         None
     }};
+    (@blocks Nested $type:ident, $weights:ident, $cols:ident) => {{
+        let _ = ($weights, $cols);
+        None
+    }};
     (@blocks Blocks $type:ident, $weights:ident, $cols:ident) => { Some(<$type>::encode($weights, $cols)) };
     (@decode Tile $type:ident, $block:ident, $cols:ident, $tile_index:ident, $weights:ident) => {{
+        let _ = $cols;
+        <$type>::decode(&$block[$tile_index * <$type>::BYTES..][..<$type>::BYTES], $weights)
+    }};
+    (@decode Nested $type:ident, $block:ident, $cols:ident, $tile_index:ident, $weights:ident) => {{
         let _ = $cols;
         <$type>::decode(&$block[$tile_index * <$type>::BYTES..][..<$type>::BYTES], $weights)
     }};
@@ -295,6 +320,7 @@ encodings! {
         10 => Q4NL, Tile Q4NLTile, "q4-nl", "16 levels dense around zero, one f16 scale for 64 columns";
         3 => Q3, Tile Q3Tile, "q3", "8 levels, a 4-bit factor for 32 columns, one f16 scale for 128";
         2 => Q2, Tile Q2Tile, "q2", "4 levels, a 4-bit factor for 32 columns, one f16 scale for 128";
+        29 => Q3G32, Tile Q3G32Tile, "q3-g32", "3-bit codes, one f16 scale for 32 columns";
         11 => Ternary, Tile TernaryTile, "ternary", "-1, 0 or 1, one f16 scale for 128 columns";
     }
     ggml {
@@ -318,6 +344,10 @@ encodings! {
         27 => Q4A, Tile Q4ATile, "q4-a", "4-bit codes, a small float and a zero point for 32 columns";
         28 => Q3A, Tile Q3ATile, "q3-a", "3-bit codes, a small float and a zero point for 32 columns";
     }
+    nested {
+        30 => Q8N4, Nested Q8N4Tile, "q8-n4", "8-bit codes in two parts: q4, then four low bits";
+        31 => Q8N3, Nested Q8N3Tile, "q8-n3", "8-bit codes in two parts: q3-g32, then five low bits";
+    }
     #[cfg(test)]
     columns { #[cfg(test)] 200 => Columns, Blocks ColumnBlocks, "columns", "for tests: f32, columns of zeros left out"; }
 }
@@ -334,6 +364,20 @@ impl Encoding {
         blocks.checked_mul(tiles)?.checked_mul(self.tile_bytes() as u64)
     }
 
+    /// Of so many bytes of whole tiles, those of their first parts: all but for a [nested] encoding.
+    #[inline]
+    pub fn first_bytes(self, bytes: usize) -> usize {
+        self.first().map_or(bytes, |first| bytes / self.tile_bytes() * first.tile_bytes())
+    }
+
+    /// Tiles in the order of a file: of a [nested] encoding the first parts of all, then the low bits
+    /// of all.
+    pub fn stored(self, tiles: Vec<u8>) -> Vec<u8> {
+        let Some(first) = self.first() else { return tiles };
+        let halves = || tiles.chunks_exact(self.tile_bytes()).map(|tile| tile.split_at(first.tile_bytes()));
+        halves().map(|(first, _)| first).chain(halves().map(|(_, low)| low)).flatten().copied().collect()
+    }
+
     /// Encodes up to 16 rows (`weights`: row-major, a multiple of `cols` values) into a new block;
     /// missing rows become zeros. Panics if the lengths disagree.
     pub fn encode_block(self, weights: &[f32], cols: usize) -> Vec<u8> {
@@ -348,7 +392,7 @@ impl Encoding {
 }
 
 /// Encodes up to 16 rows (`weights`: row-major, a multiple of `cols` values) into one block of
-/// tiles.
+/// tiles. Those of nested encodings are whole; [`Encoding::stored`] takes them apart.
 ///
 /// `bytes` is `tile_count · tile_bytes`; missing rows and columns become zeros. Panics if the
 /// lengths disagree.
@@ -473,6 +517,8 @@ mod tests {
             if encoding.grouped().is_some() {
                 let rms = (squares / count as f32).sqrt();
                 let limit = match encoding.grouped().unwrap() {
+                    // Of few levels the range has half a step more on one side.
+                    grouped if grouped.is_uniform() && grouped.levels.len() < 16 => 1.1,
                     grouped if grouped.is_uniform() => 1.05,
                     Grouped { scale: Multiplier::Exponent, .. } => 2.0,
                     _ => 1.4,

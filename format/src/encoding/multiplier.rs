@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Half       f16 × 16 for each group
+//! Fraction   the same, times 2^−shift
 //! Exponent   a byte × 16 for each group: 2^(byte − 128)
 //! Factors    f16 × 16 for the tile, and an integer × 16 for each group, of 4, 6 or 8 bits:
 //!   4 bits   byte 16 · (group / 2) + row, nibble group % 2
@@ -23,6 +24,11 @@ use half::f16;
 pub enum Multiplier {
     /// One f16 for each group.
     Half,
+    /// One f16 for each group, times `2^−shift`.
+    Fraction {
+        /// See above.
+        shift: u32,
+    },
     /// One power of two for each group: a byte, `2^(byte − 128)`.
     Exponent,
     /// One f16 for each row of a tile, times an integer for each group. The table gives the integer
@@ -73,7 +79,7 @@ impl Multiplier {
     pub const fn factors(&self) -> &'static [i8] {
         match self {
             Self::Factors(table) => table,
-            Self::Half | Self::Exponent | Self::Float9 | Self::Zero { .. } => &[],
+            Self::Half | Self::Fraction { .. } | Self::Exponent | Self::Float9 | Self::Zero { .. } => &[],
         }
     }
 
@@ -91,7 +97,7 @@ impl Multiplier {
     /// Bytes of the halves of a tile of `groups` groups.
     pub const fn half_bytes(&self, groups: usize) -> usize {
         match self {
-            Self::Half | Self::Float9 => 2 * TILE_ROWS * groups,
+            Self::Half | Self::Fraction { .. } | Self::Float9 => 2 * TILE_ROWS * groups,
             Self::Exponent | Self::Zero { .. } => 0,
             Self::Factors(_) => 2 * TILE_ROWS,
         }
@@ -100,7 +106,7 @@ impl Multiplier {
     /// Bytes of the integers and exponents of a tile of `groups` groups.
     pub const fn integer_bytes(&self, groups: usize) -> usize {
         match self {
-            Self::Half | Self::Float9 | Self::Zero { .. } => 0,
+            Self::Half | Self::Fraction { .. } | Self::Float9 | Self::Zero { .. } => 0,
             Self::Exponent => TILE_ROWS * groups,
             Self::Factors(_) => TILE_ROWS * groups * self.factor_bits() / 8,
         }
@@ -109,7 +115,7 @@ impl Multiplier {
     /// Values that a row of a tile of `groups` groups stores besides integers.
     pub const fn values(&self, groups: usize) -> usize {
         match self {
-            Self::Half | Self::Exponent | Self::Float9 => groups,
+            Self::Half | Self::Fraction { .. } | Self::Exponent | Self::Float9 => groups,
             Self::Factors(_) => 1,
             Self::Zero { .. } => 0,
         }
@@ -118,7 +124,7 @@ impl Multiplier {
     /// Integers that a row of a tile of `groups` groups stores.
     pub const fn integers(&self, groups: usize) -> usize {
         match self {
-            Self::Half | Self::Exponent | Self::Float9 => 0,
+            Self::Half | Self::Fraction { .. } | Self::Exponent | Self::Float9 => 0,
             Self::Factors(_) | Self::Zero { .. } => groups,
         }
     }
@@ -141,6 +147,7 @@ impl Multiplier {
     pub fn storable(&self, value: f32) -> f32 {
         match self {
             Self::Half | Self::Factors(_) => f16::from_f32(value.clamp(-65504.0, 65504.0)).to_f32(),
+            Self::Fraction { shift } => Self::Half.storable(value * power_of(*shift)) / power_of(*shift),
             Self::Exponent => power(exponent(value)),
             Self::Float9 => small(nearest_small(value)),
             Self::Zero { .. } => 0.0,
@@ -170,6 +177,10 @@ impl Multiplier {
                 }
                 return;
             }
+            Self::Fraction { shift } => {
+                let whole: Vec<f32> = values.iter().map(|value| value * power_of(*shift)).collect();
+                return Self::Half.write(&whole, factors, halves, integers);
+            }
             Self::Half | Self::Factors(_) => {}
         }
         for (group, out) in halves.chunks_exact_mut(2 * TILE_ROWS).enumerate() {
@@ -194,6 +205,9 @@ impl Multiplier {
     ) -> [f32; TILE_ROWS] {
         match self {
             Self::Half => read_scales(&halves[2 * TILE_ROWS * group..]),
+            Self::Fraction { shift } => {
+                read_scales(&halves[2 * TILE_ROWS * group..]).map(|scale| scale / power_of(*shift))
+            }
             Self::Exponent => std::array::from_fn(|row| power(integers[TILE_ROWS * group + row])),
             Self::Float9 => std::array::from_fn(|row| small(word(halves, row, group) >> ZERO_BITS)),
             Self::Zero { shift } => std::array::from_fn(|row| {
@@ -209,6 +223,11 @@ impl Multiplier {
             }
         }
     }
+}
+
+/// `2^shift`
+fn power_of(shift: u32) -> f32 {
+    (1u32 << shift) as f32
 }
 
 /// Adds a code to integers that are zero.

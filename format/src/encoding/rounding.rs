@@ -193,7 +193,7 @@ pub fn choose(
         }
     };
     match grouped.scale {
-        Multiplier::Half | Multiplier::Float9 | Multiplier::Zero { .. } => {
+        Multiplier::Half | Multiplier::Fraction { .. } | Multiplier::Float9 | Multiplier::Zero { .. } => {
             stored.scale = grouped.scale.storable(fitted.scale);
         }
         Multiplier::Exponent => {
@@ -308,7 +308,10 @@ fn fit_scale(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> 
     let (low, high) = grouped.range();
     let mut best = (f32::INFINITY, 0.0);
     let mut consider = |scale: f32| {
-        let scale = f16::from_f32(scale.clamp(-65504.0, 65504.0)).to_f32();
+        let scale = match grouped.scale {
+            Multiplier::Fraction { .. } => grouped.scale.storable(scale),
+            _ => f16::from_f32(scale.clamp(-65504.0, 65504.0)).to_f32(),
+        };
         if scale == 0.0 {
             return;
         }
@@ -319,13 +322,18 @@ fn fit_scale(grouped: &Grouped, weights: &[f32], importance: Option<&[f32]>) -> 
     };
     // In an asymmetric range, the extreme weight goes to the long side.
     consider(extreme / low);
-    if grouped.levels.len() <= 64 {
+    let is_fine = grouped.levels.len() > 64;
+    if is_fine {
+        // Steps are so small that nothing should be clipped: those that the other side needs.
+        let other = weights.iter().fold(0.0f32, |other, weight| other.max(-weight * extreme.signum()));
+        consider(extreme.signum() * (other / -high).min(extreme.abs() / low));
+    } else {
         for step in -8..=8 {
             consider(extreme / (low * (1.0 + step as f32 * 0.0125)));
             consider(extreme / (high * (1.0 + step as f32 * 0.0125)));
         }
     }
-    if importance.is_some() || !grouped.is_uniform() || grouped.levels.len() < 16 {
+    if importance.is_some() || !(grouped.is_uniform() || is_fine) || grouped.levels.len() < 16 {
         // Smaller scales, which clip a far outlier and suit the other weights better.
         for step in 1..=8 {
             consider(extreme / (low * (1.1 + step as f32 * 0.05)));

@@ -25,7 +25,7 @@ mod temporary;
 pub use error::ReplaceError;
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use temporary::Temporary;
 
@@ -86,7 +86,7 @@ fn check_inputs(
 
 /// A replacement file, written before it takes its target's name.
 ///
-/// It is written to like a file, and can seek: a header can be written last.
+/// It is written to like a file, and can seek and read: a header can be written last.
 #[derive(Debug)]
 pub struct Replacement {
     path: PathBuf,
@@ -155,6 +155,12 @@ impl Write for Replacement {
 
     fn flush(&mut self) -> io::Result<()> {
         self.temporary.file().flush()
+    }
+}
+
+impl Read for Replacement {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.temporary.file().read(bytes)
     }
 }
 

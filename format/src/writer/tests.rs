@@ -176,3 +176,36 @@ fn padding_takes_less_than_a_hundredth() {
         assert!(padding * 100 <= used, "{bytes}: {padding} of {used}");
     }
 }
+
+#[test]
+fn tiles_of_nested_matrices_may_come_in_bands() {
+    let folder = tempfile::tempdir().unwrap();
+    let encoding = Encoding::Q8N3;
+    let matrix = TensorPlan { id: embedding(), encoding: Some(encoding), rows: ROWS, cols: COLS };
+    let norm = TensorPlan { id: TensorId::layer(Role::MixerNorm, 0), encoding: None, rows: COLS, cols: 1 };
+    let blocks: Vec<Vec<u8>> =
+        weights().chunks(16 * COLS).map(|rows| encoding.encode_block(rows, COLS)).collect();
+    let write = |name: &str, put: &dyn Fn(&mut Writer)| {
+        let path = folder.path().join(name);
+        let mut writer = Writer::create(&path, &[matrix, norm]).unwrap();
+        put(&mut writer);
+        writer.write(norm.id, &[0; 4 * COLS]).unwrap();
+        let data_bytes = writer.data_bytes();
+        let Err(error) = writer.finish(&metadata()) else { return std::fs::read(&path).unwrap() };
+        panic!("{name}, {data_bytes} bytes: {error}")
+    };
+    let whole =
+        write("whole", &|writer| writer.write(embedding(), &encoding.stored(blocks.concat())).unwrap());
+    let banded = write("banded", &|writer| {
+        for block in &blocks {
+            writer.write_tiles(embedding(), block).unwrap();
+        }
+    });
+    assert!(whole == banded);
+    let mut writer = Writer::create(&folder.path().join("wrong"), &[matrix, norm]).unwrap();
+    assert!(writer.write_tiles(embedding(), &blocks[0][1..]).is_err());
+    writer.write_tiles(embedding(), &blocks[0]).unwrap();
+    let mixed = writer.write(embedding(), &blocks[1]).unwrap_err();
+    assert!(matches!(mixed, FormatError::WriteOrder { .. }), "{mixed}");
+    assert!(writer.write_tiles(embedding(), &blocks.concat()).is_err());
+}

@@ -5,6 +5,7 @@ use super::memory::{load_float_bytes, load_half_bytes, prefetch_ahead};
 use super::q4::store_all;
 use crate::activations::Operand;
 use crate::blocks::{Block, Sums};
+use pith_format::Matrix;
 use std::arch::x86_64::*;
 
 /// F32 on AVX2.
@@ -17,9 +18,9 @@ impl Block for F32 {
     const TOKENS: usize = 4;
     const ALIKE: usize = 1;
 
-    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+    fn multiply<const N: usize>(&self, w: Matrix<'_>, block_index: usize, x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
-        unsafe { mat_mul_f32(block, x) }
+        unsafe { mat_mul_f32(w.block(block_index), x) }
     }
 }
 
@@ -27,9 +28,9 @@ impl Block for F16 {
     const TOKENS: usize = 4;
     const ALIKE: usize = 1;
 
-    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+    fn multiply<const N: usize>(&self, w: Matrix<'_>, block_index: usize, x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
-        unsafe { mat_mul_f16(block, x) }
+        unsafe { mat_mul_f16(w.block(block_index), x) }
     }
 }
 

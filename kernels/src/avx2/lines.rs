@@ -8,19 +8,27 @@
 use super::Avx2;
 use super::memory::{
     broadcast_table, halves, load_bytes, load_floats, load_half_bytes, load_rows, load_signed_rows,
-    load_words,
+    load_words, prefetch_part,
 };
-use crate::coded::{Coded, Order, nibble_factors, place_of};
-use pith_format::encoding::{FLOAT9_EXPONENT, Multiplier};
+use crate::coded::{Coded, Order, Plain, nibble_factors, place_of, plane_bytes};
+use crate::tiles::Parts;
+use pith_format::encoding::{FLOAT9_EXPONENT, First, Multiplier, Nested};
 use std::arch::x86_64::*;
 
 /// An encoding whose codes this module loads into registers.
 pub trait Lines: Coded {
     /// Columns `4 · four ..` of a group of 32, first or second 8 rows: level + [`Coded::OFFSET`].
-    fn line(_: Avx2, tile: &[u8], group: usize, four: usize, side: usize) -> __m256i;
+    fn line(_: Avx2, tile: Self::Bytes<'_>, group: usize, four: usize, side: usize) -> __m256i;
 }
 
-impl<E: Coded> Lines for E {
+impl<F: First + Plain, const LOW: usize> Lines for Nested<F, LOW> {
+    #[inline(always)]
+    fn line(_: Avx2, tile: Parts<'_>, group: usize, four: usize, side: usize) -> __m256i {
+        joined::<F, LOW>(tile, group, four, side)
+    }
+}
+
+impl<E: Plain> Lines for E {
     #[inline(always)]
     fn line(_: Avx2, tile: &[u8], group: usize, four: usize, side: usize) -> __m256i {
         line::<E>(tile, group, four, side)
@@ -46,7 +54,22 @@ inlined! {
                 if E::IS_TABLE { level::<E>(both) } else { masked(both, 7) }
             }
             Order::Digits => digits(tile, group, four, side),
+            Order::Nested => unreachable!("it has two parts"),
         }
+    }
+}
+
+inlined! {
+    /// Codes of a first part above their low bits. Codes that are never written count as the least one
+    /// that is: −128.
+    fn joined<F: Plain, const LOW: usize>(tile: Parts<'_>, group: usize, four: usize, side: usize) -> __m256i {
+        // The bits of the first part stay within their bytes.
+        let high = _mm256_sll_epi16(line::<F>(tile.first, group, four, side), _mm_cvtsi32_si128(LOW as i32));
+        let low = match LOW {
+            4 => nibbles(tile.low, group, four, side),
+            _ => with_high_plane(tile.low, plane_bytes(4, F::COLS) / 64, LOW - 4, group, four, side),
+        };
+        _mm256_max_epu8(_mm256_or_si256(high, low), _mm256_set1_epi8(1 << (LOW - 1)))
     }
 }
 
@@ -73,6 +96,10 @@ inlined! {
         let place = const { place_of::<E>(MINIMUM) };
         match place.multiplier {
             Multiplier::Half => load_half_bytes(&halves(place.half_of::<E>(tile, index))[side]),
+            Multiplier::Fraction { shift } => {
+                let unit = _mm256_set1_ps(1.0 / (1 << shift) as f32);
+                _mm256_mul_ps(load_half_bytes(&halves(place.half_of::<E>(tile, index))[side]), unit)
+            }
             Multiplier::Exponent => {
                 let exponents = load_rows(&halves(place.low_of::<E>(tile, index).0)[side]);
                 // The two smallest powers are subnormal.
@@ -134,6 +161,15 @@ inlined! {
             true => _mm256_add_epi32(first, codes),
             false => _mm256_sub_epi32(first, codes),
         })
+    }
+}
+
+/// [`prefetch_part`] for one of `runs` runs of columns of a tile, in each of its streams.
+#[inline(always)]
+pub fn prefetch_run(streams: [&[u8]; 2], run: usize, runs: usize) {
+    for tile in streams {
+        let bytes = tile.len() / runs;
+        prefetch_part(&tile[run * bytes..][..bytes], tile);
     }
 }
 

@@ -20,7 +20,8 @@ pub mod q4;
 mod q8;
 mod shuffle;
 
-pub use memory::{prefetch, prefetch_ahead, prefetch_behind, prefetch_part};
+pub use lines::prefetch_run;
+pub use memory::{prefetch, prefetch_ahead, prefetch_behind};
 
 use crate::activations::Operand;
 use crate::attention::InnerLoops;

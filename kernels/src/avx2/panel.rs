@@ -17,6 +17,7 @@ use super::memory::{
 };
 use crate::activations::{ACTIVATION_GROUP, PACKED_TOKENS, PackedGroup};
 use crate::panels::{Line, Panel, Scales, Sums};
+use crate::tiles::Tiles;
 use pith_format::TILE_ROWS;
 use std::arch::x86_64::*;
 
@@ -55,7 +56,7 @@ impl<E: Lines, const PARTS: usize, const MINIMA: usize> Panel<1, E> for Levels<P
         minima: [[0.0; TILE_ROWS]; MINIMA],
     };
 
-    fn expand(&self, tiles: &[u8], _: usize, panel: &mut [Self::Group], _: &mut [f32; TILE_ROWS]) {
+    fn expand(&self, tiles: E::Bytes<'_>, _: usize, panel: &mut [Self::Group], _: &mut [f32; TILE_ROWS]) {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
         unsafe { expand::<E, PARTS, MINIMA>(self.0, tiles, panel) }
     }
@@ -75,12 +76,12 @@ impl<E: Lines, const PARTS: usize, const MINIMA: usize> Panel<1, E> for Levels<P
 #[target_feature(enable = "avx2,fma,f16c")]
 fn expand<E: Lines, const PARTS: usize, const MINIMA: usize>(
     kernel: Avx2,
-    tiles: &[u8],
+    tiles: E::Bytes<'_>,
     panel: &mut [Group<PARTS, MINIMA>],
 ) {
     let (zero, ones) = (_mm256_setzero_si256(), _mm256_set1_epi8(1));
     let offset = _mm256_set1_epi8(E::OFFSET as i8);
-    for (tile, groups) in tiles.chunks_exact(E::BYTES).zip(panel.chunks_mut(E::COLS / ACTIVATION_GROUP)) {
+    for (tile, groups) in tiles.each(E::TILE_BYTES).zip(panel.chunks_mut(E::COLS / ACTIVATION_GROUP)) {
         for (index, group) in groups.iter_mut().enumerate() {
             for side in 0..2 {
                 let mut sums = [zero; PARTS];
@@ -96,11 +97,12 @@ fn expand<E: Lines, const PARTS: usize, const MINIMA: usize>(
                         _ => _mm256_madd_epi16(sum, _mm256_set1_epi16(-128)),
                     };
                     store_bytes(starts, &mut halves_mut(&mut group.starts[part])[side]);
-                    let scales = scales::<E>(tile, index, part, side);
+                    let scales = scales::<E>(tile.first(), index, part, side);
                     store_floats(scales, &mut halves_mut(&mut group.scales[part])[side]);
                 }
                 for minima in &mut group.minima {
-                    let minimum = minima_of::<E>(tile, index, 0, side).expect("an encoding with minima");
+                    let minimum =
+                        minima_of::<E>(tile.first(), index, 0, side).expect("an encoding with minima");
                     store_floats(minimum, &mut halves_mut(minima)[side]);
                 }
             }

@@ -1,11 +1,13 @@
 //! Encodings in bit planes with `vpmaddubsw`: sums as many pairs of products in 16 bits as fit.
 
 use super::Avx2;
-use super::lines::{Lines, minima, scales};
-use super::memory::{broadcast, prefetch_part};
+use super::lines::{Lines, minima, prefetch_run, scales};
+use super::memory::broadcast;
 use super::q4::store_all;
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::blocks::{Block, Groups, Sums};
+use crate::tiles::Tiles;
+use pith_format::Matrix;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -22,23 +24,22 @@ impl<E> Planes<E> {
 impl<E: Lines> Block for Planes<E> {
     const TOKENS: usize = 4;
 
-    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+    fn multiply<const N: usize>(&self, w: Matrix<'_>, block_index: usize, x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
-        unsafe { multiply::<E, N>(self.0, block, x) }
+        unsafe { multiply::<E, N>(self.0, E::Bytes::of_block(w, block_index), x) }
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn multiply<E: Lines, const N: usize>(kernel: Avx2, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+fn multiply<E: Lines, const N: usize>(kernel: Avx2, block: E::Bytes<'_>, x: [Operand<'_>; N]) -> Sums<N> {
     let groups_a_tile = E::COLS / ACTIVATION_GROUP;
-    let tiles = block.chunks_exact(E::BYTES);
+    let tiles = block.each(E::TILE_BYTES);
     let x = x.map(|x| Groups::new(x, groups_a_tile * tiles.len()));
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
     for (tile_index, tile) in tiles.enumerate() {
-        let parts = tile.chunks_exact(2 * E::BYTES / groups_a_tile);
-        for (run, part) in (0..groups_a_tile / 2).zip(parts) {
+        for run in 0..groups_a_tile / 2 {
             if N == 1 {
-                prefetch_part(part, tile);
+                prefetch_run(tile.streams(), run, groups_a_tile / 2);
             }
             let first = tile_index * groups_a_tile;
             add_group::<E, N, 0>(kernel, tile, run, x, first, &mut sums);
@@ -52,7 +53,7 @@ inlined! {
     /// Adds group `2 · run + ODD` of a tile whose `first` group has this index in `x`.
     fn add_group<E: Lines, const N: usize, const ODD: usize>(
         kernel: Avx2,
-        tile: &[u8],
+        tile: E::Bytes<'_>,
         run: usize,
         x: [Groups<'_>; N],
         first: usize,
@@ -75,7 +76,7 @@ inlined! {
     /// otherwise all of it.
     fn add_part<E: Lines, const N: usize>(
         kernel: Avx2,
-        tile: &[u8],
+        tile: E::Bytes<'_>,
         (group, half, side): (usize, usize, usize),
         x: [Groups<'_>; N],
         first: usize,
@@ -107,8 +108,8 @@ inlined! {
                 *whole = _mm256_add_epi32(*whole, _mm256_madd_epi16(pairs, ones));
             }
         }
-        let scale = scales::<E>(tile, group, half, side);
-        let minima = minima::<E>(tile, group, half, side);
+        let scale = scales::<E>(tile.first(), group, half, side);
+        let minima = minima::<E>(tile.first(), group, half, side);
         for ((sums, whole), x) in sums.iter_mut().zip(whole).zip(x) {
             let x_sum = x.part_sum::<E>(first + group, half);
             let offset = if E::PAIRS == 0 { 0 } else { x_sum * E::OFFSET };

@@ -8,7 +8,7 @@ use super::Avx2;
 use super::memory::{broadcast, load_bytes, load_half_bytes, prefetch_ahead, store_floats};
 use crate::activations::Operand;
 use crate::blocks::{Block, Groups, Sums};
-use pith_format::TILE_ROWS;
+use pith_format::{Matrix, TILE_ROWS};
 use std::arch::x86_64::*;
 
 /// Q4 on AVX2.
@@ -20,18 +20,18 @@ pub struct Q4G64(pub Avx2);
 impl Block for Q4 {
     const TOKENS: usize = 4;
 
-    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+    fn multiply<const N: usize>(&self, w: Matrix<'_>, block_index: usize, x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
-        unsafe { mat_mul_q4_q8(block, x) }
+        unsafe { mat_mul_q4_q8(w.block(block_index), x) }
     }
 }
 
 impl Block for Q4G64 {
     const TOKENS: usize = 4;
 
-    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+    fn multiply<const N: usize>(&self, w: Matrix<'_>, block_index: usize, x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `Avx2` exists only where `detect` found the features.
-        unsafe { mat_mul_q4g64_q8(block, x) }
+        unsafe { mat_mul_q4g64_q8(w.block(block_index), x) }
     }
 }
 

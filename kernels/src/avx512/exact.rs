@@ -12,6 +12,7 @@ use super::panel::{BLOCKS, in_all_bytes};
 use crate::activations::{ACTIVATION_GROUP, PACKED_TOKENS, PackedGroup};
 use crate::avx2::prefetch;
 use crate::panels::{Line, Panel, Scales, Sums};
+use crate::tiles::Tiles;
 use pith_format::TILE_ROWS;
 use std::arch::x86_64::*;
 
@@ -44,7 +45,7 @@ impl<E: Lines, const PARTS: usize, const MINIMA: usize> Panel<BLOCKS, E> for Exa
     /// 25 to 28 KB. The narrowest models have one panel.
     const COLS: usize = if PARTS + MINIMA > 1 { 576 } else { 640 };
 
-    fn expand(&self, tiles: &[u8], block: usize, panel: &mut [Self::Group], _: &mut [f32; TILE_ROWS]) {
+    fn expand(&self, tiles: E::Bytes<'_>, block: usize, panel: &mut [Self::Group], _: &mut [f32; TILE_ROWS]) {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
         unsafe { expand::<E, PARTS, MINIMA>(self.0, tiles, block, panel) }
     }
@@ -69,7 +70,7 @@ impl<E: Lines, const PARTS: usize, const MINIMA: usize> Panel<BLOCKS, E> for Exa
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn expand<E: Lines, const PARTS: usize, const MINIMA: usize>(
     kernel: Avx512,
-    tiles: &[u8],
+    tiles: E::Bytes<'_>,
     block: usize,
     panel: &mut [Group<PARTS, MINIMA>],
 ) {
@@ -77,18 +78,20 @@ fn expand<E: Lines, const PARTS: usize, const MINIMA: usize>(
     let unit = _mm512_set1_ps(1.0 / (1 << shift) as f32);
     let (shift, zero) = (_mm_cvtsi32_si128(shift as i32), _mm512_setzero_si512());
     let groups_a_tile = E::COLS / ACTIVATION_GROUP;
-    for (tile, groups) in tiles.chunks_exact(E::BYTES).zip(panel.chunks_mut(groups_a_tile)) {
+    for (tile, groups) in tiles.each(E::TILE_BYTES).zip(panel.chunks_mut(groups_a_tile)) {
         for (index, group) in groups.iter_mut().enumerate() {
             let mut sums = [_mm512_setzero_si512(); PARTS];
             let offset = match E::ZERO_SHIFT {
-                Some(_) => zeros_of::<E>(tile, index),
+                Some(_) => zeros_of::<E>(tile.first(), index),
                 None => _mm512_set1_epi8(E::OFFSET as i8),
             };
             let mut factors = [[_mm512_setzero_si512(); 2]; 2];
             if E::HAS_SMALL_PRODUCTS {
                 for (half, factors) in factors.iter_mut().enumerate() {
-                    *factors =
-                        in_all_bytes(_mm512_cvtps_epi32(factors_of::<E, false>(tile, 2 * index + half)));
+                    *factors = in_all_bytes(_mm512_cvtps_epi32(factors_of::<E, false>(
+                        tile.first(),
+                        2 * index + half,
+                    )));
                 }
             }
             for (four, lines) in group.lines.iter_mut().enumerate() {
@@ -111,13 +114,13 @@ fn expand<E: Lines, const PARTS: usize, const MINIMA: usize>(
                 let start = _mm512_sub_epi32(_mm512_setzero_si512(), sums);
                 store_integers(_mm512_slli_epi32::<7>(start), &mut group.starts[part][block]);
                 let scales = match E::HAS_SMALL_PRODUCTS {
-                    true => _mm512_sub_ps(_mm512_setzero_ps(), shared_scales::<E>(tile)),
-                    false => _mm512_mul_ps(scales_of::<E>(tile, index, part), unit),
+                    true => _mm512_sub_ps(_mm512_setzero_ps(), shared_scales::<E>(tile.first())),
+                    false => _mm512_mul_ps(scales_of::<E>(tile.first(), index, part), unit),
                 };
                 store_floats(scales, &mut group.scales[part][block]);
             }
             for minima in &mut group.minima {
-                let minimum = minima_of::<E>(tile, index, 0).expect("an encoding with minima");
+                let minimum = minima_of::<E>(tile.first(), index, 0).expect("an encoding with minima");
                 store_floats(minimum, &mut minima[block]);
             }
         }

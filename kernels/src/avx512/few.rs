@@ -7,6 +7,7 @@ use super::memory::{broadcast, store_all};
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::avx2::prefetch_behind;
 use crate::blocks::{Groups, Sums, part_sum};
+use crate::tiles::Tiles;
 use pith_format::{Matrix, TILE_ROWS};
 use std::arch::x86_64::*;
 use std::array::from_fn;
@@ -49,33 +50,36 @@ fn multiply<E: Lines, const N: usize>(
             y[row..][..count].copy_from_slice(&sums[..count]);
         }
     };
+    let of = |block: usize| E::Bytes::of_block(w, block);
     if block + 1 < w.block_count() {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
-        let sums = unsafe { add::<E, 2, N>(kernel, [w.block(block), w.block(block + 1)], x) };
+        let sums = unsafe { add::<E, 2, N>(kernel, [block, block + 1].map(of), x) };
         put(block, sums[0]);
         put(block + 1, sums[1]);
     } else {
         // SAFETY: as above.
-        put(block, unsafe { add::<E, 1, N>(kernel, [w.block(block)], x) }[0]);
+        put(block, unsafe { add::<E, 1, N>(kernel, [of(block)], x) }[0]);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn add<E: Lines, const B: usize, const N: usize>(
     kernel: Avx512,
-    blocks: [&[u8]; B],
+    blocks: [E::Bytes<'_>; B],
     x: [Groups<'_>; N],
 ) -> [Sums<N>; B] {
     let groups_a_tile = E::COLS / ACTIVATION_GROUP;
-    let (tile_bytes, group_count) = (E::BYTES, x[0].scales.len());
+    let group_count = x[0].scales.len();
     let lengths = |x: &Groups<'_>| [x.codes.len(), x.scales.len(), x.sums.len()];
     assert!(x.iter().all(|x| lengths(x) == [group_count; 3] && x.half_sums.len() >= group_count));
     let mut floats = [[_mm512_setzero_ps(); N]; B];
     for tile_index in 0..group_count.div_ceil(groups_a_tile) {
-        let tiles = blocks.map(|block| &block[tile_index * tile_bytes..][..tile_bytes]);
+        let tiles = blocks.map(|block| block.part(E::TILE_BYTES, tile_index..tile_index + 1));
         // Prefetches the next blocks.
-        for (tile, block) in tiles.iter().zip(blocks) {
-            prefetch_behind(tile, B * block.len());
+        for (tile, block) in tiles.into_iter().zip(blocks) {
+            for (tile, block) in tile.streams().into_iter().zip(block.streams()) {
+                prefetch_behind(tile, B * block.len());
+            }
         }
         let groups = tile_index * groups_a_tile..group_count.min((tile_index + 1) * groups_a_tile);
         for group in groups.clone() {
@@ -97,7 +101,7 @@ inlined! {
     /// half, and the fours that the part has.
     fn add_part<E: Lines, const B: usize, const N: usize>(
         kernel: Avx512,
-        tiles: [&[u8]; B],
+        tiles: [E::Bytes<'_>; B],
         x: [Groups<'_>; N],
         group: usize,
         (at, half): (usize, usize),
@@ -122,8 +126,8 @@ inlined! {
                 }
             }
         }
-        let scales = tiles.map(|tile| scales::<E>(tile, at, half));
-        let minima = tiles.map(|tile| minima::<E>(tile, at, half));
+        let scales = tiles.map(|tile| scales::<E>(tile.first(), at, half));
+        let minima = tiles.map(|tile| minima::<E>(tile.first(), at, half));
         for token in 0..N {
             // SAFETY: as above, for `scales`.
             let x_scale = *unsafe { x[token].scales.get_unchecked(group) };

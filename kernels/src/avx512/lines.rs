@@ -9,17 +9,25 @@ use super::Avx512;
 use super::memory::{
     broadcast_table, load_floats_of, load_halves, load_line, load_rows, load_signed_rows, load_words,
 };
-use crate::coded::{Coded, Order, place_of};
-use pith_format::encoding::{FLOAT9_EXPONENT, Multiplier};
+use crate::coded::{Coded, Order, Plain, place_of, plane_bytes};
+use crate::tiles::Parts;
+use pith_format::encoding::{FLOAT9_EXPONENT, First, Multiplier, Nested};
 use std::arch::x86_64::*;
 
 /// An encoding whose codes this module loads into registers.
 pub trait Lines: Coded {
     /// Columns `4 · four ..` of a group of 32: level + [`Coded::OFFSET`].
-    fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i;
+    fn line(_: Avx512, tile: Self::Bytes<'_>, group: usize, four: usize) -> __m512i;
 }
 
-impl<E: Coded> Lines for E {
+impl<F: First + Plain, const LOW: usize> Lines for Nested<F, LOW> {
+    #[inline(always)]
+    fn line(_: Avx512, tile: Parts<'_>, group: usize, four: usize) -> __m512i {
+        joined::<F, LOW>(tile, group, four)
+    }
+}
+
+impl<E: Plain> Lines for E {
     #[inline(always)]
     fn line(_: Avx512, tile: &[u8], group: usize, four: usize) -> __m512i {
         line::<E>(tile, group, four)
@@ -47,7 +55,22 @@ inlined! {
                 if E::IS_TABLE { level::<E>(both) } else { masked(both, 7) }
             }
             Order::Digits => digits(tile, group, four),
+            Order::Nested => unreachable!("it has two parts"),
         }
+    }
+}
+
+inlined! {
+    /// Codes of a first part above their low bits. Codes that are never written count as the least one
+    /// that is: −128.
+    fn joined<F: Plain, const LOW: usize>(tile: Parts<'_>, group: usize, four: usize) -> __m512i {
+        // The bits of the first part stay within their bytes.
+        let high = _mm512_sll_epi16(line::<F>(tile.first, group, four), _mm_cvtsi32_si128(LOW as i32));
+        let low = match LOW {
+            4 => nibbles(plane(tile.low, 0, 4, group, four), odd(group)),
+            _ => with_high_plane(tile.low, plane_bytes(4, F::COLS), LOW - 4, group, four),
+        };
+        _mm512_max_epu8(_mm512_or_si512(high, low), _mm512_set1_epi8(1 << (LOW - 1)))
     }
 }
 
@@ -75,6 +98,10 @@ inlined! {
         let place = const { place_of::<E>(MINIMUM) };
         match place.multiplier {
             Multiplier::Half => load_halves(place.half_of::<E>(tile, index)),
+            Multiplier::Fraction { shift } => {
+                let unit = _mm512_set1_ps(1.0 / (1 << shift) as f32);
+                _mm512_mul_ps(load_halves(place.half_of::<E>(tile, index)), unit)
+            }
             Multiplier::Exponent => {
                 let exponents = load_rows(place.low_of::<E>(tile, index).0);
                 // The two smallest powers are subnormal.

@@ -4,8 +4,10 @@ use super::Avx512;
 use super::lines::{Lines, minima, scales};
 use super::memory::{broadcast, store_all};
 use crate::activations::{ACTIVATION_GROUP, Operand};
-use crate::avx2::prefetch_part;
+use crate::avx2::prefetch_run;
 use crate::blocks::{Block, Groups, Sums, part_sum};
+use crate::tiles::Tiles;
+use pith_format::Matrix;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -22,25 +24,25 @@ impl<E> One<E> {
 impl<E: Lines> Block for One<E> {
     const TOKENS: usize = 1;
 
-    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+    fn multiply<const N: usize>(&self, w: Matrix<'_>, block_index: usize, x: [Operand<'_>; N]) -> Sums<N> {
+        let block = E::Bytes::of_block(w, block_index);
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
         x.map(|x| unsafe { multiply::<E>(self.0, block, x) }[0])
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn multiply<E: Lines>(kernel: Avx512, block: &[u8], x: Operand<'_>) -> Sums<1> {
+fn multiply<E: Lines>(kernel: Avx512, block: E::Bytes<'_>, x: Operand<'_>) -> Sums<1> {
     let groups_a_tile = E::COLS / ACTIVATION_GROUP;
-    let tiles = block.chunks_exact(E::BYTES);
+    let tiles = block.each(E::TILE_BYTES);
     let x = Groups::new(x, groups_a_tile * tiles.len());
     let (codes, x_scales) = (x.codes.chunks_exact(groups_a_tile), x.scales.chunks_exact(groups_a_tile));
     let groups = codes.zip(x_scales).zip(x.sums.chunks_exact(groups_a_tile)).enumerate();
     let mut sum = _mm512_setzero_ps();
     for (tile, (tile_index, ((codes, x_scales), x_sums))) in tiles.zip(groups) {
         let half_sums = if E::IS_SPLIT { &x.half_sums[tile_index * groups_a_tile..] } else { x_sums };
-        let parts = tile.chunks_exact(2 * E::BYTES / groups_a_tile);
-        for (run, part) in (0..groups_a_tile / 2).zip(parts) {
-            prefetch_part(part, tile);
+        for run in 0..groups_a_tile / 2 {
+            prefetch_run(tile.streams(), run, groups_a_tile / 2);
             let groups = [2 * run, 2 * run + 1];
             // Sums of both halves of a group, in the first place unless they have their own scales.
             let mut whole = groups.map(|group| starts::<E>(x_sums[group], half_sums[group]));
@@ -54,9 +56,10 @@ fn multiply<E: Lines>(kernel: Avx512, block: &[u8], x: Operand<'_>) -> Sums<1> {
             for (whole, group) in whole.into_iter().zip(groups) {
                 let x_scale = x_scales[group];
                 for (half, whole) in whole.into_iter().enumerate().take(1 + usize::from(E::IS_SPLIT)) {
-                    let scale = _mm512_mul_ps(scales::<E>(tile, group, half), _mm512_set1_ps(x_scale));
+                    let scale =
+                        _mm512_mul_ps(scales::<E>(tile.first(), group, half), _mm512_set1_ps(x_scale));
                     sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, sum);
-                    if let Some(minima) = minima::<E>(tile, group, half) {
+                    if let Some(minima) = minima::<E>(tile.first(), group, half) {
                         let x_sum = x_scale * part_sum::<E>(x_sums[group], half_sums[group], half) as f32;
                         sum = _mm512_fmadd_ps(minima, _mm512_set1_ps(x_sum), sum);
                     }

@@ -7,6 +7,7 @@ use super::memory::{load_floats_of, load_integers, load_line, store_floats, stor
 use crate::activations::{ACTIVATION_GROUP, PACKED_TOKENS, PackedGroup};
 use crate::avx2::prefetch;
 use crate::panels::{Panel, PanelGroup, Scales, Sums};
+use crate::tiles::Tiles;
 use pith_format::TILE_ROWS;
 use std::arch::x86_64::*;
 
@@ -21,7 +22,7 @@ impl<E: Lines> Panel<BLOCKS, E> for Avx512 {
 
     fn expand(
         &self,
-        tiles: &[u8],
+        tiles: E::Bytes<'_>,
         block: usize,
         panel: &mut [PanelGroup<BLOCKS>],
         scales: &mut [f32; TILE_ROWS],
@@ -54,7 +55,7 @@ impl<E: Lines> Panel<BLOCKS, E> for Avx512 {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn expand<E: Lines>(
     kernel: Avx512,
-    tiles: &[u8],
+    tiles: E::Bytes<'_>,
     block: usize,
     panel: &mut [PanelGroup<BLOCKS>],
     scales: &mut [f32; TILE_ROWS],
@@ -63,12 +64,12 @@ fn expand<E: Lines>(
         return expand_minima::<E>(kernel, tiles, block, panel, scales);
     }
     let groups_a_tile = E::COLS / ACTIVATION_GROUP;
-    let tiles = tiles.chunks_exact(E::BYTES);
+    let tiles = tiles.each(E::TILE_BYTES);
     let mut largest = _mm512_setzero_ps();
     for (tile, groups) in tiles.clone().zip(panel.chunks(groups_a_tile)) {
         for group in 0..groups.len() {
             for half in 0..parts::<E>() {
-                largest = _mm512_max_ps(largest, _mm512_abs_ps(scales_of::<E>(tile, group, half)));
+                largest = _mm512_max_ps(largest, _mm512_abs_ps(scales_of::<E>(tile.first(), group, half)));
             }
         }
     }
@@ -81,7 +82,7 @@ fn expand<E: Lines>(
     for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
         for (index, group) in groups.iter_mut().enumerate() {
             let factors = |half| {
-                let scales = scales_of::<E>(tile, index, half);
+                let scales = scales_of::<E>(tile.first(), index, half);
                 in_all_bytes(_mm512_cvtps_epi32(_mm512_mul_ps(scales, factor)))
             };
             let factors = [factors(0), factors(parts::<E>() - 1)];
@@ -110,20 +111,20 @@ const FRACTION_BITS: u32 = 7;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn expand_minima<E: Lines>(
     kernel: Avx512,
-    tiles: &[u8],
+    tiles: E::Bytes<'_>,
     block: usize,
     panel: &mut [PanelGroup<BLOCKS>],
     scales: &mut [f32; TILE_ROWS],
 ) {
     let groups_a_tile = E::COLS / ACTIVATION_GROUP;
-    let tiles = tiles.chunks_exact(E::BYTES);
+    let tiles = tiles.each(E::TILE_BYTES);
     let mut largest = _mm512_setzero_ps();
     for (tile, groups) in tiles.clone().zip(panel.chunks(groups_a_tile)) {
         for group in 0..groups.len() {
             for half in 0..parts::<E>() {
-                let minima = minima_of::<E>(tile, group, half).expect("an encoding with minima");
+                let minima = minima_of::<E>(tile.first(), group, half).expect("an encoding with minima");
                 let steps = _mm512_set1_ps(E::LARGEST_CODE as f32);
-                let maxima = _mm512_fmadd_ps(scales_of::<E>(tile, group, half), steps, minima);
+                let maxima = _mm512_fmadd_ps(scales_of::<E>(tile.first(), group, half), steps, minima);
                 let both = _mm512_max_ps(_mm512_abs_ps(minima), _mm512_abs_ps(maxima));
                 largest = _mm512_max_ps(largest, both);
             }
@@ -135,8 +136,8 @@ fn expand_minima<E: Lines>(
     for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
         for (index, group) in groups.iter_mut().enumerate() {
             let terms = |half| {
-                let minima = minima_of::<E>(tile, index, half).expect("an encoding with minima");
-                let scales = _mm512_mul_ps(scales_of::<E>(tile, index, half), factor);
+                let minima = minima_of::<E>(tile.first(), index, half).expect("an encoding with minima");
+                let scales = _mm512_mul_ps(scales_of::<E>(tile.first(), index, half), factor);
                 let minima = _mm512_fmadd_ps(minima, factor, half_unit);
                 [scales, minima].map(|floats| in_all_bytes(_mm512_cvtps_epi32(floats)))
             };

@@ -6,7 +6,7 @@ use super::memory::{broadcast, load_halves, load_line, store_all};
 use crate::activations::Operand;
 use crate::avx2::prefetch_ahead;
 use crate::blocks::{Block, Groups, Sums};
-use pith_format::TILE_ROWS;
+use pith_format::{Matrix, TILE_ROWS};
 use std::arch::x86_64::*;
 
 /// Q8 on AVX-512.
@@ -15,9 +15,9 @@ pub struct Q8(pub Avx512);
 impl Block for Q8 {
     const TOKENS: usize = 1;
 
-    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+    fn multiply<const N: usize>(&self, w: Matrix<'_>, block_index: usize, x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `Avx512` exists only where `detect` found the features.
-        x.map(|x| unsafe { mat_vec_q8_q8(block, x) })
+        x.map(|x| unsafe { mat_vec_q8_q8(w.block(block_index), x) })
     }
 }
 

@@ -9,6 +9,7 @@ use crate::avx2::memory::{
     store_integers,
 };
 use crate::panels::{Panel, PanelGroup, Scales, Sums};
+use crate::tiles::Tiles;
 use pith_format::TILE_ROWS;
 use std::arch::x86_64::*;
 
@@ -19,7 +20,13 @@ impl<E: Lines> Panel<1, E> for AvxVnni {
     type Group = PanelGroup<1>;
     const ZEROS: Self::Group = PanelGroup::ZEROS;
 
-    fn expand(&self, tiles: &[u8], _: usize, panel: &mut [PanelGroup<1>], scales: &mut [f32; TILE_ROWS]) {
+    fn expand(
+        &self,
+        tiles: E::Bytes<'_>,
+        _: usize,
+        panel: &mut [PanelGroup<1>],
+        scales: &mut [f32; TILE_ROWS],
+    ) {
         // SAFETY: a value of `AvxVnni` exists only where `detect` found the features.
         unsafe { expand::<E>(*self, tiles, panel, scales) }
     }
@@ -48,7 +55,7 @@ impl<E: Lines> Panel<1, E> for AvxVnni {
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 fn expand<E: Lines>(
     kernel: AvxVnni,
-    tiles: &[u8],
+    tiles: E::Bytes<'_>,
     panel: &mut [PanelGroup<1>],
     scales: &mut [f32; TILE_ROWS],
 ) {
@@ -61,17 +68,17 @@ inlined! {
     /// [`expand`] for 8 rows.
     fn expand_side<E: Lines>(
         kernel: AvxVnni,
-        tiles: &[u8],
+        tiles: E::Bytes<'_>,
         side: usize,
         panel: &mut [PanelGroup<1>],
         scales: &mut [f32; 8],
     ) {
         let groups_a_tile = E::COLS / ACTIVATION_GROUP;
-        let tiles = tiles.chunks_exact(E::BYTES);
+        let tiles = tiles.each(E::TILE_BYTES);
         let mut largest = _mm256_setzero_ps();
         for (tile, groups) in tiles.clone().zip(panel.chunks(groups_a_tile)) {
             for group in 0..groups.len() {
-                let scales = scales_of::<E>(tile, group, 0, side);
+                let scales = scales_of::<E>(tile.first(), group, 0, side);
                 largest = _mm256_max_ps(largest, _mm256_andnot_ps(_mm256_set1_ps(-0.0), scales));
             }
         }
@@ -84,7 +91,7 @@ inlined! {
         let offset = _mm256_set1_epi8(E::OFFSET as i8);
         for (tile, groups) in tiles.zip(panel.chunks_mut(groups_a_tile)) {
             for (index, group) in groups.iter_mut().enumerate() {
-                let factors = _mm256_cvtps_epi32(_mm256_mul_ps(scales_of::<E>(tile, index, 0, side), factor));
+                let factors = _mm256_cvtps_epi32(_mm256_mul_ps(scales_of::<E>(tile.first(), index, 0, side), factor));
                 // Each factor twice in its row's four bytes, then four times, for the low and the high
                 // half of each lane.
                 let factors = _mm256_blend_epi16::<0xaa>(factors, _mm256_slli_epi32::<16>(factors));

@@ -2,10 +2,12 @@
 
 use super::AvxVnni;
 use crate::activations::{ACTIVATION_GROUP, Operand};
-use crate::avx2::lines::{Lines, minima, scales};
-use crate::avx2::memory::{broadcast, prefetch_part};
+use crate::avx2::lines::{Lines, minima, prefetch_run, scales};
+use crate::avx2::memory::broadcast;
 use crate::avx2::q4::store_all;
 use crate::blocks::{Block, Groups, Sums};
+use crate::tiles::Tiles;
+use pith_format::Matrix;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -22,23 +24,22 @@ impl<E> Planes<E> {
 impl<E: Lines> Block for Planes<E> {
     const TOKENS: usize = 4;
 
-    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+    fn multiply<const N: usize>(&self, w: Matrix<'_>, block_index: usize, x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `AvxVnni` exists only where `detect` found the features.
-        unsafe { multiply::<E, N>(self.0, block, x) }
+        unsafe { multiply::<E, N>(self.0, E::Bytes::of_block(w, block_index), x) }
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-fn multiply<E: Lines, const N: usize>(kernel: AvxVnni, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+fn multiply<E: Lines, const N: usize>(kernel: AvxVnni, block: E::Bytes<'_>, x: [Operand<'_>; N]) -> Sums<N> {
     let groups_a_tile = E::COLS / ACTIVATION_GROUP;
-    let tiles = block.chunks_exact(E::BYTES);
+    let tiles = block.each(E::TILE_BYTES);
     let x = x.map(|x| Groups::new(x, groups_a_tile * tiles.len()));
     let mut sums = [[_mm256_setzero_ps(); 2]; N];
     for (tile_index, tile) in tiles.enumerate() {
-        let parts = tile.chunks_exact(2 * E::BYTES / groups_a_tile);
-        for (run, part) in (0..groups_a_tile / 2).zip(parts) {
+        for run in 0..groups_a_tile / 2 {
             if N == 1 {
-                prefetch_part(part, tile);
+                prefetch_run(tile.streams(), run, groups_a_tile / 2);
             }
             let first = tile_index * groups_a_tile;
             add_group::<E, N, 0>(kernel, tile, run, x, first, &mut sums);
@@ -52,7 +53,7 @@ inlined! {
     /// Adds group `2 · run + ODD` of a tile whose `first` group has this index in `x`.
     fn add_group<E: Lines, const N: usize, const ODD: usize>(
         kernel: AvxVnni,
-        tile: &[u8],
+        tile: E::Bytes<'_>,
         run: usize,
         x: [Groups<'_>; N],
         first: usize,
@@ -72,7 +73,7 @@ inlined! {
     /// Adds a part of a group: a half where halves have their own scales, otherwise all of it.
     fn add_part<E: Lines, const N: usize>(
         kernel: AvxVnni,
-        tile: &[u8],
+        tile: E::Bytes<'_>,
         (group, half): (usize, usize),
         x: [Groups<'_>; N],
         first: usize,
@@ -92,8 +93,8 @@ inlined! {
                 }
             }
         }
-        let scales = [0, 1].map(|side| scales::<E>(tile, group, half, side));
-        let minima = [0, 1].map(|side| minima::<E>(tile, group, half, side));
+        let scales = [0, 1].map(|side| scales::<E>(tile.first(), group, half, side));
+        let minima = [0, 1].map(|side| minima::<E>(tile.first(), group, half, side));
         for ((sums, whole), x) in sums.iter_mut().zip(whole).zip(x) {
             let x_scale = x.scales[first + group];
             let x_sum = _mm256_set1_ps(x_scale * x.part_sum::<E>(first + group, half) as f32);

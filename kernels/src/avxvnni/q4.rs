@@ -8,6 +8,7 @@ use crate::activations::Operand;
 use crate::avx2::memory::{broadcast, halves, load_bytes, load_half_bytes, prefetch_ahead};
 use crate::avx2::q4::{nibbles, store_all};
 use crate::blocks::{Block, Groups, Sums};
+use pith_format::Matrix;
 use std::arch::x86_64::*;
 
 /// Q4 on AVX-VNNI.
@@ -19,18 +20,18 @@ pub struct Q4G64(pub AvxVnni);
 impl Block for Q4 {
     const TOKENS: usize = 4;
 
-    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+    fn multiply<const N: usize>(&self, w: Matrix<'_>, block_index: usize, x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `AvxVnni` exists only where `detect` found the features.
-        unsafe { mat_mul_q4_q8(block, x) }
+        unsafe { mat_mul_q4_q8(w.block(block_index), x) }
     }
 }
 
 impl Block for Q4G64 {
     const TOKENS: usize = 4;
 
-    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+    fn multiply<const N: usize>(&self, w: Matrix<'_>, block_index: usize, x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `AvxVnni` exists only where `detect` found the features.
-        unsafe { mat_mul_q4g64_q8(block, x) }
+        unsafe { mat_mul_q4g64_q8(w.block(block_index), x) }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::activations::Operand;
 use crate::avx2::memory::{broadcast, halves, load_bytes, load_half_bytes, prefetch_ahead};
 use crate::avx2::q4::store_all;
 use crate::blocks::{Block, Groups, Sums};
+use pith_format::Matrix;
 use std::arch::x86_64::*;
 
 /// Q8 on AVX-VNNI.
@@ -14,9 +15,9 @@ pub struct Q8(pub AvxVnni);
 impl Block for Q8 {
     const TOKENS: usize = 4;
 
-    fn multiply<const N: usize>(&self, block: &[u8], x: [Operand<'_>; N]) -> Sums<N> {
+    fn multiply<const N: usize>(&self, w: Matrix<'_>, block_index: usize, x: [Operand<'_>; N]) -> Sums<N> {
         // SAFETY: a value of `AvxVnni` exists only where `detect` found the features.
-        unsafe { mat_mul_q8_q8(block, x) }
+        unsafe { mat_mul_q8_q8(w.block(block_index), x) }
     }
 }
 

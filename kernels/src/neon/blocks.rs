@@ -2,6 +2,7 @@
 
 use super::lanes::*;
 use crate::activations::{ACTIVATION_GROUP, Operand};
+use crate::tiles::Tiles;
 use pith_format::{Matrix, TILE_ROWS};
 
 /// Sums of 16 rows.
@@ -15,26 +16,28 @@ pub const TOKENS: usize = 4;
 
 /// Multiplication of one block of 16 rows.
 pub trait Block: Copy {
+    /// One block.
+    type Bytes<'a>: Tiles<'a>;
     /// Whether up to [`TOKENS`] tokens share one read.
     const SHARES: bool;
     /// Most tokens for which the sums of 16 rows fit the registers.
     const WHOLE_TOKENS: usize;
 
     /// [`Block::multiply`] for one token, as a separate function.
-    fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows;
+    fn one(self, bytes: Self::Bytes<'_>, x: Operand<'_>) -> Rows;
 
     /// `out[t][n] = Σ_c w[r,c] · x[t,c]` of rows `4·q..4·q + 4`, for each `q = quads[n]`; `bytes`
     /// is one block in this encoding.
     fn quads<const N: usize, const T: usize>(
         self,
-        bytes: &[u8],
+        bytes: Self::Bytes<'_>,
         x: [Operand<'_>; T],
         quads: [usize; N],
     ) -> [[F32x4; N]; T];
 
     /// All 16 rows, in two rounds where their sums do not fit the registers.
     #[inline(always)]
-    fn multiply<const T: usize>(self, bytes: &[u8], x: [Operand<'_>; T]) -> [Rows; T] {
+    fn multiply<const T: usize>(self, bytes: Self::Bytes<'_>, x: [Operand<'_>; T]) -> [Rows; T] {
         // Constant, so that the compiler drops the other branch before it inlines.
         if const { T <= Self::WHOLE_TOKENS } {
             return self.quads(bytes, x, [0, 1, 2, 3]);
@@ -54,7 +57,7 @@ pub fn mat_mul<E: Block>(block: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut 
     let (rows, tokens) = (w.rows(), x.tokens());
     x.assert_product(w, y);
     for block_index in 0..w.block_count() {
-        let bytes = w.block(block_index);
+        let bytes = E::Bytes::of_block(w, block_index);
         let first_row = block_index * TILE_ROWS;
         let mut token = 0;
         while token < tokens {
@@ -76,7 +79,7 @@ pub fn mat_mul<E: Block>(block: E, w: Matrix<'_>, x: Operand<'_>, y: &mut [&mut 
 #[inline(always)]
 fn run<E: Block, const T: usize>(
     block: E,
-    bytes: &[u8],
+    bytes: E::Bytes<'_>,
     x: Operand<'_>,
     token: usize,
     rows: usize,

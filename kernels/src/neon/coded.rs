@@ -16,35 +16,50 @@
 
 use super::dot::Codes;
 use super::lanes::*;
-use crate::coded::{Coded, Order};
+use crate::coded::{Coded, Order, Plain};
 use std::marker::PhantomData;
 
-/// 16 rows × 32 columns of a tile.
-pub struct Group<'a, E, const PART: usize> {
-    tile: &'a [u8],
-    /// The half's, or the group's where groups [share no lines](Group::SHARES_LINES).
-    index: usize,
-    encoding: PhantomData<E>,
-}
+/// An encoding whose codes this module loads into registers.
+pub trait Lines: Coded {
+    /// 16 rows × 32 columns of a tile.
+    type Group<'a, const PART: usize>: Codes;
 
-impl<E, const PART: usize> Clone for Group<'_, E, PART> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<E, const PART: usize> Copy for Group<'_, E, PART> {}
-
-impl<'a, E: Coded, const PART: usize> Group<'a, E, PART> {
     /// Whether the two groups of a half share lines.
-    pub const SHARES_LINES: bool = matches!(E::ORDER, Order::Planes(..));
+    const SHARES_LINES: bool;
 
     /// The group of half `index` in nibble `PART`; where groups share no lines, group `index`.
+    fn group<const PART: usize>(tile: Self::Bytes<'_>, index: usize) -> Self::Group<'_, PART>;
+
+    /// [`again_bytes`] of a tile.
+    fn again(tile: Self::Bytes<'_>) -> Self::Bytes<'_>;
+}
+
+impl<E: Plain> Lines for E {
+    type Group<'a, const PART: usize> = Group<'a, E, PART>;
+    const SHARES_LINES: bool = matches!(E::ORDER, Order::Planes(..));
+
     #[inline(always)]
-    pub fn new(tile: &'a [u8], index: usize) -> Self {
-        Self { tile, index, encoding: PhantomData }
+    fn group<const PART: usize>(tile: Self::Bytes<'_>, index: usize) -> Self::Group<'_, PART> {
+        Group { half: Half { tile, index }, encoding: PhantomData }
     }
 
+    #[inline(always)]
+    fn again(tile: Self::Bytes<'_>) -> Self::Bytes<'_> {
+        again_bytes(tile)
+    }
+}
+
+/// The lines of a group: of a half of a tile, or of the group where groups [share no
+/// lines](Lines::SHARES_LINES).
+#[derive(Clone, Copy)]
+pub struct Half<'a, const PART: usize> {
+    /// The tile.
+    pub tile: &'a [u8],
+    /// Index of the half or group.
+    pub index: usize,
+}
+
+impl<const PART: usize> Half<'_, PART> {
     /// Four rows of a line of the tile.
     #[inline(always)]
     fn line(self, line: usize, q: usize) -> U8x16 {
@@ -56,7 +71,41 @@ impl<'a, E: Coded, const PART: usize> Group<'a, E, PART> {
     fn load<const BITS: usize>(self, at: usize, line: usize, q: usize) -> U8x16 {
         self.line(at / 64 + 2 * BITS * self.index + line, q)
     }
+
+    /// Codes of four bits, as [`Codes::pair`] has them.
+    #[inline(always)]
+    pub fn nibbles(self, index: usize, q: usize) -> [U8x16; 2] {
+        [index, index + 4].map(|line| nibbles::<PART>(self.load::<4>(0, line, q)))
+    }
+
+    /// Codes of four low bits and `HIGH` high bits, whose plane begins at byte `at`.
+    #[inline(always)]
+    pub fn with_high_plane<const HIGH: usize>(self, at: usize, index: usize, q: usize) -> [U8x16; 2] {
+        let high = self.load::<HIGH>(at, index % (2 * HIGH), q);
+        let mask = splat_u8((16 << HIGH) - 1);
+        // High bits of part 0 move up four places; those of part 1 are in place.
+        let code = |low: U8x16, shift: usize| {
+            let high = shift_right(high, shift);
+            and(if PART == 0 { put_above(low, high) } else { put_below(high, low) }, mask)
+        };
+        let shift = index / (2 * HIGH);
+        [code(self.load::<4>(0, index, q), shift), code(self.load::<4>(0, index + 4, q), shift + 2)]
+    }
 }
+
+/// 16 rows × 32 columns of a tile.
+pub struct Group<'a, E, const PART: usize> {
+    half: Half<'a, PART>,
+    encoding: PhantomData<E>,
+}
+
+impl<E, const PART: usize> Clone for Group<'_, E, PART> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E, const PART: usize> Copy for Group<'_, E, PART> {}
 
 impl<E: Coded, const PART: usize> Codes for Group<'_, E, PART> {
     const OFFSET: i8 = match E::ORDER {
@@ -79,27 +128,27 @@ impl<E: Coded, const PART: usize> Codes for Group<'_, E, PART> {
     fn pair(self, index: usize, q: usize) -> [I8x16; 2] {
         // Constants of type bool: the compiler drops the other branches before it inlines.
         if Self::IS_BYTES {
-            [index, index + 4].map(|four| signed(self.line(8 * self.index + four, q)))
+            [index, index + 4].map(|four| signed(self.half.line(8 * self.half.index + four, q)))
         } else if Self::IS_HALVES {
-            let line = self.line(4 * self.index + index, q);
+            let line = self.half.line(4 * self.half.index + index, q);
             [low_nibbles(line), high_nibbles(line)]
         } else if Self::IS_DIGITS {
             [index, index + 4].map(|four| self.digits(four, q))
         } else if Self::HAS_SINGLE_BITS {
             self.with_single_bits(index, q)
         } else if Self::HAS_PAIRS {
-            let codes = nibbles::<PART>(self.load::<2>(0, index, q));
+            let codes = nibbles::<PART>(self.half.load::<2>(0, index, q));
             let tables = &const { [table::<E>(0, 2, None), table::<E>(2, 2, None)] };
             [lookup(load_i8(&tables[0]), codes), lookup(load_i8(&tables[1]), codes)]
         } else if Self::HAS_ONE_HIGH_BIT {
-            self.with_high_plane::<1>(index, q)
+            self.half.with_high_plane::<1>(E::HIGH, index, q).map(signed)
         } else if Self::HAS_TWO_HIGH_BITS {
-            self.with_high_plane::<2>(index, q)
+            self.half.with_high_plane::<2>(E::HIGH, index, q).map(signed)
         } else if E::IS_TABLE {
             let table = load_i8(&const { table::<E>(0, 4, None) });
-            [index, index + 4].map(|line| lookup(table, nibbles::<PART>(self.load::<4>(0, line, q))))
+            self.half.nibbles(index, q).map(|codes| lookup(table, codes))
         } else {
-            [index, index + 4].map(|line| signed(nibbles::<PART>(self.load::<4>(0, line, q))))
+            self.half.nibbles(index, q).map(signed)
         }
     }
 }
@@ -113,20 +162,6 @@ impl<E: Coded, const PART: usize> Group<'_, E, PART> {
     const HAS_ONE_HIGH_BIT: bool = matches!(E::ORDER, Order::Planes(4, 1));
     const HAS_TWO_HIGH_BITS: bool = matches!(E::ORDER, Order::Planes(4, 2));
 
-    /// Codes of four low bits and `HIGH` high bits.
-    #[inline(always)]
-    fn with_high_plane<const HIGH: usize>(self, index: usize, q: usize) -> [I8x16; 2] {
-        let high = self.load::<HIGH>(E::HIGH, index % (2 * HIGH), q);
-        let mask = splat_u8((16 << HIGH) - 1);
-        // High bits of part 0 move up four places; those of part 1 are in place.
-        let code = |low: U8x16, shift: usize| {
-            let high = shift_right(high, shift);
-            signed(and(if PART == 0 { put_above(low, high) } else { put_below(high, low) }, mask))
-        };
-        let shift = index / (2 * HIGH);
-        [code(self.load::<4>(0, index, q), shift), code(self.load::<4>(0, index + 4, q), shift + 2)]
-    }
-
     /// Levels of codes of two low bits and one high bit.
     #[inline(always)]
     fn with_single_bits(self, index: usize, q: usize) -> [I8x16; 2] {
@@ -137,7 +172,7 @@ impl<E: Coded, const PART: usize> Group<'_, E, PART> {
                 [table::<E>(0, 2, Some(3)), table::<E>(2, 2, Some(1))],
             ]
         }[index / 2];
-        let (low, high) = (self.load::<2>(0, index, q), self.load::<1>(E::HIGH, index % 2, q));
+        let (low, high) = (self.half.load::<2>(0, index, q), self.half.load::<1>(E::HIGH, index % 2, q));
         let two = splat_u8(0x03);
         let (low, above, below) = match PART {
             0 => (low, and(high, two), and(shift_right(high, 2), two)),
@@ -152,8 +187,8 @@ impl<E: Coded, const PART: usize> Group<'_, E, PART> {
     /// Digits of base 3, less 1. A byte times `3^k`, modulo 256, has thirds of 256 for digit `k`.
     #[inline(always)]
     fn digits(self, four: usize, q: usize) -> I8x16 {
-        let four = 8 * self.index + four;
-        let bytes = mul_u8(self.line(four / 5, q), splat_u8([1, 3, 9, 27, 81][four % 5]));
+        let four = 8 * self.half.index + four;
+        let bytes = mul_u8(self.half.line(four / 5, q), splat_u8([1, 3, 9, 27, 81][four % 5]));
         let level = sub_i8(splat_i8(-1), at_least(bytes, splat_u8(86)));
         sub_i8(level, at_least(bytes, splat_u8(171)))
     }

@@ -7,6 +7,7 @@
 use super::blocks::{Group, Rows, map};
 use super::lanes::*;
 use crate::activations::Operand;
+use crate::tiles::Tiles;
 use std::arch::asm;
 
 /// An unrolled loop. The compiler may keep a short loop rolled, with the sums in memory.
@@ -72,16 +73,19 @@ pub trait Dot: Copy + Send + Sync + 'static {
     );
 
     /// [`Block::one`](super::blocks::Block::one) of an encoding.
-    fn one<E: One>(self, bytes: &[u8], x: Operand<'_>) -> Rows;
+    fn one<E: One>(self, bytes: E::Bytes<'_>, x: Operand<'_>) -> Rows;
 }
 
 /// The functions of one encoding for one row block and one token.
 pub trait One {
+    /// One block.
+    type Bytes<'a>: Tiles<'a>;
+
     /// For every aarch64 core.
-    fn plain(bytes: &[u8], x: Operand<'_>) -> Rows;
+    fn plain(bytes: Self::Bytes<'_>, x: Operand<'_>) -> Rows;
 
     /// With `sdot`.
-    fn dotprod(sdot: Sdot, bytes: &[u8], x: Operand<'_>) -> Rows;
+    fn dotprod(sdot: Sdot, bytes: Self::Bytes<'_>, x: Operand<'_>) -> Rows;
 }
 
 /// The instruction `sdot`; made only by [`Sdot::detect`].
@@ -257,7 +261,7 @@ impl Dot for Sdot {
     }
 
     #[inline(always)]
-    fn one<E: One>(self, bytes: &[u8], x: Operand<'_>) -> Rows {
+    fn one<E: One>(self, bytes: E::Bytes<'_>, x: Operand<'_>) -> Rows {
         E::dotprod(self, bytes, x)
     }
 }

@@ -10,6 +10,7 @@ use pith_format::encoding::{F16Tile, F32Tile, Tile};
 pub struct F32;
 
 impl Block for F32 {
+    type Bytes<'a> = &'a [u8];
     const SHARES: bool = true;
     const WHOLE_TOKENS: usize = 2;
 
@@ -38,6 +39,7 @@ impl Block for F32 {
 pub struct F16;
 
 impl Block for F16 {
+    type Bytes<'a> = &'a [u8];
     const SHARES: bool = true;
     const WHOLE_TOKENS: usize = 2;
 

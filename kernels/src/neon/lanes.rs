@@ -48,6 +48,7 @@ instructions! {
     splat_i8(value: i8) -> I8x16 = vdupq_n_s8;
     splat_u8(value: u8) -> U8x16 = vdupq_n_u8;
     sub_i8(a: I8x16, b: I8x16) -> I8x16 = vsubq_s8;
+    sub_saturating(a: I8x16, b: I8x16) -> I8x16 = vqsubq_s8;
     add_i8(a: I8x16, b: I8x16) -> I8x16 = vaddq_s8;
     add_i32(a: I32x4, b: I32x4) -> I32x4 = vaddq_s32;
     and_i32(a: I32x4, b: I32x4) -> I32x4 = vandq_s32;
@@ -85,6 +86,8 @@ instructions! {
     right_by_7(a: U8x16) -> U8x16 = vshrq_n_u8::<7>;
     // Low four bits of a, with those of b above them.
     put_above(a: U8x16, b: U8x16) -> U8x16 = vsliq_n_u8::<4>;
+    // Low five bits of a, with those of b above them.
+    put_above_five(a: U8x16, b: U8x16) -> U8x16 = vsliq_n_u8::<5>;
     // Low two bits of a, with those of b above them.
     put_above_two(a: U8x16, b: U8x16) -> U8x16 = vsliq_n_u8::<2>;
     // High four bits of a, with the high four of b below them.

@@ -8,7 +8,7 @@
 //! dot, smull sums of int8 products: sdot (Cortex-A76 on), or smull and smlal (A53, A72)
 //! blocks     few tokens: walks the row blocks and tokens of a product, whatever the encoding
 //! float, planes   one row block: of floats, of integer codes
-//! coded, multipliers   an integer encoding's codes; its scales and minima
+//! coded, nested, multipliers   an integer encoding's codes; its scales and minima
 //! decode     one row block and one token: a function per integer encoding and set
 //! panel, panel_sdot, panel_smmla   many tokens: weights expanded once, micro-kernels of 8 × 4
 //! vector     quantize, softmax, activations
@@ -27,6 +27,7 @@ mod float;
 mod kv4;
 mod lanes;
 mod multipliers;
+mod nested;
 mod panel;
 mod panel_sdot;
 mod panel_smmla;

@@ -28,6 +28,9 @@ pub fn minima<E: Coded>(tile: &[u8], group: usize, half: usize) -> Option<[F32x4
 fn multipliers<E: Coded>(place: &Place, tile: &[u8], index: usize) -> [F32x4; 4] {
     match place.multiplier {
         Multiplier::Half => widen_sixteen(place.half_of::<E>(tile, index)),
+        Multiplier::Fraction { shift } => map(widen_sixteen(place.half_of::<E>(tile, index)), |scales| {
+            mul_scalar(scales, 1.0 / (1 << shift) as f32)
+        }),
         Multiplier::Exponent => powers(load_u8(place.low_of::<E>(tile, index).0)),
         Multiplier::Float9 => map(widen_words(place.half_of::<E>(tile, index)), small_float),
         Multiplier::Zero { .. } => unreachable!("zero points are subtracted from levels"),

@@ -14,6 +14,8 @@ use super::blocks::Block;
 use super::dot::Codes;
 use super::lanes::F32x4;
 use crate::activations::{ACTIVATION_GROUP, Operand};
+use crate::coded::Coded;
+use crate::tiles::Tiles;
 use pith_format::{Matrix, TILE_ROWS};
 
 /// Rows of a micro-kernel.
@@ -35,15 +37,15 @@ pub type Strips<'a, M> = [&'a mut <M as Micro>::Weights; STRIPS_IN_BLOCK];
 
 /// An encoding whose codes fit int8.
 pub trait Grouped: Block {
-    /// Bytes of a tile.
-    const BYTES: usize;
+    /// The encoding.
+    type Encoding: for<'a> Coded<Bytes<'a> = Self::Bytes<'a>>;
     /// Groups of 32 columns in a tile; divides the group count of a panel.
     const GROUPS: usize;
     /// Whether a group has one scale and no minimum but that of a zero point. Others have no panels.
     const IS_PLAIN: bool;
 
     /// Expands the `group`-th 32 columns of a tile to `M`'s order.
-    fn expand<M: Micro>(tile: &[u8], group: usize, out: Strips<'_, M>);
+    fn expand<M: Micro>(tile: Self::Bytes<'_>, group: usize, out: Strips<'_, M>);
 }
 
 /// Consecutive groups of one token.
@@ -85,9 +87,9 @@ pub fn mat_mul<E: Grouped, M: Micro>(micro: M, w: Matrix<'_>, x: Operand<'_>, y:
         for first_group in (0..group_count).step_by(GROUPS) {
             let count = GROUPS.min(group_count - first_group);
             for index in 0..block_count {
-                let (_, tiles) = w.block(first_block + index).split_at(first_group / E::GROUPS * E::BYTES);
-                let strips = &mut weights[index * STRIPS_IN_BLOCK..];
-                expand::<E, M>(&tiles[..count / E::GROUPS * E::BYTES], strips);
+                let tiles = first_group / E::GROUPS..(first_group + count) / E::GROUPS;
+                let tiles = E::Bytes::of_block(w, first_block + index).part(E::Encoding::TILE_BYTES, tiles);
+                expand::<E, M>(tiles, &mut weights[index * STRIPS_IN_BLOCK..]);
             }
             for token in (0..x.tokens()).step_by(MICRO_TOKENS) {
                 let columns = std::array::from_fn(|offset| columns(x, token + offset, first_group, count));
@@ -108,10 +110,10 @@ pub fn mat_mul<E: Grouped, M: Micro>(micro: M, w: Matrix<'_>, x: Operand<'_>, y:
 
 /// Expands whole tiles to the two strips of their block.
 #[inline(always)]
-fn expand<E: Grouped, M: Micro>(tiles: &[u8], strips: &mut [[M::Weights; GROUPS]]) {
+fn expand<E: Grouped, M: Micro>(tiles: E::Bytes<'_>, strips: &mut [[M::Weights; GROUPS]]) {
     let [first, second] = strips.first_chunk_mut().expect("the strips of a block");
     let groups = first.chunks_exact_mut(E::GROUPS).zip(second.chunks_exact_mut(E::GROUPS));
-    for (tile, (first, second)) in tiles.chunks_exact(E::BYTES).zip(groups) {
+    for (tile, (first, second)) in tiles.each(E::Encoding::TILE_BYTES).zip(groups) {
         for (group, out) in first.iter_mut().zip(second).enumerate() {
             E::expand::<M>(tile, group, out.into());
         }

@@ -2,13 +2,14 @@
 //! minima](super::multipliers).
 
 use super::blocks::{Block, Rounded, Rows, add_scaled, map};
-use super::coded::Group;
-use super::dot::{Codes, Dot, One, written_out};
+use super::coded::Lines;
+use super::dot::{Codes, Dot, written_out};
 use super::lanes::*;
 use super::multipliers::{minima, scales, zeros};
 use super::panel::{self, Micro, Strips};
 use crate::activations::{ACTIVATION_GROUP, Operand};
 use crate::coded::Coded;
+use crate::tiles::Tiles;
 use std::marker::PhantomData;
 
 /// Row blocks of an integer encoding.
@@ -29,27 +30,25 @@ impl<E, D: Copy> Clone for Planes<E, D> {
 
 impl<E, D: Copy> Copy for Planes<E, D> {}
 
-impl<E: Coded, D: Dot> Block for Planes<E, D>
-where
-    Self: One,
-{
+impl<E: Lines, D: Dot> Block for Planes<E, D> {
+    type Bytes<'a> = E::Bytes<'a>;
     const SHARES: bool = D::SHARES;
     const WHOLE_TOKENS: usize = D::WHOLE_TOKENS;
 
     #[inline(always)]
-    fn one(self, bytes: &[u8], x: Operand<'_>) -> Rows {
+    fn one(self, bytes: E::Bytes<'_>, x: Operand<'_>) -> Rows {
         self.0.one::<Self>(bytes, x)
     }
 
     #[inline(always)]
     fn quads<const N: usize, const T: usize>(
         self,
-        bytes: &[u8],
+        bytes: E::Bytes<'_>,
         x: [Operand<'_>; T],
         quads: [usize; N],
     ) -> [[F32x4; N]; T] {
         let groups = E::COLS / ACTIVATION_GROUP;
-        let tiles = bytes.chunks_exact(E::BYTES);
+        let tiles = bytes.each(E::TILE_BYTES);
         let x = map(x, |x| Rounded::new(x, groups * tiles.len()));
         let mut rows = [[splat(0.0); N]; T];
         for (index, tile) in tiles.enumerate() {
@@ -58,7 +57,7 @@ where
             for x in &mut x {
                 *x = x.part(groups * index, groups);
             }
-            if !Group::<E, 0>::SHARES_LINES {
+            if !E::SHARES_LINES {
                 for group in 0..groups {
                     add_group::<E, D, 0, N, T>(self.0, quads, &mut rows, tile, group, tile, &x);
                 }
@@ -72,7 +71,7 @@ where
                     rows = map(rows, |rows| map(rows, settled));
                     // Read again: kept from above, the bytes would need more registers than there
                     // are.
-                    add_group::<E, D, 1, N, T>(self.0, quads, &mut rows, tile, half, again_bytes(tile), &x);
+                    add_group::<E, D, 1, N, T>(self.0, quads, &mut rows, tile, half, E::again(tile), &x);
                 });
             }
         }
@@ -80,22 +79,20 @@ where
     }
 }
 
-impl<E: Coded, D: Dot> panel::Grouped for Planes<E, D>
-where
-    Self: One,
-{
-    const BYTES: usize = E::BYTES;
+impl<E: Lines, D: Dot> panel::Grouped for Planes<E, D> {
+    type Encoding = E;
     const GROUPS: usize = E::COLS / ACTIVATION_GROUP;
     const IS_PLAIN: bool = E::IS_PLAIN || E::ZERO_SHIFT.is_some();
 
     #[inline(always)]
-    fn expand<M: Micro>(tile: &[u8], group: usize, out: Strips<'_, M>) {
-        if !Group::<E, 0>::SHARES_LINES {
-            weights::<E, M, _>(Group::<E, 0>::new(tile, group), tile, group, out)
+    fn expand<M: Micro>(tile: E::Bytes<'_>, group: usize, out: Strips<'_, M>) {
+        let scales = tile.first();
+        if !E::SHARES_LINES {
+            weights::<E, M, _>(E::group::<0>(tile, group), scales, group, out)
         } else if group.is_multiple_of(2) {
-            weights::<E, M, _>(Group::<E, 0>::new(tile, group / 2), tile, group, out)
+            weights::<E, M, _>(E::group::<0>(tile, group / 2), scales, group, out)
         } else {
-            weights::<E, M, _>(Group::<E, 1>::new(tile, group / 2), tile, group, out)
+            weights::<E, M, _>(E::group::<1>(tile, group / 2), scales, group, out)
         }
     }
 }
@@ -130,22 +127,22 @@ impl<C: Codes> Codes for FromZero<C> {
     }
 }
 
-/// Adds the products of a group of a tile, `Group::new(_, index)`, whose codes are in `codes`:
+/// Adds the products of a group of a tile, `E::group(_, index)`, whose codes are in `codes`:
 /// `tile` again.
 #[inline(always)]
-fn add_group<E: Coded, D: Dot, const PART: usize, const N: usize, const T: usize>(
+fn add_group<E: Lines, D: Dot, const PART: usize, const N: usize, const T: usize>(
     dot: D,
     quads: [usize; N],
     rows: &mut [[F32x4; N]; T],
-    tile: &[u8],
+    tile: E::Bytes<'_>,
     index: usize,
-    codes: &[u8],
+    codes: E::Bytes<'_>,
     x: &[Rounded<'_>; T],
 ) {
-    let group = if Group::<E, PART>::SHARES_LINES { 2 * index + PART } else { index };
-    let codes = Group::<E, PART>::new(codes, index);
-    let columns = map(*x, |x| x.codes(group));
-    let offset = i32::from(<Group<'_, E, PART> as Codes>::OFFSET);
+    let group = if E::SHARES_LINES { 2 * index + PART } else { index };
+    let codes = E::group::<PART>(codes, index);
+    let (tile, columns) = (tile.first(), map(*x, |x| x.codes(group)));
+    let offset = i32::from(<E::Group<'_, PART> as Codes>::OFFSET);
     if E::IS_SPLIT {
         let start = map(*x, |x| map(x.half_sums(group), |sum| -offset * sum));
         let weight_scales = [scales::<E>(tile, group, 0), scales::<E>(tile, group, 1)];

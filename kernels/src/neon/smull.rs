@@ -230,7 +230,7 @@ impl Dot for Smull {
     }
 
     #[inline(always)]
-    fn one<E: One>(self, bytes: &[u8], x: Operand<'_>) -> Rows {
+    fn one<E: One>(self, bytes: E::Bytes<'_>, x: Operand<'_>) -> Rows {
         E::plain(bytes, x)
     }
 }

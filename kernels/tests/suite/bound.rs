@@ -54,7 +54,7 @@ fn minima(w: Matrix<'_>) -> Vec<f32> {
     let parameters =
         |multiplier: Multiplier| multiplier.half_bytes(groups) + multiplier.integer_bytes(groups);
     let code_bytes = encoding.tile_bytes() - parameters(grouped.scale) - parameters(minimum);
-    let mut bytes = w.bytes().to_vec();
+    let mut bytes = w.bytes().parts.concat();
     bytes.chunks_exact_mut(encoding.tile_bytes()).for_each(|tile| tile[..code_bytes].fill(0));
     let w = Matrix::new(encoding, w.rows(), w.cols(), &bytes).unwrap();
     let mut minima = vec![0.0; w.rows() * w.cols()];

@@ -87,13 +87,17 @@ fn tiles(encoding: Encoding, rows: usize, cols: usize, fill: Fill, rng: &mut Rng
     let ones = pack(&mut |multiplier| match multiplier {
         Multiplier::Exponent | Multiplier::Float9 => f32::MAX,
         Multiplier::Zero { .. } => 127.0,
-        Multiplier::Half | Multiplier::Factors(_) => f16::from_bits(0xffff).to_f32(),
+        Multiplier::Half | Multiplier::Fraction { .. } | Multiplier::Factors(_) => {
+            f16::from_bits(0xffff).to_f32()
+        }
     });
     for tile in bytes.chunks_exact_mut(encoding.tile_bytes()) {
         let values = pack(&mut |multiplier| match multiplier {
             Multiplier::Exponent | Multiplier::Float9 => fill.scale(rng).to_f32().abs(),
             Multiplier::Zero { .. } => f32::from(rng.byte() & 127),
             Multiplier::Half | Multiplier::Factors(_) => fill.scale(rng).to_f32(),
+            // The largest f16 is the first part's.
+            Multiplier::Fraction { shift } => fill.scale(rng).to_f32() / (1u32 << shift) as f32,
         });
         for (index, (out, value)) in tile.iter_mut().zip(values).enumerate() {
             *out = match fill {
@@ -103,7 +107,7 @@ fn tiles(encoding: Encoding, rows: usize, cols: usize, fill: Fill, rng: &mut Rng
             };
         }
     }
-    Guarded::from_slice(&bytes)
+    Guarded::from_slice(&encoding.stored(bytes))
 }
 
 /// Random activations whose groups differ in size.
@@ -146,6 +150,29 @@ fn mat_vec_holds_for_every_shape() {
                     assert_within(&what, &mat_vec(kernel, w, inputs.operand()), expected.by(kernel));
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn the_first_part_is_a_matrix_of_its_encoding() {
+    let (rows, cols, tokens) = (33, 300, 25);
+    for &encoding in Encoding::ALL {
+        let Some(first) = encoding.first() else { continue };
+        let mut rng = Rng::new(5);
+        let bytes = tiles(encoding, rows, cols, Fill::Random, &mut rng);
+        let part = Matrix::new(encoding, rows, cols, &bytes).unwrap().first().unwrap();
+        // Alone, where an unreadable page follows.
+        let alone =
+            Guarded::from_slice(&bytes[..first.matrix_bytes(rows as u64, cols as u64).unwrap() as usize]);
+        let alone = Matrix::new(first, rows, cols, &alone).unwrap();
+        let inputs = random_inputs(tokens, cols, &mut rng);
+        for kernel in available() {
+            let [found, expected] = [part, alone].map(|w| mat_mul(kernel, w, inputs.operand()).to_vec());
+            assert_eq!(found, expected, "{} {encoding}", kernel.name());
+            let first = inputs.operand().token(0);
+            let [found, expected] = [part, alone].map(|w| mat_vec(kernel, w, first).to_vec());
+            assert_eq!(found, expected, "{} {encoding}, one token", kernel.name());
         }
     }
 }

@@ -307,11 +307,13 @@ fn parts_of(model: &Model, with_residual: bool) -> Vec<Part> {
     let count = bytes.div_ceil(largest.max(1)).clamp(1, blocks as u64) as usize;
     parts.extend((0..count).map(|band| {
         let blocks_of_band = head_band(blocks, band, count);
-        let range = |matrix: &&Stored| {
-            let band = matrix.of(model.bytes()).block_range(blocks_of_band.clone());
-            matrix.range.start + band.start..matrix.range.start + band.end
+        let ranges = |matrix: &&Stored| {
+            let ranges = matrix.of(model.bytes()).block_ranges(blocks_of_band.clone());
+            let start = matrix.range.start;
+            ranges.map(|range| start + range.start..start + range.end)
         };
-        part(format!("head {}/{count}", band + 1), head.iter().map(range).collect())
+        let ranges = head.iter().flat_map(ranges).filter(|range| !range.is_empty());
+        part(format!("head {}/{count}", band + 1), ranges.collect())
     }));
     parts
 }

@@ -223,6 +223,7 @@ fn store(plan: &TensorPlan, values: &[f32]) -> (Vec<u8>, Vec<f64>) {
     for (values, block) in values.chunks(TILE_ROWS * cols).zip(bytes.chunks_mut(block_bytes)) {
         encode_block(encoding, values, cols, block);
     }
+    let bytes = encoding.stored(bytes);
     let matrix = pith_format::Matrix::new(encoding, rows, cols, &bytes).unwrap();
     let mut stored = vec![0.0f32; rows * cols];
     for (row, stored) in stored.chunks_exact_mut(cols).enumerate() {

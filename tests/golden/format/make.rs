@@ -341,10 +341,8 @@ impl Plan {
             let bytes = match (id.role.kind(), encoding) {
                 (Kind::Matrix, Some(encoding)) => {
                     let weights = self.weights(id, rows, cols);
-                    weights
-                        .chunks(TILE_ROWS * cols)
-                        .flat_map(|rows| encoding.encode_block(rows, cols))
-                        .collect()
+                    let blocks = weights.chunks(TILE_ROWS * cols);
+                    encoding.stored(blocks.flat_map(|rows| encoding.encode_block(rows, cols)).collect())
                 }
                 (Kind::Vector, _) => {
                     self.vector(id, rows).iter().flat_map(|value| value.to_le_bytes()).collect()
