@@ -61,16 +61,29 @@ inlined! {
 }
 
 inlined! {
-    /// Codes of a first part above their low bits. Codes that are never written count as the least one
-    /// that is: −128.
+    /// Codes of a first part above their low bits. Each plane moves its bits to their place, and masks
+    /// pick them. Codes that are never written count as the least one that is: −128.
     fn joined<F: Plain, const LOW: usize>(tile: Parts<'_>, group: usize, four: usize) -> __m512i {
-        // The bits of the first part stay within their bytes.
-        let high = _mm512_sll_epi16(line::<F>(tile.first, group, four), _mm_cvtsi32_si128(LOW as i32));
-        let low = match LOW {
-            4 => nibbles(plane(tile.low, 0, 4, group, four), odd(group)),
-            _ => with_high_plane(tile.low, plane_bytes(4, F::COLS), LOW - 4, group, four),
+        let (half, odd) = ((four / 4) as i32, odd(group));
+        let lowest = moved(load_line(plane(tile.low, 0, 4, group, four)), -4 * odd);
+        let codes = match (F::ORDER, LOW) {
+            (Order::Halves, 4) => {
+                let high = load_line(&tile.first.as_chunks().0[4 * group + four % 4]);
+                select(15, lowest, moved(high, 4 - 4 * half))
+            }
+            (Order::Planes(2, 1), 5) => {
+                // Where the planes of single bits have them.
+                let at = 4 * odd + (four / 2) as i32;
+                let fifth = load_line(plane(tile.low, plane_bytes(4, F::COLS), 1, group, four % 2));
+                let pairs = load_line(plane(tile.first, 0, 2, group, four % 4));
+                let top = load_line(plane(tile.first, F::HIGH, 1, group, four % 2));
+                let low = select(15, lowest, moved(fifth, 4 - at));
+                let high = select(0x60, moved(pairs, 5 - 4 * odd - 2 * half), moved(top, 7 - at));
+                select(31, low, high)
+            }
+            _ => unreachable!("no nested encoding has these parts"),
         };
-        _mm512_max_epu8(_mm512_or_si512(high, low), _mm512_set1_epi8(1 << (LOW - 1)))
+        _mm512_max_epu8(codes, _mm512_set1_epi8(1 << (LOW - 1)))
     }
 }
 
