@@ -320,7 +320,8 @@ impl Exec {
         self.traffic.activation_bytes += (operand + x.tokens() * rows * size_of::<f32>()) as u64;
         self.traffic.weight_bytes += weights.iter().map(|weight| weight.bytes().len() as u64).sum::<u64>();
         if let Some(recording) = &mut pool(&mut self.lent).recording {
-            weights.iter().for_each(|weight| recording.reads(weight.bytes()));
+            let parts = weights.iter().flat_map(|weight| weight.bytes().parts);
+            parts.filter(|part| !part.is_empty()).for_each(|part| recording.reads(part));
         }
     }
 }
