@@ -211,7 +211,7 @@ macro_rules! encodings {
                 match self { $($(#[$only])? Encoding::$variant => encodings!(@bytes $kind $type),)* }
             }
 
-            /// Encoding of the first part of a [nested] encoding.
+            /// Encoding of the first part of a nested encoding.
             pub fn first(self) -> Option<Encoding> {
                 match self { $($(#[$only])? Encoding::$variant => encodings!(@first $kind $type),)* }
             }
@@ -364,13 +364,13 @@ impl Encoding {
         blocks.checked_mul(tiles)?.checked_mul(self.tile_bytes() as u64)
     }
 
-    /// Of so many bytes of whole tiles, those of their first parts: all but for a [nested] encoding.
+    /// Of so many bytes of whole tiles, those of their first parts: all but for a nested encoding.
     #[inline]
     pub fn first_bytes(self, bytes: usize) -> usize {
         self.first().map_or(bytes, |first| bytes / self.tile_bytes() * first.tile_bytes())
     }
 
-    /// Tiles in the order of a file: of a [nested] encoding the first parts of all, then the low bits
+    /// Tiles in the order of a file: of a nested encoding the first parts of all, then the low bits
     /// of all.
     pub fn stored(self, tiles: Vec<u8>) -> Vec<u8> {
         let Some(first) = self.first() else { return tiles };
