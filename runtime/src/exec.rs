@@ -64,7 +64,7 @@ impl Exec {
     /// Executor for products with up to `batch` tokens.
     pub fn new(engine: Arc<Engine>, batch: usize) -> Self {
         let rests = MAX_MATRICES * batch;
-        let parts = rests * BANDS_PER_THREAD.max(1 + SHORT_BANDS) * engine.threads();
+        let parts = (rests * BANDS_PER_THREAD).max(MAX_MATRICES * (1 + SHORT_BANDS)) * engine.threads();
         let packs = batch.div_ceil(PACKED_TOKENS);
         Self {
             kernels: engine.kernel_table(),
